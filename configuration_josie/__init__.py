@@ -1,0 +1,33 @@
+"""Configurations: every size and every geometric fact of the system. No torch in here."""
+
+from .backbone import JosieBackboneConfig
+from .codec import JosieCodecConfig
+from .encoders import JosieAudioEncoderConfig, JosieVisionEncoderConfig
+from .geometry import CodecGeometry, audio_codec_geometry, has_cls_row, is_codec, num_audio_tokens
+from .jodio import JodioConfig
+from .josie import JosieConfig
+from .jovio import JovioConfig
+from .mel_codec import JosieMelCodecConfig
+from .talker import JosieDepthDecoderConfig, JosieTalkerConfig
+from .text import JosieTextConfig
+from .thinker import JosieThinkerConfig
+
+__all__ = [
+    "CodecGeometry",
+    "JodioConfig",
+    "JosieAudioEncoderConfig",
+    "JosieBackboneConfig",
+    "JosieCodecConfig",
+    "JosieConfig",
+    "JosieDepthDecoderConfig",
+    "JosieMelCodecConfig",
+    "JosieTalkerConfig",
+    "JosieTextConfig",
+    "JosieThinkerConfig",
+    "JosieVisionEncoderConfig",
+    "JovioConfig",
+    "audio_codec_geometry",
+    "has_cls_row",
+    "is_codec",
+    "num_audio_tokens",
+]

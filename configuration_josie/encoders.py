@@ -1,0 +1,120 @@
+"""Configurations of the continuous encoders: how the Thinker hears and sees without codes."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+
+from .backbone import JosieBackboneConfig, require_positive
+
+
+@strict
+class JosieAudioEncoderConfig(JosieBackboneConfig):
+    r"""Mel spectrogram, strided 2-D convolutions, transformer without positions: one feature every few mel frames.
+
+    The defaults are μOmni's. Backbone fields are those of [`JosieBackboneConfig`].
+
+    Args:
+        sampling_rate (`int`): Samples a second, in Hz.
+        num_mel_bins (`int`): Mel bands.
+        n_fft, win_length, mel_hop_length (`int`): Short-time Fourier transform, in samples.
+        mel_power (`float`): 1 for magnitudes, 2 for power.
+        log_mel (`bool`): Take the logarithm of the mel spectrogram.
+        conv_channels (`int`): Channels of the convolutions.
+        downsampling_factor (`4` or `8`): Mel frames a feature stands for: one strided convolution for each factor of 2.
+    """
+
+    model_type = "josie_audio_encoder"
+    base_config_key = "audio_config"
+
+    hidden_size: int = 192
+    intermediate_size: int = 768
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 3
+    hidden_act: str = "gelu"
+    gated_mlp: bool = False
+    attention_bias: bool = True
+    mlp_bias: bool = True
+    rope_parameters: dict | None = None
+    is_causal: bool = False
+    use_cache: bool = False
+    sampling_rate: int = 16000
+    num_mel_bins: int = 128
+    n_fft: int = 1024
+    win_length: int = 400
+    mel_hop_length: int = 160
+    mel_power: float | int = 2.0
+    log_mel: bool = False
+    conv_channels: int = 64
+    downsampling_factor: Literal[4, 8] = 4
+
+    @property
+    def num_convolutions(self) -> int:
+        """How many convolutions of stride 2 stand in front."""
+        return self.downsampling_factor.bit_length() - 1
+
+    def downsample(self, length: int) -> int:
+        """Return what is left of `length` mel frames (or mel bins) after the convolutions."""
+        for _ in range(self.num_convolutions):
+            length = (length + 1) // 2
+        return length
+
+    def get_num_mel_frames(self, num_samples: int) -> int:
+        """Return how many mel frames a waveform of `num_samples` samples gives (centred transform)."""
+        return num_samples // self.mel_hop_length + 1
+
+    def validate_geometry(self):
+        """The transform is possible."""
+        require_positive(self, "sampling_rate", "num_mel_bins", "n_fft", "win_length", "mel_hop_length", "conv_channels")
+        if self.win_length > self.n_fft:
+            raise ValueError(f"`win_length` must be at most `n_fft` ({self.n_fft}), got {self.win_length}.")
+
+
+@strict
+class JosieVisionEncoderConfig(JosieBackboneConfig):
+    r"""A vision transformer: square patches, a CLS row, learned positions.
+
+    The defaults are μOmni's. Backbone fields are those of [`JosieBackboneConfig`].
+
+    Args:
+        image_size (`int`): Height and width of the picture, in pixels.
+        patch_size (`int`): Height and width of a patch, in pixels.
+        num_channels (`int`): Colour channels.
+    """
+
+    model_type = "josie_vision_encoder"
+    base_config_key = "vision_config"
+
+    hidden_size: int = 128
+    intermediate_size: int = 512
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 2
+    hidden_act: str = "gelu"
+    gated_mlp: bool = False
+    norm_type: Literal["rms", "layer"] = "layer"
+    final_norm_type: Literal["rms", "layer", "none"] | None = "rms"
+    attention_bias: bool = True
+    mlp_bias: bool = True
+    rope_parameters: dict | None = None
+    is_causal: bool = False
+    use_cache: bool = False
+    image_size: int = 224
+    patch_size: int = 16
+    num_channels: int = 3
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of one picture, without the CLS row."""
+        return (self.image_size // self.patch_size) ** 2
+
+    def validate_geometry(self):
+        """Patches tile the picture."""
+        require_positive(self, "image_size", "patch_size", "num_channels")
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"`image_size` must be a multiple of `patch_size` ({self.patch_size}), got {self.image_size}."
+            )
+
+
+AutoConfig.register(JosieAudioEncoderConfig.model_type, JosieAudioEncoderConfig, exist_ok=True)
+AutoConfig.register(JosieVisionEncoderConfig.model_type, JosieVisionEncoderConfig, exist_ok=True)

@@ -1,0 +1,105 @@
+"""How many codes and placeholder tokens an input gives, for our parts and for those of transformers.
+
+The processor writes as many placeholders as these functions say and the Thinker expects as many features, so that both
+read one set of facts and neither needs the other.
+"""
+
+from dataclasses import dataclass
+
+from transformers.configuration_utils import PreTrainedConfig
+
+# Vision towers of transformers whose first row is a CLS token.
+_TOWERS_WITH_CLS = frozenset({"clip_vision_model", "vit", "deit", "dinov2", "josie_vision_encoder"})
+
+
+@dataclass(frozen=True)
+class CodecGeometry:
+    """What everything else needs to know of an audio codec.
+
+    Args:
+        sampling_rate (`int`): Samples a second, in Hz.
+        hop_length (`int`): Samples a code frame stands for.
+        num_quantizers (`int`): Codes a frame has.
+        codebook_size (`int`): Number of values a code can take.
+    """
+
+    sampling_rate: int
+    hop_length: int
+    num_quantizers: int
+    codebook_size: int
+
+    @property
+    def frame_rate(self) -> float:
+        """Code frames a second, in Hz."""
+        return self.sampling_rate / self.hop_length
+
+
+def is_codec(config: PreTrainedConfig | None) -> bool:
+    """Return whether `config` describes a codec (its output are codes) and not a continuous encoder."""
+    return config is not None and hasattr(config, "codebook_size")
+
+
+def same_codec(first: PreTrainedConfig, second: PreTrainedConfig) -> bool:
+    """Return whether two configurations describe the same codec, wherever they were loaded from."""
+
+    def facts(config: PreTrainedConfig) -> dict:
+        provenance = ("_name_or_path", "architectures", "dtype", "transformers_version")
+        return {key: value for key, value in config.to_dict().items() if key not in provenance}
+
+    return facts(first) == facts(second)
+
+
+def audio_codec_geometry(config: PreTrainedConfig) -> CodecGeometry:
+    """Return the geometry of JODIO, the mel codec, or an audio tokenizer of transformers (Mimi, DAC, EnCodec).
+
+    Raises:
+        `ValueError`: `config` is no audio codec.
+    """
+    quantizers = getattr(config, "num_quantizers", getattr(config, "n_codebooks", None))
+    rate = getattr(config, "sampling_rate", None)
+    if not is_codec(config) or quantizers is None or rate is None:
+        raise ValueError(f"`audio_codec_config` must describe an audio codec, got {config.model_type!r}.")
+    hop = getattr(config, "hop_length", None) or getattr(config, "frame_size", None) or round(rate / config.frame_rate)
+    return CodecGeometry(rate, hop, quantizers, config.codebook_size)
+
+
+def num_audio_tokens(config: PreTrainedConfig, num_inputs: int) -> int:
+    """Return how many features one clip gives.
+
+    Args:
+        config: The Thinker's `audio_config`.
+        num_inputs (`int`): Length of the clip, in samples for a codec and in mel frames for an encoder.
+
+    Raises:
+        `ValueError`: The geometry of this kind of encoder is not known.
+    """
+    if hasattr(config, "get_num_frames"):
+        return config.get_num_frames(num_inputs)
+    if is_codec(config):
+        return -(-num_inputs // audio_codec_geometry(config).hop_length)
+    if hasattr(config, "downsample"):
+        return config.downsample(num_inputs)
+    if hasattr(config, "max_source_positions"):  # Whisper's encoder always reads 30 seconds
+        return config.max_source_positions
+    raise ValueError(f"`audio_config` of type {config.model_type!r} has no known number of features per clip.")
+
+
+def has_cls_row(config: PreTrainedConfig) -> bool:
+    """Return whether the first row of this vision tower's output is a CLS token."""
+    return config.model_type in _TOWERS_WITH_CLS
+
+
+def num_image_tokens(config: PreTrainedConfig, select: str, height: int, width: int, num_frames: int = 1) -> int:
+    """Return how many features a picture, or a video of `num_frames` frames, gives.
+
+    Args:
+        config: The Thinker's `vision_config`.
+        select (`"cls"` or `"patch"`): Which rows of a continuous encoder are used.
+        height, width (`int`): Size in pixels.
+        num_frames (`int`): Frames; continuous encoders see them one by one.
+    """
+    if is_codec(config):
+        return config.get_num_patches(num_frames, height, width)
+    if select == "cls":
+        return num_frames
+    return num_frames * (height // config.patch_size) * (width // config.patch_size)

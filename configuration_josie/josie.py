@@ -1,0 +1,113 @@
+"""Configuration of JOSIE: Thinker, Talker and codecs, and the presets."""
+
+import json
+from pathlib import Path
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+
+from .geometry import audio_codec_geometry, is_codec, same_codec
+from .talker import JosieTalkerConfig
+from .thinker import JosieThinkerConfig
+
+_PRESETS = Path(__file__).parent / "presets"
+
+
+@strict
+class JosieConfig(PreTrainedConfig):
+    r"""The whole model.
+
+    Args:
+        thinker_config ([`JosieThinkerConfig`]): What reads every kind of input and writes text.
+        talker_config ([`JosieTalkerConfig`], *optional*): What speaks; text only when `None`.
+        audio_codec_config (*optional*): [`JodioConfig`], [`JosieMelCodecConfig`] or another audio tokenizer of
+            transformers; the Thinker's `audio_config` when that is a codec and this is `None`.
+        vision_codec_config ([`JovioConfig`], *optional*): The Thinker's `vision_config` when that is a codec and this
+            is `None`.
+        text_loss_weight, talker_loss_weight, depth_loss_weight (`float`): Weights of the parts of the loss.
+    """
+
+    model_type = "josie"
+    keys_to_ignore_at_inference = ["past_key_values"]
+    sub_configs_defaults = {
+        "thinker_config": SubConfigSpec(JosieThinkerConfig),
+        "talker_config": SubConfigSpec(JosieTalkerConfig, optional=True),
+        "audio_codec_config": SubConfigSpec(AutoConfig, model_type="jodio", optional=True),
+        "vision_codec_config": SubConfigSpec(AutoConfig, model_type="jovio", optional=True),
+    }
+
+    thinker_config: dict | JosieThinkerConfig | None = None
+    talker_config: dict | JosieTalkerConfig | None = None
+    audio_codec_config: dict | PreTrainedConfig | None = None
+    vision_codec_config: dict | PreTrainedConfig | None = None
+    text_loss_weight: float | int = 1.0
+    talker_loss_weight: float | int = 1.0
+    depth_loss_weight: float | int = 1.0
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        thinker = self.thinker_config
+        if self.audio_codec_config is None and is_codec(thinker.audio_config):
+            self.audio_codec_config = thinker.audio_config
+        if self.vision_codec_config is None and is_codec(thinker.vision_config):
+            self.vision_codec_config = thinker.vision_config
+        self.tie_word_embeddings = thinker.tie_word_embeddings
+
+    @classmethod
+    def from_preset(cls, name: str, **kwargs) -> "JosieConfig":
+        """Return a preset.
+
+        Args:
+            name (`str`): One of [`JosieConfig.preset_names`].
+            kwargs: Fields to set on top of it.
+
+        Raises:
+            `ValueError`: There is no such preset.
+        """
+        if name not in cls.preset_names():
+            raise ValueError(f"`name` must be one of {cls.preset_names()}, got {name!r}.")
+        return cls.from_dict(json.loads((_PRESETS / f"{name}.json").read_text()) | kwargs)
+
+    @classmethod
+    def preset_names(cls) -> list[str]:
+        """Return the names that [`JosieConfig.from_preset`] takes."""
+        return sorted(path.stem for path in _PRESETS.glob("*.json"))
+
+    def get_text_config(self, decoder=None, encoder=None) -> PreTrainedConfig:
+        """Return the configuration of the text backbone."""
+        return self.thinker_config.get_text_config(decoder=decoder, encoder=encoder)
+
+    def validate_parts(self):
+        """The parts fit together: widths, codes, and the codecs that the Thinker listens and looks through."""
+        thinker, talker = self.thinker_config, self.talker_config
+        for kind in ("audio", "vision"):
+            front_end, codec = getattr(thinker, f"{kind}_config"), getattr(self, f"{kind}_codec_config")
+            if is_codec(front_end) and not same_codec(front_end, codec):
+                raise ValueError(
+                    f"`{kind}_codec_config` must equal `thinker_config.{kind}_config`, whose codes the Thinker reads, "
+                    f"got a {codec.model_type!r} with other values."
+                )
+        if talker is None:
+            return
+        if talker.thinker_hidden_size != thinker.hidden_size:
+            raise ValueError(
+                f"`talker_config.thinker_hidden_size` must be the Thinker's width ({thinker.hidden_size}), "
+                f"got {talker.thinker_hidden_size}."
+            )
+        if self.audio_codec_config is None:
+            return
+        codec = audio_codec_geometry(self.audio_codec_config)
+        if talker.codebook_size != codec.codebook_size:
+            raise ValueError(
+                f"`talker_config.codebook_size` must be the codec's ({codec.codebook_size}), got {talker.codebook_size}."
+            )
+        if talker.num_quantizers > codec.num_quantizers:
+            raise ValueError(
+                f"`talker_config.num_quantizers` must be at most the codec's ({codec.num_quantizers}), "
+                f"got {talker.num_quantizers}."
+            )
+
+
+AutoConfig.register(JosieConfig.model_type, JosieConfig, exist_ok=True)

@@ -1,0 +1,100 @@
+"""Configuration of the mel codec: quantized mel spectrograms, heard through Griffin-Lim."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+
+from .backbone import require_positive
+from .codec import JosieCodecConfig
+
+
+@strict
+class JosieMelCodecConfig(JosieCodecConfig):
+    r"""Waveform, mel spectrogram, residual codes, mel spectrogram, waveform.
+
+    Args:
+        sampling_rate (`int`): Samples a second, in Hz.
+        audio_channels (`int`): Channels of the waveform; only 1 is supported.
+        num_mel_bins (`int`): Mel bands.
+        n_fft, win_length, mel_hop_length (`int`): Short-time Fourier transform, in samples.
+        f_min (`float`), f_max (`float`, *optional*): Range of the mel bands in Hz; to half the rate when `None`.
+        mel_power (`float`): 1 for magnitudes, 2 for power.
+        mel_norm (`"slaney"`, *optional*): Area normalisation of the mel bands.
+        log_mel (`bool`): Quantize the logarithm of the mel spectrogram, which is what can be trained and heard.
+        log_floor (`float`): Smallest mel value before the logarithm.
+        mel_mean, mel_std (`float`): What is subtracted and divided by before the encoder.
+        pad_mode (`"constant"` or `"reflect"`): How the waveform continues past its ends in the transform.
+        frames_per_code (`int`): Mel frames stacked into one code frame.
+        hidden_size (`int`): Width of the convolutional encoder and decoder.
+        num_encoder_layers, num_decoder_layers (`int`): Their residual blocks at the mel rate; 0 for none, in which
+            case the stacked mel frames are quantized as they are.
+        conv_kernel_size (`int`): Kernel of their depthwise convolutions, odd.
+        griffin_lim_iterations (`int`): Iterations of phase reconstruction.
+        griffin_lim_momentum (`float`): Its momentum.
+        inversion_iterations (`int`): Multiplicative updates of the non-negative inversion from mel to linear bands.
+    """
+
+    model_type = "josie_mel_codec"
+
+    num_quantizers: int = 8
+    codebook_size: int = 256
+    codebook_dim: int = 16
+    sampling_rate: int = 16000
+    audio_channels: int = 1
+    num_mel_bins: int = 100
+    n_fft: int = 1024
+    win_length: int = 1024
+    mel_hop_length: int = 256
+    f_min: float | int = 0.0
+    f_max: float | int | None = None
+    mel_power: float | int = 1.0
+    mel_norm: Literal["slaney"] | None = None
+    log_mel: bool = True
+    log_floor: float = 1e-5
+    mel_mean: float | int = 0.0
+    mel_std: float | int = 1.0
+    pad_mode: Literal["constant", "reflect"] = "constant"
+    frames_per_code: int = 5
+    hidden_size: int = 256
+    num_encoder_layers: int = 4
+    num_decoder_layers: int = 4
+    conv_kernel_size: int = 7
+    griffin_lim_iterations: int = 32
+    griffin_lim_momentum: float = 0.99
+    inversion_iterations: int = 20
+
+    @property
+    def hop_length(self) -> int:
+        """Samples a code frame stands for."""
+        return self.mel_hop_length * self.frames_per_code
+
+    @property
+    def frame_rate(self) -> float:
+        """Code frames a second, in Hz."""
+        return self.sampling_rate / self.hop_length
+
+    def get_num_mel_frames(self, num_samples: int) -> int:
+        """Return how many mel frames a waveform of `num_samples` samples gives (centred transform)."""
+        return num_samples // self.mel_hop_length + 1
+
+    def get_num_frames(self, num_samples: int) -> int:
+        """Return how many code frames a waveform of `num_samples` samples gives."""
+        return -(-self.get_num_mel_frames(num_samples) // self.frames_per_code)
+
+    def validate_geometry(self):
+        """The transform and the stacking are possible."""
+        require_positive(
+            self, "sampling_rate", "num_mel_bins", "n_fft", "win_length", "mel_hop_length", "frames_per_code"
+        )
+        if self.audio_channels != 1:
+            raise ValueError(f"`audio_channels` must be 1, got {self.audio_channels}.")
+        if self.win_length > self.n_fft:
+            raise ValueError(f"`win_length` must be at most `n_fft` ({self.n_fft}), got {self.win_length}.")
+        if self.conv_kernel_size % 2 == 0:
+            raise ValueError(f"`conv_kernel_size` must be odd, got {self.conv_kernel_size}.")
+        if self.num_semantic_quantizers:
+            raise ValueError(f"`num_semantic_quantizers` must be 0, got {self.num_semantic_quantizers}.")
+
+
+AutoConfig.register(JosieMelCodecConfig.model_type, JosieMelCodecConfig, exist_ok=True)

@@ -1,0 +1,78 @@
+"""Configuration of the Talker, which turns the Thinker's states into codes of speech."""
+
+from dataclasses import field
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from .backbone import JosieBackboneConfig, require_positive
+
+
+@strict
+class JosieDepthDecoderConfig(JosieBackboneConfig):
+    r"""The transformer over the codebooks of one frame: backbone fields only, its geometry comes from the Talker."""
+
+    model_type = "josie_depth_decoder"
+    base_config_key = "depth_decoder_config"
+
+
+@strict
+class JosieTalkerConfig(JosieBackboneConfig):
+    r"""A causal backbone over frames of codes; backbone fields are those of [`JosieBackboneConfig`].
+
+    Args:
+        num_quantizers (`int`): Codes of a frame, semantic first.
+        codebook_size (`int`): Values a code can take.
+        thinker_hidden_size (`int`): Width of the Thinker's hidden states and token embeddings.
+        depth_decoder_config ([`JosieDepthDecoderConfig`], *optional*): Predicts quantizers 1...N-1 of a frame, each
+            given the ones before it; when `None`, one head a quantizer predicts all of them in parallel.
+        share_code_embedding (`bool`): One embedding table for all quantizers instead of one each.
+        head_bias (`bool`): Biases in the output heads.
+        end_of_speech (`bool`): Give quantizer 0 an extra last class that ends the speech.
+        speech_delay (`int`): Steps by which speech trails the text.
+        speakers (`list[str]`): Names of the voices; empty for a single, unnamed one.
+    """
+
+    model_type = "josie_talker"
+    base_config_key = "talker_config"
+    sub_configs_defaults = {"depth_decoder_config": SubConfigSpec(JosieDepthDecoderConfig, optional=True)}
+
+    num_quantizers: int = 8
+    codebook_size: int = 2048
+    thinker_hidden_size: int = 512
+    depth_decoder_config: dict | JosieDepthDecoderConfig | None = None
+    share_code_embedding: bool = False
+    head_bias: bool = False
+    end_of_speech: bool = True
+    speech_delay: int = 0
+    speakers: list[str] = field(default_factory=list)
+
+    @property
+    def end_of_speech_id(self) -> int | None:
+        """The class of quantizer 0 that ends the speech, `codebook_size`; `None` without one."""
+        return self.codebook_size if self.end_of_speech else None
+
+    def get_speaker_id(self, speaker: str) -> int:
+        """Return the row of the voice called `speaker`.
+
+        Raises:
+            `ValueError`: There is no such voice.
+        """
+        if speaker not in self.speakers:
+            raise ValueError(f"`speaker` must be one of {self.speakers}, got {speaker!r}.")
+        return self.speakers.index(speaker)
+
+    def validate_geometry(self):
+        """Counts are positive, and a depth decoder has something to predict."""
+        require_positive(self, "num_quantizers", "codebook_size", "thinker_hidden_size")
+        if self.speech_delay < 0:
+            raise ValueError(f"`speech_delay` must be at least 0, got {self.speech_delay}.")
+        if self.depth_decoder_config is not None and self.num_quantizers < 2:
+            raise ValueError(f"`num_quantizers` must be at least 2 with a depth decoder, got {self.num_quantizers}.")
+        if len(set(self.speakers)) != len(self.speakers):
+            raise ValueError(f"`speakers` must not repeat a name, got {self.speakers}.")
+
+
+AutoConfig.register(JosieDepthDecoderConfig.model_type, JosieDepthDecoderConfig, exist_ok=True)
+AutoConfig.register(JosieTalkerConfig.model_type, JosieTalkerConfig, exist_ok=True)

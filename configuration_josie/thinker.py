@@ -1,0 +1,111 @@
+"""Configuration of the Thinker, the multimodal language model."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+
+from . import encoders, jodio, jovio, mel_codec, text  # noqa: F401  (registers what the sub-configs name)
+from .geometry import has_cls_row, is_codec, num_audio_tokens, num_image_tokens
+
+
+@strict
+class JosieThinkerConfig(PreTrainedConfig):
+    r"""A causal text backbone with a front end for each kind of input.
+
+    Args:
+        text_config: Our [`JosieTextConfig`] or any decoder of transformers (Llama, Qwen3, Gemma...).
+        audio_config (*optional*): How it hears: [`JosieAudioEncoderConfig`] or another encoder (Whisper...), whose
+            features are projected; or a codec (JODIO, Mimi...), whose codes are embedded. Deaf when `None`.
+        vision_config (*optional*): How it sees: [`JosieVisionEncoderConfig`] or another tower (SigLIP, CLIP, ViT...);
+            or [`JovioConfig`], whose codes are embedded. Blind when `None`.
+        vision_feature_select (`"cls"` or `"patch"`): Which rows of a continuous tower become tokens.
+        projector_hidden_act (`str`, *optional*): Activation of a two-layer projector; one linear layer when `None`.
+        audio_context_fraction (`float`): Largest part of the context that one clip may take; features beyond are cut.
+        image_token_id, video_token_id, audio_token_id (`int`, *optional*): Ids of the placeholder tokens.
+        initializer_range (`float`): Standard deviation of the initial weights of projectors and code embeddings.
+    """
+
+    model_type = "josie_thinker"
+    base_config_key = "thinker_config"
+    keys_to_ignore_at_inference = ["past_key_values"]
+    sub_configs_defaults = {
+        "text_config": SubConfigSpec(AutoConfig, model_type="josie_text"),
+        "audio_config": SubConfigSpec(AutoConfig, model_type="josie_audio_encoder", optional=True),
+        "vision_config": SubConfigSpec(AutoConfig, model_type="josie_vision_encoder", optional=True),
+    }
+
+    text_config: dict | PreTrainedConfig | None = None
+    audio_config: dict | PreTrainedConfig | None = None
+    vision_config: dict | PreTrainedConfig | None = None
+    vision_feature_select: Literal["cls", "patch"] = "cls"
+    projector_hidden_act: str | None = None
+    audio_context_fraction: float | int = 0.25
+    image_token_id: int | None = None
+    video_token_id: int | None = None
+    audio_token_id: int | None = None
+    tie_word_embeddings: bool = False
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self.tie_word_embeddings = self.text_config.tie_word_embeddings
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the text backbone, to which every front end projects."""
+        return self.text_config.hidden_size
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """Longest sequence, placeholders included."""
+        return self.text_config.max_position_embeddings
+
+    @property
+    def input_modalities(self) -> tuple[str, ...]:
+        """What can be read: `"text"`, and `"image"`, `"video"`, `"audio"` where there is a front end and a placeholder."""
+        front_ends = {"image": self.vision_config, "video": self.vision_config, "audio": self.audio_config}
+        return (
+            "text",
+            *(
+                kind
+                for kind, front_end in front_ends.items()
+                if front_end is not None and getattr(self, f"{kind}_token_id") is not None
+            ),
+        )
+
+    @property
+    def max_audio_tokens(self) -> int:
+        """Most features one clip may take of the context."""
+        return max(int(self.audio_context_fraction * self.max_position_embeddings), 1)
+
+    def get_num_audio_tokens(self, num_inputs: int) -> int:
+        """Return the placeholders of one clip of `num_inputs` samples (codecs) or mel frames (encoders), after the cut."""
+        return min(num_audio_tokens(self.audio_config, num_inputs), self.max_audio_tokens)
+
+    def get_num_image_tokens(self, height: int, width: int) -> int:
+        """Return the placeholders of one picture of `height` by `width` pixels."""
+        return num_image_tokens(self.vision_config, self.vision_feature_select, height, width)
+
+    def get_num_video_tokens(self, num_frames: int, height: int, width: int) -> int:
+        """Return the placeholders of one video of `num_frames` frames."""
+        return num_image_tokens(self.vision_config, self.vision_feature_select, height, width, num_frames)
+
+    def validate_front_ends(self):
+        """Placeholders exist for what can be heard and seen, and the chosen rows exist."""
+        if not 0 < self.audio_context_fraction <= 1:
+            raise ValueError(f"`audio_context_fraction` must be in (0, 1], got {self.audio_context_fraction}.")
+        if self.audio_config is not None and self.audio_token_id is None:
+            raise ValueError("`audio_token_id` must be an id when `audio_config` is given, got None.")
+        if self.vision_config is not None and self.image_token_id is None and self.video_token_id is None:
+            raise ValueError("`image_token_id` or `video_token_id` must be an id when `vision_config` is given, got None.")
+        if self.vision_config is None or is_codec(self.vision_config):
+            return
+        if self.vision_feature_select == "cls" and not has_cls_row(self.vision_config):
+            raise ValueError(
+                f"`vision_feature_select` must be 'patch' for a {self.vision_config.model_type!r} tower, got 'cls'."
+            )
+
+
+AutoConfig.register(JosieThinkerConfig.model_type, JosieThinkerConfig, exist_ok=True)
