@@ -65,7 +65,9 @@ class JosieAudioEncoderConfig(JosieBackboneConfig):
 
     def validate_geometry(self):
         """The transform is possible."""
-        require_positive(self, "sampling_rate", "num_mel_bins", "n_fft", "win_length", "mel_hop_length", "conv_channels")
+        require_positive(
+            self, "sampling_rate", "num_mel_bins", "n_fft", "win_length", "mel_hop_length", "conv_channels"
+        )
         if self.win_length > self.n_fft:
             raise ValueError(f"`win_length` must be at most `n_fft` ({self.n_fft}), got {self.win_length}.")
 

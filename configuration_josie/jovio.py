@@ -59,7 +59,9 @@ class JovioConfig(JosieCodecConfig):
         """
         for name, side in (("height", height), ("width", width)):
             if side < 1 or side % self.patch_size:
-                raise ValueError(f"`{name}` must be a positive multiple of `patch_size` ({self.patch_size}), got {side}.")
+                raise ValueError(
+                    f"`{name}` must be a positive multiple of `patch_size` ({self.patch_size}), got {side}."
+                )
         if not 1 <= num_frames <= self.max_frames:
             raise ValueError(f"`num_frames` must be in [1, {self.max_frames}], got {num_frames}.")
         return -(-num_frames // self.temporal_patch_size), height // self.patch_size, width // self.patch_size

@@ -11,10 +11,15 @@ from .backbone import JosieBackboneConfig, require_positive
 
 @strict
 class JosieDepthDecoderConfig(JosieBackboneConfig):
-    r"""The transformer over the codebooks of one frame: backbone fields only, its geometry comes from the Talker."""
+    r"""The transformer over the codebooks of one frame: backbone fields only, its geometry comes from the Talker.
+
+    It has no rotary positions by default: each level has a table and a head of its own, which tell it where it is.
+    """
 
     model_type = "josie_depth_decoder"
     base_config_key = "depth_decoder_config"
+
+    rope_parameters: dict | None = None
 
 
 @strict

@@ -99,7 +99,9 @@ class JosieThinkerConfig(PreTrainedConfig):
         if self.audio_config is not None and self.audio_token_id is None:
             raise ValueError("`audio_token_id` must be an id when `audio_config` is given, got None.")
         if self.vision_config is not None and self.image_token_id is None and self.video_token_id is None:
-            raise ValueError("`image_token_id` or `video_token_id` must be an id when `vision_config` is given, got None.")
+            raise ValueError(
+                "`image_token_id` or `video_token_id` must be an id when `vision_config` is given, got None."
+            )
         if self.vision_config is None or is_codec(self.vision_config):
             return
         if self.vision_feature_select == "cls" and not has_cls_row(self.vision_config):

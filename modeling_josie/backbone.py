@@ -1,0 +1,147 @@
+"""The one transformer stack, and the base class of every JOSIE model."""
+
+import torch
+from torch import nn
+from transformers import AutoModel
+from transformers import initialization as init
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_utils import PreTrainedModel
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+from transformers.utils.output_capturing import capture_outputs
+
+from ..configuration_josie import JosieBackboneConfig
+from .layers import JosieAttention, JosieLayer, JosieLayerScale, JosieRotaryEmbedding, PositionEmbeddings, build_norm
+
+
+class JosiePreTrainedModel(PreTrainedModel):
+    """What all models of the package declare: which attention they take, how they are split, how they start."""
+
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["JosieLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": JosieLayer, "attentions": JosieAttention}
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """Load a model: [`~transformers.PreTrainedModel.from_pretrained`], which makes every parameter trainable again."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_fixed_parts()
+        return loaded
+
+    def freeze_fixed_parts(self):
+        """Freeze what no loss of this model reaches, so that every trainable parameter gets a gradient.
+
+        Modules that have such parts say so in a method `freeze_fixed_parts` of their own.
+        """
+        for module in self.modules():
+            if module is not self and hasattr(module, "freeze_fixed_parts") and not isinstance(module, PreTrainedModel):
+                module.freeze_fixed_parts()
+
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, JosieLayerScale):
+            init.constant_(module.scale, module.start)
+
+
+class JosieBackbone(JosiePreTrainedModel):
+    """Embeddings in, hidden states out: the transformer inside every part of JOSIE.
+
+    Args:
+        config ([`JosieBackboneConfig`]): Its shape.
+    """
+
+    config: JosieBackboneConfig
+
+    def __init__(self, config: JosieBackboneConfig):
+        super().__init__(config)
+        self.layers = nn.ModuleList([JosieLayer(config, index) for index in range(config.num_hidden_layers)])
+        self.norm = build_norm(config.final_norm_type, config.hidden_size, config.norm_eps)
+        self.rotary_emb = JosieRotaryEmbedding(config) if config.rope_parameters is not None else None
+        self.is_causal = config.is_causal
+        self.create_mask = create_causal_mask if config.sliding_window is None else create_sliding_window_causal_mask
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @capture_outputs
+    def forward(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        block_sequence_ids: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPast:
+        """Run the stack.
+
+        Args:
+            inputs_embeds (`torch.Tensor`): `(batch, length, hidden_size)`.
+            attention_mask (`torch.Tensor`, *optional*): `(batch, past + length)`, 1 for real positions; or a mask that
+                `transformers.masking_utils` made.
+            position_ids (`torch.LongTensor`, *optional*): `(batch, length)` or `(axes, batch, length)`; counted on from
+                the cache when `None`.
+            past_key_values (`Cache`, *optional*): Keys and values of what came before.
+            use_cache (`bool`, *optional*): Make a cache where none is given. Only causal backbones.
+            block_sequence_ids (`torch.LongTensor`, *optional*): `(batch, length)`; in a causal backbone, neighbouring
+                positions with the same id of 0 or more see each other both ways.
+
+        Returns:
+            [`BaseModelOutputWithPast`] with `last_hidden_state` of shape `(batch, length, hidden_size)`.
+        """
+        if past_key_values is None and self.is_causal and not (self.gradient_checkpointing and self.training):
+            if use_cache or (use_cache is None and self.config.use_cache):
+                past_key_values = DynamicCache(config=self.config)
+        mask = None
+        if attention_mask is not None or inputs_embeds.shape[1] > 1 or not self._sees_whole_cache(past_key_values):
+            mask = self.create_mask(
+                config=self.config,
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                past_key_values=past_key_values,
+                position_ids=position_ids if position_ids is not None and position_ids.ndim == 2 else None,
+                block_sequence_ids=block_sequence_ids,
+            )
+        if position_ids is None:
+            start = past_key_values.get_seq_length() if past_key_values is not None else 0
+            position_ids = (torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + start)[None]
+        position_embeddings = self.rotary_emb(inputs_embeds, position_ids) if self.rotary_emb is not None else None
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.run_layers(inputs_embeds, mask, position_embeddings, past_key_values, **kwargs),
+            past_key_values=past_key_values,
+        )
+
+    def _sees_whole_cache(self, past_key_values: Cache | None) -> bool:
+        """Whether a single new position attends to all that attention will be given, so that it needs no mask."""
+        return self.config.sliding_window is None and not getattr(past_key_values, "is_compileable", False)
+
+    def run_layers(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_embeddings: PositionEmbeddings | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """Run layers and final norm on what [`JosieBackbone.forward`] prepares; tight loops prepare it themselves."""
+        for layer in self.layers:
+            hidden_states = layer(
+                hidden_states,
+                attention_mask=attention_mask,
+                position_embeddings=position_embeddings,
+                past_key_values=past_key_values,
+                **kwargs,
+            )
+        return self.norm(hidden_states)
+
+
+AutoModel.register(JosieBackboneConfig, JosieBackbone, exist_ok=True)

@@ -1,0 +1,72 @@
+"""One way to call any audio codec: JOSIE's own, or an audio tokenizer of transformers (Mimi, DAC, EnCodec)."""
+
+from typing import Any
+
+import torch
+from transformers.modeling_utils import PreTrainedModel
+
+from ..configuration_josie import audio_codec_geometry
+
+
+@torch.no_grad()
+def encode_audio(
+    codec: PreTrainedModel, input_values: torch.Tensor, padding_mask: torch.Tensor | None = None
+) -> tuple[torch.LongTensor, torch.BoolTensor]:
+    """Turn waveforms into codes.
+
+    Args:
+        codec: The codec.
+        input_values (`torch.Tensor`): `(batch, channels, num_samples)`.
+        padding_mask (`torch.Tensor`, *optional*): `(batch, num_samples)`, 1 for real samples.
+
+    Returns:
+        Codes, `(batch, num_quantizers, num_frames)`, and which frames are real, `(batch, num_frames)`.
+    """
+    input_values = input_values.to(codec.dtype)
+    config: Any = codec.config
+    if config.model_type == "dac":
+        codes = codec.encode(input_values).audio_codes  # type: ignore[operator]
+    else:
+        codes = codec.encode(input_values, padding_mask=padding_mask).audio_codes  # type: ignore[operator]
+    if config.model_type == "encodec":  # (chunks, batch, num_quantizers, num_frames)
+        codes = codes.permute(1, 2, 0, 3).flatten(2)
+    num_frames = codes.shape[-1]
+    if padding_mask is None:
+        return codes, torch.ones(codes.shape[0], num_frames, dtype=torch.bool, device=codes.device)
+    if hasattr(config, "get_num_frames"):
+        lengths = [config.get_num_frames(length) for length in padding_mask.sum(dim=-1).tolist()]
+        frames = torch.tensor(lengths, device=codes.device)
+    else:
+        hop = audio_codec_geometry(config).hop_length
+        frames = (padding_mask.sum(dim=-1) + hop - 1) // hop
+    return codes, torch.arange(num_frames, device=codes.device) < frames[:, None]
+
+
+@torch.no_grad()
+def decode_audio(
+    codec: PreTrainedModel, audio_codes: torch.LongTensor, num_frames: torch.LongTensor
+) -> tuple[torch.Tensor, torch.LongTensor]:
+    """Turn codes into waveforms.
+
+    Args:
+        codec: The codec.
+        audio_codes (`torch.LongTensor`): `(batch, num_quantizers, num_frames)`.
+        num_frames (`torch.LongTensor`): `(batch,)`, real frames of each row.
+
+    Returns:
+        Waveforms, `(batch, channels, num_samples)`, 0 past a row's end, and `(batch,)` samples of each row.
+    """
+    config: Any = codec.config
+    lengths = num_frames * audio_codec_geometry(config).hop_length
+    if config.model_type == "encodec":
+        values = codec.decode(audio_codes[None], [None]).audio_values  # type: ignore[operator]
+    elif config.model_type == "dac":
+        values = codec.decode(audio_codes=audio_codes).audio_values  # type: ignore[operator]
+    elif hasattr(config, "get_num_frames"):
+        values = codec.decode(audio_codes, audio_lengths=lengths).audio_values  # type: ignore[operator]
+    else:
+        values = codec.decode(audio_codes).audio_values  # type: ignore[operator]
+    values = values if values.ndim == 3 else values[:, None]
+    lengths = lengths.clamp(max=values.shape[-1])
+    real = torch.arange(values.shape[-1], device=values.device) < lengths[:, None]
+    return values * real[:, None], lengths

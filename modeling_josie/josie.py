@@ -1,0 +1,413 @@
+"""JOSIE: a Thinker that reads everything, a Talker that speaks its words, and the codecs between codes and the world."""
+
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoModel, AutoModelForMultimodalLM
+from transformers.cache_utils import Cache
+from transformers.generation import GenerationConfig, GenerationMixin
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
+
+from ..configuration_josie import JosieConfig, audio_codec_geometry, is_codec
+from . import jodio, jovio, mel_codec  # noqa: F401  (registers our codecs with AutoModel)
+from .backbone import JosiePreTrainedModel
+from .codecs import decode_audio, encode_audio
+from .outputs import JosieGenerateOutput, JosieOutput
+from .talker import JosieTalkerForConditionalGeneration
+from .thinker import MODALITY_INPUTS, JosieThinkerForConditionalGeneration
+
+RAW_INPUTS = ("input_values", "padding_mask")
+TALKER_OPTIONS = tuple(
+    f"talker_{name}"
+    for name in ("max_new_frames", "min_new_frames", "do_sample", "temperature", "top_k", "top_p", "min_p")
+)
+
+
+class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
+    """The whole model.
+
+    The codecs are frozen here: this model's `forward` reads their codes, they are trained by their own.
+
+    Args:
+        config ([`JosieConfig`]): Its parts; those that are `None` are absent.
+    """
+
+    config: JosieConfig
+    base_model_prefix = ""
+    _can_record_outputs = {}
+    _tied_weights_keys = {"thinker.lm_head.weight": "thinker.model.language_model.embed_tokens.weight"}
+
+    def __init__(self, config: JosieConfig):
+        super().__init__(config)
+        self.thinker = JosieThinkerForConditionalGeneration(config.thinker_config)
+        self.talker = JosieTalkerForConditionalGeneration(config.talker_config) if config.talker_config else None
+        self.audio_codec = AutoModel.from_config(config.audio_codec_config) if config.audio_codec_config else None
+        self.vision_codec = AutoModel.from_config(config.vision_codec_config) if config.vision_codec_config else None
+        # A config marked as derived from the model's loses options that transformers does not know when it is loaded.
+        self.generation_config._from_model_config = False
+        self.freeze_fixed_parts()
+        self.post_init()
+
+    def freeze_fixed_parts(self):
+        """Freeze the codecs."""
+        super().freeze_fixed_parts()
+        for codec in (self.audio_codec, self.vision_codec):
+            if codec is not None:
+                codec.requires_grad_(False)
+
+    @property
+    def input_modalities(self) -> tuple[str, ...]:
+        """What the model reads."""
+        return self.config.thinker_config.input_modalities
+
+    @property
+    def output_modalities(self) -> tuple[str, ...]:
+        """What the model makes: `"text"`, and `"audio"` where it has a Talker and a codec."""
+        return ("text", "audio") if self.talker is not None and self.audio_codec is not None else ("text",)
+
+    @property
+    def sampling_rate(self) -> int | None:
+        """Samples a second of the speech it makes, in Hz; `None` without an audio codec."""
+        codec = self.config.audio_codec_config
+        return audio_codec_geometry(codec).sampling_rate if codec is not None else None
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the token embedding."""
+        return self.thinker.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module):
+        """Replace the token embedding."""
+        self.thinker.set_input_embeddings(value)
+
+    def encode_inputs(self, **inputs: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """Turn sound and pictures into codes where the Thinker reads codes, and leave everything else as it is.
+
+        Args:
+            inputs: `input_values` and `padding_mask`, and any of the Thinker's inputs.
+
+        Returns:
+            The Thinker's inputs, without those that are `None`.
+
+        Raises:
+            `ValueError`: A waveform is given to a Thinker that hears through an encoder, or to a deaf one.
+        """
+        given = {name: value for name, value in inputs.items() if value is not None}
+        values, mask = given.pop("input_values", None), given.pop("padding_mask", None)
+        if values is not None:
+            if not is_codec(self.config.thinker_config.audio_config):
+                raise ValueError("`input_values` must be `input_features` for a Thinker that hears through an encoder.")
+            given["audio_codes"], given["audio_codes_mask"] = encode_audio(self.audio_codec, values, mask)
+        if is_codec(self.config.thinker_config.vision_config):
+            for pixels, grid, codes in (
+                ("pixel_values", "image_grid_thw", "image_codes"),
+                ("pixel_values_videos", "video_grid_thw", "video_codes"),
+            ):
+                if pixels not in given:
+                    continue
+                with torch.no_grad():
+                    encoded = self.vision_codec.encode(
+                        given.pop(pixels).to(self.vision_codec.dtype), grid_thw=given.get(grid)
+                    )
+                given[codes], given[grid] = encoded.vision_codes, encoded.grid_thw
+        return given
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        speech_codes: torch.LongTensor | None = None,
+        speech_mask: torch.Tensor | None = None,
+        speaker_ids: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        input_features: torch.Tensor | None = None,
+        input_features_mask: torch.Tensor | None = None,
+        input_values: torch.Tensor | None = None,
+        padding_mask: torch.Tensor | None = None,
+        audio_codes: torch.LongTensor | None = None,
+        audio_codes_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_thw: torch.LongTensor | None = None,
+        image_codes: torch.LongTensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_grid_thw: torch.LongTensor | None = None,
+        video_codes: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> JosieOutput:
+        """Predict text and speech, and the losses of doing so.
+
+        Args:
+            labels (`torch.LongTensor`, *optional*): `(batch, length)`, as in [`JosieThinkerForConditionalGeneration`].
+            speech_codes (`torch.LongTensor`, *optional*): `(batch, num_quantizers, num_frames)`, what is to be said, as
+                in [`JosieTalkerForConditionalGeneration`].
+            speech_mask (`torch.Tensor`, *optional*): `(batch, length)`, 1 for the tokens that are spoken; when `None`,
+                those with a label, or without `labels` all, and never special tokens or placeholders.
+            speaker_ids (`torch.LongTensor`, *optional*): `(batch,)`.
+            input_values (`torch.Tensor`, *optional*): `(num_clips, channels, num_samples)`, for a Thinker that hears
+                through a codec.
+            padding_mask (`torch.Tensor`, *optional*): `(num_clips, num_samples)`.
+
+        All other inputs as in [`JosieThinkerModel`]; pixels may also be given where it sees through JOVIO.
+
+        Returns:
+            [`JosieOutput`].
+
+        Raises:
+            `ValueError`: `speech_codes` without a Talker, and as the parts do.
+        """
+        if speech_codes is not None and self.talker is None:
+            raise ValueError("`speech_codes` must be None for a model without a Talker, got codes.")
+        inputs = self.encode_inputs(
+            input_features=input_features,
+            input_features_mask=input_features_mask,
+            input_values=input_values,
+            padding_mask=padding_mask,
+            audio_codes=audio_codes,
+            audio_codes_mask=audio_codes_mask,
+            pixel_values=pixel_values,
+            image_grid_thw=image_grid_thw,
+            image_codes=image_codes,
+            pixel_values_videos=pixel_values_videos,
+            video_grid_thw=video_grid_thw,
+            video_codes=video_codes,
+        )
+        thought = self.thinker(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            **inputs,
+            **kwargs,
+        )
+        losses = {"text": thought.loss}
+        speech = None
+        if speech_codes is not None:
+            if speech_mask is None:
+                speech_mask = self.get_speech_mask(input_ids, attention_mask, labels)
+            states = gather_rows(speech_mask, thought.last_hidden_state, thought.inputs_embeds)
+            speech = self.talker(speech_codes, *states, speaker_ids=speaker_ids)
+            losses |= {"talker": speech.talker_loss, "depth": speech.depth_loss}
+        weighted = [
+            getattr(self.config, f"{name}_loss_weight") * loss for name, loss in losses.items() if loss is not None
+        ]
+        return JosieOutput(
+            loss=sum(weighted[1:], start=weighted[0]) if weighted else None,
+            text_loss=losses["text"],
+            talker_loss=losses.get("talker"),
+            depth_loss=losses.get("depth"),
+            logits=thought.logits,
+            talker_logits=speech.logits if speech is not None else None,
+            depth_logits=speech.depth_logits if speech is not None else None,
+            last_hidden_state=thought.last_hidden_state,
+            past_key_values=thought.past_key_values,
+            hidden_states=thought.hidden_states,
+            attentions=thought.attentions,
+        )
+
+    def get_speech_mask(
+        self,
+        input_ids: torch.LongTensor | None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+    ) -> torch.BoolTensor:
+        """Return which tokens are spoken, `(batch, length)`: labelled ones (all without labels) that are real words."""
+        if input_ids is None:
+            raise ValueError("`speech_mask` must be given with `inputs_embeds`, got None.")
+        mask = labels != -100 if labels is not None else torch.ones_like(input_ids, dtype=torch.bool)
+        for token in self._silent_tokens():
+            mask = mask & (input_ids != token)
+        return mask if attention_mask is None else mask & attention_mask.bool()
+
+    def _silent_tokens(self) -> set[int]:
+        thinker, text, generation = self.config.thinker_config, self.config.get_text_config(), self.generation_config
+        tokens = [thinker.image_token_id, thinker.video_token_id, thinker.audio_token_id]
+        for config in (text, generation):
+            tokens += [config.pad_token_id, config.bos_token_id]
+        return {token for token in tokens if token is not None} | self._end_tokens(generation)
+
+    def _end_tokens(self, generation_config: GenerationConfig) -> set[int]:
+        ends: set[int] = set()
+        for end in (self.config.get_text_config().eos_token_id, generation_config.eos_token_id):
+            ends |= set(end if isinstance(end, list) else [end])
+        return ends - {None}
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        generation_mode: Literal["text", "audio"] = "text",
+        speaker: str | list[str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Answer in text, or in text and speech.
+
+        Args:
+            input_ids (`torch.LongTensor`): `(batch, length)`, left-padded where rows differ in length.
+            generation_config ([`GenerationConfig`], *optional*): In place of `self.generation_config`. The `talker_*`
+                options below may also stand there.
+            generation_mode (`"text"` or `"audio"`): Whether to speak the text too.
+            speaker (`str` or `list[str]`, *optional*): The voice, or one for each row; the first when `None`.
+            talker_max_new_frames (`int`): Most frames of speech; 512, or as many as the Talker's positions allow.
+            talker_min_new_frames (`int`): Frames before which speech does not end, 1 by default.
+            talker_do_sample, talker_temperature, talker_top_k, talker_top_p, talker_min_p: How codes are chosen, as in
+                [`CodeSampler`]; the likeliest by default.
+            kwargs: Inputs as in `forward`, and everything that `generate` takes in transformers, for the text.
+
+        Returns:
+            In mode `"text"` what [`~transformers.GenerationMixin.generate`] returns: `(batch, prompt + new tokens)`, or
+            an output with `sequences`. In mode `"audio"` a [`JosieGenerateOutput`].
+
+        Raises:
+            `ValueError`: The mode is unknown or impossible, the speaker unknown, or a number out of range.
+        """
+        if generation_mode not in self.output_modalities:
+            raise ValueError(
+                f"`generation_mode` must be one of {self.output_modalities} for the parts this model has, "
+                f"got {generation_mode!r}."
+            )
+        # The Thinker writes by our generation config: transformers loads and saves the outermost model's.
+        self.thinker.generation_config = self.generation_config
+        if generation_config is not None:
+            kwargs["generation_config"] = generation_config
+        generation_config = generation_config if generation_config is not None else self.generation_config
+        options = self._pop_talker_options(kwargs, generation_config)
+        inputs = {name: kwargs.pop(name) for name in (*RAW_INPUTS, *MODALITY_INPUTS) if name in kwargs}
+        if any(value is not None for value in inputs.values()):
+            kwargs["inputs_embeds"] = self.thinker.model.embed_inputs(input_ids, **self.encode_inputs(**inputs))
+        if generation_mode == "text":
+            return self.thinker.generate(input_ids, **kwargs)
+        if input_ids is None:
+            raise ValueError('`input_ids` must be given with `generation_mode="audio"`, got None.')
+        speaker_ids = self._get_speaker_ids(speaker, input_ids.shape[0])
+        written = self.thinker.generate(input_ids, **kwargs)
+        sequences = written if isinstance(written, torch.Tensor) else written.sequences
+
+        # Beams and repeated sequences make several rows of one prompt; each is read once more, as in training.
+        repeats, length = sequences.shape[0] // input_ids.shape[0], input_ids.shape[1]
+        answer = sequences[:, length:]
+        prompt_embeds = kwargs.get("inputs_embeds")
+        if prompt_embeds is None:
+            prompt_embeds = self.get_input_embeddings()(input_ids)
+        embeds = torch.cat((prompt_embeds.repeat_interleave(repeats, 0), self.get_input_embeddings()(answer)), dim=1)
+        prompt_mask = kwargs.get("attention_mask")
+        prompt_mask = torch.ones_like(input_ids) if prompt_mask is None else prompt_mask
+        attention_mask = torch.cat((prompt_mask.repeat_interleave(repeats, 0), torch.ones_like(answer)), dim=1)
+        ends = torch.tensor(sorted(self._end_tokens(generation_config)), device=answer.device)
+        speech_mask = self.get_speech_mask(answer) & (torch.isin(answer, ends).cumsum(dim=1) == 0)
+        if speaker_ids is not None:
+            speaker_ids = speaker_ids.repeat_interleave(repeats, 0)
+        return self._speak(
+            sequences, embeds, attention_mask, nn.functional.pad(speech_mask, (length, 0)), speaker_ids, options
+        )
+
+    @torch.no_grad()
+    def generate_speech(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        speech_mask: torch.Tensor | None = None,
+        speaker: str | list[str] | None = None,
+        **kwargs: Any,
+    ) -> JosieGenerateOutput:
+        """Say a given text.
+
+        Args:
+            input_ids (`torch.LongTensor`): `(batch, length)`, the text, padded on either side.
+            attention_mask (`torch.Tensor`, *optional*): `(batch, length)`, 1 for real tokens.
+            speech_mask (`torch.Tensor`, *optional*): `(batch, length)`, 1 for the tokens to say; all words when `None`.
+            speaker (`str` or `list[str]`, *optional*): The voice, or one for each row; the first when `None`.
+            kwargs: `talker_*` options as in `generate`.
+
+        Returns:
+            [`JosieGenerateOutput`] with `sequences = input_ids`.
+
+        Raises:
+            `ValueError`: There is no Talker or codec, the speaker is unknown, or a number out of range.
+        """
+        if "audio" not in self.output_modalities:
+            raise ValueError("`generate_speech` must be called on a model with a Talker and an audio codec, got none.")
+        options = self._pop_talker_options(kwargs, self.generation_config)
+        if kwargs:
+            raise ValueError(f"`generate_speech` takes only `talker_*` options, got {sorted(kwargs)}.")
+        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        if speech_mask is None:
+            speech_mask = self.get_speech_mask(input_ids, attention_mask)
+        embeds = self.get_input_embeddings()(input_ids)
+        speaker_ids = self._get_speaker_ids(speaker, input_ids.shape[0])
+        return self._speak(input_ids, embeds, attention_mask, speech_mask, speaker_ids, options)
+
+    def _speak(
+        self,
+        sequences: torch.LongTensor,
+        embeds: torch.Tensor,
+        attention_mask: torch.Tensor,
+        speech_mask: torch.Tensor,
+        speaker_ids: torch.LongTensor | None,
+        options: dict[str, Any],
+    ) -> JosieGenerateOutput:
+        position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+        states = self.thinker.model(
+            inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+        ).last_hidden_state
+        spoken = self.talker.generate(*gather_rows(speech_mask, states, embeds), speaker_ids=speaker_ids, **options)
+        audio_values, audio_lengths = decode_audio(self.audio_codec, spoken.audio_codes, spoken.num_frames)
+        return JosieGenerateOutput(
+            sequences=sequences,
+            audio_values=audio_values,
+            audio_lengths=audio_lengths,
+            audio_codes=spoken.audio_codes,
+            sampling_rate=self.sampling_rate,
+        )
+
+    def _pop_talker_options(self, kwargs: dict[str, Any], generation_config: GenerationConfig) -> dict[str, Any]:
+        """Take the `talker_*` options out of `kwargs`, then from `generation_config`; names without the prefix."""
+        for name in [name for name in kwargs if name.startswith("talker_")]:
+            if name not in TALKER_OPTIONS:
+                raise ValueError(f"`{name}` must be one of {TALKER_OPTIONS}, got it among the arguments.")
+        options = {name: kwargs.pop(name, None) for name in TALKER_OPTIONS}
+        for name, value in options.items():
+            if value is None:
+                options[name] = getattr(generation_config, name, None)
+        return {name.removeprefix("talker_"): value for name, value in options.items() if value is not None}
+
+    def _get_speaker_ids(self, speaker: str | list[str] | None, batch_size: int) -> torch.LongTensor | None:
+        if speaker is None:
+            return None
+        speakers = [speaker] * batch_size if isinstance(speaker, str) else speaker
+        if len(speakers) != batch_size:
+            raise ValueError(f"`speaker` must name one voice for each of {batch_size} rows, got {len(speakers)}.")
+        ids = [self.config.talker_config.get_speaker_id(name) for name in speakers]
+        return torch.tensor(ids, device=self.device)
+
+
+def gather_rows(mask: torch.Tensor, *states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Move the chosen positions of each row to its front.
+
+    Args:
+        mask (`torch.Tensor`): `(batch, length)`, 1 for the positions to keep.
+        states (`torch.Tensor`): Each `(batch, length, width)`.
+
+    Returns:
+        The states, each `(batch, longest row, width)`, and their mask, `(batch, longest row)`.
+    """
+    mask = mask.bool()
+    longest = int(mask.sum(dim=1).max())
+    order = (~mask).long().argsort(dim=1, stable=True)[:, :longest]
+    chosen = [state.gather(1, order[..., None].expand(-1, -1, state.shape[-1])) for state in states]
+    return *chosen, mask.gather(1, order)
+
+
+AutoModel.register(JosieConfig, JosieForConditionalGeneration, exist_ok=True)
+AutoModelForMultimodalLM.register(JosieConfig, JosieForConditionalGeneration, exist_ok=True)

@@ -1,0 +1,259 @@
+"""The layers that every transformer of JOSIE is made of: rotary positions, attention, MLP, block.
+
+Query, key and value come out of one matrix, gate and up out of another, and queries and keys are rotated together: at
+batch 1 the number of operations is what costs time.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+
+from ..configuration_josie import JosieBackboneConfig
+
+PositionEmbeddings = tuple[torch.Tensor, torch.Tensor]
+
+
+@lru_cache
+def _rms_constants(size: int, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.inference_mode(False):
+        return torch.tensor((size * eps) ** 0.5, device="cpu"), torch.tensor(size**-0.5, device="cpu")
+
+
+class JosieRMSNorm(nn.RMSNorm):
+    """`torch.nn.RMSNorm`, in fewer operations where torch has no fused kernel for it.
+
+    On a CPU torch composes it of operations with Python scalars, which at batch 1 cost as much as the matrices:
+    a norm and a `hypot` with two constants take half the time. `sqrt(mean(x^2) + eps) = hypot(|x|, sqrt(n eps)) / sqrt(n)`.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise the last dimension."""
+        if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling():
+            return nn.functional.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+        floor, shrink = _rms_constants(x.shape[-1], self.eps)
+        return x * self.weight / (torch.hypot(torch.linalg.vector_norm(x, 2, -1, True), floor) * shrink)
+
+
+def build_norm(norm_type: str, size: int, eps: float) -> nn.Module:
+    """Return the norm called `norm_type` over the last dimension: `"rms"`, `"layer"` or `"none"`."""
+    if norm_type == "rms":
+        return JosieRMSNorm(size, eps=eps)
+    return nn.LayerNorm(size, eps=eps) if norm_type == "layer" else nn.Identity()
+
+
+class JosieRotaryEmbedding(nn.Module):
+    """Rotary positions (Su et al., 2021) in Llama's half-split form, over one axis or several.
+
+    Args:
+        config ([`JosieBackboneConfig`]): Its `rope_parameters`, `rope_sections` and `head_dim` are read.
+    """
+
+    def __init__(self, config: JosieBackboneConfig):
+        super().__init__()
+        self.config = config
+        self.max_seq_len_cached = self.original_max_seq_len = config.max_position_embeddings
+        self.rope_type = config.rope_parameters["rope_type"]
+        initialize = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
+        inv_freq, self.attention_scaling = initialize(config)
+        self.register_buffer("inv_freq", inv_freq, persistent=False)
+        self.register_buffer("original_inv_freq", inv_freq.clone(), persistent=False)
+
+    @staticmethod
+    def compute_default_rope_parameters(config: JosieBackboneConfig, **kwargs) -> tuple[torch.Tensor, float]:
+        """Return the `(head_dim // 2,)` frequencies of the original paper and a scale of 1."""
+        exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float) / config.head_dim
+        return config.rope_parameters["rope_theta"] ** -exponent, 1.0
+
+    @torch.no_grad()
+    @dynamic_rope_update
+    def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> PositionEmbeddings:
+        """Return cosines and signed sines that rotate heads.
+
+        Args:
+            x (`torch.Tensor`): Gives device and dtype.
+            position_ids (`torch.LongTensor`): `(batch, length)`, or `(axes, batch, length)` with `rope_sections`.
+
+        Returns:
+            Two tensors of shape `(batch, 1, length, head_dim)`; the first half of the sines is negated.
+        """
+        angles = position_ids[..., None].float() * self.inv_freq.to(x.device, torch.float)
+        if position_ids.ndim == 3:
+            sections = angles.split(self.config.rope_sections, dim=-1)
+            angles = torch.cat([section[axis] for axis, section in enumerate(sections)], dim=-1)
+        angles = angles[:, None]
+        cos = angles.cos() * self.attention_scaling
+        sin = angles.sin() * self.attention_scaling
+        return torch.cat((cos, cos), dim=-1).to(x.dtype), torch.cat((-sin, sin), dim=-1).to(x.dtype)
+
+
+def rotate(heads: torch.Tensor, position_embeddings: PositionEmbeddings) -> torch.Tensor:
+    """Rotate `heads` of shape `(batch, heads, length, head_dim)` by what [`JosieRotaryEmbedding`] returned."""
+    cos, signed_sin = position_embeddings
+    return torch.addcmul(heads * cos, heads.roll(heads.shape[-1] // 2, dims=-1), signed_sin)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention written out; the reference for every other implementation. Shapes as in `ALL_ATTENTION_FUNCTIONS`."""
+    batch_size, num_heads, length, head_dim = query.shape
+    grouped = query.reshape(batch_size, key.shape[1], -1, head_dim)  # the heads of one group share keys and values
+    weights = (grouped @ key.transpose(2, 3)).view(batch_size, num_heads, length, key.shape[2]) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    grouped = weights.view(batch_size, key.shape[1], -1, key.shape[2]) @ value
+    return grouped.view(batch_size, num_heads, length, head_dim).transpose(1, 2), weights
+
+
+class JosieAttention(nn.Module):
+    """Multi-head or grouped-query attention with one fused input projection, through transformers' interface."""
+
+    def __init__(self, config: JosieBackboneConfig, layer_idx: int):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = config.head_dim
+        self.num_heads = config.num_attention_heads
+        self.num_key_value_heads = config.num_key_value_heads
+        self.num_key_value_groups = self.num_heads // self.num_key_value_heads
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = config.is_causal
+        self.attention_dropout = config.attention_dropout
+        self.sliding_window = config.sliding_window
+        num_projected = self.num_heads + 2 * self.num_key_value_heads
+        self.qkv_proj = nn.Linear(config.hidden_size, num_projected * self.head_dim, bias=config.attention_bias)
+        self.o_proj = nn.Linear(self.num_heads * self.head_dim, config.hidden_size, bias=config.attention_bias)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        position_embeddings: PositionEmbeddings | None = None,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attend.
+
+        Args:
+            hidden_states (`torch.Tensor`): `(batch, length, hidden_size)`.
+            position_embeddings: What [`JosieRotaryEmbedding`] returned; no positions when `None`.
+            attention_mask: What `transformers.masking_utils` made for the current implementation.
+            past_key_values (`Cache`, *optional*): Takes the new keys and values and gives all of them.
+
+        Returns:
+            The result, `(batch, length, hidden_size)`, and the weights where the implementation has them.
+        """
+        batch_size, length, _ = hidden_states.shape
+        heads = self.qkv_proj(hidden_states).view(batch_size, length, -1, self.head_dim).transpose(1, 2)
+        num_rotated = self.num_heads + self.num_key_value_heads
+        rotated = heads.narrow(1, 0, num_rotated)
+        value = heads.narrow(1, num_rotated, self.num_key_value_heads)
+        if position_embeddings is not None:
+            rotated = rotate(rotated, position_embeddings)
+        query = rotated.narrow(1, 0, self.num_heads)
+        key = rotated.narrow(1, self.num_heads, self.num_key_value_heads)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        output, weights = attend(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            sliding_window=self.sliding_window,
+            **kwargs,
+        )
+        return self.o_proj(output.reshape(batch_size, length, -1)), weights
+
+
+class JosieMLP(nn.Module):
+    """Two matrices and an activation, gated (gate and up fused in one matrix) or plain."""
+
+    def __init__(self, config: JosieBackboneConfig):
+        super().__init__()
+        self.is_gated = config.gated_mlp
+        self.act_fn = ACT2FN[config.hidden_act]
+        if self.is_gated:
+            self.gate_up_proj = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.mlp_bias)
+        else:
+            self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Map `(batch, length, hidden_size)` to the same shape."""
+        if not self.is_gated:
+            return self.down_proj(self.act_fn(self.up_proj(hidden_states)))
+        gate, up = self.gate_up_proj(hidden_states).chunk(2, dim=-1)
+        return self.down_proj(self.act_fn(gate) * up)
+
+
+class JosieLayerScale(nn.Module):
+    """A learned scale for each channel of what a sub-layer adds (CaiT, Touvron et al., 2021)."""
+
+    def __init__(self, config: JosieBackboneConfig):
+        super().__init__()
+        self.start = config.layer_scale
+        self.scale = nn.Parameter(torch.full((config.hidden_size,), float(config.layer_scale)))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Scale the last dimension."""
+        return hidden_states * self.scale
+
+
+class JosieLayer(GradientCheckpointingLayer):
+    """A pre-norm block: attention and MLP, each added to the residual stream."""
+
+    def __init__(self, config: JosieBackboneConfig, layer_idx: int):
+        super().__init__()
+        self.dropout = config.hidden_dropout
+        self.input_layernorm = build_norm(config.norm_type, config.hidden_size, config.norm_eps)
+        self.self_attn = JosieAttention(config, layer_idx)
+        self.post_attention_layernorm = build_norm(config.norm_type, config.hidden_size, config.norm_eps)
+        self.mlp = JosieMLP(config)
+        self.attn_scale = JosieLayerScale(config) if config.layer_scale is not None else None
+        self.mlp_scale = JosieLayerScale(config) if config.layer_scale is not None else None
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_embeddings: PositionEmbeddings | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """Map `(batch, length, hidden_size)` to the same shape; arguments as in [`JosieAttention`]."""
+        added, _ = self.self_attn(
+            self.input_layernorm(hidden_states), position_embeddings, attention_mask, past_key_values, **kwargs
+        )
+        hidden_states = self._add(hidden_states, added, self.attn_scale)
+        return self._add(hidden_states, self.mlp(self.post_attention_layernorm(hidden_states)), self.mlp_scale)
+
+    def _add(self, hidden_states: torch.Tensor, added: torch.Tensor, scale: JosieLayerScale | None) -> torch.Tensor:
+        if scale is not None:
+            added = scale(added)
+        if self.training and self.dropout:
+            added = nn.functional.dropout(added, p=self.dropout)
+        return hidden_states + added

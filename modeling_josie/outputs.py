@@ -1,0 +1,228 @@
+"""What every entry point of the models returns. All shapes are given here; `return_dict=False` gives them as tuples."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers.cache_utils import Cache
+from transformers.utils import ModelOutput
+
+from .streaming import JodioStreamingState
+
+
+@dataclass
+class QuantizerOutput(ModelOutput):
+    """A quantizer's answer.
+
+    Args:
+        quantized_latents (`torch.FloatTensor`): `(batch, dim, num_frames)`, straight-through in training.
+        codes (`torch.LongTensor`): `(batch, num_quantizers, num_frames)`.
+        commitment_loss (`torch.FloatTensor`): Scalar, mean over quantizers, unweighted.
+        codebook_loss (`torch.FloatTensor`): Scalar, mean over quantizers, unweighted; 0 with EMA codebooks.
+        perplexity (`torch.FloatTensor`): `(num_quantizers,)`, of the codes used for the real frames of this batch.
+        usage (`torch.FloatTensor`): `(num_quantizers,)`, fraction of each codebook that this batch used.
+    """
+
+    quantized_latents: torch.FloatTensor | None = None
+    codes: torch.LongTensor | None = None
+    commitment_loss: torch.FloatTensor | None = None
+    codebook_loss: torch.FloatTensor | None = None
+    perplexity: torch.FloatTensor | None = None
+    usage: torch.FloatTensor | None = None
+
+
+@dataclass
+class JosieAudioEncoderOutput(ModelOutput):
+    """Codes of audio.
+
+    Args:
+        audio_codes (`torch.LongTensor`): `(batch, num_quantizers, num_frames)`; 0 past a row's end.
+        audio_lengths (`torch.LongTensor`): `(batch,)`, samples of each row, for [`decode`] to cut to.
+        streaming_state ([`JodioStreamingState`], *optional*): To pass in with the next chunk.
+    """
+
+    audio_codes: torch.LongTensor | None = None
+    audio_lengths: torch.LongTensor | None = None
+    streaming_state: JodioStreamingState | None = None
+
+
+@dataclass
+class JosieAudioDecoderOutput(ModelOutput):
+    """A waveform.
+
+    Args:
+        audio_values (`torch.FloatTensor`): `(batch, channels, num_samples)`; 0 past a row's end.
+        streaming_state ([`JodioStreamingState`], *optional*): To pass in with the next chunk.
+    """
+
+    audio_values: torch.FloatTensor | None = None
+    streaming_state: JodioStreamingState | None = None
+
+
+@dataclass
+class JosieAudioCodecOutput(ModelOutput):
+    """There and back: what an audio codec's `forward` returns.
+
+    Args:
+        loss (`torch.FloatTensor`, *optional*): Scalar, the weighted sum of `losses`; only in training mode.
+        audio_values (`torch.FloatTensor`): `(batch, channels, num_samples)`, as long as the input.
+        audio_codes (`torch.LongTensor`): `(batch, num_quantizers, num_frames)`.
+        losses (`dict[str, torch.FloatTensor]`, *optional*): The named parts, unweighted scalars.
+        perplexity, usage (`torch.FloatTensor`): `(num_quantizers,)`, as in [`QuantizerOutput`].
+    """
+
+    loss: torch.FloatTensor | None = None
+    audio_values: torch.FloatTensor | None = None
+    audio_codes: torch.LongTensor | None = None
+    losses: dict[str, torch.FloatTensor] | None = None
+    perplexity: torch.FloatTensor | None = None
+    usage: torch.FloatTensor | None = None
+
+
+@dataclass
+class JovioEncoderOutput(ModelOutput):
+    """Codes of pictures or videos.
+
+    Args:
+        vision_codes (`torch.LongTensor`): `(batch, num_quantizers, max_patches)`, patches in order of time, row,
+            column; 0 past an item's end.
+        grid_thw (`torch.LongTensor`): `(batch, 3)`, patches of each item along time, height and width.
+    """
+
+    vision_codes: torch.LongTensor | None = None
+    grid_thw: torch.LongTensor | None = None
+
+
+@dataclass
+class JovioDecoderOutput(ModelOutput):
+    """Pixels.
+
+    Args:
+        pixel_values (`torch.FloatTensor`): `(batch, frames, channels, height, width)`, in [0, 1]; 0 past an item's end.
+    """
+
+    pixel_values: torch.FloatTensor | None = None
+
+
+@dataclass
+class JovioOutput(ModelOutput):
+    """There and back: what JOVIO's `forward` returns.
+
+    Args:
+        loss (`torch.FloatTensor`, *optional*): Scalar, the weighted sum of `losses`; only in training mode.
+        pixel_values (`torch.FloatTensor`): Of the input's shape.
+        vision_codes (`torch.LongTensor`): As in [`JovioEncoderOutput`].
+        grid_thw (`torch.LongTensor`): `(batch, 3)`.
+        losses (`dict[str, torch.FloatTensor]`, *optional*): The named parts, unweighted scalars.
+        perplexity, usage (`torch.FloatTensor`): `(num_quantizers,)`, as in [`QuantizerOutput`].
+    """
+
+    loss: torch.FloatTensor | None = None
+    pixel_values: torch.FloatTensor | None = None
+    vision_codes: torch.LongTensor | None = None
+    grid_thw: torch.LongTensor | None = None
+    losses: dict[str, torch.FloatTensor] | None = None
+    perplexity: torch.FloatTensor | None = None
+    usage: torch.FloatTensor | None = None
+
+
+@dataclass
+class JosieThinkerOutput(ModelOutput):
+    """The Thinker's answer.
+
+    Args:
+        loss (`torch.FloatTensor`, *optional*): Scalar, next-token cross-entropy; with `labels`.
+        logits (`torch.FloatTensor`): `(batch, length, vocab_size)`.
+        last_hidden_state (`torch.FloatTensor`): `(batch, length, hidden_size)`, what the Talker listens to.
+        inputs_embeds (`torch.FloatTensor`): `(batch, length, hidden_size)`, with features in place of placeholders.
+        past_key_values (`Cache`, *optional*): For the next step.
+        hidden_states, attentions (`tuple[torch.FloatTensor]`, *optional*): One for each layer, when asked for.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    last_hidden_state: torch.FloatTensor | None = None
+    inputs_embeds: torch.FloatTensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class JosieTalkerOutput(ModelOutput):
+    """The Talker's answer.
+
+    Args:
+        loss (`torch.FloatTensor`, *optional*): Scalar, `talker_loss + depth_loss`; with `speech_codes` as targets.
+        talker_loss (`torch.FloatTensor`, *optional*): Scalar, cross-entropy of quantizer 0 and end of speech.
+        depth_loss (`torch.FloatTensor`, *optional*): Scalar, mean cross-entropy of quantizers 1...N-1.
+        logits (`torch.FloatTensor`): `(batch, num_frames, codebook_size (+ 1))`, of quantizer 0.
+        depth_logits (`torch.FloatTensor`, *optional*): `(batch, num_quantizers - 1, num_frames, codebook_size)`.
+        last_hidden_state (`torch.FloatTensor`): `(batch, num_frames, hidden_size)`.
+    """
+
+    loss: torch.FloatTensor | None = None
+    talker_loss: torch.FloatTensor | None = None
+    depth_loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    depth_logits: torch.FloatTensor | None = None
+    last_hidden_state: torch.FloatTensor | None = None
+
+
+@dataclass
+class JosieTalkerGenerateOutput(ModelOutput):
+    """Generated speech, as codes.
+
+    Args:
+        audio_codes (`torch.LongTensor`): `(batch, num_quantizers, num_frames)`; 0 past a row's end.
+        num_frames (`torch.LongTensor`): `(batch,)`, frames of each row before its end of speech.
+    """
+
+    audio_codes: torch.LongTensor | None = None
+    num_frames: torch.LongTensor | None = None
+
+
+@dataclass
+class JosieOutput(ModelOutput):
+    """What [`JosieForConditionalGeneration`] returns.
+
+    Args:
+        loss (`torch.FloatTensor`, *optional*): Scalar, the weighted sum of the parts below.
+        text_loss, talker_loss, depth_loss (`torch.FloatTensor`, *optional*): Scalars, unweighted.
+        logits (`torch.FloatTensor`): `(batch, length, vocab_size)`.
+        talker_logits (`torch.FloatTensor`, *optional*): `(batch, num_frames, codebook_size (+ 1))`, of quantizer 0.
+        depth_logits (`torch.FloatTensor`, *optional*): `(batch, num_quantizers - 1, num_frames, codebook_size)`.
+        last_hidden_state (`torch.FloatTensor`): `(batch, length, hidden_size)`, the Thinker's.
+        past_key_values (`Cache`, *optional*): For the next step.
+        hidden_states, attentions (`tuple[torch.FloatTensor]`, *optional*): The Thinker's, when asked for.
+    """
+
+    loss: torch.FloatTensor | None = None
+    text_loss: torch.FloatTensor | None = None
+    talker_loss: torch.FloatTensor | None = None
+    depth_loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    talker_logits: torch.FloatTensor | None = None
+    depth_logits: torch.FloatTensor | None = None
+    last_hidden_state: torch.FloatTensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class JosieGenerateOutput(ModelOutput):
+    """Generated text and speech.
+
+    Args:
+        sequences (`torch.LongTensor`): `(batch, prompt + new tokens)`.
+        audio_values (`torch.FloatTensor`, *optional*): `(batch, channels, num_samples)`; 0 past a row's end.
+        audio_lengths (`torch.LongTensor`, *optional*): `(batch,)`, samples of each row.
+        audio_codes (`torch.LongTensor`, *optional*): `(batch, num_quantizers, num_frames)`; 0 past a row's end.
+        sampling_rate (`int`, *optional*): Of `audio_values`, in Hz.
+    """
+
+    sequences: torch.LongTensor | None = None
+    audio_values: torch.FloatTensor | None = None
+    audio_lengths: torch.LongTensor | None = None
+    audio_codes: torch.LongTensor | None = None
+    sampling_rate: int | None = None

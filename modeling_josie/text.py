@@ -1,0 +1,58 @@
+"""JOSIE's own text backbone: the transformer stack with a token embedding in front."""
+
+import torch
+from torch import nn
+from transformers import AutoModel
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+
+from ..configuration_josie import JosieTextConfig
+from .backbone import JosieBackbone
+
+
+class JosieTextModel(JosieBackbone):
+    """A decoder-only text transformer, without a language-model head: the Thinker has that.
+
+    Args:
+        config ([`JosieTextConfig`]): Its shape and vocabulary.
+    """
+
+    config: JosieTextConfig
+
+    def __init__(self, config: JosieTextConfig):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPast:
+        """Run the stack on `input_ids` `(batch, length)` or on `inputs_embeds`; the rest as in [`JosieBackbone`].
+
+        Raises:
+            `ValueError`: Both or neither of `input_ids` and `inputs_embeds` are given.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Exactly one of `input_ids` and `inputs_embeds` must be given, got both or neither.")
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        return super().forward(
+            inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+
+
+AutoModel.register(JosieTextConfig, JosieTextModel, exist_ok=True)

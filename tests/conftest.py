@@ -1,0 +1,48 @@
+"""What all tests share: no network, one seed, and uninitialised memory that shows."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+from tiny import TEXT, THINKER, josie_config
+
+import josie
+
+# The root of the repository is a package, which pytest imports under the name of its folder. A second copy would put
+# its own classes in the place of josie's in the Auto classes.
+sys.modules.setdefault(Path(josie.__file__).resolve().parent.name, josie)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Start every test from the same random state, and fill what `torch.empty` returns with NaN."""
+    torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True)  # which also fills uninitialised memory
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session")
+def save_checkpoint():
+    """A function that writes a tiny model that reads and makes everything, and its processor, into a folder."""
+
+    def save(path, **overrides):
+        torch.manual_seed(0)
+        thinker = dict(THINKER, text_config=dict(TEXT, vocab_size=301, max_position_embeddings=256))
+        config = josie_config(**(dict(thinker_config=thinker) | overrides))
+        josie.JosieForConditionalGeneration(config).save_pretrained(path)
+        josie.JosieProcessor.from_config(config, josie.load_default_tokenizer(301)).save_pretrained(path)
+        return path
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory, save_checkpoint):
+    """Such a folder; not to be changed."""
+    return save_checkpoint(tmp_path_factory.mktemp("tiny"))

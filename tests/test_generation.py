@@ -1,0 +1,200 @@
+"""Generation of the whole model: batches, beams, modes, options, and what bad input gets."""
+
+import pytest
+import torch
+from tiny import CASES, TALKER, build, coded_josie_inputs, josie_config, josie_inputs
+from transformers import DynamicCache, GenerationConfig, StaticCache
+
+import josie
+
+OPTIONS = dict(max_new_tokens=6, talker_max_new_frames=7)
+
+
+def model_and_prompt(name: str = "josie"):
+    """Return a model and two prompts, left-padded, without what only training reads."""
+    model = CASES[name].build()
+    inputs = josie_inputs() if name == "josie" else coded_josie_inputs()
+    for key in ("labels", "speech_codes", "speaker_ids", "position_ids"):
+        inputs.pop(key, None)
+    return model, inputs
+
+
+def alone(inputs: dict, index: int) -> dict:
+    """Return one row, without padding."""
+    row = {name: value[index : index + 1] for name, value in inputs.items()}
+    real = row["attention_mask"][0].bool()
+    row |= {name: row[name][:, real] for name in ("input_ids", "attention_mask")}
+    if "input_features" in row:
+        heard = row["input_features_mask"][0].bool()
+        row |= dict(
+            input_features=row["input_features"][..., heard], input_features_mask=row["input_features_mask"][:, heard]
+        )
+    if "input_values" in row:
+        heard = row["padding_mask"][0].bool()
+        row |= dict(input_values=row["input_values"][..., heard], padding_mask=row["padding_mask"][:, heard])
+    return row
+
+
+@pytest.mark.parametrize("name", ["josie", "josie-codes"])
+def test_every_row_equals_the_row_alone(name):
+    model, inputs = model_and_prompt(name)
+    together = model.generate(**inputs, **OPTIONS, generation_mode="audio")
+    length = inputs["input_ids"].shape[1]
+    for index in range(2):
+        row = alone(inputs, index)
+        single = model.generate(**row, **OPTIONS, generation_mode="audio")
+        answer = single.sequences[0, row["input_ids"].shape[1] :]
+        assert torch.equal(together.sequences[index, length : length + len(answer)], answer)
+        frames = single.audio_codes.shape[2]
+        assert torch.equal(together.audio_codes[index, :, :frames], single.audio_codes[0])
+        assert together.audio_lengths[index] == single.audio_lengths[0]
+
+
+def test_greedy_text_equals_naive_decoding():
+    model, inputs = model_and_prompt()
+    sequences = model.generate(**inputs, max_new_tokens=5, min_new_tokens=5)
+    for index in range(2):
+        row = alone(inputs, index)
+        ids = row.pop("input_ids")
+        row.pop("attention_mask")
+        start = ids.shape[1]
+        for _ in range(5):
+            logits = model(input_ids=ids, **row).logits[0, -1]
+            logits[2] = -torch.inf
+            ids = torch.cat((ids, logits.argmax()[None, None]), dim=1)
+        assert torch.equal(sequences[index, -5:], ids[0, start:])
+
+
+@pytest.mark.parametrize(
+    "make_cache",
+    [
+        lambda config: DynamicCache(config=config),
+        lambda config: StaticCache(config=config, max_cache_len=40),
+    ],
+    ids=["dynamic", "static"],
+)
+def test_any_cache_writes_the_same(make_cache):
+    model, inputs = model_and_prompt()
+    expected = model.generate(**inputs, max_new_tokens=6)
+    cache = make_cache(model.config.get_text_config())
+    assert torch.equal(
+        model.generate(**inputs, max_new_tokens=6, past_key_values=cache, disable_compile=True), expected
+    )
+
+
+def test_beams_and_repeated_sequences():
+    model, inputs = model_and_prompt()
+    beams = model.generate(**inputs, max_new_tokens=6, num_beams=3, num_return_sequences=2)
+    assert beams.shape[0] == 4
+    best = model.generate(**inputs, max_new_tokens=6, num_beams=3)
+    assert torch.equal(best, beams[::2, : best.shape[1]])
+    spoken = model.generate(
+        **inputs, **OPTIONS, num_beams=3, num_return_sequences=2, generation_mode="audio", speaker=["bob", "ada"]
+    )
+    assert spoken.sequences.shape[0] == spoken.audio_values.shape[0] == 4
+    first = model.generate(**inputs, **OPTIONS, num_beams=3, generation_mode="audio", speaker=["bob", "ada"])
+    frames = first.audio_codes.shape[2]
+    assert torch.equal(spoken.audio_codes[::2, :, :frames], first.audio_codes)
+
+
+def test_seeds_reproduce_text_and_speech():
+    model, inputs = model_and_prompt()
+    options = dict(do_sample=True, talker_do_sample=True, talker_temperature=1.3, talker_top_k=9, talker_top_p=0.97)
+
+    def sample(seed: int):
+        torch.manual_seed(seed)
+        return model.generate(**inputs, **OPTIONS, **options, generation_mode="audio")
+
+    assert torch.equal(sample(1).sequences, sample(1).sequences)
+    assert torch.equal(sample(1).audio_codes, sample(1).audio_codes)
+    assert not torch.equal(sample(1).sequences, sample(2).sequences)
+
+
+def test_generation_config_holds_talker_options(tmp_path):
+    model, inputs = model_and_prompt()
+    model.generation_config.talker_max_new_frames = 4
+    model.generation_config.max_new_tokens = 3
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path)
+    spoken = loaded.generate(**inputs, generation_mode="audio", talker_min_new_frames=4)
+    assert spoken.audio_codes.shape[2] == 4
+    assert spoken.sequences.shape[1] <= inputs["input_ids"].shape[1] + 3
+    given = GenerationConfig(max_new_tokens=2, talker_max_new_frames=3, eos_token_id=2, pad_token_id=0)
+    spoken = loaded.generate(**inputs, generation_config=given, generation_mode="audio", talker_min_new_frames=3)
+    assert spoken.audio_codes.shape[2] == 3
+
+
+def test_speech_follows_the_spoken_text():
+    model, _ = model_and_prompt()
+    said = [
+        model.generate_speech(torch.tensor([ids]), talker_max_new_frames=8).audio_codes for ids in ([20, 21], [40, 9])
+    ]
+    assert said[0].shape != said[1].shape or not torch.equal(*said)
+
+
+def test_generate_speech_ignores_padding_and_special_tokens():
+    model, _ = model_and_prompt()
+    text = torch.tensor([[1, 20, 21, 22, 2], [1, 30, 2, 0, 0]])
+    mask = (text != 0).long()
+    together = model.generate_speech(text, mask, talker_max_new_frames=9, speaker="bob")
+    assert model.get_speech_mask(text, mask).sum(dim=1).tolist() == [3, 1]
+    single = model.generate_speech(text[1:, :3], talker_max_new_frames=9, speaker="bob")
+    frames = single.audio_codes.shape[2]
+    assert torch.equal(together.audio_codes[1, :, :frames], single.audio_codes[0])
+
+
+def test_text_needs_no_talker():
+    model = build(josie.JosieForConditionalGeneration, josie_config(talker_config=None, audio_codec_config=None))
+    _, inputs = model_and_prompt()
+    assert model.output_modalities == ("text",)
+    assert model.generate(**inputs, max_new_tokens=3).shape[0] == 2
+    with pytest.raises(ValueError, match=r"`generation_mode` must be one of \('text',\).*got 'audio'"):
+        model.generate(**inputs, generation_mode="audio")
+    with pytest.raises(ValueError, match="a Talker and an audio codec"):
+        model.generate_speech(inputs["input_ids"])
+    with pytest.raises(ValueError, match="`speech_codes` must be None for a model without a Talker"):
+        model(**inputs, speech_codes=torch.zeros(2, 3, 4, dtype=torch.long))
+
+
+def test_prompt_must_leave_room():
+    model, _ = model_and_prompt()
+    full = torch.full((1, 96), 20)
+    with pytest.raises(ValueError, match="must have fewer than 96 positions.*got 96"):
+        model.generate(input_ids=full)
+    with pytest.raises(ValueError, match="must have at most 96 positions.*got 97"):
+        model(input_ids=torch.full((1, 97), 20))
+    assert model.generate(input_ids=full[:, :90], max_new_tokens=50, min_new_tokens=6).shape[1] == 96
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(generation_mode="smell"), r"`generation_mode` must be one of \('text', 'audio'\).*got 'smell'"),
+        (dict(speaker="eve", generation_mode="audio"), r"`speaker` must be one of \['ada', 'bob'\], got 'eve'"),
+        (dict(speaker=["ada"], generation_mode="audio"), "one voice for each of 2 rows, got 1"),
+        (dict(talker_volume=3), "`talker_volume` must be one of"),
+        (
+            dict(talker_max_new_frames=99, generation_mode="audio"),
+            r"`talker_max_new_frames` must be in \[1, 62\], got 99",
+        ),
+        (dict(pixel_values=torch.rand(1, 3, 21, 21)), r"image placeholders as there are image features \(1\), got 2"),
+        (dict(input_values=torch.rand(1, 1, 90)), "`input_values` must be `input_features`"),
+        (dict(pixel_values_videos=torch.rand(1, 2, 3, 21, 21)), r"video placeholders.*features \(2\), got 0"),
+    ],
+    ids=lambda value: "" if isinstance(value, dict) else None,
+)
+def test_bad_input_is_named(change, message):
+    model, inputs = model_and_prompt()
+    with pytest.raises(ValueError, match=message):
+        model.generate(**(inputs | OPTIONS | change))
+
+
+def test_unspoken_parts_are_named():
+    with pytest.raises(
+        Exception, match=r"`talker_config.thinker_hidden_size` must be the Thinker's width \(30\), got 12"
+    ):
+        josie_config(talker_config=dict(TALKER, thinker_hidden_size=12))
+    with pytest.raises(Exception, match=r"`talker_config.codebook_size` must be the codec's \(11\), got 13"):
+        josie_config(talker_config=dict(TALKER, codebook_size=13))
+    with pytest.raises(Exception, match=r"`talker_config.num_quantizers` must be at most the codec's \(3\), got 4"):
+        josie_config(talker_config=dict(TALKER, num_quantizers=4))
