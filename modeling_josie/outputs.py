@@ -22,12 +22,12 @@ class QuantizerOutput(ModelOutput):
         usage (`torch.FloatTensor`): `(num_quantizers,)`, fraction of each codebook that this batch used.
     """
 
-    quantized_latents: torch.FloatTensor | None = None
-    codes: torch.LongTensor | None = None
-    commitment_loss: torch.FloatTensor | None = None
-    codebook_loss: torch.FloatTensor | None = None
-    perplexity: torch.FloatTensor | None = None
-    usage: torch.FloatTensor | None = None
+    quantized_latents: torch.Tensor | None = None
+    codes: torch.Tensor | None = None
+    commitment_loss: torch.Tensor | None = None
+    codebook_loss: torch.Tensor | None = None
+    perplexity: torch.Tensor | None = None
+    usage: torch.Tensor | None = None
 
 
 @dataclass
@@ -40,8 +40,8 @@ class JosieAudioEncoderOutput(ModelOutput):
         streaming_state ([`JodioStreamingState`], *optional*): To pass in with the next chunk.
     """
 
-    audio_codes: torch.LongTensor | None = None
-    audio_lengths: torch.LongTensor | None = None
+    audio_codes: torch.Tensor | None = None
+    audio_lengths: torch.Tensor | None = None
     streaming_state: JodioStreamingState | None = None
 
 
@@ -54,7 +54,7 @@ class JosieAudioDecoderOutput(ModelOutput):
         streaming_state ([`JodioStreamingState`], *optional*): To pass in with the next chunk.
     """
 
-    audio_values: torch.FloatTensor | None = None
+    audio_values: torch.Tensor | None = None
     streaming_state: JodioStreamingState | None = None
 
 
@@ -66,16 +66,16 @@ class JosieAudioCodecOutput(ModelOutput):
         loss (`torch.FloatTensor`, *optional*): Scalar, the weighted sum of `losses`; only in training mode.
         audio_values (`torch.FloatTensor`): `(batch, channels, num_samples)`, as long as the input.
         audio_codes (`torch.LongTensor`): `(batch, num_quantizers, num_frames)`.
-        losses (`dict[str, torch.FloatTensor]`, *optional*): The named parts, unweighted scalars.
+        losses (`dict[str, torch.Tensor]`, *optional*): The named parts, unweighted scalars.
         perplexity, usage (`torch.FloatTensor`): `(num_quantizers,)`, as in [`QuantizerOutput`].
     """
 
-    loss: torch.FloatTensor | None = None
-    audio_values: torch.FloatTensor | None = None
-    audio_codes: torch.LongTensor | None = None
-    losses: dict[str, torch.FloatTensor] | None = None
-    perplexity: torch.FloatTensor | None = None
-    usage: torch.FloatTensor | None = None
+    loss: torch.Tensor | None = None
+    audio_values: torch.Tensor | None = None
+    audio_codes: torch.Tensor | None = None
+    losses: dict[str, torch.Tensor] | None = None
+    perplexity: torch.Tensor | None = None
+    usage: torch.Tensor | None = None
 
 
 @dataclass
@@ -88,8 +88,8 @@ class JovioEncoderOutput(ModelOutput):
         grid_thw (`torch.LongTensor`): `(batch, 3)`, patches of each item along time, height and width.
     """
 
-    vision_codes: torch.LongTensor | None = None
-    grid_thw: torch.LongTensor | None = None
+    vision_codes: torch.Tensor | None = None
+    grid_thw: torch.Tensor | None = None
 
 
 @dataclass
@@ -100,7 +100,7 @@ class JovioDecoderOutput(ModelOutput):
         pixel_values (`torch.FloatTensor`): `(batch, frames, channels, height, width)`, in [0, 1]; 0 past an item's end.
     """
 
-    pixel_values: torch.FloatTensor | None = None
+    pixel_values: torch.Tensor | None = None
 
 
 @dataclass
@@ -112,17 +112,17 @@ class JovioOutput(ModelOutput):
         pixel_values (`torch.FloatTensor`): Of the input's shape.
         vision_codes (`torch.LongTensor`): As in [`JovioEncoderOutput`].
         grid_thw (`torch.LongTensor`): `(batch, 3)`.
-        losses (`dict[str, torch.FloatTensor]`, *optional*): The named parts, unweighted scalars.
+        losses (`dict[str, torch.Tensor]`, *optional*): The named parts, unweighted scalars.
         perplexity, usage (`torch.FloatTensor`): `(num_quantizers,)`, as in [`QuantizerOutput`].
     """
 
-    loss: torch.FloatTensor | None = None
-    pixel_values: torch.FloatTensor | None = None
-    vision_codes: torch.LongTensor | None = None
-    grid_thw: torch.LongTensor | None = None
-    losses: dict[str, torch.FloatTensor] | None = None
-    perplexity: torch.FloatTensor | None = None
-    usage: torch.FloatTensor | None = None
+    loss: torch.Tensor | None = None
+    pixel_values: torch.Tensor | None = None
+    vision_codes: torch.Tensor | None = None
+    grid_thw: torch.Tensor | None = None
+    losses: dict[str, torch.Tensor] | None = None
+    perplexity: torch.Tensor | None = None
+    usage: torch.Tensor | None = None
 
 
 @dataclass
@@ -135,16 +135,16 @@ class JosieThinkerOutput(ModelOutput):
         last_hidden_state (`torch.FloatTensor`): `(batch, length, hidden_size)`, what the Talker listens to.
         inputs_embeds (`torch.FloatTensor`): `(batch, length, hidden_size)`, with features in place of placeholders.
         past_key_values (`Cache`, *optional*): For the next step.
-        hidden_states, attentions (`tuple[torch.FloatTensor]`, *optional*): One for each layer, when asked for.
+        hidden_states, attentions (`tuple[torch.Tensor]`, *optional*): One for each layer, when asked for.
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    last_hidden_state: torch.FloatTensor | None = None
-    inputs_embeds: torch.FloatTensor | None = None
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    inputs_embeds: torch.Tensor | None = None
     past_key_values: Cache | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -160,12 +160,12 @@ class JosieTalkerOutput(ModelOutput):
         last_hidden_state (`torch.FloatTensor`): `(batch, num_frames, hidden_size)`.
     """
 
-    loss: torch.FloatTensor | None = None
-    talker_loss: torch.FloatTensor | None = None
-    depth_loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    depth_logits: torch.FloatTensor | None = None
-    last_hidden_state: torch.FloatTensor | None = None
+    loss: torch.Tensor | None = None
+    talker_loss: torch.Tensor | None = None
+    depth_loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    depth_logits: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
 
 
 @dataclass
@@ -177,8 +177,8 @@ class JosieTalkerGenerateOutput(ModelOutput):
         num_frames (`torch.LongTensor`): `(batch,)`, frames of each row before its end of speech.
     """
 
-    audio_codes: torch.LongTensor | None = None
-    num_frames: torch.LongTensor | None = None
+    audio_codes: torch.Tensor | None = None
+    num_frames: torch.Tensor | None = None
 
 
 @dataclass
@@ -193,20 +193,20 @@ class JosieOutput(ModelOutput):
         depth_logits (`torch.FloatTensor`, *optional*): `(batch, num_quantizers - 1, num_frames, codebook_size)`.
         last_hidden_state (`torch.FloatTensor`): `(batch, length, hidden_size)`, the Thinker's.
         past_key_values (`Cache`, *optional*): For the next step.
-        hidden_states, attentions (`tuple[torch.FloatTensor]`, *optional*): The Thinker's, when asked for.
+        hidden_states, attentions (`tuple[torch.Tensor]`, *optional*): The Thinker's, when asked for.
     """
 
-    loss: torch.FloatTensor | None = None
-    text_loss: torch.FloatTensor | None = None
-    talker_loss: torch.FloatTensor | None = None
-    depth_loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    talker_logits: torch.FloatTensor | None = None
-    depth_logits: torch.FloatTensor | None = None
-    last_hidden_state: torch.FloatTensor | None = None
+    loss: torch.Tensor | None = None
+    text_loss: torch.Tensor | None = None
+    talker_loss: torch.Tensor | None = None
+    depth_loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    talker_logits: torch.Tensor | None = None
+    depth_logits: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
     past_key_values: Cache | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -221,8 +221,8 @@ class JosieGenerateOutput(ModelOutput):
         sampling_rate (`int`, *optional*): Of `audio_values`, in Hz.
     """
 
-    sequences: torch.LongTensor | None = None
-    audio_values: torch.FloatTensor | None = None
-    audio_lengths: torch.LongTensor | None = None
-    audio_codes: torch.LongTensor | None = None
+    sequences: torch.Tensor | None = None
+    audio_values: torch.Tensor | None = None
+    audio_lengths: torch.Tensor | None = None
+    audio_codes: torch.Tensor | None = None
     sampling_rate: int | None = None

@@ -1,0 +1,366 @@
+"""JODIO, the neural audio codec: SEANet, causal transformer, split residual quantizer, and back.
+
+Everything is causal. So padding on the right never reaches real samples, no attention mask is needed, and a stream
+gives what the whole recording gives, whatever its chunks.
+"""
+
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import AutoModel, AutoModelForAudioTokenization
+from transformers.cache_utils import DynamicCache
+from transformers.modeling_utils import PreTrainedAudioTokenizerBase
+from transformers.utils.generic import can_return_tuple
+
+from ..configuration_josie import JodioConfig, JosieBackboneConfig
+from .backbone import JosieBackbone, JosiePreTrainedModel
+from .checks import check_audio, check_audio_lengths, check_codes, check_num_quantizers
+from .convolution import CausalConv1d
+from .losses import ctc_loss, length_mask, log_mel_loss, semantic_loss, waveform_loss, weighted_sum
+from .outputs import JosieAudioCodecOutput, JosieAudioDecoderOutput, JosieAudioEncoderOutput, QuantizerOutput
+from .quantization import SplitResidualVectorQuantizer, VectorQuantizer, build_quantizer
+from .seanet import SeanetDecoder, SeanetEncoder, SeanetStack
+from .streaming import JodioStreamingState, fork_cache
+
+
+class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
+    """Waveform to one semantic and several acoustic codes a frame, and back.
+
+    Args:
+        config ([`JodioConfig`]): Its shape.
+    """
+
+    config: JodioConfig
+    main_input_name = "input_values"
+    base_model_prefix = "audio_codec"
+    input_modalities = ["audio"]
+
+    def __init__(self, config: JodioConfig):
+        super().__init__(config)
+        encoder_config = cast(JosieBackboneConfig, config.encoder_config)
+        decoder_config = cast(JosieBackboneConfig, config.decoder_config)
+        self.encoder = SeanetEncoder(config)
+        self.encoder_proj = _connect(config.channels[-1], encoder_config.hidden_size)
+        self.encoder_transformer = JosieBackbone(encoder_config)
+        self.quantizer = build_quantizer(config, encoder_config.hidden_size)
+        self.latent_proj = _connect(encoder_config.hidden_size, decoder_config.hidden_size)
+        self.decoder_transformer = JosieBackbone(decoder_config)
+        self.decoder_proj = _connect(decoder_config.hidden_size, config.channels[-1])
+        self.decoder = SeanetDecoder(config)
+        self.semantic_head: nn.Linear | None = None
+        self.label_head: nn.Linear | None = None
+        if config.semantic_target_size is not None:
+            self.semantic_head = nn.Linear(encoder_config.hidden_size, config.semantic_target_size)
+        if config.semantic_vocab_size is not None:
+            self.label_head = nn.Linear(encoder_config.hidden_size, config.semantic_vocab_size)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, VectorQuantizer):
+            module.reset_codebook()
+        elif isinstance(module, CausalConv1d):
+            module.reset_parameters()
+
+    @torch.no_grad()
+    @can_return_tuple
+    def encode(
+        self,
+        input_values: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        num_quantizers: int | None = None,
+        streaming_state: JodioStreamingState | None = None,
+        use_streaming: bool = False,
+        is_final: bool = False,
+    ) -> JosieAudioEncoderOutput:
+        """Turn waveforms into codes.
+
+        Args:
+            input_values (`torch.Tensor`): `(batch, channels, num_samples)`, in [-1, 1]; in a stream any number of
+                samples, even none.
+            padding_mask (`torch.Tensor`, *optional*): `(batch, num_samples)`, 1 for real samples, which come first.
+                Not in a stream, whose rows are equally long.
+            num_quantizers (`int`, *optional*): Use only the first ones.
+            streaming_state ([`JodioStreamingState`], *optional*): What the chunk before returned. It stays as it is.
+            use_streaming (`bool`): Begin a stream. Samples that do not fill a frame wait in the state.
+            is_final (`bool`): End the stream: what waits is filled up with zeros and encoded.
+
+        Returns:
+            [`JosieAudioEncoderOutput`], with `streaming_state` in a stream that goes on. In a stream `audio_lengths`
+            counts the samples that the codes of this chunk stand for.
+
+        Raises:
+            `ValueError`: Input of a wrong shape, channel count or type, NaN, no samples, more quantizers than there
+                are, a mask in a stream, or a state of another batch size or model.
+        """
+        num_quantizers = check_num_quantizers(num_quantizers, self.config.num_quantizers)
+        if use_streaming or streaming_state is not None:
+            return self._encode_chunk(input_values, padding_mask, num_quantizers, streaming_state, is_final)
+        lengths = check_audio(input_values, self.config.audio_channels, padding_mask)
+        latents, _ = self._encode_frames(self._fill_frames(input_values, lengths))
+        mask = length_mask(self._count_frames(lengths), latents.shape[1])
+        codes = self.quantizer.encode(latents.transpose(1, 2), num_quantizers) * mask[:, None]
+        return JosieAudioEncoderOutput(audio_codes=codes, audio_lengths=lengths)
+
+    @can_return_tuple
+    def decode(
+        self,
+        audio_codes: torch.Tensor,
+        audio_lengths: torch.Tensor | None = None,
+        streaming_state: JodioStreamingState | None = None,
+        use_streaming: bool = False,
+    ) -> JosieAudioDecoderOutput:
+        """Turn codes into waveforms.
+
+        Args:
+            audio_codes (`torch.LongTensor`): `(batch, num_quantizers, num_frames)`; fewer quantizers are a prefix.
+            audio_lengths (`torch.LongTensor`, *optional*): `(batch,)`, samples of each row: the result is as long as
+                the longest, and 0 past a row's end. Whole frames when `None`.
+            streaming_state ([`JodioStreamingState`], *optional*): What the chunk before returned. It stays as it is.
+            use_streaming (`bool`): Begin a stream.
+
+        Returns:
+            [`JosieAudioDecoderOutput`], with `streaming_state` in a stream.
+
+        Raises:
+            `ValueError`: Codes of a wrong shape or type, or out of range; lengths that are longer than the codes; no
+                frames outside a stream; or a state of another batch size or model.
+        """
+        config = self.config
+        check_codes(audio_codes, config.num_quantizers, config.codebook_size, "audio_codes")
+        batch_size, _, num_frames = audio_codes.shape
+        max_length = num_frames * config.hop_length
+        lengths = check_audio_lengths(audio_lengths, batch_size, max_length, audio_codes.device)
+        if use_streaming or streaming_state is not None:
+            state = self._enter_stream(streaming_state, batch_size, self.decoder)
+            audio_values = audio_codes.new_zeros((batch_size, config.audio_channels, 0), dtype=self.dtype)
+            if num_frames:
+                audio_values, state = self._decode_frames(self.quantizer.look_up(audio_codes), state)
+        elif num_frames == 0:
+            raise ValueError(f"`audio_codes` must have at least 1 frame, got {tuple(audio_codes.shape)}.")
+        else:
+            audio_values, state = self._decode_frames(self.quantizer.look_up(audio_codes))
+        if audio_lengths is not None:
+            audio_values = audio_values[..., : int(lengths.max())]
+            audio_values = audio_values * length_mask(lengths, audio_values.shape[-1])[:, None]
+        return JosieAudioDecoderOutput(audio_values=audio_values, streaming_state=state)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        num_quantizers: int | None = None,
+        semantic_targets: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> JosieAudioCodecOutput:
+        """Encode, quantize and decode; in training mode with losses, and the codebooks learn.
+
+        Args:
+            input_values (`torch.Tensor`): `(batch, channels, num_samples)`, in [-1, 1].
+            padding_mask (`torch.Tensor`, *optional*): `(batch, num_samples)`, 1 for real samples, which come first.
+            num_quantizers (`int`, *optional*): Use only the first ones.
+            semantic_targets (`torch.Tensor`, *optional*): `(batch, any number of frames, semantic_target_size)`,
+                features of the same padded input that the semantic codes shall predict.
+            labels (`torch.LongTensor`, *optional*): `(batch, num_labels)`, in [1, semantic_vocab_size) with -100 for
+                padding, that they shall predict in order.
+
+        Returns:
+            [`JosieAudioCodecOutput`]; `losses` has `waveform`, `mel`, `commitment`, and as configured `codebook`,
+            `semantic` and `ctc`.
+
+        Raises:
+            `ValueError`: As in [`JodioModel.encode`]; or targets without their head, or of a wrong shape or range.
+        """
+        num_quantizers = check_num_quantizers(num_quantizers, self.config.num_quantizers)
+        lengths = check_audio(input_values, self.config.audio_channels, padding_mask)
+        self._check_targets(len(input_values), semantic_targets, labels)
+        filled = self._fill_frames(input_values, lengths)
+        latents, _ = self._encode_frames(filled)
+        num_frames = self._count_frames(lengths)
+        mask = length_mask(num_frames, latents.shape[1])
+        latents = latents.transpose(1, 2)
+        quantized: Any
+        if isinstance(self.quantizer, SplitResidualVectorQuantizer):
+            quantized, semantic = self.quantizer.forward_parts(latents, mask, num_quantizers)
+        else:
+            quantized = self.quantizer(latents, mask, num_quantizers)
+            semantic = quantized.quantized_latents
+        num_samples = input_values.shape[-1]
+        audio_values, _ = self._decode_frames(quantized.quantized_latents)
+        audio_values = audio_values[..., :num_samples] * length_mask(lengths, num_samples)[:, None]
+        losses: dict[str, torch.Tensor] | None = None
+        if self.training:
+            losses = self._reconstruction_losses(audio_values, filled[..., :num_samples], lengths, quantized)
+            semantic = semantic.transpose(1, 2)
+            if semantic_targets is not None and self.semantic_head is not None:
+                losses["semantic"] = semantic_loss(self.semantic_head(semantic), semantic_targets, mask)
+            if labels is not None and self.label_head is not None:
+                losses["ctc"] = ctc_loss(self.label_head(semantic), labels, num_frames)
+        weights = {"commitment": self.config.commitment_weight, "codebook": self.config.codebook_weight}
+        return JosieAudioCodecOutput(
+            loss=None if losses is None else weighted_sum(losses, weights),
+            audio_values=audio_values,
+            audio_codes=quantized.codes,
+            losses=losses,
+            perplexity=quantized.perplexity,
+            usage=quantized.usage,
+        )
+
+    def _reconstruction_losses(
+        self, audio_values: torch.Tensor, target: torch.Tensor, lengths: torch.Tensor, quantized: QuantizerOutput
+    ) -> dict[str, torch.Tensor]:
+        losses = {
+            "waveform": waveform_loss(audio_values, target, lengths),
+            "mel": log_mel_loss(audio_values, target, lengths, self.config.sampling_rate),
+            "commitment": quantized.commitment_loss,
+        }
+        if self.config.codebook_update == "gradient":
+            losses["codebook"] = quantized.codebook_loss
+        return losses
+
+    def _check_targets(
+        self, batch_size: int, semantic_targets: torch.Tensor | None, labels: torch.Tensor | None
+    ) -> None:
+        if semantic_targets is not None:
+            size = self.config.semantic_target_size
+            if size is None:
+                raise ValueError("`semantic_targets` must be None when `semantic_target_size` is None, got a tensor.")
+            shape = tuple(semantic_targets.shape)
+            if len(shape) != 3 or shape[0] != batch_size or shape[1] == 0 or shape[2] != size:
+                raise ValueError(f"`semantic_targets` must have shape ({batch_size}, frames, {size}), got {shape}.")
+        if labels is not None:
+            size = self.config.semantic_vocab_size
+            if size is None:
+                raise ValueError("`labels` must be None when `semantic_vocab_size` is None, got a tensor.")
+            if labels.ndim != 2 or len(labels) != batch_size:
+                raise ValueError(f"`labels` must have shape ({batch_size}, num_labels), got {tuple(labels.shape)}.")
+            wrong = labels[(labels != -100) & ((labels < 1) | (labels >= size))]
+            if len(wrong):
+                raise ValueError(f"`labels` must be -100 or in [1, {size - 1}], got {int(wrong[0])}.")
+
+    def _count_frames(self, lengths: torch.Tensor) -> torch.Tensor:
+        return (lengths + self.config.hop_length - 1) // self.config.hop_length
+
+    def _fill_frames(self, input_values: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the waveform in the model's dtype, silent past each row's end, with zeros up to a whole frame."""
+        if lengths is not None:
+            input_values = input_values * length_mask(lengths, input_values.shape[-1])[:, None]
+        input_values = nn.functional.pad(input_values, (0, -input_values.shape[-1] % self.config.hop_length))
+        return input_values.to(self.dtype)
+
+    def _encode_frames(
+        self, input_values: torch.Tensor, state: JodioStreamingState | None = None
+    ) -> tuple[torch.Tensor, JodioStreamingState | None]:
+        """Map whole frames of samples, `(batch, channels, num_samples)`, to latents, `(batch, num_frames, size)`."""
+        hidden_states, buffers = self.encoder(input_values.transpose(1, 2), None if state is None else state.buffers)
+        hidden_states = self.encoder_proj(hidden_states)
+        return _run_transformer(self.encoder_transformer, hidden_states, buffers, state)
+
+    def _decode_frames(
+        self, latents: torch.Tensor, state: JodioStreamingState | None = None
+    ) -> tuple[torch.Tensor, JodioStreamingState | None]:
+        """Map quantized latents, `(batch, size, num_frames)`, to samples, `(batch, channels, num_samples)`."""
+        hidden_states = self.latent_proj(latents.transpose(1, 2))
+        hidden_states, following = _run_transformer(self.decoder_transformer, hidden_states, {}, state)
+        audio_values, buffers = self.decoder(self.decoder_proj(hidden_states), None if state is None else state.buffers)
+        return audio_values.transpose(1, 2), None if following is None else replace(following, buffers=buffers)
+
+    def _encode_chunk(
+        self,
+        input_values: torch.Tensor,
+        padding_mask: torch.Tensor | None,
+        num_quantizers: int,
+        state: JodioStreamingState | None,
+        is_final: bool,
+    ) -> JosieAudioEncoderOutput:
+        if padding_mask is not None:
+            raise ValueError("`padding_mask` must be None in a stream, got a tensor.")
+        check_audio(input_values, self.config.audio_channels, allow_empty=True)
+        batch_size, hop_length = len(input_values), self.config.hop_length
+        state = self._enter_stream(state, batch_size, self.encoder)
+        pending = state.buffers["pending"]
+        waiting = torch.cat((pending, input_values.to(pending.dtype)), dim=-1)
+        num_samples = waiting.shape[-1] if is_final else waiting.shape[-1] // hop_length * hop_length
+        ready, pending = self._fill_frames(waiting[..., :num_samples]), waiting[..., num_samples:].clone()
+        codes = torch.zeros(batch_size, num_quantizers, 0, dtype=torch.long, device=input_values.device)
+        if num_samples:
+            latents, following = self._encode_frames(ready, state)
+            assert following is not None
+            state = following
+            codes = self.quantizer.encode(latents.transpose(1, 2), num_quantizers)
+        state = replace(state, buffers=state.buffers | {"pending": pending})
+        return JosieAudioEncoderOutput(
+            audio_codes=codes,
+            audio_lengths=torch.full((batch_size,), num_samples, device=codes.device),
+            streaming_state=None if is_final else state,
+        )
+
+    def _enter_stream(
+        self, state: JodioStreamingState | None, batch_size: int, stack: SeanetStack
+    ) -> JodioStreamingState:
+        """Return `state`, or that of a stream that begins.
+
+        Raises:
+            `ValueError`: It is the state of another direction, batch size or model.
+        """
+        shapes = {name: (batch_size, *shape) for name, shape in stack.context_shapes.items()}
+        transformer = self.encoder_transformer if stack is self.encoder else self.decoder_transformer
+        if stack is self.encoder:
+            shapes["pending"] = (batch_size, self.config.audio_channels, 0)
+        if state is None:
+            buffers = {name: torch.zeros(shape, dtype=self.dtype, device=self.device) for name, shape in shapes.items()}
+            return JodioStreamingState(buffers, _build_cache(transformer))
+        if state.buffers.keys() != shapes.keys():
+            raise ValueError(
+                f"`streaming_state` must have the buffers {sorted(shapes)} of this direction and model, "
+                f"got {sorted(state.buffers)}."
+            )
+        for name, shape in shapes.items():
+            length = -1 if name == "pending" else None
+            if state.buffers[name].shape[:length] != torch.Size(shape[:length]):
+                raise ValueError(
+                    f"`streaming_state` must fit a batch of {batch_size} and this model, whose buffer {name!r} has "
+                    f"shape {shape}, got {tuple(state.buffers[name].shape)}."
+                )
+        expected = transformer.config.num_hidden_layers if _needs_cache(transformer) else 0
+        num_layers = 0 if state.past_key_values is None else len(state.past_key_values.layers)
+        if num_layers != expected:
+            raise ValueError(f"`streaming_state` must have keys and values of {expected} layers, got {num_layers}.")
+        return state
+
+
+def _connect(in_size: int, out_size: int) -> nn.Module:
+    return nn.Identity() if in_size == out_size else nn.Linear(in_size, out_size)
+
+
+def _needs_cache(transformer: JosieBackbone) -> bool:
+    # A window of 1 sees no past, and the sliding cache of transformers would keep all of it.
+    return transformer.config.sliding_window != 1
+
+
+def _build_cache(transformer: JosieBackbone) -> DynamicCache | None:
+    return DynamicCache(config=transformer.config) if _needs_cache(transformer) else None
+
+
+def _run_transformer(
+    transformer: JosieBackbone,
+    hidden_states: torch.Tensor,
+    buffers: dict[str, torch.Tensor],
+    state: JodioStreamingState | None,
+) -> tuple[torch.Tensor, JodioStreamingState | None]:
+    """Run frames through a transformer; in a stream also return the state that follows, with `buffers` in it."""
+    if state is None:
+        return transformer(hidden_states, use_cache=False).last_hidden_state, None
+    cache, mask = fork_cache(state.past_key_values), None
+    num_frames = state.num_frames + hidden_states.shape[1]
+    if cache is not None and state.row_starts is not None:
+        mask = (torch.arange(num_frames, device=hidden_states.device) >= state.row_starts[:, None]).long()
+    output = transformer(hidden_states, attention_mask=mask, past_key_values=cache, use_cache=cache is not None)
+    return output.last_hidden_state, JodioStreamingState(buffers, cache, num_frames, state.row_starts)
+
+
+AutoModel.register(JodioConfig, JodioModel, exist_ok=True)
+AutoModelForAudioTokenization.register(JodioConfig, JodioModel, exist_ok=True)
