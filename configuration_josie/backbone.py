@@ -1,11 +1,14 @@
 """Configuration of the one transformer stack that every part of JOSIE is built from."""
 
 from dataclasses import field
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
+
+# A field that holds a configuration: a dict or `None` may go in, and transformers resolves it when the owner is made.
+SubConfig = Any
 
 
 def default_rope() -> dict:
@@ -37,7 +40,8 @@ class JosieBackboneConfig(PreTrainedConfig):
         hidden_act (`str`): Name of the MLP's activation in `transformers.activations.ACT2FN`.
         gated_mlp (`bool`): Gate the MLP (SwiGLU and its kin) instead of the two-matrix form.
         norm_type (`"rms"` or `"layer"`): Norm before attention and before the MLP.
-        final_norm_type (`"rms"`, `"layer"` or `"none"`, *optional*): Norm after the last layer; `norm_type` when `None`.
+        final_norm_type (`"rms"`, `"layer"` or `"none"`, *optional*): Norm after the last layer; `norm_type`
+            when `None`.
         norm_eps (`float`): Epsilon of every norm.
         attention_bias (`bool`): Biases in the query, key, value and output projections.
         mlp_bias (`bool`): Biases in the MLP.
@@ -126,18 +130,19 @@ class JosieBackboneConfig(PreTrainedConfig):
 
     def validate_heads(self):
         """Key-value heads divide the query heads, and rotary planes add up."""
-        if self.num_attention_heads % self.num_key_value_heads:
+        heads, head_dim = self.num_key_value_heads or 1, self.head_dim or 1
+        if self.num_attention_heads % heads:
             raise ValueError(
                 f"`num_key_value_heads` must divide `num_attention_heads` ({self.num_attention_heads}), "
                 f"got {self.num_key_value_heads}."
             )
         if self.rope_parameters is None:
             return
-        if self.head_dim % 2:
+        if head_dim % 2:
             raise ValueError(f"`head_dim` must be even to rotate, got {self.head_dim}.")
-        if self.rope_sections is not None and sum(self.rope_sections) != self.head_dim // 2:
+        if self.rope_sections is not None and sum(self.rope_sections) != head_dim // 2:
             raise ValueError(
-                f"`rope_sections` must add up to half of `head_dim` ({self.head_dim // 2}), got {self.rope_sections}."
+                f"`rope_sections` must add up to half of `head_dim` ({head_dim // 2}), got {self.rope_sections}."
             )
 
 

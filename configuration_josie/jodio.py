@@ -7,7 +7,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .backbone import JosieBackboneConfig, require_positive
+from .backbone import JosieBackboneConfig, SubConfig, require_positive
 from .codec import JosieCodecConfig
 
 
@@ -48,8 +48,8 @@ class JodioConfig(JosieCodecConfig):
     residual_kernel_size: int = 3
     num_residual_layers: int = 3
     dilation_growth: int = 2
-    encoder_config: dict | JosieBackboneConfig | None = None
-    decoder_config: dict | JosieBackboneConfig | None = None
+    encoder_config: SubConfig = None
+    decoder_config: SubConfig = None
     semantic_target_size: int | None = None
     semantic_vocab_size: int | None = None
 

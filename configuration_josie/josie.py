@@ -7,6 +7,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
+from .backbone import SubConfig
 from .geometry import audio_codec_geometry, is_codec, same_codec
 from .talker import JosieTalkerConfig
 from .thinker import JosieThinkerConfig
@@ -37,10 +38,10 @@ class JosieConfig(PreTrainedConfig):
         "vision_codec_config": SubConfigSpec(AutoConfig, model_type="jovio", optional=True),
     }
 
-    thinker_config: dict | JosieThinkerConfig | None = None
-    talker_config: dict | JosieTalkerConfig | None = None
-    audio_codec_config: dict | PreTrainedConfig | None = None
-    vision_codec_config: dict | PreTrainedConfig | None = None
+    thinker_config: SubConfig = None
+    talker_config: SubConfig = None
+    audio_codec_config: SubConfig = None
+    vision_codec_config: SubConfig = None
     text_loss_weight: float | int = 1.0
     talker_loss_weight: float | int = 1.0
     depth_loss_weight: float | int = 1.0
@@ -101,7 +102,8 @@ class JosieConfig(PreTrainedConfig):
         codec = audio_codec_geometry(self.audio_codec_config)
         if talker.codebook_size != codec.codebook_size:
             raise ValueError(
-                f"`talker_config.codebook_size` must be the codec's ({codec.codebook_size}), got {talker.codebook_size}."
+                f"`talker_config.codebook_size` must be the codec's ({codec.codebook_size}), "
+                f"got {talker.codebook_size}."
             )
         if talker.num_quantizers > codec.num_quantizers:
             raise ValueError(

@@ -4,7 +4,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .backbone import JosieBackboneConfig, require_positive
+from .backbone import JosieBackboneConfig, SubConfig, require_positive
 from .codec import JosieCodecConfig
 
 
@@ -41,8 +41,8 @@ class JovioConfig(JosieCodecConfig):
     temporal_patch_size: int = 2
     causal_time: bool = False
     max_frames: int = 1024
-    encoder_config: dict | JosieBackboneConfig | None = None
-    decoder_config: dict | JosieBackboneConfig | None = None
+    encoder_config: SubConfig = None
+    decoder_config: SubConfig = None
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

@@ -6,7 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .backbone import JosieBackboneConfig, require_positive
+from .backbone import JosieBackboneConfig, SubConfig, require_positive
 
 
 @strict
@@ -46,7 +46,7 @@ class JosieTalkerConfig(JosieBackboneConfig):
     num_quantizers: int = 8
     codebook_size: int = 2048
     thinker_hidden_size: int = 512
-    depth_decoder_config: dict | JosieDepthDecoderConfig | None = None
+    depth_decoder_config: SubConfig = None
     share_code_embedding: bool = False
     head_bias: bool = False
     end_of_speech: bool = True

@@ -7,6 +7,7 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from . import encoders, jodio, jovio, mel_codec, text  # noqa: F401  (registers what the sub-configs name)
+from .backbone import SubConfig
 from .geometry import has_cls_row, is_codec, num_audio_tokens, num_image_tokens
 
 
@@ -36,9 +37,9 @@ class JosieThinkerConfig(PreTrainedConfig):
         "vision_config": SubConfigSpec(AutoConfig, model_type="josie_vision_encoder", optional=True),
     }
 
-    text_config: dict | PreTrainedConfig | None = None
-    audio_config: dict | PreTrainedConfig | None = None
-    vision_config: dict | PreTrainedConfig | None = None
+    text_config: SubConfig = None
+    audio_config: SubConfig = None
+    vision_config: SubConfig = None
     vision_feature_select: Literal["cls", "patch"] = "cls"
     projector_hidden_act: str | None = None
     audio_context_fraction: float | int = 0.25
@@ -64,7 +65,7 @@ class JosieThinkerConfig(PreTrainedConfig):
 
     @property
     def input_modalities(self) -> tuple[str, ...]:
-        """What can be read: `"text"`, and `"image"`, `"video"`, `"audio"` where there is a front end and a placeholder."""
+        """What can be read: `"text"`, and `"image"`, `"video"`, `"audio"` with a front end and a placeholder."""
         front_ends = {"image": self.vision_config, "video": self.vision_config, "audio": self.audio_config}
         return (
             "text",
@@ -81,7 +82,8 @@ class JosieThinkerConfig(PreTrainedConfig):
         return max(int(self.audio_context_fraction * self.max_position_embeddings), 1)
 
     def get_num_audio_tokens(self, num_inputs: int) -> int:
-        """Return the placeholders of one clip of `num_inputs` samples (codecs) or mel frames (encoders), after the cut."""
+        """Return the placeholders of one clip of `num_inputs` samples (codecs) or mel frames (encoders), after the
+        cut."""
         return min(num_audio_tokens(self.audio_config, num_inputs), self.max_audio_tokens)
 
     def get_num_image_tokens(self, height: int, width: int) -> int:

@@ -1,0 +1,112 @@
+"""Train the default tokenizer on real text from Debian packages.
+
+    python examples/train_tokenizer.py --output tokenizer
+
+Downloads about 80 MB once (apt-get, no root needed), then takes about 5 seconds on two cores and reaches 3.68 bytes a
+token on held-out text with 8192 tokens (3.29 with 4096). The result ships as `tokenization/default`.
+
+The text: King James Bible (public domain), glosses and examples of WordNet (WordNet licence), fortune cookies (BSD),
+the dialogues of Fish Fillets in eleven languages (GPL-2), the sentences of the Asterisk core sounds (CC-BY-SA-3.0).
+"""
+
+import argparse
+import gzip
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from josie.tokenization import train_tokenizer
+
+PACKAGES = (
+    "bible-kjv",
+    "bible-kjv-text",
+    "wordnet-base",
+    "fortunes-min",
+    "fortunes",
+    "fillets-ng-data",
+    "asterisk-core-sounds-en",
+)
+HELD_OUT = 100  # every so many texts, one is kept away from training to measure on
+
+
+def fetch_package(name: str, cache: Path) -> None:
+    """Download a Debian package into `cache` and unpack it into `cache / "root"`, unless that was done before."""
+    done = cache / f"{name}.done"
+    if done.exists():
+        return
+    cache.mkdir(parents=True, exist_ok=True)
+    if not any(cache.glob(f"{name}_*.deb")):
+        subprocess.run(["apt-get", "download", name], cwd=cache, check=True)
+    package = next(cache.glob(f"{name}_*.deb"))
+    subprocess.run(["dpkg", "-x", str(package), str(cache / "root")], check=True)
+    done.touch()
+
+
+def bible(root: Path) -> Iterator[str]:
+    """Yield the verses of the King James Bible without their numbers."""
+    command = [str(root / "usr/bin/bible"), "-p", str(root / "usr/lib"), "-f", "gen1:1-rev22:21"]
+    text = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
+    for line in text.splitlines():
+        yield line.partition(" ")[2]
+
+
+def wordnet(root: Path) -> Iterator[str]:
+    """Yield the gloss, with its examples, of every synonym set of WordNet."""
+    for path in sorted((root / "usr/share/wordnet").glob("data.*")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if "|" in line:
+                yield line.partition("|")[2].strip()
+
+
+def fortunes(root: Path) -> Iterator[str]:
+    """Yield the fortune cookies."""
+    for path in sorted((root / "usr/share/games/fortunes").iterdir()):
+        if path.suffix == "" and path.is_file():
+            yield from path.read_text(encoding="utf-8", errors="replace").split("\n%\n")
+
+
+def fillets(root: Path) -> Iterator[str]:
+    """Yield the dialogues of Fish Fillets."""
+    for path in sorted((root / "usr/share/games/fillets-ng/script").rglob("*.lua")):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        yield from re.findall(r'dialog(?:Id\("[^"]*", "[^"]*", |Str\()"((?:[^"\\]|\\.)*)"\)', text)
+
+
+def asterisk(root: Path) -> Iterator[str]:
+    """Yield the sentences of the Asterisk core sounds."""
+    path = root / "usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz"
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            if ":" in line and not line.startswith(";"):
+                yield line.partition(":")[2].strip()
+
+
+def main() -> None:
+    """Fetch, train, measure, save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder for the tokenizer")
+    parser.add_argument("--vocab-size", type=int, default=8192)
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "josie" / "debian")
+    arguments = parser.parse_args()
+
+    for name in PACKAGES:
+        fetch_package(name, arguments.cache)
+    start = time.perf_counter()
+    root = arguments.cache / "root"
+    texts = [text for source in (bible, wordnet, fortunes, fillets, asterisk) for text in source(root) if text]
+    held_out = texts[::HELD_OUT]
+    training = [text for index, text in enumerate(texts) if index % HELD_OUT]
+    tokenizer = train_tokenizer(training, arguments.vocab_size, show_progress=True)
+    tokenizer.save_pretrained(arguments.output)
+
+    num_bytes = sum(len(text.encode()) for text in held_out)
+    num_tokens = sum(len(ids) for ids in tokenizer(held_out, add_special_tokens=False)["input_ids"])
+    print(f"{len(texts)} texts, {sum(map(len, texts)) / 1e6:.1f} million characters, {len(tokenizer)} tokens")
+    print(f"{num_bytes / num_tokens:.2f} bytes a token on {len(held_out)} held-out texts")
+    print(f"{time.perf_counter() - start:.0f} s, saved in {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Batches for training: already processed examples, padded and joined."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch.nn import functional
+
+from .processor import JosieProcessor
+
+IGNORED = -100
+# By position of the text. Everything else that is a tensor holds items (clips, pictures, videos) along its first axis.
+_TOKEN_FILLERS = {"attention_mask": 0, "labels": IGNORED, "mm_token_type_ids": 0, "assistant_masks": 0}
+
+
+@dataclass
+class JosieDataCollator:
+    """Joins processed examples into a batch.
+
+    Args:
+        processor ([`JosieProcessor`]): Made the examples; its tokenizer gives the padding token.
+        padding_side (`"left"` or `"right"`): Where shorter texts are filled up.
+    """
+
+    processor: JosieProcessor
+    padding_side: Literal["left", "right"] = "left"
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Join examples.
+
+        Args:
+            features (`list[dict]`): Each with `input_ids` of shape `(length,)` or `(1, length)` and, as wanted, others
+                of that shape (`attention_mask`, `labels`); `speech_codes` of shape `(num_quantizers, num_frames)`, or
+                with a batch of 1 in front; and the inputs of its clips, pictures and videos, `(num_items, ...)`.
+                Examples may have different ones.
+
+        Returns:
+            `dict` of tensors: by text `(batch, max_length)`, `labels` filled up with -100; `speech_codes`
+            `(batch, num_quantizers, max_frames)`, filled up with -100; items of all examples along the first axis, in
+            order, filled up with 0.
+
+        Raises:
+            `ValueError`: No examples, or one without `input_ids`.
+        """
+        if not features or any("input_ids" not in feature for feature in features):
+            raise ValueError("`features` must be examples with `input_ids`, got none or one without.")
+        names = list(dict.fromkeys(name for feature in features for name in feature))
+        rows = [{name: torch.as_tensor(value) for name, value in feature.items()} for feature in features]
+        pad_id = self.processor.tokenizer.pad_token_id
+        fillers = _TOKEN_FILLERS | {"input_ids": IGNORED if pad_id is None else pad_id}
+        lengths = [row["input_ids"].shape[-1] for row in rows]
+        if pad_id is None and len(set(lengths)) > 1:
+            raise ValueError(f"`features` must be of one length, as the tokenizer has no padding token, got {lengths}.")
+        if "attention_mask" not in names:
+            names.append("attention_mask")
+        batch = {}
+        for name in names:
+            if name in fillers:
+                batch[name] = self._join_tokens(rows, name, lengths, fillers[name])
+            elif name == "speech_codes":
+                batch[name] = _join_speech_codes([row.get(name) for row in rows])
+            else:
+                batch[name] = _join_items([row[name] for row in rows if name in row])
+        return batch
+
+    def _join_tokens(self, rows: list[dict], name: str, lengths: list[int], filler: int) -> torch.Tensor:
+        """Return `(batch, max_length)`; an example without it has nothing masked, or nothing to learn."""
+        joined = []
+        for row, length in zip(rows, lengths, strict=True):
+            default = torch.full((length,), 1 if name == "attention_mask" else filler)
+            values = row.get(name, default).reshape(-1)
+            if len(values) != length:
+                raise ValueError(f"`{name}` must be as long as its `input_ids` ({length}), got {len(values)}.")
+            missing = max(lengths) - length
+            sides = (missing, 0) if self.padding_side == "left" else (0, missing)
+            joined.append(functional.pad(values, sides, value=filler))
+        return torch.stack(joined)
+
+
+def _join_speech_codes(codes: list[torch.Tensor | None]) -> torch.Tensor:
+    given = [value.reshape(value.shape[-2:]) for value in codes if value is not None]
+    num_quantizers = {value.shape[0] for value in given}
+    if len(num_quantizers) > 1:
+        raise ValueError(f"`speech_codes` must have one number of quantizers, got {sorted(num_quantizers)}.")
+    shape = (len(codes), *num_quantizers, max(value.shape[1] for value in given))
+    joined = given[0].new_full(shape, IGNORED)
+    for row, value in enumerate(codes):
+        if value is not None:
+            joined[row, :, : value.shape[-1]] = value.reshape(value.shape[-2:])
+    return joined
+
+
+def _join_items(items: list[torch.Tensor]) -> torch.Tensor:
+    """Return tensors one after the other along the first axis, the others filled up with 0 to the largest."""
+    shape = [max(item.shape[axis] for item in items) for axis in range(1, items[0].ndim)]
+    joined = items[0].new_zeros(sum(len(item) for item in items), *shape)
+    start = 0
+    for item in items:
+        joined[(slice(start, start + len(item)), *map(slice, item.shape[1:]))] = item
+        start += len(item)
+    return joined

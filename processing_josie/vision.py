@@ -1,0 +1,391 @@
+"""Sight: pictures and videos of any accepted form to pixels of the size that the front end sees.
+
+Everything is done in torch on float pixels in [0, 1], with antialiased interpolation: torchvision is not needed, and a
+video's frame is treated exactly as a picture is.
+"""
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional
+from transformers import AutoImageProcessor
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.image_utils import SizeDict
+
+# From the module, as transformers exports a stand-in when torchvision is missing.
+from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+from transformers.processing_utils import ImagesKwargs, VideosKwargs
+from transformers.utils.constants import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    IMAGENET_STANDARD_MEAN,
+    IMAGENET_STANDARD_STD,
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+)
+from transformers.video_processing_utils import VideoProcessorMixin
+
+from ..configuration_josie import (
+    JosieConfig,
+    JosieThinkerConfig,
+    JosieVisionEncoderConfig,
+    JovioConfig,
+    is_codec,
+)
+from .pixels import is_picture, picture_to_pixels
+from .video import is_video, read_video
+
+ImageInput = Any  # a picture in any form that `picture_to_pixels` takes, or a list of pictures, nested or not
+VideoInput = Any  # a path, frames as an array, a tensor or a list of pictures; or a list of videos, nested or not
+
+_MODES: dict[int, Literal["bilinear", "bicubic"]] = {
+    Image.Resampling.BILINEAR: "bilinear",
+    Image.Resampling.BICUBIC: "bicubic",
+}
+# What the towers of transformers were trained with; ours sees pixels as they are.
+_NORMALIZATION = {
+    "clip_vision_model": (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
+    "siglip_vision_model": (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
+    "siglip2_vision_model": (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
+    "vit": (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
+    "deit": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+    "dinov2": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+}
+
+
+class JosieImagesKwargs(ImagesKwargs, total=False):
+    """What can be set for pictures beyond transformers' own.
+
+    Args:
+        num_channels (`1` or `3`): Grey or colour.
+        patch_size (`int`): Height and width of a patch, in pixels.
+    """
+
+    num_channels: int | None
+    patch_size: int | None
+
+
+class JosieVideosKwargs(VideosKwargs, total=False):
+    """What can be set for videos beyond transformers' own.
+
+    Args:
+        num_channels (`1` or `3`): Grey or colour.
+        patch_size (`int`): Height and width of a patch, in pixels.
+        temporal_patch_size (`int`): Frames in a patch; 1 where frames are seen one by one.
+        max_frames (`int`): Most frames of one video.
+    """
+
+    num_channels: int | None
+    patch_size: int | None
+    temporal_patch_size: int | None
+    max_frames: int | None
+
+
+def fit_size(height: int, width: int, patch_size: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Return the multiples of `patch_size` nearest to a size, with an area in `[min_pixels, max_pixels]`.
+
+    The aspect ratio is kept as well as patches and, for very long pictures, the area allow.
+    """
+    scale = 1.0
+    if (area := _round_up(height, patch_size, round) * _round_up(width, patch_size, round)) > max_pixels:
+        scale = math.sqrt(max_pixels / (height * width))
+    elif area < min_pixels:
+        scale = math.sqrt(min_pixels / (height * width))
+    rounding = math.floor if area > max_pixels else math.ceil if area < min_pixels else round
+    sides = [_round_up(side * scale, patch_size, rounding) for side in (height, width)]
+    longer = int(sides[1] > sides[0])
+    sides[longer] = min(sides[longer], max(max_pixels // (sides[1 - longer] * patch_size), 1) * patch_size)
+    return sides[0], sides[1]
+
+
+def _round_up(side: float, multiple: int, rounding: Any) -> int:
+    return max(rounding(side / multiple), 1) * multiple
+
+
+def _front_end_options(vision_config: PreTrainedConfig, max_patches: int) -> dict[str, Any]:
+    """Return size, patches and normalisation that a Thinker's `vision_config` asks for."""
+    channels, patch = getattr(vision_config, "num_channels", 3), vision_config.patch_size
+    if is_codec(vision_config):
+        side = max(math.isqrt(max_patches) // 2, 1)
+        size = {"min_pixels": side**2 * patch**2, "max_pixels": max(max_patches, 1) * patch**2}
+        return {"num_channels": channels, "patch_size": patch, "size": size, "do_normalize": False}
+    size = {"height": vision_config.image_size, "width": vision_config.image_size}
+    options = {"num_channels": channels, "patch_size": patch, "size": size, "do_normalize": False}
+    if vision_config.model_type in _NORMALIZATION:
+        mean, std = _NORMALIZATION[vision_config.model_type]
+        options |= {"do_normalize": True, "image_mean": list(mean), "image_std": list(std)}
+    return options
+
+
+class _PixelProcessor(BaseImageProcessor):
+    """What pictures and videos share: sizes, interpolation, normalisation."""
+
+    do_resize = True
+    size = {"height": 224, "width": 224}
+    resample = Image.Resampling.BICUBIC
+    do_convert_rgb = True
+    do_rescale = True
+    do_normalize = False
+    num_channels = 3
+    patch_size = 16
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._set_attributes(**kwargs)
+        self._check_options(self._options({}))
+
+    @property
+    def backend(self) -> str:
+        """`"torch"`, in transformers' sense of a backend."""
+        return "torch"
+
+    def _options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return this processor's settings with those of one call on top."""
+        unknown = sorted(set(kwargs) - set(self.valid_kwargs.__annotations__))
+        if unknown:
+            raise ValueError(
+                f"`{unknown[0]}` must be one of {sorted(self.valid_kwargs.__annotations__)}, got {unknown[0]!r}."
+            )
+        options = {name: getattr(self, name, None) for name in self.valid_kwargs.__annotations__}
+        options |= {name: value for name, value in kwargs.items() if value is not None}
+        return self._standardize_kwargs(**options)
+
+    def _check_options(self, options: dict[str, Any]) -> None:
+        size: SizeDict = options["size"]
+        fixed = [side for side in (size.height, size.width) if side is not None]
+        bounds = [area for area in (size.min_pixels, size.max_pixels) if area is not None]
+        if len(fixed) < 2 and len(bounds) < 2:
+            raise ValueError(
+                f"`size` must have 'height' and 'width', or 'min_pixels' and 'max_pixels', got {dict(size)}."
+            )
+        values = fixed if len(fixed) == 2 else bounds
+        if min(values) < 1 or (values is bounds and bounds[0] > bounds[1]):
+            raise ValueError(f"`size` must have positive numbers in order, got {dict(size)}.")
+        if options["resample"] not in _MODES:
+            raise ValueError(f"`resample` must be bilinear (2) or bicubic (3), got {options['resample']!r}.")
+        if options["num_channels"] not in (1, 3):
+            raise ValueError(f"`num_channels` must be 1 or 3, got {options['num_channels']}.")
+        for name in ("patch_size", "temporal_patch_size", "max_frames"):
+            if options.get(name) is not None and options[name] < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {options[name]}.")
+
+    def _transform(self, frames: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
+        """Resize and normalise `(frames, channels, height, width)`."""
+        patch = options["patch_size"]
+        if not options["do_resize"] and any(side % patch for side in frames.shape[-2:]):
+            raise ValueError(
+                f"Sides must be multiples of `patch_size` ({patch}) when `do_resize` is off, "
+                f"got {tuple(frames.shape[-2:])}."
+            )
+        if options["do_resize"]:
+            size = options["size"]
+            target = (size.height, size.width)
+            if None in target:
+                target = fit_size(frames.shape[-2], frames.shape[-1], patch, size.min_pixels, size.max_pixels)
+            if tuple(frames.shape[-2:]) != target:
+                mode = _MODES[options["resample"]]
+                frames = functional.interpolate(frames, size=target, mode=mode, antialias=True).clamp(0, 1)
+        if not options["do_rescale"]:
+            frames = frames * 255
+        elif not math.isclose(options["rescale_factor"], 1 / 255):
+            frames = frames * (255 * options["rescale_factor"])
+        if options["do_normalize"]:
+            mean, std = (frames.new_tensor(options[name]).reshape(-1, 1, 1) for name in ("image_mean", "image_std"))
+            frames = (frames - mean) / std
+        return frames
+
+
+class JosieImageProcessor(_PixelProcessor):
+    """Makes `pixel_values` of pictures.
+
+    Args:
+        do_resize (`bool`): Resize; otherwise sizes must suit the front end as they are.
+        size (`dict`): `{"height": ..., "width": ...}`, or `{"min_pixels": ..., "max_pixels": ...}` for the multiples of
+            the patch that are nearest to the picture's own size.
+        resample (`int`): Pillow's number for bicubic (3) or bilinear (2) interpolation.
+        do_rescale (`bool`), rescale_factor (`float`): From 0...255 to 0...1.
+        do_normalize (`bool`), image_mean, image_std (`list[float]`): Subtract and divide, for each channel.
+        num_channels (`1` or `3`): Grey or colour.
+        patch_size (`int`): Height and width of a patch, in pixels.
+    """
+
+    valid_kwargs = JosieImagesKwargs
+    model_input_names = ["pixel_values", "image_grid_thw"]
+
+    @classmethod
+    def from_config(cls, vision_config: PreTrainedConfig, max_patches: int = 256) -> "JosieImageProcessor":
+        """Return the processor for a Thinker's `vision_config`.
+
+        Args:
+            vision_config: A tower, whose pictures have one size, or JOVIO.
+            max_patches (`int`): With JOVIO, most patches of one picture.
+        """
+        return cls(**_front_end_options(vision_config, max_patches))
+
+    def preprocess(
+        self, images: ImageInput, return_tensors: Literal["pt", "np"] | None = "pt", **kwargs
+    ) -> BatchFeature:
+        """Turn pictures into model inputs.
+
+        Args:
+            images: A picture or a list of pictures, nested or not: PIL, arrays or tensors with channels on either side
+                (integers of 8 bits, or floats in [0, 1]), paths, URLs, bytes, open files.
+            return_tensors (`"pt"` or `"np"`, *optional*): Kind of the result; NumPy when `None`.
+            kwargs: Settings for this call, by the names of the constructor.
+
+        Returns:
+            [`BatchFeature`] with `pixel_values`, `(num_images, channels, height, width)`, 0 beyond smaller pictures,
+            and `image_grid_thw`, `(num_images, 3)`, their numbers of patches.
+
+        Raises:
+            `ValueError`: No picture, no pixels, values that are not finite or out of range, or an unreadable file.
+        """
+        options = self._options(kwargs)
+        self._check_options(options)
+        pictures = flatten_images(images)
+        if not pictures:
+            raise ValueError("`images` must hold at least one picture, got none.")
+        pixels = [
+            self._transform(picture_to_pixels(picture, options["num_channels"])[None], options)[0]
+            for picture in pictures
+        ]
+        height, width = (max(picture.shape[axis] for picture in pixels) for axis in (1, 2))
+        batch = pixels[0].new_zeros(len(pixels), pixels[0].shape[0], height, width)
+        for row, picture in enumerate(pixels):
+            batch[row, :, : picture.shape[1], : picture.shape[2]] = picture
+        patch = options["patch_size"]
+        grid = [[1, picture.shape[1] // patch, picture.shape[2] // patch] for picture in pixels]
+        data = {"pixel_values": batch.numpy(), "image_grid_thw": np.array(grid)}
+        return BatchFeature(data, tensor_type=return_tensors or "np")
+
+    def fetch_images(self, image_url_or_urls: ImageInput) -> ImageInput:
+        """Return `images` as they are: [`JosieImageProcessor.preprocess`] reads them."""
+        return image_url_or_urls
+
+
+class JosieVideoProcessor(VideoProcessorMixin, _PixelProcessor):
+    """Makes `pixel_values_videos` of videos. Settings as [`JosieImageProcessor`]'s, and:
+
+    Args:
+        do_sample_frames (`bool`): Choose frames; otherwise take all, up to `max_frames`.
+        fps (`float`, *optional*): Frames to take a second, where the video's own rate is known.
+        num_frames (`int`, *optional*): Frames to take in all, evenly spaced, in place of `fps`.
+        max_frames (`int`): Most frames of one video; of more, as many evenly spaced ones are taken.
+        temporal_patch_size (`int`): Frames in a patch; 1 where frames are seen one by one.
+    """
+
+    valid_kwargs = JosieVideosKwargs
+    model_input_names = ["pixel_values_videos", "video_grid_thw"]
+    do_sample_frames = True
+    fps = 2.0
+    max_frames = 32
+    temporal_patch_size = 1
+
+    def __init__(self, **kwargs):
+        _PixelProcessor.__init__(self, **kwargs)
+
+    @classmethod
+    def from_config(
+        cls, vision_config: PreTrainedConfig, max_patches: int = 256, max_frames: int = 32
+    ) -> "JosieVideoProcessor":
+        """Return the processor for a Thinker's `vision_config`.
+
+        Args:
+            vision_config: A tower, whose pictures have one size, or JOVIO.
+            max_patches (`int`): With JOVIO, most patches of one frame.
+            max_frames (`int`): Most frames of one video.
+        """
+        options = _front_end_options(vision_config, max_patches)
+        max_frames = max(min(max_frames, getattr(vision_config, "max_frames", max_frames)), 1)
+        temporal = getattr(vision_config, "temporal_patch_size", 1) if is_codec(vision_config) else 1
+        return cls(**options, temporal_patch_size=temporal, max_frames=max_frames)
+
+    def preprocess(
+        self, videos: VideoInput, return_tensors: Literal["pt", "np"] | None = "pt", **kwargs
+    ) -> BatchFeature:
+        """Turn videos into model inputs.
+
+        Args:
+            videos: A video or a list of videos, nested or not: paths, URLs, bytes, open files; arrays or tensors
+                `(frames, height, width, channels)` or `(frames, channels, height, width)`; lists of pictures.
+            return_tensors (`"pt"` or `"np"`, *optional*): Kind of the result; NumPy when `None`.
+            kwargs: Settings for this call, by the names of the constructor.
+
+        Returns:
+            [`BatchFeature`] with `pixel_values_videos`, `(num_videos, frames, channels, height, width)`, 0 beyond
+            shorter and smaller videos, and `video_grid_thw`, `(num_videos, 3)`, their numbers of patches; where a patch
+            has one frame, the first of these is the number of real frames.
+
+        Raises:
+            `ValueError`: As [`JosieImageProcessor.preprocess`].
+            `ImportError`: A file is given and PyAV is not installed.
+        """
+        if kwargs.get("num_frames") is not None and kwargs.get("fps") is not None:
+            raise ValueError(
+                f"`num_frames` and `fps` must not both be given, got {kwargs['num_frames']} and {kwargs['fps']}."
+            )
+        options = self._options(kwargs)
+        if kwargs.get("fps") is not None:
+            options["num_frames"] = None
+        self._check_options(options)
+        items = flatten_videos(videos)
+        if not items:
+            raise ValueError("`videos` must hold at least one video, got none.")
+        pixels = [self._transform(read_video(item, options), options) for item in items]
+        temporal, patch = options["temporal_patch_size"], options["patch_size"]
+        # The last patch of a video is filled with its last frame, and not with what follows it in the batch.
+        pixels = [torch.cat([video] + [video[-1:]] * (-len(video) % temporal)) for video in pixels]
+        shape = [max(video.shape[axis] for video in pixels) for axis in range(4)]
+        batch = pixels[0].new_zeros(len(pixels), *shape)
+        for row, video in enumerate(pixels):
+            batch[row, : len(video), :, : video.shape[2], : video.shape[3]] = video
+        grid = [[len(video) // temporal, video.shape[2] // patch, video.shape[3] // patch] for video in pixels]
+        data = {"pixel_values_videos": batch.numpy(), "video_grid_thw": np.array(grid)}
+        return BatchFeature(data, tensor_type=return_tensors or "np")
+
+    def fetch_videos(self, video_url_or_urls: VideoInput, sample_indices_fn: Any = None) -> VideoInput:
+        """Return `videos` as they are: [`JosieVideoProcessor.preprocess`] reads them."""
+        return video_url_or_urls
+
+
+def flatten_images(images: ImageInput) -> list[Any]:
+    """Return a flat list of pictures from a picture, a batch array or lists of them."""
+    if is_picture(images):
+        return [images]
+    if isinstance(images, (list, tuple)):
+        return [picture for item in images for picture in flatten_images(item)]
+    if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
+        return list(images)
+    raise ValueError(f"`images` must be pictures, arrays of 2 to 4 dimensions, or files, got {_describe(images)}.")
+
+
+def flatten_videos(videos: VideoInput) -> list[Any]:
+    """Return a flat list of videos from a video, a batch array or lists of them."""
+    if is_video(videos):
+        return [videos]
+    if isinstance(videos, (list, tuple)):
+        return [video for item in videos for video in flatten_videos(item)]
+    if isinstance(videos, (np.ndarray, torch.Tensor)) and videos.ndim == 5:
+        return list(videos)
+    raise ValueError(
+        f"`videos` must be lists of pictures, arrays of 4 or 5 dimensions, or files, got {_describe(videos)}."
+    )
+
+
+def _describe(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return f"a {type(value).__name__}" + ("" if shape is None else f" of shape {tuple(shape)}")
+
+
+for _config in (JosieConfig, JosieThinkerConfig, JosieVisionEncoderConfig, JovioConfig):
+    AutoImageProcessor.register(
+        _config,
+        image_processor_classes={"pil": JosieImageProcessor, "torchvision": JosieImageProcessor},
+        exist_ok=True,
+    )
+    AutoVideoProcessor.register(_config, JosieVideoProcessor, exist_ok=True)

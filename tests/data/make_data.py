@@ -1,0 +1,59 @@
+"""Make the files of this folder: a spoken sentence, a drawn picture, a short video.
+
+    python tests/data/make_data.py
+
+Needs flite (the sentence; its voices are free to use), Pillow and PyAV. Everything is made here and is under the
+licence of the package.
+"""
+
+import math
+import subprocess
+from pathlib import Path
+
+import av
+import numpy as np
+import soundfile
+from PIL import Image, ImageDraw
+
+FOLDER = Path(__file__).parent
+SENTENCE = "A red ball lies on the table."
+WIDTH, HEIGHT, NUM_FRAMES, FRAME_RATE = 96, 64, 24, 12
+
+
+def make_speech() -> None:
+    """Write the sentence as WAV (16 kHz, mono, 16 bits) and as FLAC."""
+    path = FOLDER / "speech.wav"
+    subprocess.run(["flite", "-voice", "slt", "-t", SENTENCE, "-o", str(path)], check=True)
+    values, sampling_rate = soundfile.read(path, dtype="int16")
+    soundfile.write(path.with_suffix(".flac"), values, sampling_rate)
+
+
+def make_picture() -> None:
+    """Write a table with a red ball on it."""
+    picture = Image.new("RGB", (320, 240), (190, 220, 245))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((40, 150, 280, 165), fill=(120, 80, 40))
+    draw.rectangle((60, 165, 75, 235), fill=(95, 60, 30))
+    draw.rectangle((245, 165, 260, 235), fill=(95, 60, 30))
+    draw.ellipse((130, 80, 200, 150), fill=(210, 30, 30), outline=(110, 10, 10), width=3)
+    picture.save(FOLDER / "picture.png", optimize=True)
+
+
+def make_video() -> None:
+    """Write two seconds of a red ball that bounces from left to right."""
+    with av.open(str(FOLDER / "video.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=FRAME_RATE)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for index in range(NUM_FRAMES):
+            picture = Image.new("RGB", (WIDTH, HEIGHT), (190, 220, 245))
+            x = 10 + index * (WIDTH - 20) / (NUM_FRAMES - 1)
+            y = 50 - 35 * abs(math.sin(index * math.pi / 8))
+            ImageDraw.Draw(picture).ellipse((x - 8, y - 8, x + 8, y + 8), fill=(210, 30, 30))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")))
+        container.mux(stream.encode())
+
+
+if __name__ == "__main__":
+    make_speech()
+    make_picture()
+    make_video()
