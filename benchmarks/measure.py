@@ -1,4 +1,4 @@
-"""Timing shared by the benchmarks: contestants take turns in one process, medians and spread, one table, optional JSON."""
+"""Timing shared by the benchmarks: contestants take turns in one process; medians, spread, a table, optional JSON."""
 
 import argparse
 import json

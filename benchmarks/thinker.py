@@ -1,7 +1,7 @@
 """Tokens a second: the Thinker's `generate` beside `LlamaForCausalLM` of the same sizes.
 
-Both have width 256, 4 layers, 4 heads, an MLP of 1024 and a vocabulary of 5000; batch 1, float32, random weights, greedy
-choice, a prompt of 32 tokens.
+Both have width 256, 4 layers, 4 heads, an MLP of 1024 and a vocabulary of 5000; batch 1, float32, random weights,
+greedy choice, a prompt of 32 tokens.
 
     python benchmarks/thinker.py [--tokens 128] [--json FILE]
 """

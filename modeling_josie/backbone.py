@@ -1,5 +1,7 @@
 """The one transformer stack, and the base class of every JOSIE model."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import AutoModel
@@ -8,8 +10,6 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
-from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs
 from transformers.utils.output_capturing import capture_outputs
 
 from ..configuration_josie import JosieBackboneConfig
@@ -32,7 +32,7 @@ class JosiePreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
-        """Load a model: [`~transformers.PreTrainedModel.from_pretrained`], which makes every parameter trainable again."""
+        """Load a model as [`~transformers.PreTrainedModel.from_pretrained`] does, which forgets what was frozen."""
         loaded = super().from_pretrained(*args, **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_fixed_parts()
         return loaded
@@ -64,7 +64,7 @@ class JosieBackbone(JosiePreTrainedModel):
     def __init__(self, config: JosieBackboneConfig):
         super().__init__(config)
         self.layers = nn.ModuleList([JosieLayer(config, index) for index in range(config.num_hidden_layers)])
-        self.norm = build_norm(config.final_norm_type, config.hidden_size, config.norm_eps)
+        self.norm = build_norm(config.final_norm_type or config.norm_type, config.hidden_size, config.norm_eps)
         self.rotary_emb = JosieRotaryEmbedding(config) if config.rope_parameters is not None else None
         self.is_causal = config.is_causal
         self.create_mask = create_causal_mask if config.sliding_window is None else create_sliding_window_causal_mask
@@ -76,11 +76,11 @@ class JosieBackbone(JosiePreTrainedModel):
         self,
         inputs_embeds: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
-        block_sequence_ids: torch.LongTensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        block_sequence_ids: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Run the stack.
 
@@ -98,9 +98,10 @@ class JosieBackbone(JosiePreTrainedModel):
         Returns:
             [`BaseModelOutputWithPast`] with `last_hidden_state` of shape `(batch, length, hidden_size)`.
         """
-        if past_key_values is None and self.is_causal and not (self.gradient_checkpointing and self.training):
-            if use_cache or (use_cache is None and self.config.use_cache):
-                past_key_values = DynamicCache(config=self.config)
+        use_cache = self.config.use_cache if use_cache is None else use_cache
+        recomputes = self.gradient_checkpointing and self.training
+        if use_cache and past_key_values is None and self.is_causal and not recomputes:
+            past_key_values = DynamicCache(config=self.config)
         mask = None
         if attention_mask is not None or inputs_embeds.shape[1] > 1 or not self._sees_whole_cache(past_key_values):
             mask = self.create_mask(
@@ -130,7 +131,7 @@ class JosieBackbone(JosiePreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         position_embeddings: PositionEmbeddings | None = None,
         past_key_values: Cache | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs: Any,
     ) -> torch.Tensor:
         """Run layers and final norm on what [`JosieBackbone.forward`] prepares; tight loops prepare it themselves."""
         for layer in self.layers:

@@ -11,7 +11,7 @@ from ..configuration_josie import audio_codec_geometry
 @torch.no_grad()
 def encode_audio(
     codec: PreTrainedModel, input_values: torch.Tensor, padding_mask: torch.Tensor | None = None
-) -> tuple[torch.LongTensor, torch.BoolTensor]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Turn waveforms into codes.
 
     Args:
@@ -44,8 +44,8 @@ def encode_audio(
 
 @torch.no_grad()
 def decode_audio(
-    codec: PreTrainedModel, audio_codes: torch.LongTensor, num_frames: torch.LongTensor
-) -> tuple[torch.Tensor, torch.LongTensor]:
+    codec: PreTrainedModel, audio_codes: torch.Tensor, num_frames: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Turn codes into waveforms.
 
     Args:

@@ -11,9 +11,9 @@ from torch import nn
 from transformers import AutoModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
+from typing_extensions import Unpack
 
 from ..configuration_josie import JosieAudioEncoderConfig, JosieVisionEncoderConfig
 from .backbone import JosieBackbone, JosiePreTrainedModel
@@ -28,7 +28,7 @@ class JosieAudioEncoder(JosiePreTrainedModel):
 
     config: JosieAudioEncoderConfig
     main_input_name = "input_features"
-    input_modalities = ("audio",)
+    input_modalities = ["audio"]
 
     def __init__(self, config: JosieAudioEncoderConfig):
         super().__init__(config)
@@ -111,7 +111,7 @@ class JosieVisionEncoder(JosiePreTrainedModel):
 
     config: JosieVisionEncoderConfig
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
 
     def __init__(self, config: JosieVisionEncoderConfig):
         super().__init__(config)

@@ -29,7 +29,9 @@ class LoopCache(Cache):
         self, config: JosieBackboneConfig, batch_size: int, max_length: int, device: torch.device, dtype: torch.dtype
     ):
         super().__init__(layers=[])
-        shape = (2 * config.num_hidden_layers, batch_size, config.num_key_value_heads, max_length, config.head_dim)
+        heads: int = config.num_key_value_heads or config.num_attention_heads
+        head_dim: int = config.head_dim or config.hidden_size // config.num_attention_heads
+        shape = (2 * config.num_hidden_layers, batch_size, heads, max_length, head_dim)
         self.states = torch.empty(shape, device=device, dtype=dtype).unbind()
         self.window = config.sliding_window or max_length
         self.length = 0
@@ -97,7 +99,7 @@ class CodeSampler:
             if value is not None and value < 1:
                 self.processors.append(warper(value))
 
-    def __call__(self, logits: torch.Tensor) -> torch.LongTensor:
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
         """Map logits `(batch, num_classes)` to codes `(batch,)`."""
         if not self.do_sample:
             return logits.argmax(dim=-1)

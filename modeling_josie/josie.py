@@ -1,4 +1,5 @@
-"""JOSIE: a Thinker that reads everything, a Talker that speaks its words, and the codecs between codes and the world."""
+"""JOSIE: a Thinker that reads everything, a Talker that speaks its words, and the codecs between codes and the
+world."""
 
 from typing import Any, Literal
 
@@ -7,14 +8,13 @@ from torch import nn
 from transformers import AutoModel, AutoModelForMultimodalLM
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationConfig, GenerationMixin
-from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils import can_return_tuple
 
 from ..configuration_josie import JosieConfig, audio_codec_geometry, is_codec
 from . import jodio, jovio, mel_codec  # noqa: F401  (registers our codecs with AutoModel)
 from .backbone import JosiePreTrainedModel
 from .codecs import decode_audio, encode_audio
-from .outputs import JosieGenerateOutput, JosieOutput
+from .outputs import JosieGenerateOutput, JosieOutput, JosieTalkerOutput
 from .talker import JosieTalkerForConditionalGeneration
 from .thinker import MODALITY_INPUTS, JosieThinkerForConditionalGeneration
 
@@ -36,6 +36,10 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
 
     config: JosieConfig
     base_model_prefix = ""
+    # Parts that may be absent are `None` then; whoever needs one checks first.
+    talker: Any
+    audio_codec: Any
+    vision_codec: Any
     _can_record_outputs = {}
     _tied_weights_keys = {"thinker.lm_head.weight": "thinker.model.language_model.embed_tokens.weight"}
 
@@ -116,30 +120,30 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
-        speech_codes: torch.LongTensor | None = None,
+        labels: torch.Tensor | None = None,
+        speech_codes: torch.Tensor | None = None,
         speech_mask: torch.Tensor | None = None,
-        speaker_ids: torch.LongTensor | None = None,
+        speaker_ids: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         input_features: torch.Tensor | None = None,
         input_features_mask: torch.Tensor | None = None,
         input_values: torch.Tensor | None = None,
         padding_mask: torch.Tensor | None = None,
-        audio_codes: torch.LongTensor | None = None,
+        audio_codes: torch.Tensor | None = None,
         audio_codes_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
-        image_grid_thw: torch.LongTensor | None = None,
-        image_codes: torch.LongTensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        image_codes: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
-        video_grid_thw: torch.LongTensor | None = None,
-        video_codes: torch.LongTensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        video_grid_thw: torch.Tensor | None = None,
+        video_codes: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> JosieOutput:
         """Predict text and speech, and the losses of doing so.
 
@@ -178,7 +182,7 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
             video_grid_thw=video_grid_thw,
             video_codes=video_codes,
         )
-        thought = self.thinker(
+        thought: Any = self.thinker(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -190,8 +194,8 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
             **inputs,
             **kwargs,
         )
-        losses = {"text": thought.loss}
-        speech = None
+        losses: dict[str, Any] = {"text": thought.loss}
+        speech: JosieTalkerOutput | None = None
         if speech_codes is not None:
             if speech_mask is None:
                 speech_mask = self.get_speech_mask(input_ids, attention_mask, labels)
@@ -202,7 +206,7 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
             getattr(self.config, f"{name}_loss_weight") * loss for name, loss in losses.items() if loss is not None
         ]
         return JosieOutput(
-            loss=sum(weighted[1:], start=weighted[0]) if weighted else None,
+            loss=torch.stack(weighted).sum() if weighted else None,
             text_loss=losses["text"],
             talker_loss=losses.get("talker"),
             depth_loss=losses.get("depth"),
@@ -217,10 +221,10 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
 
     def get_speech_mask(
         self,
-        input_ids: torch.LongTensor | None,
+        input_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
-    ) -> torch.BoolTensor:
+        labels: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Return which tokens are spoken, `(batch, length)`: labelled ones (all without labels) that are real words."""
         if input_ids is None:
             raise ValueError("`speech_mask` must be given with `inputs_embeds`, got None.")
@@ -245,7 +249,7 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
     @torch.no_grad()
     def generate(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         generation_config: GenerationConfig | None = None,
         generation_mode: Literal["text", "audio"] = "text",
         speaker: str | list[str] | None = None,
@@ -315,7 +319,7 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
     @torch.no_grad()
     def generate_speech(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         speech_mask: torch.Tensor | None = None,
         speaker: str | list[str] | None = None,
@@ -350,18 +354,20 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
 
     def _speak(
         self,
-        sequences: torch.LongTensor,
+        sequences: torch.Tensor,
         embeds: torch.Tensor,
         attention_mask: torch.Tensor,
         speech_mask: torch.Tensor,
-        speaker_ids: torch.LongTensor | None,
+        speaker_ids: torch.Tensor | None,
         options: dict[str, Any],
     ) -> JosieGenerateOutput:
         position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
         states = self.thinker.model(
             inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
         ).last_hidden_state
-        spoken = self.talker.generate(*gather_rows(speech_mask, states, embeds), speaker_ids=speaker_ids, **options)
+        spoken: Any = self.talker.generate(
+            *gather_rows(speech_mask, states, embeds), speaker_ids=speaker_ids, **options
+        )
         audio_values, audio_lengths = decode_audio(self.audio_codec, spoken.audio_codes, spoken.num_frames)
         return JosieGenerateOutput(
             sequences=sequences,
@@ -382,7 +388,7 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
                 options[name] = getattr(generation_config, name, None)
         return {name.removeprefix("talker_"): value for name, value in options.items() if value is not None}
 
-    def _get_speaker_ids(self, speaker: str | list[str] | None, batch_size: int) -> torch.LongTensor | None:
+    def _get_speaker_ids(self, speaker: str | list[str] | None, batch_size: int) -> torch.Tensor | None:
         if speaker is None:
             return None
         speakers = [speaker] * batch_size if isinstance(speaker, str) else speaker

@@ -79,7 +79,7 @@ class JovioModel(JosiePreTrainedModel):
 
     config: JovioConfig
     main_input_name = "pixel_values"
-    input_modalities = ("image", "video")
+    input_modalities = ["image", "video"]
 
     def __init__(self, config: JovioConfig):
         super().__init__(config)
@@ -133,7 +133,7 @@ class JovioModel(JosiePreTrainedModel):
     @can_return_tuple
     def decode(
         self,
-        vision_codes: torch.LongTensor,
+        vision_codes: torch.Tensor,
         grid_thw: torch.Tensor,
         num_frames: torch.Tensor | int | None = None,
     ) -> JovioDecoderOutput:

@@ -14,8 +14,8 @@ from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
+from typing_extensions import Unpack
 
 from ..configuration_josie import JosieBackboneConfig
 
@@ -32,7 +32,8 @@ class JosieRMSNorm(nn.RMSNorm):
     """`torch.nn.RMSNorm`, in fewer operations where torch has no fused kernel for it.
 
     On a CPU torch composes it of operations with Python scalars, which at batch 1 cost as much as the matrices:
-    a norm and a `hypot` with two constants take half the time. `sqrt(mean(x^2) + eps) = hypot(|x|, sqrt(n eps)) / sqrt(n)`.
+    a norm and a `hypot` with two constants take half the time:
+    `sqrt(mean(x^2) + eps) = hypot(|x|, sqrt(n eps)) / sqrt(n)`.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -57,11 +58,13 @@ class JosieRotaryEmbedding(nn.Module):
         config ([`JosieBackboneConfig`]): Its `rope_parameters`, `rope_sections` and `head_dim` are read.
     """
 
+    inv_freq: torch.Tensor
+
     def __init__(self, config: JosieBackboneConfig):
         super().__init__()
         self.config = config
         self.max_seq_len_cached = self.original_max_seq_len = config.max_position_embeddings
-        self.rope_type = config.rope_parameters["rope_type"]
+        self.rope_type = (config.rope_parameters or {})["rope_type"]
         initialize = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
         inv_freq, self.attention_scaling = initialize(config)
         self.register_buffer("inv_freq", inv_freq, persistent=False)
@@ -70,8 +73,9 @@ class JosieRotaryEmbedding(nn.Module):
     @staticmethod
     def compute_default_rope_parameters(config: JosieBackboneConfig, **kwargs) -> tuple[torch.Tensor, float]:
         """Return the `(head_dim // 2,)` frequencies of the original paper and a scale of 1."""
-        exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float) / config.head_dim
-        return config.rope_parameters["rope_theta"] ** -exponent, 1.0
+        head_dim: int = config.head_dim or config.hidden_size // config.num_attention_heads
+        exponent = torch.arange(0, head_dim, 2, dtype=torch.float) / head_dim
+        return (config.rope_parameters or {})["rope_theta"] ** -exponent, 1.0
 
     @torch.no_grad()
     @dynamic_rope_update
@@ -130,9 +134,9 @@ class JosieAttention(nn.Module):
         super().__init__()
         self.config = config
         self.layer_idx = layer_idx
-        self.head_dim = config.head_dim
+        self.head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
         self.num_heads = config.num_attention_heads
-        self.num_key_value_heads = config.num_key_value_heads
+        self.num_key_value_heads = config.num_key_value_heads or config.num_attention_heads
         self.num_key_value_groups = self.num_heads // self.num_key_value_heads
         self.scaling = self.head_dim**-0.5
         self.is_causal = config.is_causal
@@ -173,7 +177,7 @@ class JosieAttention(nn.Module):
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
+            self.config._attn_implementation or "eager", eager_attention_forward
         )
         output, weights = attend(
             self,
@@ -213,10 +217,10 @@ class JosieMLP(nn.Module):
 class JosieLayerScale(nn.Module):
     """A learned scale for each channel of what a sub-layer adds (CaiT, Touvron et al., 2021)."""
 
-    def __init__(self, config: JosieBackboneConfig):
+    def __init__(self, size: int, start: float):
         super().__init__()
-        self.start = config.layer_scale
-        self.scale = nn.Parameter(torch.full((config.hidden_size,), float(config.layer_scale)))
+        self.start = start
+        self.scale = nn.Parameter(torch.full((size,), start))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Scale the last dimension."""
@@ -233,8 +237,10 @@ class JosieLayer(GradientCheckpointingLayer):
         self.self_attn = JosieAttention(config, layer_idx)
         self.post_attention_layernorm = build_norm(config.norm_type, config.hidden_size, config.norm_eps)
         self.mlp = JosieMLP(config)
-        self.attn_scale = JosieLayerScale(config) if config.layer_scale is not None else None
-        self.mlp_scale = JosieLayerScale(config) if config.layer_scale is not None else None
+        self.attn_scale = self.mlp_scale = None
+        if config.layer_scale is not None:
+            self.attn_scale = JosieLayerScale(config.hidden_size, config.layer_scale)
+            self.mlp_scale = JosieLayerScale(config.hidden_size, config.layer_scale)
 
     def forward(
         self,

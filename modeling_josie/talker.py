@@ -1,9 +1,9 @@
 """The Talker: from the Thinker's states to codes of speech, frame by frame.
 
 At each step the backbone reads one spoken token's state (while there are any, then a learned vector) plus the codes of
-the frame before, and predicts quantizer 0 of the next frame; the depth decoder predicts the frame's other quantizers, each
-given the ones before it. Generation is two plain loops over preallocated caches: a nested `generate()` for every frame is
-where comparable models spend nearly all their time.
+the frame before, and predicts quantizer 0 of the next frame; the depth decoder predicts the frame's other quantizers,
+each given the ones before it. Generation is two plain loops over preallocated caches: a nested `generate()` for every
+frame is where comparable models spend nearly all their time.
 """
 
 import torch
@@ -42,7 +42,7 @@ class JosieDepthDecoder(nn.Module):
             for _ in range(self.num_levels)
         )
 
-    def forward(self, frame_states: torch.Tensor, codes: torch.LongTensor) -> torch.Tensor:
+    def forward(self, frame_states: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """Predict quantizers 1...N-1 of known frames.
 
         Args:
@@ -65,9 +65,7 @@ class JosieDepthDecoder(nn.Module):
         cache = LoopCache(self.model.config, batch_size, self.num_levels, like.device, like.dtype)
         return cache, make_position_table(self.model, self.num_levels, like)
 
-    def generate(
-        self, frame_states: torch.Tensor, codes: torch.LongTensor, sampler: CodeSampler, loop
-    ) -> torch.LongTensor:
+    def generate(self, frame_states: torch.Tensor, codes: torch.Tensor, sampler: CodeSampler, loop) -> torch.Tensor:
         """Choose quantizers 1...N-1 of one frame.
 
         Args:
@@ -105,16 +103,14 @@ class JosieParallelHeads(nn.Module):
         self.num_levels = config.num_quantizers - 1
         self.heads = nn.Linear(config.hidden_size, self.num_levels * config.codebook_size, bias=config.head_bias)
 
-    def forward(self, frame_states: torch.Tensor, codes: torch.LongTensor) -> torch.Tensor:
+    def forward(self, frame_states: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """As in [`JosieDepthDecoder`]; `codes` are not read."""
         return self.heads(frame_states).unflatten(-1, (self.num_levels, -1))
 
     def make_loop(self, batch_size: int, like: torch.Tensor) -> None:
         """Nothing is carried from level to level."""
 
-    def generate(
-        self, frame_states: torch.Tensor, codes: torch.LongTensor, sampler: CodeSampler, loop
-    ) -> torch.LongTensor:
+    def generate(self, frame_states: torch.Tensor, codes: torch.Tensor, sampler: CodeSampler, loop) -> torch.Tensor:
         """As in [`JosieDepthDecoder`]."""
         logits = self(frame_states, codes)
         return torch.cat((codes[:, None], sampler(logits.flatten(0, 1)).view(len(codes), -1)), dim=1)
@@ -181,11 +177,11 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        speech_codes: torch.LongTensor,
+        speech_codes: torch.Tensor,
         thinker_hidden_states: torch.Tensor | None = None,
         thinker_embeds: torch.Tensor | None = None,
         thinker_mask: torch.Tensor | None = None,
-        speaker_ids: torch.LongTensor | None = None,
+        speaker_ids: torch.Tensor | None = None,
         **kwargs,
     ) -> JosieTalkerOutput:
         """Predict every frame of known speech from the frames before it, and the loss of doing so.
@@ -245,7 +241,7 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
         thinker_hidden_states: torch.Tensor | None = None,
         thinker_embeds: torch.Tensor | None = None,
         thinker_mask: torch.Tensor | None = None,
-        speaker_ids: torch.LongTensor | None = None,
+        speaker_ids: torch.Tensor | None = None,
         batch_size: int | None = None,
         max_new_frames: int | None = None,
         min_new_frames: int = 1,
@@ -296,7 +292,7 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
         codes = torch.full(
             (batch_size, self.config.num_quantizers), self.config.codebook_size, dtype=torch.long, device=start.device
         )
-        frames: list[torch.LongTensor] = []
+        frames: list[torch.Tensor] = []
         num_frames = torch.full((batch_size,), max_new_frames, device=start.device)
         for index in range(delay + max_new_frames):
             embeds = text[:, min(index, text.shape[1] - 1), None] + self.code_embedding(codes[:, :, None])
@@ -320,11 +316,12 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
         real = torch.arange(audio_codes.shape[2], device=start.device) < num_frames[:, None]
         return JosieTalkerGenerateOutput(audio_codes=audio_codes * real[:, None], num_frames=num_frames)
 
-    def _check_codes(self, codes: torch.LongTensor) -> torch.LongTensor:
+    def _check_codes(self, codes: torch.Tensor) -> torch.Tensor:
         config = self.config
         if codes.ndim != 3 or codes.shape[1] != config.num_quantizers or codes.shape[2] == 0:
             raise ValueError(
-                f"`speech_codes` must have shape (batch, {config.num_quantizers}, num_frames), got {tuple(codes.shape)}."
+                f"`speech_codes` must have shape (batch, {config.num_quantizers}, num_frames), "
+                f"got {tuple(codes.shape)}."
             )
         highest = torch.full((config.num_quantizers, 1), config.codebook_size - 1, device=codes.device)
         highest[0] += config.end_of_speech
@@ -342,7 +339,7 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
         embeds: torch.Tensor | None,
         mask: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Return `(batch, num_tokens + 1, hidden_size)`: what is added at each step, and for all steps after, the last."""
+        """Return `(batch, num_tokens + 1, hidden_size)`: what each step adds; the last for all steps after, too."""
         end = self.end_of_text.expand(batch_size, 1, -1)
         if hidden_states is None and embeds is None:
             return end
@@ -353,7 +350,7 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
             text = torch.where(mask[..., None].bool(), text, end)
         return torch.cat((text, end), dim=1)
 
-    def _embed_start(self, batch_size: int, speaker_ids: torch.LongTensor | None) -> torch.Tensor:
+    def _embed_start(self, batch_size: int, speaker_ids: torch.Tensor | None) -> torch.Tensor:
         start = self.start.expand(batch_size, 1, -1)
         if self.speaker_embedding is None:
             if speaker_ids is not None:

@@ -1,12 +1,12 @@
 """JOSIE's own text backbone: the transformer stack with a token embedding in front."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import AutoModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast
-from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs
 
 from ..configuration_josie import JosieTextConfig
 from .backbone import JosieBackbone
@@ -28,13 +28,13 @@ class JosieTextModel(JosieBackbone):
 
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Run the stack on `input_ids` `(batch, length)` or on `inputs_embeds`; the rest as in [`JosieBackbone`].
 
@@ -43,10 +43,8 @@ class JosieTextModel(JosieBackbone):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Exactly one of `input_ids` and `inputs_embeds` must be given, got both or neither.")
-        if inputs_embeds is None:
-            inputs_embeds = self.embed_tokens(input_ids)
         return super().forward(
-            inputs_embeds,
+            self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,

@@ -13,8 +13,7 @@ from transformers.cache_utils import Cache
 from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
-from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, can_return_tuple, logging
+from transformers.utils import can_return_tuple, logging
 
 from ..configuration_josie import JosieThinkerConfig
 from . import text  # noqa: F401  (registers our text backbone with AutoModel)
@@ -75,12 +74,12 @@ class JosieThinkerModel(JosieThinkerPreTrainedModel):
         return self.audio_front_end(**inputs)
 
     def get_image_features(self, **inputs) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return rows and counts as above of pictures (`pixel_values` or `vision_codes`) or videos, by [`VisionFrontEnd`]."""
+        """Return rows and counts as above, of pictures or of videos; takes what [`VisionFrontEnd`] takes."""
         if self.vision_front_end is None:
             raise ValueError(f"`{next(iter(inputs))}` cannot be seen: `config.vision_config` is None.")
         return self.vision_front_end(**inputs)
 
-    def embed_inputs(self, input_ids: torch.LongTensor | None, **inputs: torch.Tensor | None) -> torch.Tensor:
+    def embed_inputs(self, input_ids: torch.Tensor | None, **inputs: torch.Tensor | None) -> torch.Tensor:
         """Embed tokens and put the features of pictures, videos and sound in place of their placeholders.
 
         Args:
@@ -112,7 +111,7 @@ class JosieThinkerModel(JosieThinkerPreTrainedModel):
         return inputs_embeds
 
     def _place(
-        self, kind: str, input_ids: torch.LongTensor, inputs_embeds: torch.Tensor, features: torch.Tensor
+        self, kind: str, input_ids: torch.Tensor, inputs_embeds: torch.Tensor, features: torch.Tensor
     ) -> torch.Tensor:
         places = input_ids == getattr(self.config, f"{kind}_token_id")
         count = int(places.sum())
@@ -126,23 +125,23 @@ class JosieThinkerModel(JosieThinkerPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         input_features: torch.Tensor | None = None,
         input_features_mask: torch.Tensor | None = None,
-        audio_codes: torch.LongTensor | None = None,
+        audio_codes: torch.Tensor | None = None,
         audio_codes_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
-        image_grid_thw: torch.LongTensor | None = None,
-        image_codes: torch.LongTensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        image_codes: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
-        video_grid_thw: torch.LongTensor | None = None,
-        video_codes: torch.LongTensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        video_grid_thw: torch.Tensor | None = None,
+        video_codes: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Read a batch.
 
@@ -155,7 +154,7 @@ class JosieThinkerModel(JosieThinkerPreTrainedModel):
             use_cache (`bool`, *optional*): Return a cache.
             input_features (`torch.Tensor`, *optional*): `(num_clips, num_mel_bins, num_frames)`, for an encoder.
             input_features_mask (`torch.Tensor`, *optional*): `(num_clips, num_frames)`.
-            audio_codes (`torch.LongTensor`, *optional*): `(num_clips, num_quantizers, num_frames)`, for a code front end.
+            audio_codes (`torch.LongTensor`, *optional*): `(num_clips, num_quantizers, num_frames)`, for a codec.
             audio_codes_mask (`torch.Tensor`, *optional*): `(num_clips, num_frames)`.
             pixel_values (`torch.Tensor`, *optional*): `(num_images, channels, height, width)`, for an encoder.
             image_grid_thw (`torch.LongTensor`, *optional*): `(num_images, 3)`.
@@ -188,8 +187,8 @@ class JosieThinkerModel(JosieThinkerPreTrainedModel):
             raise ValueError(f"`inputs_embeds` must come without other inputs, got `{given[0]}` too.")
         if past_key_values is None and inputs_embeds.shape[1] > self.config.max_position_embeddings:
             raise ValueError(
-                f"`input_ids` must have at most {self.config.max_position_embeddings} positions, placeholders included, "
-                f"got {inputs_embeds.shape[1]}."
+                f"`input_ids` must have at most {self.config.max_position_embeddings} positions, placeholders "
+                f"included, got {inputs_embeds.shape[1]}."
             )
         return self.language_model(
             inputs_embeds=inputs_embeds,
@@ -228,25 +227,25 @@ class JosieThinkerForConditionalGeneration(JosieThinkerPreTrainedModel, Generati
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
+        labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         input_features: torch.Tensor | None = None,
         input_features_mask: torch.Tensor | None = None,
-        audio_codes: torch.LongTensor | None = None,
+        audio_codes: torch.Tensor | None = None,
         audio_codes_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
-        image_grid_thw: torch.LongTensor | None = None,
-        image_codes: torch.LongTensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        image_codes: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
-        video_grid_thw: torch.LongTensor | None = None,
-        video_codes: torch.LongTensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        video_grid_thw: torch.Tensor | None = None,
+        video_codes: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> JosieThinkerOutput:
         """Predict the next token at every position.
 
@@ -298,7 +297,7 @@ class JosieThinkerForConditionalGeneration(JosieThinkerPreTrainedModel, Generati
 
     def generate(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         generation_config: GenerationConfig | None = None,
         **kwargs: Any,
     ) -> Any:

@@ -1,0 +1,25 @@
+# Each of these works in a fresh clone: the first one to run makes the virtual environment.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: test demo lint
+
+test: $(READY)
+	$(BIN)/python -m pytest -q
+
+demo: $(READY)
+	$(BIN)/python examples/demo.py
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+# torch and torchaudio have to come from one build: PyPI's pair fits, a CPU-only torch beside PyPI's torchaudio does not.
+$(READY): pyproject.toml
+	@echo "Making $(VENV): some minutes, some gigabytes."
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@

@@ -1,0 +1,402 @@
+"""The command line: `josie …` and `python -m josie …`.
+
+Everything heavy is imported inside the commands, so that `--help` is there at once. What a user can get wrong ends in
+one line on standard error and exit code 2, and files and folders appear under their names only when they are complete.
+"""
+
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from .configuration_josie import JosieConfig
+    from .modeling_josie import JosieForConditionalGeneration
+    from .processing_josie import JosieProcessor
+
+_UsageError = typer.BadParameter.__mro__[1]  # what typer raises for a wrong command line; it does not export it
+
+
+class OneLineErrors(TyperGroup):
+    """A group of commands that answers every expected error with one line and exit code 2."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+        """Run a command and exit; with `standalone_mode=False`, return or raise instead."""
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **kwargs)
+        try:
+            code = super().main(*args, standalone_mode=False, **kwargs)
+        except typer.Abort:
+            code = 1
+        except Exception as error:
+            if not isinstance(error, _expected_errors()):
+                raise
+            message = error.format_message() if isinstance(error, _UsageError) else str(error)  # type: ignore[attr-defined]
+            typer.echo(f"Error: {' '.join(message.split())}", err=True)
+            code = 2
+        sys.exit(code or 0)
+
+
+def _expected_errors() -> tuple[type[BaseException], ...]:
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    return (_UsageError, ValueError, OSError, StrictDataclassError, SafetensorError)
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    help="JOSIE reads text, images, video and audio, and answers in text and speech.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder with a JOSIE checkpoint.")]
+Out = Annotated[Path, typer.Option(help="The sound file to write; its ending chooses the format.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Speaker = Annotated[str | None, typer.Option(help="The voice, where the checkpoint has several.")]
+Temperature = Annotated[float | None, typer.Option(help="Sample at this temperature instead of taking the likeliest.")]
+MaxSeconds = Annotated[float | None, typer.Option(help="Longest speech, in seconds.")]
+
+
+@app.command("init")
+def init_command(
+    preset: Annotated[str, typer.Argument(help="The sizes: micro or base.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
+    seed: Seed = 0,
+) -> None:
+    """Make a checkpoint with random weights, ready to train, with all processor files."""
+    from transformers import set_seed
+
+    from .configuration_josie import JosieConfig
+
+    config = JosieConfig.from_preset(preset)
+    with _new_folder(folder) as unfinished:
+        from .modeling_josie import JosieForConditionalGeneration
+        from .processing_josie import JosieProcessor
+        from .tokenization import load_default_tokenizer
+
+        _quieten()
+        processor = JosieProcessor.from_config(config, load_default_tokenizer(config.get_text_config().vocab_size))
+        set_seed(seed)
+        _report(f"Drawing the weights of {preset!r} with seed {seed} ...")
+        model = JosieForConditionalGeneration(config)
+        _report(f"Writing {model.num_parameters():,} parameters ...")
+        model.save_pretrained(unfinished)
+        processor.save_pretrained(unfinished)
+    typer.echo(f"{folder}: {preset}, random weights")
+
+
+@app.command()
+def generate(
+    folder: Folder,
+    text: Annotated[str | None, typer.Option(help="What to say to it.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="A picture; may be repeated.")] = None,
+    audio: Annotated[list[Path] | None, typer.Option(help="A recording; may be repeated.")] = None,
+    video: Annotated[list[Path] | None, typer.Option(help="A video; may be repeated.")] = None,
+    out: Out = Path("reply.wav"),
+    text_only: Annotated[bool, typer.Option("--text-only", help="Answer in text and write no sound.")] = False,
+    stream_text: Annotated[bool, typer.Option("--stream-text", help="Print the text as it is made.")] = False,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 64,
+    max_seconds: MaxSeconds = None,
+    seed: Seed = 0,
+    temperature: Temperature = None,
+    speaker: Speaker = None,
+) -> None:
+    """Answer a message in text and speech."""
+    files = {"image": image or [], "video": video or [], "audio": audio or []}
+    content: list[Any] = []
+    for kind, paths in files.items():
+        content += [{"type": kind, "path": str(_readable(f"--{kind}", path))} for path in paths]
+    content += [{"type": "text", "text": text}] if text else []
+    if not content:
+        raise ValueError("At least one of `--text`, `--image`, `--audio` and `--video` must be given, got none.")
+    if not text_only:
+        _writable(out)
+
+    from transformers import TextStreamer, set_seed
+
+    model, processor = _load(folder)
+    messages: Any = [{"role": "user", "content": content}]
+    inputs: Any = processor.apply_chat_template(
+        messages,
+        tokenize=True,
+        add_generation_prompt=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    streamer = TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True) if stream_text else None
+    set_seed(seed)
+    arguments: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "streamer": streamer,
+        "return_dict_in_generate": True,
+    }
+    arguments |= _sampling(temperature)
+    if not text_only:
+        arguments |= {"generation_mode": "audio", "speaker": speaker, **_talking(model, max_seconds, temperature)}
+    output = model.generate(**inputs, **arguments)
+    if not stream_text:
+        reply = output.sequences[:, inputs["input_ids"].shape[1] :]
+        typer.echo(processor.batch_decode(reply, skip_special_tokens=True)[0])
+    if not text_only:
+        _save_speech(processor, output, out)
+
+
+@app.command()
+def speak(
+    folder: Folder,
+    text: Annotated[str, typer.Argument(help="What to say aloud.")],
+    out: Out = Path("reply.wav"),
+    max_seconds: MaxSeconds = None,
+    seed: Seed = 0,
+    temperature: Temperature = None,
+    speaker: Speaker = None,
+) -> None:
+    """Say a text aloud."""
+    _writable(out)
+
+    from transformers import set_seed
+
+    model, processor = _load(folder)
+    inputs = processor.tokenizer([text], return_tensors="pt", add_special_tokens=False)
+    if not inputs["input_ids"].shape[1]:
+        raise ValueError(f"`TEXT` must have at least one token, got {text!r}.")
+    set_seed(seed)
+    output = model.generate_speech(
+        inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
+        speaker=speaker,
+        **_talking(model, max_seconds, temperature),
+    )
+    _save_speech(processor, output, out)
+
+
+@app.command()
+def info(folder: Folder) -> None:
+    """Show the parts of a checkpoint: parameters, memory, geometry."""
+    config = _read_config(folder)
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from .modeling_josie import JosieForConditionalGeneration
+
+    with torch.device("meta"):
+        model = JosieForConditionalGeneration(config)
+    dtype = config.dtype or torch.float32
+    table = Table(title=f"{folder}, {str(dtype).removeprefix('torch.')}")
+    for name, justify in (("part", "left"), ("parameters", "right"), ("memory", "right"), ("geometry", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    rows = _describe(config)
+    for path, geometry in rows.items():
+        part = model.get_submodule(path)
+        table.add_row("  " * ("." in path) + path.rpartition(".")[2], *_weigh(part, dtype), geometry)
+    table.add_section()
+    table.add_row("all", *_weigh(model, dtype), "")
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+@app.command("train-tokenizer")
+def train_tokenizer_command(
+    files: Annotated[list[Path], typer.Argument(help="Text files, UTF-8.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    vocab_size: Annotated[int, typer.Option(help="Number of tokens, special ones included.")],
+) -> None:
+    """Train a byte-level BPE tokenizer on text files."""
+    for path in files:
+        _readable("FILES", path)
+    with _new_folder(out) as unfinished:
+        from .tokenization import train_tokenizer
+
+        tokenizer = train_tokenizer(files=files, vocab_size=vocab_size, show_progress=sys.stderr.isatty())
+        tokenizer.save_pretrained(unfinished)
+    typer.echo(f"{out}: {len(tokenizer)} tokens")
+
+
+def _report(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+def _quieten() -> None:
+    # Warnings of transformers would stand beside our one line, and its bars make sense on a terminal only.
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+
+
+def _readable(argument: str, path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"`{argument}` must be an existing file, got {str(path)!r}.")
+    return path
+
+
+def _writable(path: Path) -> None:
+    import soundfile
+
+    if path.suffix[1:].upper() not in soundfile.available_formats():
+        raise ValueError(f"`--out` must end in .wav, .flac or another format of soundfile, got {str(path)!r}.")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise ValueError(f"`--out` must be a file in an existing folder, got {str(path)!r}.")
+
+
+@contextmanager
+def _new_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to fill, which gets the name `path` when the block ends well and disappears when it does not."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"`DIR` must not exist or be an empty folder, got {str(path)!r}.")
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
+    try:
+        unfinished = scratch / path.name
+        unfinished.mkdir()
+        yield unfinished
+        if path.exists():
+            path.rmdir()
+        os.replace(unfinished, path)
+    finally:
+        shutil.rmtree(scratch)
+
+
+def _save_speech(processor: "JosieProcessor", output: Any, path: Path) -> None:
+    """Write the first row's speech to `path`."""
+    length = int(output.audio_lengths[0])
+    if not length:
+        raise ValueError("The answer has no speech: the Talker ended it before the first frame.")
+    processor.save_audio(output.audio_values[0, :, :length], path)
+    typer.echo(f"{path}: {length / output.sampling_rate:.2f} s of speech", err=True)
+
+
+def _read_config(folder: Path) -> "JosieConfig":
+    """Read the configuration of a checkpoint.
+
+    Raises:
+        `ValueError`: `folder` holds no JOSIE checkpoint.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise ValueError(f"`DIR` must be a folder with a JOSIE checkpoint, got {str(folder)!r}, without a config.json.")
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"`DIR` must be a folder with a JOSIE checkpoint, got {str(file)!r}: {error}.") from error
+    kind = facts.get("model_type") if isinstance(facts, dict) else None
+    if kind != "josie":
+        raise ValueError(
+            f"`DIR` must be a folder with a JOSIE checkpoint, got {str(folder)!r}, of the model type {kind!r}."
+        )
+
+    from .configuration_josie import JosieConfig
+
+    return JosieConfig.from_dict(facts)
+
+
+def _load(folder: Path) -> "tuple[JosieForConditionalGeneration, JosieProcessor]":
+    _read_config(folder)
+
+    from .modeling_josie import JosieForConditionalGeneration
+    from .processing_josie import JosieProcessor
+
+    _quieten()
+    processor = JosieProcessor.from_pretrained(folder)
+    loaded: Any = JosieForConditionalGeneration.from_pretrained(
+        folder, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    model, loading = loaded
+    wrong = {
+        "which lacks {} of them": sorted(loading["missing_keys"]),
+        "where {} of them are of other shapes": sorted(key for key, *_ in loading["mismatched_keys"]),
+    }
+    for fault, names in wrong.items():
+        if names:
+            raise ValueError(
+                f"`DIR` must hold all weights that its config.json asks for, got {str(folder)!r}, "
+                f"{fault.format(len(names))}, such as {names[0]!r}."
+            )
+    return model.eval(), processor
+
+
+def _sampling(temperature: float | None, prefix: str = "") -> dict[str, Any]:
+    if temperature is None:
+        return {f"{prefix}do_sample": False}
+    return {f"{prefix}do_sample": True, f"{prefix}temperature": temperature}
+
+
+def _talking(
+    model: "JosieForConditionalGeneration", max_seconds: float | None, temperature: float | None
+) -> dict[str, Any]:
+    options = _sampling(temperature, prefix="talker_")
+    if max_seconds is None or model.audio_codec is None:
+        return options
+    if not 0 < max_seconds < math.inf:
+        raise ValueError(f"`--max-seconds` must be above 0, got {max_seconds}.")
+
+    from .configuration_josie import audio_codec_geometry
+
+    frame_rate = audio_codec_geometry(model.audio_codec.config).frame_rate
+    return options | {"talker_max_new_frames": math.ceil(max_seconds * frame_rate)}
+
+
+def _weigh(part: Any, dtype: Any) -> tuple[str, str]:
+    """Return the parameters of a module, and the memory of parameters and buffers in `dtype`."""
+    size = sum(tensor.numel() for tensor in (*part.parameters(), *part.buffers()))
+    return f"{sum(p.numel() for p in part.parameters()):,}", f"{size * dtype.itemsize / 2**20:,.1f} MiB"
+
+
+def _describe(config: Any) -> dict[str, str]:
+    """Say in a few words what each part of a model measures; parts are named as its modules are."""
+    from .configuration_josie import audio_codec_geometry
+
+    thinker, talker, audio, vision = (
+        config.thinker_config,
+        config.talker_config,
+        config.audio_codec_config,
+        config.vision_codec_config,
+    )
+    text = config.get_text_config()
+    rows = {
+        "thinker": f"vocabulary {text.vocab_size}, context {text.max_position_embeddings}",
+        "thinker.model.language_model": f"{text.num_hidden_layers} layers of {text.hidden_size}",
+    }
+    if thinker.audio_config is not None:
+        rows["thinker.model.audio_front_end"] = (
+            f"{thinker.audio_config.model_type}, at most {thinker.max_audio_tokens} tokens"
+        )
+    if thinker.vision_config is not None:
+        rows["thinker.model.vision_front_end"] = thinker.vision_config.model_type
+    if talker is not None:
+        heads = "parallel heads" if talker.depth_decoder_config is None else "depth decoder"
+        rows["talker"] = f"{talker.num_hidden_layers} layers of {talker.hidden_size}, {heads}"
+    if audio is not None:
+        codec = audio_codec_geometry(audio)
+        rows["audio_codec"] = (
+            f"{audio.model_type}, {codec.sampling_rate} Hz, {codec.frame_rate:g} frames/s, "
+            f"{codec.num_quantizers} × {codec.codebook_size} codes"
+        )
+    if vision is not None:
+        patch = f"{vision.temporal_patch_size}×{vision.patch_size}×{vision.patch_size}"
+        rows["vision_codec"] = (
+            f"{vision.model_type}, patches {patch}, {vision.num_quantizers} × {vision.codebook_size} codes"
+        )
+    return rows
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

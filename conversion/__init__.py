@@ -1,0 +1,1 @@
+"""Other people's checkpoints into JOSIE's, and JOSIE's onto the Hub."""
