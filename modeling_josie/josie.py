@@ -41,7 +41,6 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
     audio_codec: Any
     vision_codec: Any
     _can_record_outputs = {}
-    _tied_weights_keys = {"thinker.lm_head.weight": "thinker.model.language_model.embed_tokens.weight"}
 
     def __init__(self, config: JosieConfig):
         super().__init__(config)

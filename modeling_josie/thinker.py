@@ -207,13 +207,17 @@ class JosieThinkerForConditionalGeneration(JosieThinkerPreTrainedModel, Generati
         config ([`JosieThinkerConfig`]): Its parts.
     """
 
-    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: JosieThinkerConfig):
         super().__init__(config)
         self.model = JosieThinkerModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.text_config.vocab_size, bias=False)
+        embedding = self.get_input_embeddings()
+        name = next(
+            name for name, module in self.named_modules() if module is embedding
+        )  # families call it differently
+        self._tied_weights_keys = {"lm_head.weight": f"{name}.weight"}
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:

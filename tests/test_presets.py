@@ -45,7 +45,7 @@ def test_unknown_preset_is_named():
 
 
 def test_fields_can_be_set_on_top():
-    assert JosieConfig.from_preset("micro", codec_loss_weight=0.5).codec_loss_weight == 0.5
+    assert JosieConfig.from_preset("micro", depth_loss_weight=0.5).depth_loss_weight == 0.5
 
 
 @pytest.mark.parametrize("preset", PRESETS)
