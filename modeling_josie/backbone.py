@@ -13,7 +13,15 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.output_capturing import capture_outputs
 
 from ..configuration_josie import JosieBackboneConfig
-from .layers import JosieAttention, JosieLayer, JosieLayerScale, JosieRotaryEmbedding, PositionEmbeddings, build_norm
+from .layers import (
+    JosieAttention,
+    JosieLayer,
+    JosieLayerScale,
+    JosieRotaryEmbedding,
+    PositionEmbeddings,
+    build_norm,
+    get_attention_function,
+)
 
 
 class JosiePreTrainedModel(PreTrainedModel):
@@ -134,9 +142,11 @@ class JosieBackbone(JosiePreTrainedModel):
         **kwargs: Any,
     ) -> torch.Tensor:
         """Run layers and final norm on what [`JosieBackbone.forward`] prepares; tight loops prepare it themselves."""
+        attend = get_attention_function(self.config)
         for layer in self.layers:
             hidden_states = layer(
                 hidden_states,
+                attend=attend,
                 attention_mask=attention_mask,
                 position_embeddings=position_embeddings,
                 past_key_values=past_key_values,

@@ -84,10 +84,10 @@ class JosieDepthDecoder(nn.Module):
         for level, head in enumerate(self.heads):
             embeds = base + self.code_embedding.embed_level(chosen[-1], level)
             hidden_states = self.model.run_layers(
-                embeds[:, None], position_embeddings=position_at(positions, level), past_key_values=cache
+                embeds, position_embeddings=position_at(positions, level), past_key_values=cache
             )
             cache.advance()
-            chosen.append(sampler(head(hidden_states[:, 0])))
+            chosen.append(sampler(head(hidden_states)))
         return torch.stack(chosen, dim=1)
 
 
@@ -286,16 +286,16 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
                 inputs, position_embeddings=position_at(positions, cache.length), past_key_values=cache
             )
             cache.advance()
-            return hidden_states[:, 0]
+            return hidden_states
 
-        step(start)
+        step(start[:, 0])
         codes = torch.full(
             (batch_size, self.config.num_quantizers), self.config.codebook_size, dtype=torch.long, device=start.device
         )
         frames: list[torch.Tensor] = []
         num_frames = torch.full((batch_size,), max_new_frames, device=start.device)
         for index in range(delay + max_new_frames):
-            embeds = text[:, min(index, text.shape[1] - 1), None] + self.code_embedding(codes[:, :, None])
+            embeds = text[:, min(index, text.shape[1] - 1)] + self.code_embedding(codes[:, :, None])[:, 0]
             state = step(embeds)
             if index < delay:
                 continue
