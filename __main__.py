@@ -6,17 +6,14 @@ one line on standard error and exit code 2, and files and folders appear under t
 
 import json
 import math
-import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+
+from .conversion.folders import new_folder
 
 if TYPE_CHECKING:
     from .configuration_josie import JosieConfig
@@ -81,7 +78,7 @@ def init_command(
     from .configuration_josie import JosieConfig
 
     config = JosieConfig.from_preset(preset)
-    with _new_folder(folder) as unfinished:
+    with new_folder(folder) as unfinished:
         from .modeling_josie import JosieForConditionalGeneration
         from .processing_josie import JosieProcessor
         from .tokenization import load_default_tokenizer
@@ -216,12 +213,30 @@ def train_tokenizer_command(
     """Train a byte-level BPE tokenizer on text files."""
     for path in files:
         _readable("FILES", path)
-    with _new_folder(out) as unfinished:
+    with new_folder(out) as unfinished:
         from .tokenization import train_tokenizer
 
         tokenizer = train_tokenizer(files=files, vocab_size=vocab_size, show_progress=sys.stderr.isatty())
         tokenizer.save_pretrained(unfinished)
     typer.echo(f"{out}: {len(tokenizer)} tokens")
+
+
+convert_app = typer.Typer(help="Turn checkpoints of other projects into JOSIE's.", rich_markup_mode=None)
+app.add_typer(convert_app, name="convert")
+
+
+@convert_app.command("muomni")
+def convert_muomni_command(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A folder of .pt files, or a .safetensors file.")],
+    destination: Annotated[Path, typer.Argument(metavar="DST", help="The folder to make.")],
+    config: Annotated[Path | None, typer.Option(help="μOmni's config.json, or a folder of separate ones.")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="The SentencePiece model, if it is elsewhere.")] = None,
+) -> None:
+    """Convert a μOmni checkpoint, and say what became of every key."""
+    from .conversion.muomni import convert_muomni
+
+    _quieten()
+    typer.echo(convert_muomni(source, destination, config=config, tokenizer=tokenizer))
 
 
 def _report(message: str) -> None:
@@ -250,24 +265,6 @@ def _writable(path: Path) -> None:
         raise ValueError(f"`--out` must end in .wav, .flac or another format of soundfile, got {str(path)!r}.")
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise ValueError(f"`--out` must be a file in an existing folder, got {str(path)!r}.")
-
-
-@contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
-    """Give a folder to fill, which gets the name `path` when the block ends well and disappears when it does not."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(f"`DIR` must not exist or be an empty folder, got {str(path)!r}.")
-    path.absolute().parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
-    try:
-        unfinished = scratch / path.name
-        unfinished.mkdir()
-        yield unfinished
-        if path.exists():
-            path.rmdir()
-        os.replace(unfinished, path)
-    finally:
-        shutil.rmtree(scratch)
 
 
 def _save_speech(processor: "JosieProcessor", output: Any, path: Path) -> None:

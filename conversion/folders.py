@@ -1,0 +1,39 @@
+"""Folders that appear under their names only when they are complete."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def require_new(path: Path, argument: str) -> None:
+    """Raise a `ValueError` that names `argument` if `path` exists and is anything but an empty folder."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"`{argument}` must not exist or be an empty folder, got {str(path)!r}.")
+
+
+@contextmanager
+def new_folder(path: Path, argument: str = "DIR") -> Iterator[Path]:
+    """Give a folder to fill, which gets the name `path` when the block ends well and disappears when it does not.
+
+    Args:
+        path (`Path`): The folder to make; it may exist if it is empty.
+        argument (`str`): What the user calls it, for the message.
+
+    Raises:
+        `ValueError`: There is something under that name.
+    """
+    require_new(path, argument)
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
+    try:
+        unfinished = scratch / path.name
+        unfinished.mkdir()
+        yield unfinished
+        if path.exists():
+            path.rmdir()
+        os.replace(unfinished, path)
+    finally:
+        shutil.rmtree(scratch)
