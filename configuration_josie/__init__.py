@@ -3,7 +3,14 @@
 from .backbone import JosieBackboneConfig
 from .codec import JosieCodecConfig
 from .encoders import JosieAudioEncoderConfig, JosieVisionEncoderConfig
-from .geometry import CodecGeometry, audio_codec_geometry, has_cls_row, is_codec, num_audio_tokens
+from .geometry import (
+    CodecGeometry,
+    audio_codec_geometry,
+    has_cls_row,
+    is_codec,
+    num_audio_tokens,
+    reads_waveforms,
+)
 from .jodio import JodioConfig
 from .josie import JosieConfig
 from .jovio import JovioConfig
@@ -30,4 +37,7 @@ __all__ = [
     "has_cls_row",
     "is_codec",
     "num_audio_tokens",
+    "reads_waveforms",
+    "num_audio_tokens",
+    "reads_waveforms",
 ]

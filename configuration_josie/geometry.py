@@ -39,6 +39,12 @@ def is_codec(config: PreTrainedConfig | None) -> bool:
     return config is not None and hasattr(config, "codebook_size")
 
 
+def reads_waveforms(config: PreTrainedConfig | None) -> bool:
+    """Return whether `config` describes something that hears samples: a codec, or an encoder with a convolutional
+    front such as wav2vec 2.0, HuBERT or WavLM; the others hear mel spectrograms."""
+    return is_codec(config) or hasattr(config, "conv_stride")
+
+
 def same_codec(first: PreTrainedConfig, second: PreTrainedConfig) -> bool:
     """Return whether two configurations describe the same codec, wherever they were loaded from."""
 
@@ -68,10 +74,10 @@ def num_audio_tokens(config: PreTrainedConfig, num_inputs: int) -> int:
 
     Args:
         config: The Thinker's `audio_config`.
-        num_inputs (`int`): Length of the clip, in samples for a codec and in mel frames for an encoder.
+        num_inputs (`int`): Length of the clip, in samples where [`reads_waveforms`] and in mel frames elsewhere.
 
     Raises:
-        `ValueError`: The geometry of this kind of encoder is not known.
+        `ValueError`: The geometry of this kind of encoder is not known, or the clip is too short for it.
     """
     if hasattr(config, "get_num_frames"):
         return config.get_num_frames(num_inputs)
@@ -79,6 +85,15 @@ def num_audio_tokens(config: PreTrainedConfig, num_inputs: int) -> int:
         return -(-num_inputs // audio_codec_geometry(config).hop_length)
     if hasattr(config, "downsample"):
         return config.downsample(num_inputs)
+    if hasattr(config, "conv_stride") and not getattr(config, "add_adapter", False):
+        length = num_inputs
+        for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+            length = (length - kernel) // stride + 1
+        if length < 1:
+            raise ValueError(
+                f"`audio` must be long enough for a feature of {config.model_type!r}, got {num_inputs} samples."
+            )
+        return length
     if hasattr(config, "max_source_positions"):  # Whisper's encoder always reads 30 seconds
         return config.max_source_positions
     raise ValueError(f"`audio_config` of type {config.model_type!r} has no known number of features per clip.")

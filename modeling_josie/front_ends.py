@@ -16,19 +16,14 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from ..configuration_josie import JosieThinkerConfig, audio_codec_geometry, is_codec
+from ..configuration_josie import JosieThinkerConfig, audio_codec_geometry, is_codec, reads_waveforms
 from .encoders import JosieAudioEncoder
 from .quantization import check_codes
 
 PackedRows = tuple[torch.Tensor, torch.Tensor]
 
-# Parts of transformers' towers that their rows do not pass through. Frozen, as they never get a gradient.
-_PARTS_WITHOUT_USE = {
-    "clip_vision_model": "post_layernorm",
-    "siglip_vision_model": "head",
-    "vit": "pooler",
-    "deit": "pooler",
-}
+# Parts of transformers' encoders that their rows do not pass through.
+_PARTS_WITHOUT_USE = ("post_layernorm", "head", "pooler", "masked_spec_embed")
 
 
 class CodeEmbedding(nn.Module):
@@ -105,11 +100,15 @@ class Projector(nn.Module):
 
 def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     """Return the continuous encoder that `config` describes; of Whisper the encoder alone."""
-    model = WhisperEncoder._from_config(config) if config.model_type == "whisper" else AutoModel.from_config(config)
-    unused = getattr(model, _PARTS_WITHOUT_USE.get(config.model_type, ""), None)
-    if unused is not None:
-        unused.requires_grad_(False)
-    return model
+    return WhisperEncoder._from_config(config) if config.model_type == "whisper" else AutoModel.from_config(config)
+
+
+def freeze_unused(encoder: PreTrainedModel | None):
+    """Freeze what an encoder of transformers has and a front end does not use, as it never gets a gradient."""
+    for name in _PARTS_WITHOUT_USE:
+        part = getattr(encoder, name, None)
+        if part is not None:
+            part.requires_grad_(False)
 
 
 def pack(features: torch.Tensor, mask: torch.Tensor | None) -> PackedRows:
@@ -168,14 +167,21 @@ class AudioFrontEnd(nn.Module):
             geometry = audio_codec_geometry(audio_config)
             self.code_embedding = CodeEmbedding(geometry.num_quantizers, geometry.codebook_size, config.hidden_size)
             return
-        config.get_num_audio_tokens(1)  # an encoder of unknown geometry is refused here and not at the first clip
+        config.get_num_audio_tokens(10**6)  # an encoder of unknown geometry is refused here, not at the first clip
         self.encoder = build_encoder(audio_config)
         self.projector = Projector(audio_config.hidden_size, config.hidden_size, config.projector_hidden_act)
+        self.freeze_fixed_parts()
+
+    def freeze_fixed_parts(self):
+        """Freeze what of the encoder is not used."""
+        freeze_unused(self.encoder)
 
     def forward(
         self,
         input_features: torch.Tensor | None = None,
         input_features_mask: torch.Tensor | None = None,
+        input_values: torch.Tensor | None = None,
+        padding_mask: torch.Tensor | None = None,
         audio_codes: torch.Tensor | None = None,
         audio_codes_mask: torch.Tensor | None = None,
     ) -> PackedRows:
@@ -184,6 +190,8 @@ class AudioFrontEnd(nn.Module):
         Args:
             input_features (`torch.FloatTensor`, *optional*): `(num_clips, num_mel_bins, num_frames)`, for encoders.
             input_features_mask (`torch.Tensor`, *optional*): `(num_clips, num_frames)`, 1 for real frames, first.
+            input_values (`torch.FloatTensor`, *optional*): `(num_clips, 1, num_samples)`, for encoders of waveforms.
+            padding_mask (`torch.Tensor`, *optional*): `(num_clips, num_samples)`, 1 for real samples, first.
             audio_codes (`torch.LongTensor`, *optional*): `(num_clips, num_quantizers, num_frames)`, for codecs.
             audio_codes_mask (`torch.Tensor`, *optional*): `(num_clips, num_frames)`, 1 for real frames, first.
 
@@ -195,12 +203,34 @@ class AudioFrontEnd(nn.Module):
         """
         limit = self.config.max_audio_tokens
         if self.code_embedding is not None:
-            audio_codes = _require_codes("audio_codes", audio_codes, "input_features", input_features)
+            raw_name, raw = (
+                ("input_features", input_features) if input_values is None else ("input_values", input_values)
+            )
+            audio_codes = _require_codes("audio_codes", audio_codes, raw_name, raw)
             mask = None if audio_codes_mask is None else audio_codes_mask[:, :limit].to(audio_codes.device, torch.bool)
             return embed_codes(self.code_embedding, "audio_codes", audio_codes[..., :limit], mask)
+        if reads_waveforms(self.config.audio_config):
+            input_values = _require_features("input_values", input_values, "audio_codes", audio_codes)
+            return self._encode_waveforms(input_values, padding_mask)
+        if input_values is not None:
+            raise ValueError("`input_values` must be `input_features` for an encoder of mel spectrograms.")
         input_features = _require_features("input_features", input_features, "audio_codes", audio_codes)
         features, mask = self._encode(input_features, input_features_mask)
         return pack(self.projector(features[:, :limit]), None if mask is None else mask[:, :limit])
+
+    def _encode_waveforms(self, input_values: torch.Tensor, padding_mask: torch.Tensor | None) -> PackedRows:
+        """Encode clip by clip: most encoders of waveforms normalise over time and would hear the padding."""
+        if input_values.ndim != 3 or input_values.shape[1] != 1:
+            raise ValueError(
+                f"`input_values` must be of shape (num_clips, 1, num_samples), got {tuple(input_values.shape)}."
+            )
+        num_clips, _, longest = input_values.shape
+        lengths = [longest] * num_clips if padding_mask is None else padding_mask.sum(dim=-1).tolist()
+        rows = []
+        for clip, length in zip(input_values.to(self.encoder.dtype), lengths, strict=True):
+            features = self.encoder(clip[:, : int(length)]).last_hidden_state[0]
+            rows.append(self.projector(features[: self.config.get_num_audio_tokens(int(length))]))
+        return torch.cat(rows), torch.tensor([len(row) for row in rows], device=input_values.device)
 
     def _encode(
         self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None
@@ -240,6 +270,11 @@ class VisionFrontEnd(nn.Module):
             return
         self.encoder = build_encoder(vision_config)
         self.projector = Projector(vision_config.hidden_size, config.hidden_size, config.projector_hidden_act)
+        self.freeze_fixed_parts()
+
+    def freeze_fixed_parts(self):
+        """Freeze what of the tower is not used."""
+        freeze_unused(self.encoder)
 
     def forward(
         self,

@@ -18,7 +18,6 @@ from .outputs import JosieGenerateOutput, JosieOutput, JosieTalkerOutput
 from .talker import JosieTalkerForConditionalGeneration
 from .thinker import MODALITY_INPUTS, JosieThinkerForConditionalGeneration
 
-RAW_INPUTS = ("input_values", "padding_mask")
 TALKER_OPTIONS = tuple(
     f"talker_{name}"
     for name in ("max_new_frames", "min_new_frames", "do_sample", "temperature", "top_k", "top_p", "min_p")
@@ -93,14 +92,10 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
         Returns:
             The Thinker's inputs, without those that are `None`.
 
-        Raises:
-            `ValueError`: A waveform is given to a Thinker that hears through an encoder, or to a deaf one.
         """
         given = {name: value for name, value in inputs.items() if value is not None}
-        values, mask = given.pop("input_values", None), given.pop("padding_mask", None)
-        if values is not None:
-            if not is_codec(self.config.thinker_config.audio_config):
-                raise ValueError("`input_values` must be `input_features` for a Thinker that hears through an encoder.")
+        if "input_values" in given and is_codec(self.config.thinker_config.audio_config):
+            values, mask = given.pop("input_values"), given.pop("padding_mask", None)
             given["audio_codes"], given["audio_codes_mask"] = encode_audio(self.audio_codec, values, mask)
         if is_codec(self.config.thinker_config.vision_config):
             for pixels, grid, codes in (
@@ -154,7 +149,7 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
                 those with a label, or without `labels` all, and never special tokens or placeholders.
             speaker_ids (`torch.LongTensor`, *optional*): `(batch,)`.
             input_values (`torch.Tensor`, *optional*): `(num_clips, channels, num_samples)`, for a Thinker that hears
-                through a codec.
+                through a codec or an encoder of waveforms.
             padding_mask (`torch.Tensor`, *optional*): `(num_clips, num_samples)`.
 
         All other inputs as in [`JosieThinkerModel`]; pixels may also be given where it sees through JOVIO.
@@ -286,7 +281,7 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
             kwargs["generation_config"] = generation_config
         generation_config = generation_config if generation_config is not None else self.generation_config
         options = self._pop_talker_options(kwargs, generation_config)
-        inputs = {name: kwargs.pop(name) for name in (*RAW_INPUTS, *MODALITY_INPUTS) if name in kwargs}
+        inputs = {name: kwargs.pop(name) for name in MODALITY_INPUTS if name in kwargs}
         if any(value is not None for value in inputs.values()):
             kwargs["inputs_embeds"] = self.thinker.model.embed_inputs(input_ids, **self.encode_inputs(**inputs))
         if generation_mode == "text":

@@ -23,7 +23,14 @@ from .outputs import JosieThinkerOutput
 
 logger = logging.get_logger(__name__)
 
-AUDIO_INPUTS = ("input_features", "input_features_mask", "audio_codes", "audio_codes_mask")
+AUDIO_INPUTS = (
+    "input_features",
+    "input_features_mask",
+    "input_values",
+    "padding_mask",
+    "audio_codes",
+    "audio_codes_mask",
+)
 IMAGE_INPUTS = ("pixel_values", "image_grid_thw", "image_codes")
 VIDEO_INPUTS = ("pixel_values_videos", "video_grid_thw", "video_codes")
 MODALITY_INPUTS = AUDIO_INPUTS + IMAGE_INPUTS + VIDEO_INPUTS
@@ -133,6 +140,8 @@ class JosieThinkerModel(JosieThinkerPreTrainedModel):
         use_cache: bool | None = None,
         input_features: torch.Tensor | None = None,
         input_features_mask: torch.Tensor | None = None,
+        input_values: torch.Tensor | None = None,
+        padding_mask: torch.Tensor | None = None,
         audio_codes: torch.Tensor | None = None,
         audio_codes_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
@@ -154,6 +163,8 @@ class JosieThinkerModel(JosieThinkerPreTrainedModel):
             use_cache (`bool`, *optional*): Return a cache.
             input_features (`torch.Tensor`, *optional*): `(num_clips, num_mel_bins, num_frames)`, for an encoder.
             input_features_mask (`torch.Tensor`, *optional*): `(num_clips, num_frames)`.
+            input_values (`torch.Tensor`, *optional*): `(num_clips, 1, num_samples)`, for an encoder of waveforms.
+            padding_mask (`torch.Tensor`, *optional*): `(num_clips, num_samples)`.
             audio_codes (`torch.LongTensor`, *optional*): `(num_clips, num_quantizers, num_frames)`, for a codec.
             audio_codes_mask (`torch.Tensor`, *optional*): `(num_clips, num_frames)`.
             pixel_values (`torch.Tensor`, *optional*): `(num_images, channels, height, width)`, for an encoder.
@@ -172,6 +183,8 @@ class JosieThinkerModel(JosieThinkerPreTrainedModel):
         modal = dict(
             input_features=input_features,
             input_features_mask=input_features_mask,
+            input_values=input_values,
+            padding_mask=padding_mask,
             audio_codes=audio_codes,
             audio_codes_mask=audio_codes_mask,
             pixel_values=pixel_values,
@@ -241,6 +254,8 @@ class JosieThinkerForConditionalGeneration(JosieThinkerPreTrainedModel, Generati
         logits_to_keep: int | torch.Tensor = 0,
         input_features: torch.Tensor | None = None,
         input_features_mask: torch.Tensor | None = None,
+        input_values: torch.Tensor | None = None,
+        padding_mask: torch.Tensor | None = None,
         audio_codes: torch.Tensor | None = None,
         audio_codes_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
@@ -268,6 +283,8 @@ class JosieThinkerForConditionalGeneration(JosieThinkerPreTrainedModel, Generati
                 input_ids,
                 input_features=input_features,
                 input_features_mask=input_features_mask,
+                input_values=input_values,
+                padding_mask=padding_mask,
                 audio_codes=audio_codes,
                 audio_codes_mask=audio_codes_mask,
                 pixel_values=pixel_values,

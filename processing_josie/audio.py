@@ -30,6 +30,7 @@ from ..configuration_josie import (
     JosieThinkerConfig,
     audio_codec_geometry,
     is_codec,
+    reads_waveforms,
 )
 from .sources import Source, describe_source, is_source, open_source
 
@@ -181,6 +182,7 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
         n_fft, win_length, mel_hop_length (`int`): Short-time Fourier transform, in samples.
         mel_power (`float`): 1 for magnitudes, 2 for power.
         log_mel (`bool`): Take the logarithm of the spectrogram.
+        do_normalize (`bool`): Bring each waveform to mean 0 and variance 1.
         padding_value (`float`): What follows a clip that is shorter than others of its batch.
     """
 
@@ -195,6 +197,7 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
         mel_hop_length: int = 160,
         mel_power: float = 2.0,
         log_mel: bool = False,
+        do_normalize: bool = False,
         padding_value: float = 0.0,
         **kwargs,
     ):
@@ -213,6 +216,7 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
         self.mel_hop_length = mel_hop_length
         self.mel_power = mel_power
         self.log_mel = log_mel
+        self.do_normalize = do_normalize
 
     @property
     def model_input_names(self) -> list[str]:
@@ -234,6 +238,8 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
         if is_codec(audio_config):
             rate = audio_codec_geometry(audio_config).sampling_rate
             return cls("values", sampling_rate=rate, num_channels=getattr(audio_config, "audio_channels", 1))
+        if reads_waveforms(audio_config):  # wav2vec 2.0 and its kin, all of them at 16 kHz
+            return cls("values", sampling_rate=16000, do_normalize=True)
         if audio_config.model_type == "whisper":
             seconds, rest = divmod(audio_config.max_source_positions, 50)
             if rest:
@@ -269,6 +275,8 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
         if not clips:
             raise ValueError("`audio` must hold at least one clip, got none.")
         waveforms = [as_waveform(clip, sampling_rate, self.sampling_rate, self.num_channels) for clip in clips]
+        if self.do_normalize:
+            waveforms = [(waveform - waveform.mean()) / (waveform.std() + 1e-7) for waveform in waveforms]
         if self.output == "features":
             waveforms = [self._mel(waveform[0]) for waveform in waveforms]
         length = max(waveform.shape[1] for waveform in waveforms)

@@ -188,3 +188,51 @@ def test_other_audio_tokenizers_speak_and_hear(model_type):
     assert spoken.sampling_rate == 1600
     assert 0 < spoken.audio_lengths.item() <= 7 * geometry.hop_length
     assert torch.isfinite(spoken.audio_values).all()
+
+
+EARS = {
+    "wav2vec2": dict(feat_extract_norm="group", mask_time_prob=0.0),
+    "hubert": dict(feat_extract_norm="layer", mask_time_prob=0.0),
+    "wavlm": dict(feat_extract_norm="layer", mask_time_prob=0.0),
+}
+EAR = dict(
+    hidden_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=20,
+    conv_dim=[8, 8, 8],
+    conv_kernel=[10, 8, 4],
+    conv_stride=[5, 8, 8],
+    num_feat_extract_layers=3,
+    num_conv_pos_embeddings=4,
+    num_conv_pos_embedding_groups=2,
+    layerdrop=0.0,
+)
+
+
+@pytest.mark.parametrize("model_type", list(EARS))
+def test_encoders_of_waveforms_hear(model_type, tmp_path):
+    ear = AutoConfig.for_model(model_type, **EAR, **EARS[model_type])
+    thinker = dict(text_config=TEXT | dict(vocab_size=400), audio_config=ear, audio_token_id=8)
+    config = josie.JosieConfig(thinker_config=thinker)
+    model = josie.JosieForConditionalGeneration(config).eval()
+    processor = josie.JosieProcessor.from_config(config, josie.load_default_tokenizer(vocab_size=400))
+    clips = [np.random.default_rng(0).normal(size=length).astype(np.float32) * 0.1 for length in (4100, 2600)]
+    together = processor(text=["Hi", "Hi"], audio=clips, sampling_rate=16000)
+    assert (together["input_ids"] == 8).sum(dim=1).tolist() == [
+        config.thinker_config.get_num_audio_tokens(len(clip)) for clip in clips
+    ]
+    front_end = model.thinker.model.audio_front_end
+    rows, counts = front_end(input_values=together["input_values"], padding_mask=together["padding_mask"])
+    for clip, features in zip(clips, rows.split(counts.tolist()), strict=True):
+        values = torch.from_numpy((clip - clip.mean()) / (clip.std() + 1e-7))[None]
+        expected = front_end.projector(front_end.encoder(values).last_hidden_state[0])
+        torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+    assert model.generate(**together, max_new_tokens=3).shape[0] == 2
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path)
+    loaded.train()
+    loaded(**together, labels=together["input_ids"]).loss.backward()
+    assert [name for name, p in loaded.named_parameters() if p.requires_grad and p.grad is None] == []
+    with pytest.raises(ValueError, match="must be long enough for a feature of"):
+        processor(text="Hi", audio=clips[0][:100], sampling_rate=16000)
