@@ -42,7 +42,7 @@ class JosieMelCodecConfig(JosieCodecConfig):
     codebook_dim: int = 16
     sampling_rate: int = 16000
     audio_channels: int = 1
-    num_mel_bins: int = 100
+    num_mel_bins: int = 128
     n_fft: int = 1024
     win_length: int = 1024
     mel_hop_length: int = 256
@@ -60,8 +60,8 @@ class JosieMelCodecConfig(JosieCodecConfig):
     num_encoder_layers: int = 4
     num_decoder_layers: int = 4
     conv_kernel_size: int = 7
-    griffin_lim_iterations: int = 32
-    griffin_lim_momentum: float = 0.99
+    griffin_lim_iterations: int = 48
+    griffin_lim_momentum: float = 0.9
     inversion_iterations: int = 20
 
     @property

@@ -1,0 +1,206 @@
+"""How speech sounds after a codec: PESQ-WB, STOI, the words that Whisper tiny.en still hears, kbit/s and time.
+
+Every contestant gets the same clips and returns waveforms of the same length, which judges at 16 kHz compare with the
+clips. Words are counted against what was said: of a folder's `name.wav` or `name.flac` that is `name.txt`, or where
+there is none, what the judge hears in the clip itself.
+
+    pip install '.[judge]'
+    python benchmarks/codec_quality.py --flite 40          # speaks benchmarks/sentences.txt with the voice slt
+    python benchmarks/codec_quality.py CLIPS --codec DIR   # a folder of clips; a trained codec
+"""
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import judge
+import numpy as np
+import torch
+from transformers import AutoModel
+
+from josie import load_audio
+from josie.configuration_josie import JosieMelCodecConfig, audio_codec_geometry
+from josie.modeling_josie.codecs import decode_audio, encode_audio
+from josie.modeling_josie.mel_codec import JosieMelCodecModel
+from josie.processing_josie.audio import resample
+
+SENTENCES = Path(__file__).with_name("sentences.txt")
+# μOmni's own analysis for speech: windows of 1024 samples that begin 1280 samples apart.
+MUOMNI = {
+    "num_mel_bins": 128,
+    "mel_power": 2.0,
+    "log_mel": False,
+    "pad_mode": "reflect",
+    "mel_hop_length": 1280,
+    "frames_per_code": 1,
+}
+
+
+@dataclass
+class Clip:
+    """What is judged.
+
+    Args:
+        name (`str`): Of the file.
+        waveform (`np.ndarray`): `(num_samples,)`, at 16 kHz.
+        words (`list[str]`): What was said.
+    """
+
+    name: str
+    waveform: np.ndarray
+    words: list[str]
+
+
+@dataclass
+class Contestant:
+    """A way to bring a waveform from one end to the other.
+
+    Args:
+        name (`str`): Its row in the table.
+        transmit: Takes `(num_samples,)` at 16 kHz and returns the same shape.
+        kbit_rate (`float`, *optional*): Kilobits a second in between; `None` where nothing is coded.
+    """
+
+    name: str
+    transmit: Callable[[np.ndarray], np.ndarray]
+    kbit_rate: float | None = None
+
+
+def mel_round_trip(name: str, **changes) -> Contestant:
+    """Return the mel codec's analysis and synthesis, with nothing quantized in between."""
+    model = JosieMelCodecModel(JosieMelCodecConfig(**changes)).eval()
+
+    def transmit(waveform: np.ndarray) -> np.ndarray:
+        values = torch.from_numpy(resample(waveform, judge.SAMPLING_RATE, model.config.sampling_rate))[None, None]
+        values = model.mel_to_audio(model.extract_mel(values), torch.tensor([values.shape[-1]]))[0, 0].numpy()
+        return resample(values, model.config.sampling_rate, judge.SAMPLING_RATE)
+
+    return Contestant(name, transmit)
+
+
+def load_codec(folder: Path) -> Contestant:
+    """Return the codec of a checkpoint: JODIO, the mel codec, or an audio tokenizer of transformers."""
+    codec = AutoModel.from_pretrained(folder).eval()
+    geometry = audio_codec_geometry(codec.config)
+    bits = geometry.num_quantizers * math.log2(geometry.codebook_size)
+
+    def transmit(waveform: np.ndarray) -> np.ndarray:
+        values = torch.from_numpy(resample(waveform, judge.SAMPLING_RATE, geometry.sampling_rate))[None, None]
+        codes, mask = encode_audio(codec, values.expand(-1, getattr(codec.config, "audio_channels", 1), -1))
+        values, _ = decode_audio(codec, codes, mask.sum(-1))
+        return resample(values[0].float().mean(0).numpy(), geometry.sampling_rate, judge.SAMPLING_RATE)
+
+    return Contestant(str(folder), transmit, bits * geometry.frame_rate / 1000)
+
+
+def load_clips(folder: Path) -> list[Clip]:
+    """Return the sound files of a folder, by name."""
+    clips = []
+    for path in sorted(path for path in folder.iterdir() if path.suffix in (".wav", ".flac")):
+        waveform, text = load_audio(path, judge.SAMPLING_RATE), path.with_suffix(".txt")
+        words = judge.split_words(text.read_text("utf-8")) if text.exists() else judge.hear_words(waveform)
+        clips.append(Clip(path.name, waveform, words))
+    return clips
+
+
+def speak_clips(num_clips: int) -> list[Clip]:
+    """Return the first of the sentences, spoken by flite's voice slt."""
+    with tempfile.TemporaryDirectory() as folder:
+        for index, sentence in enumerate(SENTENCES.read_text("utf-8").splitlines()[:num_clips]):
+            path = Path(folder, f"{index:02}.wav")
+            subprocess.run(["flite", "-voice", "slt", "-t", sentence, "-o", str(path)], check=True)
+            path.with_suffix(".txt").write_text(sentence, "utf-8")
+        return load_clips(Path(folder))
+
+
+def judge_contestant(contestant: Contestant, clips: list[Clip]) -> dict[str, float | None]:
+    """Return the row of one contestant.
+
+    The mean of WER is over words, so that a long sentence counts more; its median is over clips, as that of the others.
+    """
+    scores: list[dict[str, float]] = []
+    num_errors, seconds = 0, 0.0
+    for clip in clips:
+        start = time.perf_counter()
+        waveform = contestant.transmit(clip.waveform)
+        seconds += time.perf_counter() - start
+        size = len(clip.waveform)  # codecs return whole frames
+        waveform = np.pad(waveform[:size], (0, max(0, size - len(waveform))))
+        errors = judge.count_word_errors(judge.hear_words(waveform), clip.words)
+        num_errors += errors
+        scores.append(judge.rate_quality(clip.waveform, waveform) | {"wer": errors / len(clip.words)})
+    row: dict[str, float | None] = {"kbit/s": contestant.kbit_rate}
+    for name in ("pesq", "stoi", "wer"):
+        values = [score[name] for score in scores]
+        row |= {f"{name} mean": statistics.fmean(values), f"{name} median": statistics.median(values)}
+    row["wer mean"] = num_errors / sum(len(clip.words) for clip in clips)
+    row["s/s"] = seconds / (sum(len(clip.waveform) for clip in clips) / judge.SAMPLING_RATE)
+    return row
+
+
+def format_rows(rows: dict[str, dict[str, float | None]]) -> Iterator[str]:
+    """Yield the lines of a Markdown table."""
+    columns = list(next(iter(rows.values())))
+    yield "| " + " | ".join(["codec", *columns]) + " |"
+    yield "|" + " --- |" + " ---: |" * len(columns)
+    for name, row in rows.items():
+        cells = ("–" if row[column] is None else f"{row[column]:.3f}" for column in columns)
+        yield "| " + " | ".join([name, *cells]) + " |"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's arguments, checked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?", help="clips, .wav or .flac, and what they say, .txt")
+    parser.add_argument("--flite", type=int, metavar="N", help="or let flite speak N sentences")
+    parser.add_argument("--codec", type=Path, action="append", default=[], metavar="DIR", help="a codec's checkpoint")
+    parser.add_argument("--json", type=Path, help="also write the table to this file")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
+    arguments = parser.parse_args()
+    num_sentences = len(SENTENCES.read_text("utf-8").splitlines())
+    if (arguments.folder is None) == (arguments.flite is None):
+        parser.error("give a folder of clips or --flite, and not both.")
+    if arguments.flite is not None and not 1 <= arguments.flite <= num_sentences:
+        parser.error(f"`--flite` must be in [1, {num_sentences}], got {arguments.flite}.")
+    for folder in (arguments.folder, *arguments.codec):
+        if folder is not None and not folder.is_dir():
+            parser.error(f"`{folder}` must be a folder.")
+    try:
+        judge.require_judge()
+    except judge.MissingJudge as error:
+        parser.error(str(error))
+    return arguments
+
+
+def main() -> None:
+    """Judge and print."""
+    arguments = parse_arguments()
+    torch.set_num_threads(arguments.threads)
+    contestants = [
+        Contestant("the original, 16 bits", lambda waveform: waveform, 16 * judge.SAMPLING_RATE / 1000),
+        mel_round_trip("mel round trip"),
+        mel_round_trip("mel round trip, μOmni's hop of 1280", **MUOMNI),
+        *map(load_codec, arguments.codec),
+    ]
+    clips = load_clips(arguments.folder) if arguments.folder else speak_clips(arguments.flite)
+    clips = [clip for clip in clips if clip.words]
+    if not clips:
+        raise SystemExit(f"`folder` must have .wav or .flac files with speech, got {str(arguments.folder)!r}.")
+    seconds = sum(len(clip.waveform) for clip in clips) / judge.SAMPLING_RATE
+    rows = {contestant.name: judge_contestant(contestant, clips) for contestant in contestants}
+    print(f"{len(clips)} clips, {seconds:.0f} s of speech, {arguments.threads} threads, {date.today()}\n")
+    print("\n".join(format_rows(rows)))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
