@@ -7,6 +7,8 @@ one line on standard error and exit code 2, and files and folders appear under t
 import json
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -118,6 +120,8 @@ def generate(
     content += [{"type": "text", "text": text}] if text else []
     if not content:
         raise ValueError("At least one of `--text`, `--image`, `--audio` and `--video` must be given, got none.")
+    if text_only and speaker is not None:
+        raise ValueError(f"`--speaker` must go without `--text-only`, got {speaker!r}.")
     if not text_only:
         _writable(out)
 
@@ -166,7 +170,8 @@ def speak(
     from transformers import set_seed
 
     model, processor = _load(folder)
-    inputs = processor.tokenizer([text], return_tensors="pt", add_special_tokens=False)
+    # What looks like a special token in the text is said as it is written.
+    inputs = processor.tokenizer([text], return_tensors="pt", add_special_tokens=False, split_special_tokens=True)
     if not inputs["input_ids"].shape[1]:
         raise ValueError(f"`TEXT` must have at least one token, got {text!r}.")
     set_seed(seed)
@@ -297,7 +302,19 @@ def _read_config(folder: Path) -> "JosieConfig":
 
     from .configuration_josie import JosieConfig
 
-    return JosieConfig.from_dict(facts)
+    with _reading(folder, "a valid config.json"):
+        return JosieConfig.from_dict(facts)
+
+
+@contextmanager
+def _reading(folder: Path, what: str) -> Iterator[None]:
+    """Turn what a damaged file makes its parser raise, which may be anything, into an error that says which one."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"`DIR` must hold {what}, got {str(folder)!r}: {str(error) or type(error).__name__}"
+        ) from error
 
 
 def _load(folder: Path) -> "tuple[JosieForConditionalGeneration, JosieProcessor]":
@@ -307,10 +324,12 @@ def _load(folder: Path) -> "tuple[JosieForConditionalGeneration, JosieProcessor]
     from .processing_josie import JosieProcessor
 
     _quieten()
-    processor = JosieProcessor.from_pretrained(folder)
-    loaded: Any = JosieForConditionalGeneration.from_pretrained(
-        folder, output_loading_info=True, ignore_mismatched_sizes=True
-    )
+    with _reading(folder, "the files of a processor"):
+        processor = JosieProcessor.from_pretrained(folder)
+    with _reading(folder, "a model's weights"):
+        loaded: Any = JosieForConditionalGeneration.from_pretrained(
+            folder, output_loading_info=True, ignore_mismatched_sizes=True
+        )
     model, loading = loaded
     wrong = {
         "which lacks {} of them": sorted(loading["missing_keys"]),
@@ -343,7 +362,7 @@ def _talking(
     from .configuration_josie import audio_codec_geometry
 
     frame_rate = audio_codec_geometry(model.audio_codec.config).frame_rate
-    return options | {"talker_max_new_frames": math.ceil(max_seconds * frame_rate)}
+    return options | {"talker_max_new_frames": max(int(max_seconds * frame_rate), 1)}
 
 
 def _weigh(part: Any, dtype: Any) -> tuple[str, str]:

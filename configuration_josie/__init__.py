@@ -38,6 +38,4 @@ __all__ = [
     "is_codec",
     "num_audio_tokens",
     "reads_waveforms",
-    "num_audio_tokens",
-    "reads_waveforms",
 ]

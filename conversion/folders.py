@@ -26,6 +26,8 @@ def new_folder(path: Path, argument: str = "DIR") -> Iterator[Path]:
         `ValueError`: There is something under that name.
     """
     require_new(path, argument)
+    if path.name in ("", "..") or path.absolute() == Path.cwd():
+        raise ValueError(f"`{argument}` must be the name of a folder to make, got {str(path)!r}.")
     path.absolute().parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
     try:

@@ -1,5 +1,6 @@
 """The one transformer stack, and the base class of every JOSIE model."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -139,10 +140,13 @@ class JosieBackbone(JosiePreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         position_embeddings: PositionEmbeddings | None = None,
         past_key_values: Cache | None = None,
+        attend: Callable | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
         """Run layers and final norm on what [`JosieBackbone.forward`] prepares; tight loops prepare it themselves."""
-        attend = get_attention_function(self.config)
+        if attend is None:
+            is_step = attention_mask is None and hidden_states.shape[1] == 1 and not self.training
+            attend = get_attention_function(self.config, is_unmasked_step=is_step)
         for layer in self.layers:
             hidden_states = layer(
                 hidden_states,

@@ -148,7 +148,8 @@ class CausalConv1d(nn.Module):
         blocks = padded.reshape(len(padded), -1, self.downsampling * self.in_channels)
         direction = self.weight_direction
         # Rows first: reducing along the contiguous axis is many times faster.
-        norm = torch.linalg.vector_norm(direction.flatten(2), dim=2, dtype=torch.float32)
+        norm_dtype = torch.promote_types(direction.dtype, torch.float32)
+        norm = torch.linalg.vector_norm(direction.flatten(2), dim=2, dtype=norm_dtype)
         norm = torch.linalg.vector_norm(norm, dim=0).clamp(min=1e-12)
         scale = (self.weight_scale / norm).to(direction.dtype).repeat(self.upsampling)
         bias = self.bias.repeat(self.upsampling)

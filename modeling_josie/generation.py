@@ -1,4 +1,4 @@
-"""What generation loops share: a preallocated cache, and the choice of codes from logits."""
+"""What generation loops share: steps over a preallocated cache, and the choice of codes from logits."""
 
 import torch
 from transformers.cache_utils import Cache
@@ -11,6 +11,8 @@ from transformers.generation import (
 )
 
 from ..configuration_josie import JosieBackboneConfig
+from .backbone import JosieBackbone
+from .layers import get_attention_function
 
 
 class LoopCache(Cache):
@@ -57,6 +59,41 @@ class LoopCache(Cache):
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return how many steps are stored."""
         return self.length
+
+
+class StepLoop:
+    """Runs a causal backbone one step at a time, with everything that can be made beforehand made beforehand.
+
+    Args:
+        backbone ([`JosieBackbone`]): What runs.
+        batch_size (`int`): Rows.
+        max_length (`int`): Most steps.
+        like (`torch.Tensor`): Gives device and dtype.
+    """
+
+    def __init__(self, backbone: JosieBackbone, batch_size: int, max_length: int, like: torch.Tensor):
+        self.backbone = backbone
+        self.cache = LoopCache(backbone.config, batch_size, max_length, like.device, like.dtype)
+        self.attend = get_attention_function(backbone.config, is_unmasked_step=True)
+        self.positions = None
+        if backbone.rotary_emb is not None:
+            self.positions = backbone.rotary_emb(like, torch.arange(max_length, device=like.device)[None])
+
+    def restart(self):
+        """Go back to the first step; the memory is kept."""
+        self.cache.restart()
+
+    def step(self, inputs_embeds: torch.Tensor) -> torch.Tensor:
+        """Map the `(batch, hidden_size)` inputs of the next step to its `(batch, hidden_size)` outputs."""
+        position = None
+        if self.positions is not None:
+            index, (cos, sin) = self.cache.length, self.positions
+            position = cos[:, :, index : index + 1], sin[:, :, index : index + 1]
+        hidden_states = self.backbone.run_layers(
+            inputs_embeds, position_embeddings=position, past_key_values=self.cache, attend=self.attend
+        )
+        self.cache.advance()
+        return hidden_states
 
 
 class CodeSampler:

@@ -16,7 +16,7 @@ from .backbone import JosiePreTrainedModel
 from .codecs import decode_audio, encode_audio
 from .outputs import JosieGenerateOutput, JosieOutput, JosieTalkerOutput
 from .talker import JosieTalkerForConditionalGeneration
-from .thinker import MODALITY_INPUTS, JosieThinkerForConditionalGeneration
+from .thinker import MODALITY_INPUTS, JosieThinkerForConditionalGeneration, suppress_placeholders
 
 TALKER_OPTIONS = tuple(
     f"talker_{name}"
@@ -35,6 +35,8 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
 
     config: JosieConfig
     base_model_prefix = ""
+    # The speech losses are means of their own batch: the Trainer has to average over accumulated batches by itself.
+    accepts_loss_kwargs = False
     # Parts that may be absent are `None` then; whoever needs one checks first.
     talker: Any
     audio_codec: Any
@@ -49,8 +51,17 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
         self.vision_codec = AutoModel.from_config(config.vision_codec_config) if config.vision_codec_config else None
         # A config marked as derived from the model's loses options that transformers does not know when it is loaded.
         self.generation_config._from_model_config = False
+        suppress_placeholders(self.generation_config, config.thinker_config)
         self.freeze_fixed_parts()
         self.post_init()
+
+    def train(self, mode: bool = True):
+        """Set the mode; the frozen codecs stay in evaluation mode, so that equal sounds give equal codes."""
+        super().train(mode)
+        for codec in (self.audio_codec, self.vision_codec):
+            if codec is not None:
+                codec.eval()
+        return self
 
     def freeze_fixed_parts(self):
         """Freeze the codecs."""
@@ -82,6 +93,14 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
     def set_input_embeddings(self, value: nn.Module):
         """Replace the token embedding."""
         self.thinker.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the projection to the vocabulary."""
+        return self.thinker.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module):
+        """Replace the projection to the vocabulary."""
+        self.thinker.lm_head = new_embeddings
 
     def encode_inputs(self, **inputs: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """Turn sound and pictures into codes where the Thinker reads codes, and leave everything else as it is.
@@ -234,11 +253,20 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
             tokens += [config.pad_token_id, config.bos_token_id]
         return {token for token in tokens if token is not None} | self._end_tokens(generation)
 
-    def _end_tokens(self, generation_config: GenerationConfig) -> set[int]:
+    def _end_tokens(self, generation_config: GenerationConfig, given: Any = None) -> set[int]:
+        """Return the ids that end an answer; `given` is the `eos_token_id` of one call, as transformers takes it."""
         ends: set[int] = set()
-        for end in (self.config.get_text_config().eos_token_id, generation_config.eos_token_id):
-            ends |= set(end if isinstance(end, list) else [end])
+        given = given.tolist() if isinstance(given, torch.Tensor) else given
+        for end in (self.config.get_text_config().eos_token_id, generation_config.eos_token_id, given):
+            ends |= set(end if isinstance(end, (list, tuple)) else [end])
         return ends - {None}
+
+    def _infer_attention_mask(self, input_ids: torch.Tensor, generation_config: GenerationConfig) -> torch.Tensor:
+        """Return the mask of a prompt that came without one, by transformers' rule: padding is what looks like it."""
+        pad = generation_config.pad_token_id
+        if pad is None or pad in self._end_tokens(generation_config):
+            return torch.ones_like(input_ids)
+        return (input_ids != pad).long()
 
     @torch.no_grad()
     def generate(
@@ -283,12 +311,17 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
         options = self._pop_talker_options(kwargs, generation_config)
         inputs = {name: kwargs.pop(name) for name in MODALITY_INPUTS if name in kwargs}
         if any(value is not None for value in inputs.values()):
-            kwargs["inputs_embeds"] = self.thinker.model.embed_inputs(input_ids, **self.encode_inputs(**inputs))
+            kwargs["inputs_embeds"] = self.thinker.model.embed_inputs(
+                input_ids, is_prompt=True, **self.encode_inputs(**inputs)
+            )
         if generation_mode == "text":
             return self.thinker.generate(input_ids, **kwargs)
         if input_ids is None:
             raise ValueError('`input_ids` must be given with `generation_mode="audio"`, got None.')
         speaker_ids = self._get_speaker_ids(speaker, input_ids.shape[0])
+        prompt_mask = kwargs.get("attention_mask")
+        if prompt_mask is None:
+            prompt_mask = kwargs["attention_mask"] = self._infer_attention_mask(input_ids, generation_config)
         written = self.thinker.generate(input_ids, **kwargs)
         sequences = written if isinstance(written, torch.Tensor) else written.sequences
 
@@ -299,10 +332,9 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
         if prompt_embeds is None:
             prompt_embeds = self.get_input_embeddings()(input_ids)
         embeds = torch.cat((prompt_embeds.repeat_interleave(repeats, 0), self.get_input_embeddings()(answer)), dim=1)
-        prompt_mask = kwargs.get("attention_mask")
-        prompt_mask = torch.ones_like(input_ids) if prompt_mask is None else prompt_mask
         attention_mask = torch.cat((prompt_mask.repeat_interleave(repeats, 0), torch.ones_like(answer)), dim=1)
-        ends = torch.tensor(sorted(self._end_tokens(generation_config)), device=answer.device)
+        ends = self._end_tokens(generation_config, kwargs.get("eos_token_id"))
+        ends = torch.tensor(sorted(ends), device=answer.device)
         speech_mask = self.get_speech_mask(answer) & (torch.isin(answer, ends).cumsum(dim=1) == 0)
         if speaker_ids is not None:
             speaker_ids = speaker_ids.repeat_interleave(repeats, 0)
@@ -342,6 +374,14 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if speech_mask is None:
             speech_mask = self.get_speech_mask(input_ids, attention_mask)
+        if input_ids.ndim != 2 or speech_mask.shape != input_ids.shape or attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                "`input_ids`, `attention_mask` and `speech_mask` must have one shape (batch, length), got "
+                f"{tuple(input_ids.shape)}, {tuple(attention_mask.shape)} and {tuple(speech_mask.shape)}."
+            )
+        silent = (~speech_mask.bool().any(dim=1)).nonzero()[:, 0].tolist()
+        if silent:
+            raise ValueError(f"`input_ids` must have at least one word to say in every row, got none in rows {silent}.")
         embeds = self.get_input_embeddings()(input_ids)
         speaker_ids = self._get_speaker_ids(speaker, input_ids.shape[0])
         return self._speak(input_ids, embeds, attention_mask, speech_mask, speaker_ids, options)

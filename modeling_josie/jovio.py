@@ -101,6 +101,7 @@ class JovioModel(JosiePreTrainedModel):
             module.reset_codebook()
 
     @can_return_tuple
+    @torch.no_grad()
     def encode(
         self,
         pixel_values: torch.Tensor,

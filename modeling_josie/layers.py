@@ -127,8 +127,24 @@ def eager_attention_forward(
     return grouped.view(batch_size, num_heads, length, head_dim).transpose(1, 2), weights
 
 
-def get_attention_function(config: JosieBackboneConfig) -> Callable:
-    """Return the function of the configured attention implementation; a stack looks it up once for all layers."""
+def attend_to_all(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: None, scaling: float, **kwargs
+) -> tuple[torch.Tensor, None]:
+    """Attention of a single step to everything: torch's own, as transformers' wrapper would take as long again."""
+    is_grouped = query.shape[1] != key.shape[1]
+    # One step: (batch, heads, 1, head_dim) is (batch, 1, heads, head_dim) in memory, and the caller flattens it.
+    return nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling, enable_gqa=is_grouped), None
+
+
+def get_attention_function(config: JosieBackboneConfig, is_unmasked_step: bool = False) -> Callable:
+    """Return the function of the configured attention implementation; a stack looks it up once for all layers.
+
+    Args:
+        config ([`JosieBackboneConfig`]): Names the implementation.
+        is_unmasked_step (`bool`): Whether it will serve single steps that see all keys they are given.
+    """
+    if is_unmasked_step and config._attn_implementation == "sdpa":
+        return attend_to_all
     return ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation or "eager", eager_attention_forward)
 
 

@@ -6,6 +6,8 @@ each given the ones before it. Generation is two plain loops over preallocated c
 frame is where comparable models spend nearly all their time.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import AutoModel
@@ -15,7 +17,7 @@ from transformers.utils import can_return_tuple
 from ..configuration_josie import JosieTalkerConfig
 from .backbone import JosieBackbone, JosiePreTrainedModel
 from .front_ends import CodeEmbedding
-from .generation import CodeSampler, LoopCache
+from .generation import CodeSampler, StepLoop
 from .outputs import JosieTalkerGenerateOutput, JosieTalkerOutput
 
 IGNORE = -100
@@ -58,14 +60,13 @@ class JosieDepthDecoder(nn.Module):
         hidden_states = self.model(self.input_projection(frame_states)[:, None] + embeds, use_cache=False)[0]
         return torch.stack([head(hidden_states[:, level]) for level, head in enumerate(self.heads)], dim=1)
 
-    def make_loop(
-        self, batch_size: int, like: torch.Tensor
-    ) -> tuple[LoopCache, tuple[torch.Tensor, torch.Tensor] | None]:
-        """Return a cache and the position embeddings for [`JosieDepthDecoder.generate`]; one pair serves all frames."""
-        cache = LoopCache(self.model.config, batch_size, self.num_levels, like.device, like.dtype)
-        return cache, make_position_table(self.model, self.num_levels, like)
+    def make_loop(self, batch_size: int, like: torch.Tensor) -> StepLoop:
+        """Return the loop for [`JosieDepthDecoder.generate`]; one serves all frames."""
+        return StepLoop(self.model, batch_size, self.num_levels, like)
 
-    def generate(self, frame_states: torch.Tensor, codes: torch.Tensor, sampler: CodeSampler, loop) -> torch.Tensor:
+    def generate(
+        self, frame_states: torch.Tensor, codes: torch.Tensor, sampler: CodeSampler, loop: StepLoop
+    ) -> torch.Tensor:
         """Choose quantizers 1...N-1 of one frame.
 
         Args:
@@ -77,17 +78,12 @@ class JosieDepthDecoder(nn.Module):
         Returns:
             `(batch, num_quantizers)`, quantizer 0 included.
         """
-        cache, positions = loop
-        cache.restart()
+        loop.restart()
         chosen = [codes]
         base = self.input_projection(frame_states)
         for level, head in enumerate(self.heads):
-            embeds = base + self.code_embedding.embed_level(chosen[-1], level)
-            hidden_states = self.model.run_layers(
-                embeds, position_embeddings=position_at(positions, level), past_key_values=cache
-            )
-            cache.advance()
-            chosen.append(sampler(head(hidden_states)))
+            state = loop.step(base + self.code_embedding.embed_level(chosen[-1], level))
+            chosen.append(sampler(head(state)))
         return torch.stack(chosen, dim=1)
 
 
@@ -110,22 +106,25 @@ class JosieParallelHeads(nn.Module):
     def make_loop(self, batch_size: int, like: torch.Tensor) -> None:
         """Nothing is carried from level to level."""
 
-    def generate(self, frame_states: torch.Tensor, codes: torch.Tensor, sampler: CodeSampler, loop) -> torch.Tensor:
+    def generate(
+        self, frame_states: torch.Tensor, codes: torch.Tensor, sampler: CodeSampler, loop: None
+    ) -> torch.Tensor:
         """As in [`JosieDepthDecoder`]."""
         logits = self(frame_states, codes)
         return torch.cat((codes[:, None], sampler(logits.flatten(0, 1)).view(len(codes), -1)), dim=1)
 
 
-def make_position_table(model: JosieBackbone, length: int, like: torch.Tensor):
-    """Return the position embeddings of steps 0...length-1 of `model`, for [`position_at`]; `None` without rotary."""
-    if model.rotary_emb is None:
-        return None
-    return model.rotary_emb(like, torch.arange(length, device=like.device)[None])
+def code_loss(logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """Return the mean cross-entropy of the codes that are not -100; 0 where all are.
 
-
-def position_at(table, step: int):
-    """Return the position embeddings of one step of a table."""
-    return None if table is None else (table[0][:, :, step : step + 1], table[1][:, :, step : step + 1])
+    Args:
+        logits (`torch.Tensor`): `(..., num_classes)`.
+        codes (`torch.LongTensor`): `(...)`.
+    """
+    losses = nn.functional.cross_entropy(
+        logits.flatten(0, -2).float(), codes.flatten(), ignore_index=IGNORE, reduction="sum"
+    )
+    return losses / (codes != IGNORE).sum().clamp(min=1)
 
 
 class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
@@ -200,7 +199,8 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
             [`JosieTalkerOutput`].
 
         Raises:
-            `ValueError`: Codes are out of range or of the wrong shape, or speakers are unknown.
+            `ValueError`: Codes are out of range, of the wrong shape or more than the positions allow, or speakers are
+                unknown.
         """
         codes = self._check_codes(speech_codes)
         batch_size, _, num_frames = codes.shape
@@ -216,15 +216,13 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
         hidden_states = self.model(inputs, use_cache=False)[0][:, 1 + delay :]
 
         logits = self.head(hidden_states)
-        talker_loss = nn.functional.cross_entropy(logits.transpose(1, 2).float(), codes[:, 0], ignore_index=IGNORE)
+        talker_loss = code_loss(logits, codes[:, 0])
         loss, depth_loss, depth_logits = talker_loss, None, None
         if self.depth_decoder is not None:
             known = torch.where(real, codes, 0)[:, :-1].transpose(1, 2).flatten(0, 1)
             depth_logits = self.depth_decoder(hidden_states.flatten(0, 1), known)
             depth_logits = depth_logits.unflatten(0, (batch_size, num_frames)).transpose(1, 2)
-            depth_loss = nn.functional.cross_entropy(
-                depth_logits.flatten(0, 2).float(), codes[:, 1:].flatten(), ignore_index=IGNORE
-            )
+            depth_loss = code_loss(depth_logits, codes[:, 1:])
             loss = talker_loss + depth_loss
         return JosieTalkerOutput(
             loss=loss,
@@ -270,6 +268,8 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
         max_new_frames = min(512, self.max_frames) if max_new_frames is None else max_new_frames
         if not 1 <= max_new_frames <= self.max_frames:
             raise ValueError(f"`talker_max_new_frames` must be in [1, {self.max_frames}], got {max_new_frames}.")
+        if not 1 <= min_new_frames <= max_new_frames:
+            raise ValueError(f"`talker_min_new_frames` must be in [1, {max_new_frames}], got {min_new_frames}.")
         sampler = CodeSampler(do_sample, temperature, top_k, top_p, min_p)
         given = thinker_hidden_states if thinker_hidden_states is not None else thinker_embeds
         batch_size = given.shape[0] if given is not None else batch_size or 1
@@ -277,18 +277,10 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
         start = self._embed_start(batch_size, speaker_ids)
         delay, end_id = self.config.speech_delay, self.config.end_of_speech_id
         num_steps = 1 + delay + max_new_frames
-        cache = LoopCache(self.config, batch_size, num_steps, start.device, start.dtype)
-        positions = make_position_table(self.model, num_steps, start)
-        depth_loop = self.depth_decoder.make_loop(batch_size, start) if self.depth_decoder is not None else None
+        loop = StepLoop(self.model, batch_size, num_steps, start)
+        depth_loop: Any = self.depth_decoder.make_loop(batch_size, start) if self.depth_decoder is not None else None
 
-        def step(inputs: torch.Tensor) -> torch.Tensor:
-            hidden_states = self.model.run_layers(
-                inputs, position_embeddings=position_at(positions, cache.length), past_key_values=cache
-            )
-            cache.advance()
-            return hidden_states
-
-        step(start[:, 0])
+        loop.step(start[:, 0])
         codes = torch.full(
             (batch_size, self.config.num_quantizers), self.config.codebook_size, dtype=torch.long, device=start.device
         )
@@ -296,7 +288,7 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
         num_frames = torch.full((batch_size,), max_new_frames, device=start.device)
         for index in range(delay + max_new_frames):
             embeds = text[:, min(index, text.shape[1] - 1)] + self.code_embedding(codes[:, :, None])[:, 0]
-            state = step(embeds)
+            state = loop.step(embeds)
             if index < delay:
                 continue
             logits = self.head(state)
@@ -323,6 +315,10 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
                 f"`speech_codes` must have shape (batch, {config.num_quantizers}, num_frames), "
                 f"got {tuple(codes.shape)}."
             )
+        if codes.shape[2] > self.max_frames:
+            raise ValueError(f"`speech_codes` must have at most {self.max_frames} frames, got {codes.shape[2]}.")
+        if codes.dtype.is_floating_point or codes.dtype == torch.bool:
+            raise ValueError(f"`speech_codes` must be integers, got {codes.dtype}.")
         highest = torch.full((config.num_quantizers, 1), config.codebook_size - 1, device=codes.device)
         highest[0] += config.end_of_speech
         if bool(((codes > highest) | ((codes < 0) & (codes != IGNORE))).any()):
@@ -345,6 +341,10 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
             return end
         if hidden_states is None or embeds is None or hidden_states.shape != embeds.shape:
             raise ValueError("`thinker_hidden_states` and `thinker_embeds` must be given together and have one shape.")
+        if hidden_states.shape[0] != batch_size:
+            raise ValueError(
+                f"`speech_codes` must have one row for each of the {hidden_states.shape[0]} texts, got {batch_size}."
+            )
         text = self.thinker_projection(torch.cat((hidden_states, embeds), dim=-1).to(end.dtype))
         if mask is not None:
             text = torch.where(mask[..., None].bool(), text, end)

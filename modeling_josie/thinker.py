@@ -13,7 +13,7 @@ from transformers.cache_utils import Cache
 from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
-from transformers.utils import can_return_tuple, logging
+from transformers.utils import can_return_tuple, logging, torch_compilable_check
 
 from ..configuration_josie import JosieThinkerConfig
 from . import text  # noqa: F401  (registers our text backbone with AutoModel)
@@ -34,6 +34,12 @@ AUDIO_INPUTS = (
 IMAGE_INPUTS = ("pixel_values", "image_grid_thw", "image_codes")
 VIDEO_INPUTS = ("pixel_values_videos", "video_grid_thw", "video_codes")
 MODALITY_INPUTS = AUDIO_INPUTS + IMAGE_INPUTS + VIDEO_INPUTS
+
+
+def suppress_placeholders(generation_config: GenerationConfig, config: JosieThinkerConfig):
+    """Let generation never write a placeholder, which nothing could take the place of."""
+    tokens = (config.image_token_id, config.video_token_id, config.audio_token_id)
+    generation_config.suppress_tokens = [token for token in tokens if token is not None] or None
 
 
 class JosieThinkerPreTrainedModel(JosiePreTrainedModel):
@@ -60,6 +66,7 @@ class JosieThinkerModel(JosieThinkerPreTrainedModel):
         self.language_model = AutoModel.from_config(config.text_config)
         self.audio_front_end = AudioFrontEnd(config) if config.audio_config is not None else None
         self.vision_front_end = VisionFrontEnd(config) if config.vision_config is not None else None
+        self.max_positions = config.max_position_embeddings
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -86,11 +93,14 @@ class JosieThinkerModel(JosieThinkerPreTrainedModel):
             raise ValueError(f"`{next(iter(inputs))}` cannot be seen: `config.vision_config` is None.")
         return self.vision_front_end(**inputs)
 
-    def embed_inputs(self, input_ids: torch.Tensor | None, **inputs: torch.Tensor | None) -> torch.Tensor:
+    def embed_inputs(
+        self, input_ids: torch.Tensor | None, is_prompt: bool = True, **inputs: torch.Tensor | None
+    ) -> torch.Tensor:
         """Embed tokens and put the features of pictures, videos and sound in place of their placeholders.
 
         Args:
             input_ids (`torch.LongTensor`): `(batch, length)`.
+            is_prompt (`bool`): Whether placeholders have to have their inputs here; they do not in a decoding step.
             inputs: Any of `MODALITY_INPUTS`; clips, pictures and videos are packed over the batch, in the order of
                 their placeholders.
 
@@ -98,7 +108,7 @@ class JosieThinkerModel(JosieThinkerPreTrainedModel):
             `(batch, length, hidden_size)`.
 
         Raises:
-            `ValueError`: Placeholders and features differ in number.
+            `ValueError`: Placeholders and features differ in number, or placeholders have no input at all.
         """
         if input_ids is None:
             raise ValueError("One of `input_ids` and `inputs_embeds` must be given, got neither.")
@@ -110,6 +120,8 @@ class JosieThinkerModel(JosieThinkerPreTrainedModel):
         ):
             given = {name: inputs[name] for name in names if inputs.get(name) is not None}
             if not given:
+                if is_prompt:
+                    self.refuse_placeholders(kind, input_ids)
                 continue
             # One front end serves pictures and videos: codes of either are `vision_codes` to it.
             given = {"vision_codes" if name in ("image_codes", "video_codes") else name: given[name] for name in given}
@@ -117,16 +129,28 @@ class JosieThinkerModel(JosieThinkerPreTrainedModel):
             inputs_embeds = self._place(kind, input_ids, inputs_embeds, features)
         return inputs_embeds
 
+    def refuse_placeholders(self, kind: str, input_ids: torch.Tensor):
+        """Raise a `ValueError` if `input_ids` `(batch, length)` hold placeholders of a kind that has no input."""
+        token_id = getattr(self.config, f"{kind}_token_id")
+        if token_id is None:
+            return
+        count = (input_ids == token_id).sum()
+        torch_compilable_check(
+            count == 0, lambda: f"`input_ids` must hold no {kind} placeholders without {kind} inputs, got {int(count)}."
+        )
+
     def _place(
         self, kind: str, input_ids: torch.Tensor, inputs_embeds: torch.Tensor, features: torch.Tensor
     ) -> torch.Tensor:
         places = input_ids == getattr(self.config, f"{kind}_token_id")
-        count = int(places.sum())
-        if count != features.shape[0]:
-            raise ValueError(
+        count = places.sum()
+        torch_compilable_check(
+            count == features.shape[0],
+            lambda: (
                 f"`input_ids` must hold as many {kind} placeholders as there are {kind} features "
-                f"({features.shape[0]}), got {count}."
-            )
+                f"({features.shape[0]}), got {int(count)}."
+            ),
+        )
         return inputs_embeds.masked_scatter(places[..., None], features.to(inputs_embeds.dtype))
 
     @can_return_tuple
@@ -195,12 +219,12 @@ class JosieThinkerModel(JosieThinkerPreTrainedModel):
             video_codes=video_codes,
         )
         if inputs_embeds is None:
-            inputs_embeds = self.embed_inputs(input_ids, **modal)
+            inputs_embeds = self.embed_inputs(input_ids, is_prompt=past_key_values is None, **modal)
         elif given := [name for name, value in modal.items() if value is not None]:
             raise ValueError(f"`inputs_embeds` must come without other inputs, got `{given[0]}` too.")
-        if past_key_values is None and inputs_embeds.shape[1] > self.config.max_position_embeddings:
+        if inputs_embeds.shape[1] > self.max_positions:
             raise ValueError(
-                f"`input_ids` must have at most {self.config.max_position_embeddings} positions, placeholders "
+                f"`input_ids` must have at most {self.max_positions} positions, placeholders "
                 f"included, got {inputs_embeds.shape[1]}."
             )
         return self.language_model(
@@ -231,6 +255,7 @@ class JosieThinkerForConditionalGeneration(JosieThinkerPreTrainedModel, Generati
             name for name, module in self.named_modules() if module is embedding
         )  # families call it differently
         self._tied_weights_keys = {"lm_head.weight": f"{name}.weight"}
+        suppress_placeholders(self.generation_config, config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -281,6 +306,7 @@ class JosieThinkerForConditionalGeneration(JosieThinkerPreTrainedModel, Generati
         if inputs_embeds is None:
             inputs_embeds = self.model.embed_inputs(
                 input_ids,
+                is_prompt=past_key_values is None,
                 input_features=input_features,
                 input_features_mask=input_features_mask,
                 input_values=input_values,
@@ -340,12 +366,19 @@ class JosieThinkerForConditionalGeneration(JosieThinkerPreTrainedModel, Generati
                 f"`input_ids` must have fewer than {self.config.max_position_embeddings} positions, placeholders "
                 f"included, so that there is one for a new token, got {length}."
             )
-        if (kwargs.get("max_new_tokens") or 0) > room:
-            logger.warning(f"`max_new_tokens` is cut from {kwargs['max_new_tokens']} to the {room} positions left.")
-            kwargs["max_new_tokens"] = room
+        defaults = self.generation_config if generation_config is None else generation_config
+        for name, most in (("max_new_tokens", room), ("max_length", self.config.max_position_embeddings)):
+            wanted = kwargs.get(name)
+            wanted = getattr(defaults, name) if wanted is None else wanted
+            if (wanted or 0) > most:
+                logger.warning(f"`{name}` is cut from {wanted} to {most}: {room} positions are left.")
+                kwargs[name] = most
         if any(value is not None for value in modal.values()):
             with torch.no_grad():
                 kwargs["inputs_embeds"] = self.model.embed_inputs(input_ids, **modal)
+        elif input_ids is not None and kwargs.get("inputs_embeds") is None:
+            for kind in ("audio", "image", "video"):
+                self.model.refuse_placeholders(kind, input_ids)
         return super().generate(input_ids, generation_config=generation_config, **kwargs)
 
 

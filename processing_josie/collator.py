@@ -10,7 +10,13 @@ from .processor import JosieProcessor
 
 IGNORED = -100
 # By position of the text. Everything else that is a tensor holds items (clips, pictures, videos) along its first axis.
-_TOKEN_FILLERS = {"attention_mask": 0, "labels": IGNORED, "mm_token_type_ids": 0, "assistant_masks": 0}
+_TOKEN_FILLERS = {
+    "attention_mask": 0,
+    "labels": IGNORED,
+    "speech_mask": 0,
+    "mm_token_type_ids": 0,
+    "assistant_masks": 0,
+}
 
 
 @dataclass
@@ -30,8 +36,9 @@ class JosieDataCollator:
 
         Args:
             features (`list[dict]`): Each with `input_ids` of shape `(length,)` or `(1, length)` and, as wanted, others
-                of that shape (`attention_mask`, `labels`); `speech_codes` of shape `(num_quantizers, num_frames)`, or
-                with a batch of 1 in front; and the inputs of its clips, pictures and videos, `(num_items, ...)`.
+                of that shape (`attention_mask`, `labels`, `speech_mask`); a number as `speaker_ids`; `speech_codes` of
+                shape `(num_quantizers, num_frames)`, or with a batch of 1 in front; and the inputs of its clips,
+                pictures and videos, `(num_items, ...)`.
                 Examples may have different ones.
 
         Returns:
@@ -60,7 +67,7 @@ class JosieDataCollator:
             elif name == "speech_codes":
                 batch[name] = _join_speech_codes([row.get(name) for row in rows])
             else:
-                batch[name] = _join_items([row[name] for row in rows if name in row])
+                batch[name] = _join_items([torch.atleast_1d(row[name]) for row in rows if name in row])
         return batch
 
     def _join_tokens(self, rows: list[dict], name: str, lengths: list[int], filler: int) -> torch.Tensor:

@@ -302,11 +302,17 @@ class JosieProcessor(ProcessorMixin):
                     front += [getattr(self, f"{kind}_token_id")] * count
                 pieces = [[], [], []]
             (text,), spans = self.get_text_with_replacements([text], *pieces)
-            encoded = self.tokenizer(text, add_special_tokens=False, **kwargs)
-            ids = encoded["input_ids"]
-            if bos is not None and ids[:1] != [bos]:
+            if bos is not None and not text.startswith(self.tokenizer.bos_token):
                 front.append(bos)
-            ids = front + ids
+            if kwargs.get("truncation") and max_length is not None:
+                if len(front) > max_length:
+                    raise ValueError(
+                        f"`max_length` must be at least {len(front)}, for what goes in front of row {row}, "
+                        f"got {max_length}."
+                    )
+                kwargs["max_length"] = max_length - len(front)
+            encoded = self.tokenizer(text, add_special_tokens=False, **kwargs)
+            ids = front + encoded["input_ids"]
             self._check_ids(ids, row, replacements)
             all_ids.append(ids)
             all_offsets.append([(0, 0)] * len(front) + list(encoded["offset_mapping"] if wants_offsets else []))

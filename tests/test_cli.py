@@ -226,6 +226,12 @@ class TestNoCheckpoint:
         (copy / "config.json").write_text(json.dumps(config))
         assert "text_loss_weight" in self.fail(command, copy, tmp_path, monkeypatch)
 
+    def test_a_part_that_is_no_configuration(self, command, copy, tmp_path, monkeypatch):
+        config = json.loads((copy / "config.json").read_text())
+        config["thinker_config"] = "large"
+        (copy / "config.json").write_text(json.dumps(config))
+        assert "`thinker_config` must be" in self.fail(command, copy, tmp_path, monkeypatch)
+
     def test_impossible_configuration(self, command, copy, tmp_path, monkeypatch):
         config = json.loads((copy / "config.json").read_text())
         config["talker_config"]["codebook_size"] = 12
@@ -249,6 +255,11 @@ class TestBrokenWeights:
         weights = (copy / "model.safetensors").read_bytes()
         (copy / "model.safetensors").write_bytes(weights[: len(weights) // 2])
         assert self.fail(copy, tmp_path)
+
+    @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "processor_config.json"])
+    def test_other_content(self, copy, tmp_path, name):
+        (copy / name).write_text('{"a": 1}')
+        assert self.fail(copy, tmp_path).startswith("`DIR` must hold ")
 
     def test_some_missing(self, copy, tmp_path):
         weights = load_file(copy / "model.safetensors")

@@ -5,8 +5,8 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
-from tiny import AUDIO_ENCODER, MEL_CODEC, PLACEHOLDERS, TALKER, TEXT, VISION_ENCODER, build
-from transformers import AutoConfig, AutoModelForCausalLM, pipeline
+from tiny import AUDIO_ENCODER, CASES, MEL_CODEC, PLACEHOLDERS, TALKER, TEXT, VISION_ENCODER, build, josie_inputs
+from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments, pipeline
 
 import josie
 from josie.configuration_josie import audio_codec_geometry
@@ -236,3 +236,63 @@ def test_encoders_of_waveforms_hear(model_type, tmp_path):
     assert [name for name, p in loaded.named_parameters() if p.requires_grad and p.grad is None] == []
     with pytest.raises(ValueError, match="must be long enough for a feature of"):
         processor(text="Hi", audio=clips[0][:100], sampling_rate=16000)
+
+
+class KeepGradients(TrainerCallback):
+    """Keeps what the optimizer gets."""
+
+    def __init__(self):
+        self.gradients: dict[str, torch.Tensor] = {}
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        """Copy the gradients."""
+        parameters = dict(model.named_parameters())
+        self.gradients = {name: p.grad.clone() for name, p in parameters.items() if p.grad is not None}
+
+
+def test_accumulated_gradients_are_those_of_the_batch(tmp_path):
+    torch.manual_seed(0)
+    ids, codes = torch.randint(10, 53, (4, 9)), torch.randint(0, 11, (4, 3, 6))
+    examples = [{"input_ids": row, "labels": row, "speech_codes": code} for row, code in zip(ids, codes, strict=True)]
+
+    def collect(batch_size: int) -> dict[str, torch.Tensor]:
+        arguments = TrainingArguments(
+            output_dir=str(tmp_path),
+            max_steps=1,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=4 // batch_size,
+            max_grad_norm=0.0,
+            report_to=[],
+            save_strategy="no",
+            use_cpu=True,
+            remove_unused_columns=False,
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+        )
+        kept = KeepGradients()
+        model = CASES["josie"].build()
+        collate = lambda rows: {name: torch.stack([row[name] for row in rows]) for name in rows[0]}  # noqa: E731
+        Trainer(model, arguments, train_dataset=examples, data_collator=collate, callbacks=[kept]).train()
+        return kept.gradients
+
+    whole, parts = collect(4), collect(2)
+    for name in ("thinker.lm_head.weight", "talker.head.weight", "talker.depth_decoder.input_projection.weight"):
+        torch.testing.assert_close(parts[name], whole[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_larger_vocabulary_is_saved_and_loads(tmp_path):
+    model = CASES["josie"].build()
+    model.resize_token_embeddings(61, mean_resizing=False)
+    model.save_pretrained(tmp_path)
+    loaded = josie.JosieForConditionalGeneration.from_pretrained(tmp_path)
+    assert loaded.config.get_text_config().vocab_size == 61
+    assert loaded(torch.tensor([[20, 60]])).logits.shape == (1, 2, 61)
+
+
+def test_reading_pictures_and_sounds_compiles_into_one_graph():
+    model = CASES["josie"].build().thinker
+    inputs = josie_inputs()
+    inputs = {name: inputs[name] for name in inputs.keys() & {"input_ids", "attention_mask", "pixel_values"}}
+    inputs["input_ids"] = inputs["input_ids"].masked_fill(inputs["input_ids"] == 8, 20)  # a picture and words only
+    compiled = torch.compile(lambda **given: model(**given).logits, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(**inputs), model(**inputs).logits)

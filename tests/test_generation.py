@@ -60,7 +60,7 @@ def test_greedy_text_equals_naive_decoding():
         start = ids.shape[1]
         for _ in range(5):
             logits = model(input_ids=ids, **row).logits[0, -1]
-            logits[2] = -torch.inf
+            logits[[2, 6, 7, 8]] = -torch.inf  # the end, and placeholders, which are never written
             ids = torch.cat((ids, logits.argmax()[None, None]), dim=1)
         assert torch.equal(sequences[index, -5:], ids[0, start:])
 
@@ -143,6 +143,37 @@ def test_generate_speech_ignores_padding_and_special_tokens():
     assert torch.equal(together.audio_codes[1, :, :frames], single.audio_codes[0])
 
 
+def heard_by_talker(model, *args, **kwargs):
+    """Return what `model.generate` gives the Talker: states, embeddings, and which of them are real."""
+    heard = []
+    speak = model.talker.generate
+    model.talker.generate = lambda *given, **options: heard.append(given) or speak(*given, **options)
+    try:
+        model.generate(*args, **kwargs, **OPTIONS, generation_mode="audio")
+    finally:
+        del model.talker.generate
+    return heard[0]
+
+
+@pytest.mark.parametrize("as_given", [int, lambda end: [end, 51], torch.tensor], ids=["int", "list", "tensor"])
+def test_speech_stops_at_the_end_token_of_the_call(as_given):
+    model, _ = model_and_prompt()
+    text = torch.tensor([[20, 21, 22, 23]])
+    written = model.generate(text, max_new_tokens=6, min_new_tokens=6)[0, 4:].tolist()
+    end = max(written, key=written.index)  # the token that is first met last
+    *_, mask = heard_by_talker(model, text, eos_token_id=as_given(end))
+    assert mask.sum() == len(written[: written.index(end)]) > 0
+
+
+def test_padding_without_a_mask_is_seen_as_padding():
+    model, _ = model_and_prompt()
+    text = torch.tensor([[0, 0, 0, 20, 21, 22], [10, 11, 12, 13, 14, 15]])
+    with_mask = heard_by_talker(model, text, attention_mask=(text != 0).long(), min_new_tokens=4)
+    without = heard_by_talker(model, text, min_new_tokens=4)
+    for one, other in zip(with_mask, without, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_text_needs_no_talker():
     model = build(josie.JosieForConditionalGeneration, josie_config(talker_config=None, audio_codec_config=None))
     _, inputs = model_and_prompt()
@@ -156,6 +187,35 @@ def test_text_needs_no_talker():
         model(**inputs, speech_codes=torch.zeros(2, 3, 4, dtype=torch.long))
 
 
+def test_placeholders_need_their_inputs_and_are_never_written():
+    model, inputs = model_and_prompt()
+    inputs.pop("pixel_values")
+    for call in (model, model.generate, model.thinker, model.thinker.generate, model.thinker.model):
+        with pytest.raises(ValueError, match="must hold no image placeholders without image inputs, got 2"):
+            call(**inputs)
+    with pytest.raises(ValueError, match="must hold no audio placeholders without audio inputs, got 1"):
+        model.generate(torch.tensor([[1, 8, 20]]))
+    with torch.no_grad():
+        model.thinker.lm_head.weight[6:9] = 10 * model.thinker.lm_head.weight[6:9]
+    answer = model.generate(torch.tensor([[1, 20, 21]]), max_new_tokens=20)[:, 3:]
+    assert not torch.isin(answer, torch.tensor([6, 7, 8])).any()
+
+
+def test_nothing_to_say_is_named():
+    model, _ = model_and_prompt()
+    with pytest.raises(ValueError, match=r"at least one word to say in every row, got none in rows \[1\]"):
+        model.generate_speech(torch.tensor([[20, 21], [1, 2]]))
+    with pytest.raises(ValueError, match=r"must have one shape \(batch, length\)"):
+        model.generate_speech(torch.tensor([[20, 21]]), speech_mask=torch.ones(1, 3))
+
+
+def test_codecs_stay_in_evaluation_mode():
+    model, _ = model_and_prompt("josie-codes")
+    model.train()
+    assert model.thinker.training
+    assert not any(module.training for codec in (model.audio_codec, model.vision_codec) for module in codec.modules())
+
+
 def test_prompt_must_leave_room():
     model, _ = model_and_prompt()
     full = torch.full((1, 96), 20)
@@ -164,6 +224,11 @@ def test_prompt_must_leave_room():
     with pytest.raises(ValueError, match="must have at most 96 positions.*got 97"):
         model(input_ids=torch.full((1, 97), 20))
     assert model.generate(input_ids=full[:, :90], max_new_tokens=50, min_new_tokens=6).shape[1] == 96
+    assert model.generate(input_ids=full[:, :90], max_length=150, min_new_tokens=6).shape[1] == 96
+    long = GenerationConfig(max_new_tokens=50, min_new_tokens=6, eos_token_id=2, pad_token_id=0)
+    assert model.generate(input_ids=full[:, :90], generation_config=long).shape[1] == 96
+    with pytest.raises(ValueError, match="must have at most 96 positions.*got 97"):
+        model.thinker(input_ids=torch.full((1, 97), 20), past_key_values=DynamicCache())
 
 
 @pytest.mark.parametrize(

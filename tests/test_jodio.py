@@ -272,6 +272,12 @@ def test_bfloat16_is_finite():
     assert model.eval().encode(audio, use_streaming=True).audio_codes.shape[-1] == 16
 
 
+def test_double_precision_stays():
+    model = make_model().double().eval()
+    outputs = model(torch.randn(2, 1, 203, dtype=torch.float64).mul(0.3))
+    assert outputs.audio_values.dtype == torch.float64
+
+
 def test_autocast_trains():
     model = make_model(channels=[40, 44, 48]).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -581,6 +581,15 @@ def test_padding_can_be_chosen(processor):
     assert [len(row) for row in rows] == [2, 6]
 
 
+def test_truncated_rows_have_max_length(processor):
+    cut = processor(text=["a b c d e f", "a"], truncation=True, max_length=4)
+    assert cut["attention_mask"].sum(dim=1).tolist() == [4, 2]
+    assert cut["input_ids"][0].tolist() == processor(text="a b c d e f")["input_ids"][0, :4].tolist()
+    seen = processor(text="a b c d e f", images=PICTURE, truncation=True, max_length=4)["input_ids"][0].tolist()
+    assert len(seen) == 4
+    assert seen[:2] == [IMAGE_ID, 1]
+
+
 def test_a_long_clip_is_cut_to_its_share_and_said_so(processor):
     record, handler = [], logging.Handler()
     handler.emit = lambda entry: record.append(entry.getMessage())
@@ -614,6 +623,10 @@ def test_a_long_clip_is_cut_to_its_share_and_said_so(processor):
         (
             {"text": "a b c d <|image|>", "images": PICTURE, "truncation": True, "max_length": 2},
             r"`max_length` must leave all 1 <\|image\|>",
+        ),
+        (
+            {"text": "a", "images": [PICTURE, PICTURE], "truncation": True, "max_length": 2},
+            "`max_length` must be at least 3, for what goes in front of row 0, got 2",
         ),
         ({"text": "a", "images": 3}, "`images` must be files, arrays"),
         ({"text": "a", "padding": "max_length"}, "`max_length` must be given"),
@@ -829,6 +842,16 @@ def test_collator_joins_examples_of_all_kinds(processor):
     assert (batch["speech_codes"] == -100).sum(dim=(1, 2)).tolist() == [6, 18, 0]
     right = JosieDataCollator(processor, padding_side="right")([dict(clip), pictures])
     assert right["attention_mask"][1].tolist() == sorted(right["attention_mask"][1].tolist(), reverse=True)
+
+
+def test_collator_joins_what_the_talker_reads(processor):
+    features = [
+        {"input_ids": [1, 2], "speech_mask": [0, 1], "speaker_ids": 1},
+        {"input_ids": [1, 2, 3], "speech_mask": [0, 1, 1], "speaker_ids": [0]},
+    ]
+    batch = JosieDataCollator(processor)(features)
+    assert batch["speech_mask"].tolist() == [[0, 0, 1], [0, 1, 1]]
+    assert batch["speaker_ids"].tolist() == [1, 0]
 
 
 def test_collator_refuses_examples_that_do_not_fit(processor):

@@ -83,6 +83,17 @@ def test_end_of_speech_class_is_learned():
 
 
 @pytest.mark.parametrize("name", TALKERS)
+def test_nothing_to_learn_costs_nothing(name):
+    model = CASES[name].build()
+    codes = torch.full((2, 3, 4), -100)
+    assert model(codes).loss == 0
+    codes[:, 0, 0] = model.config.end_of_speech_id
+    outputs = model(codes)
+    assert outputs.depth_loss == 0
+    assert outputs.talker_loss > 0
+
+
+@pytest.mark.parametrize("name", TALKERS)
 def test_loss_is_a_plain_cross_entropy_without_shift(name):
     model = CASES[name].build()
     inputs = talker_inputs()
@@ -167,6 +178,20 @@ def test_sampling_reproduces_and_varies():
         (lambda m: m(torch.zeros(1, 3, 4, dtype=torch.long), torch.randn(1, 2, 30)), "must be given together"),
         (lambda m: m.generate(max_new_frames=0), r"`talker_max_new_frames` must be in \[1, 62\], got 0"),
         (lambda m: m.generate(max_new_frames=63), r"`talker_max_new_frames` must be in \[1, 62\], got 63"),
+        (
+            lambda m: m.generate(max_new_frames=5, min_new_frames=0),
+            r"`talker_min_new_frames` must be in \[1, 5\], got 0",
+        ),
+        (
+            lambda m: m.generate(max_new_frames=5, min_new_frames=6),
+            r"`talker_min_new_frames` must be in \[1, 5\], got 6",
+        ),
+        (lambda m: m(torch.zeros(1, 3, 63, dtype=torch.long)), "`speech_codes` must have at most 62 frames, got 63"),
+        (lambda m: m(torch.zeros(1, 3, 4)), "`speech_codes` must be integers, got torch.float32"),
+        (
+            lambda m: m(torch.zeros(3, 3, 4, dtype=torch.long), torch.randn(2, 5, 30), torch.randn(2, 5, 30)),
+            "`speech_codes` must have one row for each of the 2 texts, got 3",
+        ),
         (lambda m: m.generate(do_sample=True, temperature=0.0), "`talker_temperature` must be above 0, got 0.0"),
         (lambda m: m.generate(do_sample=True, top_k=-1), "`talker_top_k` must be at least 0, got -1"),
         (lambda m: m.generate(do_sample=True, top_p=1.5), r"`talker_top_p` must be in \(0, 1\], got 1.5"),
