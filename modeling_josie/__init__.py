@@ -1,5 +1,5 @@
 """Models. Read in this order: layers, backbone; quantization, codecs (jodio, mel_codec, jovio); encoders, front_ends,
-thinker; talker; josie."""
+thinker; decoding, talker; generation, josie."""
 
 from .backbone import JosieBackbone, JosiePreTrainedModel
 from .encoders import JosieAudioEncoder, JosieVisionEncoder

@@ -2,7 +2,7 @@
 
 import torch
 
-from .losses import length_mask
+from .masks import length_mask
 
 
 def check_num_quantizers(num_quantizers: int | None, available: int) -> int:

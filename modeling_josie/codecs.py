@@ -6,6 +6,7 @@ import torch
 from transformers.modeling_utils import PreTrainedModel
 
 from ..configuration_josie import audio_codec_geometry
+from .masks import length_mask
 
 
 @torch.no_grad()
@@ -39,7 +40,7 @@ def encode_audio(
     else:
         hop = audio_codec_geometry(config).hop_length
         frames = (padding_mask.sum(dim=-1) + hop - 1) // hop
-    return codes, torch.arange(num_frames, device=codes.device) < frames[:, None]
+    return codes, length_mask(frames, num_frames)
 
 
 @torch.no_grad()
@@ -68,5 +69,4 @@ def decode_audio(
         values = codec.decode(audio_codes).audio_values  # type: ignore[operator]
     values = values if values.ndim == 3 else values[:, None]
     lengths = lengths.clamp(max=values.shape[-1])
-    real = torch.arange(values.shape[-1], device=values.device) < lengths[:, None]
-    return values * real[:, None], lengths
+    return values * length_mask(lengths, values.shape[-1])[:, None], lengths

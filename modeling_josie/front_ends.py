@@ -17,8 +17,9 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from ..configuration_josie import JosieThinkerConfig, audio_codec_geometry, is_codec, reads_waveforms
+from .checks import check_codes
 from .encoders import JosieAudioEncoder
-from .quantization import check_codes
+from .masks import length_mask
 
 PackedRows = tuple[torch.Tensor, torch.Tensor]
 
@@ -319,7 +320,7 @@ class VisionFrontEnd(nn.Module):
             vision_codes = _require_codes(codes_name, vision_codes, raw_name, raw)
             mask = None
             if grid_thw is not None:
-                mask = _count_mask(grid_thw.prod(dim=-1), vision_codes.shape[-1], vision_codes.device)
+                mask = length_mask(grid_thw.prod(dim=-1).to(vision_codes.device), vision_codes.shape[-1])
             return embed_codes(self.code_embedding, "vision_codes", vision_codes, mask)
         raw = _require_features(raw_name, raw, "vision_codes", vision_codes)
         if raw_name == "pixel_values":
@@ -335,7 +336,7 @@ class VisionFrontEnd(nn.Module):
         num_videos, num_frames = videos.shape[:2]
         if grid_thw is None:
             return pack(self._encode(videos.flatten(0, 1)).unflatten(0, (num_videos, num_frames)).flatten(1, 2), None)
-        mask = _count_mask(grid_thw[:, 0], num_frames, videos.device)
+        mask = length_mask(grid_thw[:, 0].to(videos.device), num_frames)
         features = self._encode(videos[mask])  # frames that are padding are not looked at
         return features.flatten(0, 1), mask.sum(dim=-1) * features.shape[1]
 
@@ -353,11 +354,6 @@ class VisionFrontEnd(nn.Module):
         if features.shape[1] < expected:
             raise ValueError(f"`vision_config` must give {expected} patches a picture, got {features.shape[1]}.")
         return self.projector(features[:, -expected:])  # whatever else a tower has (CLS, registers) comes first
-
-
-def _count_mask(counts: torch.Tensor, length: int, device: torch.device) -> torch.Tensor:
-    """Return the `(num_items, length)` mask of the first `counts` places of each item."""
-    return torch.arange(length, device=device) < counts.to(device)[:, None]
 
 
 def _require_codes(name: str, codes: torch.Tensor | None, raw_name: str, raw: torch.Tensor | None) -> torch.Tensor:

@@ -1,144 +1,247 @@
-"""What generation loops share: steps over a preallocated cache, and the choice of codes from logits."""
+"""How JOSIE answers: the Thinker writes, its words are read once more, the Talker speaks them, the codec makes sound.
+
+Speech is generated from the same states as in training: those of one pass over prompt and answer, whatever way the
+answer was searched for.
+"""
+
+from typing import Any, Literal
 
 import torch
-from transformers.cache_utils import Cache
-from transformers.generation import (
-    LogitsProcessorList,
-    MinPLogitsWarper,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
+from torch import nn
+from transformers.generation import GenerationConfig, GenerationMixin
+
+from ..configuration_josie import JosieConfig
+from .codecs import decode_audio
+from .outputs import JosieGenerateOutput
+from .thinker import MODALITY_INPUTS
+
+TALKER_OPTIONS = tuple(
+    f"talker_{name}"
+    for name in ("max_new_frames", "min_new_frames", "do_sample", "temperature", "top_k", "top_p", "min_p")
 )
 
-from ..configuration_josie import JosieBackboneConfig
-from .backbone import JosieBackbone
-from .layers import get_attention_function
 
+class JosieGenerationMixin(GenerationMixin):
+    """`generate` and `generate_speech` of [`JosieForConditionalGeneration`]."""
 
-class LoopCache(Cache):
-    """Keys and values of a loop whose length is known: written in place, read as views, never reallocated.
+    config: JosieConfig
+    # Parts that may be absent are `None` then; whoever needs one checks first.
+    thinker: Any
+    talker: Any
+    audio_codec: Any
 
-    All rows have the same length, so no mask is needed for single steps.
-
-    Args:
-        config ([`JosieBackboneConfig`]): Gives the number of layers, heads and the sliding window.
-        batch_size (`int`): Rows.
-        max_length (`int`): Steps that fit.
-        device, dtype: Of keys and values.
-    """
-
-    def __init__(
-        self, config: JosieBackboneConfig, batch_size: int, max_length: int, device: torch.device, dtype: torch.dtype
-    ):
-        super().__init__(layers=[])
-        heads: int = config.num_key_value_heads or config.num_attention_heads
-        head_dim: int = config.head_dim or config.hidden_size // config.num_attention_heads
-        shape = (2 * config.num_hidden_layers, batch_size, heads, max_length, head_dim)
-        self.states = torch.empty(shape, device=device, dtype=dtype).unbind()
-        self.window = config.sliding_window or max_length
-        self.length = 0
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args, **kwargs):
-        """Write `(batch, heads, steps, head_dim)` behind what is there; return all keys and values so far."""
-        steps = key_states.shape[2]
-        end = self.length + steps
-        start = max(end - self.window, 0)
-        keys, values = self.states[2 * layer_idx], self.states[2 * layer_idx + 1]
-        keys.narrow(2, self.length, steps).copy_(key_states)
-        values.narrow(2, self.length, steps).copy_(value_states)
-        return keys.narrow(2, start, end - start), values.narrow(2, start, end - start)
-
-    def advance(self, steps: int = 1):
-        """Move on after every layer wrote; the loop calls this once a step."""
-        self.length += steps
-
-    def restart(self):
-        """Forget everything and keep the memory."""
-        self.length = 0
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Return how many steps are stored."""
-        return self.length
-
-
-class StepLoop:
-    """Runs a causal backbone one step at a time, with everything that can be made beforehand made beforehand.
-
-    Args:
-        backbone ([`JosieBackbone`]): What runs.
-        batch_size (`int`): Rows.
-        max_length (`int`): Most steps.
-        like (`torch.Tensor`): Gives device and dtype.
-    """
-
-    def __init__(self, backbone: JosieBackbone, batch_size: int, max_length: int, like: torch.Tensor):
-        self.backbone = backbone
-        self.cache = LoopCache(backbone.config, batch_size, max_length, like.device, like.dtype)
-        self.attend = get_attention_function(backbone.config, is_unmasked_step=True)
-        self.positions = None
-        if backbone.rotary_emb is not None:
-            self.positions = backbone.rotary_emb(like, torch.arange(max_length, device=like.device)[None])
-
-    def restart(self):
-        """Go back to the first step; the memory is kept."""
-        self.cache.restart()
-
-    def step(self, inputs_embeds: torch.Tensor) -> torch.Tensor:
-        """Map the `(batch, hidden_size)` inputs of the next step to its `(batch, hidden_size)` outputs."""
-        position = None
-        if self.positions is not None:
-            index, (cos, sin) = self.cache.length, self.positions
-            position = cos[:, :, index : index + 1], sin[:, :, index : index + 1]
-        hidden_states = self.backbone.run_layers(
-            inputs_embeds, position_embeddings=position, past_key_values=self.cache, attend=self.attend
-        )
-        self.cache.advance()
-        return hidden_states
-
-
-class CodeSampler:
-    """Chooses a code for each row from logits: the likeliest, or a draw after the usual processors.
-
-    Args:
-        do_sample (`bool`): Draw, with torch's global generator; otherwise take the likeliest.
-        temperature (`float`): Divides the logits, above 0.
-        top_k (`int`, *optional*): Keep so many of the likeliest; all when `None` or 0.
-        top_p (`float`, *optional*): Keep the likeliest that together have this probability, in (0, 1].
-        min_p (`float`, *optional*): Keep what has at least this fraction of the likeliest one's probability.
-
-    Raises:
-        `ValueError`: A value is out of its range.
-    """
-
-    def __init__(
+    def get_speech_mask(
         self,
-        do_sample: bool = False,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-    ):
-        self.do_sample = do_sample
-        self.processors = LogitsProcessorList()
-        if not do_sample:
-            return
-        if temperature <= 0:
-            raise ValueError(f"`talker_temperature` must be above 0, got {temperature}.")
-        if temperature != 1.0:
-            self.processors.append(TemperatureLogitsWarper(float(temperature)))
-        if top_k is not None and top_k < 0:
-            raise ValueError(f"`talker_top_k` must be at least 0, got {top_k}.")
-        if top_k:
-            self.processors.append(TopKLogitsWarper(top_k))
-        for name, value, warper in (("top_p", top_p, TopPLogitsWarper), ("min_p", min_p, MinPLogitsWarper)):
-            if value is not None and not 0 < value <= 1:
-                raise ValueError(f"`talker_{name}` must be in (0, 1], got {value}.")
-            if value is not None and value < 1:
-                self.processors.append(warper(value))
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return which tokens are spoken, `(batch, length)`: labelled ones (all without labels) that are real words."""
+        if input_ids is None:
+            raise ValueError("`speech_mask` must be given with `inputs_embeds`, got None.")
+        mask = labels != -100 if labels is not None else torch.ones_like(input_ids, dtype=torch.bool)
+        for token in self._silent_tokens():
+            mask = mask & (input_ids != token)
+        return mask if attention_mask is None else mask & attention_mask.bool()
 
-    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
-        """Map logits `(batch, num_classes)` to codes `(batch,)`."""
-        if not self.do_sample:
-            return logits.argmax(dim=-1)
-        scores = self.processors(None, logits.float())  # type: ignore[arg-type]  (none of them reads the ids)
-        return torch.multinomial(scores.softmax(dim=-1), num_samples=1)[:, 0]
+    def _silent_tokens(self) -> set[int]:
+        thinker, text, generation = self.config.thinker_config, self.config.get_text_config(), self.generation_config
+        tokens = [thinker.image_token_id, thinker.video_token_id, thinker.audio_token_id]
+        for config in (text, generation):
+            tokens += [config.pad_token_id, config.bos_token_id]
+        return {token for token in tokens if token is not None} | self._end_tokens(generation)
+
+    def _end_tokens(self, generation_config: GenerationConfig, given: Any = None) -> set[int]:
+        """Return the ids that end an answer; `given` is the `eos_token_id` of one call, as transformers takes it."""
+        ends: set[int] = set()
+        given = given.tolist() if isinstance(given, torch.Tensor) else given
+        for end in (self.config.get_text_config().eos_token_id, generation_config.eos_token_id, given):
+            ends |= set(end if isinstance(end, (list, tuple)) else [end])
+        return ends - {None}
+
+    def _infer_attention_mask(self, input_ids: torch.Tensor, generation_config: GenerationConfig) -> torch.Tensor:
+        """Return the mask of a prompt that came without one, by transformers' rule: padding is what looks like it."""
+        pad = generation_config.pad_token_id
+        if pad is None or pad in self._end_tokens(generation_config):
+            return torch.ones_like(input_ids)
+        return (input_ids != pad).long()
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: torch.Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        generation_mode: Literal["text", "audio"] = "text",
+        speaker: str | list[str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Answer in text, or in text and speech.
+
+        Args:
+            input_ids (`torch.LongTensor`): `(batch, length)`, left-padded where rows differ in length.
+            generation_config ([`GenerationConfig`], *optional*): In place of `self.generation_config`. The `talker_*`
+                options below may also stand there.
+            generation_mode (`"text"` or `"audio"`): Whether to speak the text too.
+            speaker (`str` or `list[str]`, *optional*): The voice, or one for each row; the first when `None`.
+            talker_max_new_frames (`int`): Most frames of speech; 512, or as many as the Talker's positions allow.
+            talker_min_new_frames (`int`): Frames before which speech does not end, 1 by default.
+            talker_do_sample, talker_temperature, talker_top_k, talker_top_p, talker_min_p: How codes are chosen, as in
+                [`CodeSampler`]; the likeliest by default.
+            kwargs: Inputs as in `forward`, and everything that `generate` takes in transformers, for the text.
+
+        Returns:
+            In mode `"text"` what [`~transformers.GenerationMixin.generate`] returns: `(batch, prompt + new tokens)`, or
+            an output with `sequences`. In mode `"audio"` a [`JosieGenerateOutput`].
+
+        Raises:
+            `ValueError`: The mode is unknown or impossible, the speaker unknown, or a number out of range.
+        """
+        if generation_mode not in self.output_modalities:
+            raise ValueError(
+                f"`generation_mode` must be one of {self.output_modalities} for the parts this model has, "
+                f"got {generation_mode!r}."
+            )
+        # The Thinker writes by our generation config: transformers loads and saves the outermost model's.
+        self.thinker.generation_config = self.generation_config
+        if generation_config is not None:
+            kwargs["generation_config"] = generation_config
+        generation_config = generation_config if generation_config is not None else self.generation_config
+        options = self._pop_talker_options(kwargs, generation_config)
+        inputs = {name: kwargs.pop(name) for name in MODALITY_INPUTS if name in kwargs}
+        if any(value is not None for value in inputs.values()):
+            kwargs["inputs_embeds"] = self.thinker.model.embed_inputs(
+                input_ids, is_prompt=True, **self.encode_inputs(**inputs)
+            )
+        if generation_mode == "text":
+            return self.thinker.generate(input_ids, **kwargs)
+        if input_ids is None:
+            raise ValueError('`input_ids` must be given with `generation_mode="audio"`, got None.')
+        speaker_ids = self._get_speaker_ids(speaker, input_ids.shape[0])
+        prompt_mask = kwargs.get("attention_mask")
+        if prompt_mask is None:
+            prompt_mask = kwargs["attention_mask"] = self._infer_attention_mask(input_ids, generation_config)
+        written = self.thinker.generate(input_ids, **kwargs)
+        sequences = written if isinstance(written, torch.Tensor) else written.sequences
+
+        # Beams and repeated sequences make several rows of one prompt; each is read once more, as in training.
+        repeats, length = sequences.shape[0] // input_ids.shape[0], input_ids.shape[1]
+        answer = sequences[:, length:]
+        prompt_embeds = kwargs.get("inputs_embeds")
+        if prompt_embeds is None:
+            prompt_embeds = self.get_input_embeddings()(input_ids)
+        embeds = torch.cat((prompt_embeds.repeat_interleave(repeats, 0), self.get_input_embeddings()(answer)), dim=1)
+        attention_mask = torch.cat((prompt_mask.repeat_interleave(repeats, 0), torch.ones_like(answer)), dim=1)
+        ends = self._end_tokens(generation_config, kwargs.get("eos_token_id"))
+        ends = torch.tensor(sorted(ends), device=answer.device)
+        speech_mask = self.get_speech_mask(answer) & (torch.isin(answer, ends).cumsum(dim=1) == 0)
+        if speaker_ids is not None:
+            speaker_ids = speaker_ids.repeat_interleave(repeats, 0)
+        return self._speak(
+            sequences, embeds, attention_mask, nn.functional.pad(speech_mask, (length, 0)), speaker_ids, options
+        )
+
+    @torch.no_grad()
+    def generate_speech(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        speech_mask: torch.Tensor | None = None,
+        speaker: str | list[str] | None = None,
+        **kwargs: Any,
+    ) -> JosieGenerateOutput:
+        """Say a given text.
+
+        Args:
+            input_ids (`torch.LongTensor`): `(batch, length)`, the text, padded on either side.
+            attention_mask (`torch.Tensor`, *optional*): `(batch, length)`, 1 for real tokens.
+            speech_mask (`torch.Tensor`, *optional*): `(batch, length)`, 1 for the tokens to say; all words when `None`.
+            speaker (`str` or `list[str]`, *optional*): The voice, or one for each row; the first when `None`.
+            kwargs: `talker_*` options as in `generate`.
+
+        Returns:
+            [`JosieGenerateOutput`] with `sequences = input_ids`.
+
+        Raises:
+            `ValueError`: There is no Talker or codec, the speaker is unknown, or a number out of range.
+        """
+        if "audio" not in self.output_modalities:
+            raise ValueError("`generate_speech` must be called on a model with a Talker and an audio codec, got none.")
+        options = self._pop_talker_options(kwargs, self.generation_config)
+        if kwargs:
+            raise ValueError(f"`generate_speech` takes only `talker_*` options, got {sorted(kwargs)}.")
+        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        if speech_mask is None:
+            speech_mask = self.get_speech_mask(input_ids, attention_mask)
+        if input_ids.ndim != 2 or speech_mask.shape != input_ids.shape or attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                "`input_ids`, `attention_mask` and `speech_mask` must have one shape (batch, length), got "
+                f"{tuple(input_ids.shape)}, {tuple(attention_mask.shape)} and {tuple(speech_mask.shape)}."
+            )
+        silent = (~speech_mask.bool().any(dim=1)).nonzero()[:, 0].tolist()
+        if silent:
+            raise ValueError(f"`input_ids` must have at least one word to say in every row, got none in rows {silent}.")
+        embeds = self.get_input_embeddings()(input_ids)
+        speaker_ids = self._get_speaker_ids(speaker, input_ids.shape[0])
+        return self._speak(input_ids, embeds, attention_mask, speech_mask, speaker_ids, options)
+
+    def _speak(
+        self,
+        sequences: torch.Tensor,
+        embeds: torch.Tensor,
+        attention_mask: torch.Tensor,
+        speech_mask: torch.Tensor,
+        speaker_ids: torch.Tensor | None,
+        options: dict[str, Any],
+    ) -> JosieGenerateOutput:
+        position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+        states = self.thinker.model(
+            inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+        ).last_hidden_state
+        spoken: Any = self.talker.generate(
+            *gather_rows(speech_mask, states, embeds), speaker_ids=speaker_ids, **options
+        )
+        audio_values, audio_lengths = decode_audio(self.audio_codec, spoken.audio_codes, spoken.num_frames)
+        return JosieGenerateOutput(
+            sequences=sequences,
+            audio_values=audio_values,
+            audio_lengths=audio_lengths,
+            audio_codes=spoken.audio_codes,
+            sampling_rate=self.sampling_rate,
+        )
+
+    def _pop_talker_options(self, kwargs: dict[str, Any], generation_config: GenerationConfig) -> dict[str, Any]:
+        """Take the `talker_*` options out of `kwargs`, then from `generation_config`; names without the prefix."""
+        for name in [name for name in kwargs if name.startswith("talker_")]:
+            if name not in TALKER_OPTIONS:
+                raise ValueError(f"`{name}` must be one of {TALKER_OPTIONS}, got it among the arguments.")
+        options = {name: kwargs.pop(name, None) for name in TALKER_OPTIONS}
+        for name, value in options.items():
+            if value is None:
+                options[name] = getattr(generation_config, name, None)
+        return {name.removeprefix("talker_"): value for name, value in options.items() if value is not None}
+
+    def _get_speaker_ids(self, speaker: str | list[str] | None, batch_size: int) -> torch.Tensor | None:
+        if speaker is None:
+            return None
+        speakers = [speaker] * batch_size if isinstance(speaker, str) else speaker
+        if len(speakers) != batch_size:
+            raise ValueError(f"`speaker` must name one voice for each of {batch_size} rows, got {len(speakers)}.")
+        ids = [self.config.talker_config.get_speaker_id(name) for name in speakers]
+        return torch.tensor(ids, device=self.device)
+
+
+def gather_rows(mask: torch.Tensor, *states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Move the chosen positions of each row to its front.
+
+    Args:
+        mask (`torch.Tensor`): `(batch, length)`, 1 for the positions to keep.
+        states (`torch.Tensor`): Each `(batch, length, width)`.
+
+    Returns:
+        The states, each `(batch, longest row, width)`, and their mask, `(batch, longest row)`.
+    """
+    mask = mask.bool()
+    longest = int(mask.sum(dim=1).max())
+    order = (~mask).long().argsort(dim=1, stable=True)[:, :longest]
+    chosen = [state.gather(1, order[..., None].expand(-1, -1, state.shape[-1])) for state in states]
+    return *chosen, mask.gather(1, order)

@@ -18,7 +18,8 @@ from ..configuration_josie import JodioConfig, JosieBackboneConfig
 from .backbone import JosieBackbone, JosiePreTrainedModel
 from .checks import check_audio, check_audio_lengths, check_codes, check_num_quantizers
 from .convolution import CausalConv1d
-from .losses import ctc_loss, length_mask, log_mel_loss, semantic_loss, waveform_loss, weighted_sum
+from .losses import ctc_loss, log_mel_loss, semantic_loss, waveform_loss, weighted_sum
+from .masks import length_mask
 from .outputs import JosieAudioCodecOutput, JosieAudioDecoderOutput, JosieAudioEncoderOutput, QuantizerOutput
 from .quantization import SplitResidualVectorQuantizer, VectorQuantizer, build_quantizer
 from .seanet import SeanetDecoder, SeanetEncoder, SeanetStack

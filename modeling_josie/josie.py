@@ -1,30 +1,25 @@
 """JOSIE: a Thinker that reads everything, a Talker that speaks its words, and the codecs between codes and the
 world."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForMultimodalLM
 from transformers.cache_utils import Cache
-from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.utils import can_return_tuple
 
 from ..configuration_josie import JosieConfig, audio_codec_geometry, is_codec
 from . import jodio, jovio, mel_codec  # noqa: F401  (registers our codecs with AutoModel)
 from .backbone import JosiePreTrainedModel
-from .codecs import decode_audio, encode_audio
-from .outputs import JosieGenerateOutput, JosieOutput, JosieTalkerOutput
+from .codecs import encode_audio
+from .generation import JosieGenerationMixin, gather_rows
+from .outputs import JosieOutput, JosieTalkerOutput
 from .talker import JosieTalkerForConditionalGeneration
-from .thinker import MODALITY_INPUTS, JosieThinkerForConditionalGeneration, suppress_placeholders
-
-TALKER_OPTIONS = tuple(
-    f"talker_{name}"
-    for name in ("max_new_frames", "min_new_frames", "do_sample", "temperature", "top_k", "top_p", "min_p")
-)
+from .thinker import JosieThinkerForConditionalGeneration, suppress_placeholders
 
 
-class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
+class JosieForConditionalGeneration(JosieGenerationMixin, JosiePreTrainedModel):
     """The whole model.
 
     The codecs are frozen here: this model's `forward` reads their codes, they are trained by their own.
@@ -231,222 +226,6 @@ class JosieForConditionalGeneration(JosiePreTrainedModel, GenerationMixin):
             hidden_states=thought.hidden_states,
             attentions=thought.attentions,
         )
-
-    def get_speech_mask(
-        self,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Return which tokens are spoken, `(batch, length)`: labelled ones (all without labels) that are real words."""
-        if input_ids is None:
-            raise ValueError("`speech_mask` must be given with `inputs_embeds`, got None.")
-        mask = labels != -100 if labels is not None else torch.ones_like(input_ids, dtype=torch.bool)
-        for token in self._silent_tokens():
-            mask = mask & (input_ids != token)
-        return mask if attention_mask is None else mask & attention_mask.bool()
-
-    def _silent_tokens(self) -> set[int]:
-        thinker, text, generation = self.config.thinker_config, self.config.get_text_config(), self.generation_config
-        tokens = [thinker.image_token_id, thinker.video_token_id, thinker.audio_token_id]
-        for config in (text, generation):
-            tokens += [config.pad_token_id, config.bos_token_id]
-        return {token for token in tokens if token is not None} | self._end_tokens(generation)
-
-    def _end_tokens(self, generation_config: GenerationConfig, given: Any = None) -> set[int]:
-        """Return the ids that end an answer; `given` is the `eos_token_id` of one call, as transformers takes it."""
-        ends: set[int] = set()
-        given = given.tolist() if isinstance(given, torch.Tensor) else given
-        for end in (self.config.get_text_config().eos_token_id, generation_config.eos_token_id, given):
-            ends |= set(end if isinstance(end, (list, tuple)) else [end])
-        return ends - {None}
-
-    def _infer_attention_mask(self, input_ids: torch.Tensor, generation_config: GenerationConfig) -> torch.Tensor:
-        """Return the mask of a prompt that came without one, by transformers' rule: padding is what looks like it."""
-        pad = generation_config.pad_token_id
-        if pad is None or pad in self._end_tokens(generation_config):
-            return torch.ones_like(input_ids)
-        return (input_ids != pad).long()
-
-    @torch.no_grad()
-    def generate(
-        self,
-        input_ids: torch.Tensor | None = None,
-        generation_config: GenerationConfig | None = None,
-        generation_mode: Literal["text", "audio"] = "text",
-        speaker: str | list[str] | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Answer in text, or in text and speech.
-
-        Args:
-            input_ids (`torch.LongTensor`): `(batch, length)`, left-padded where rows differ in length.
-            generation_config ([`GenerationConfig`], *optional*): In place of `self.generation_config`. The `talker_*`
-                options below may also stand there.
-            generation_mode (`"text"` or `"audio"`): Whether to speak the text too.
-            speaker (`str` or `list[str]`, *optional*): The voice, or one for each row; the first when `None`.
-            talker_max_new_frames (`int`): Most frames of speech; 512, or as many as the Talker's positions allow.
-            talker_min_new_frames (`int`): Frames before which speech does not end, 1 by default.
-            talker_do_sample, talker_temperature, talker_top_k, talker_top_p, talker_min_p: How codes are chosen, as in
-                [`CodeSampler`]; the likeliest by default.
-            kwargs: Inputs as in `forward`, and everything that `generate` takes in transformers, for the text.
-
-        Returns:
-            In mode `"text"` what [`~transformers.GenerationMixin.generate`] returns: `(batch, prompt + new tokens)`, or
-            an output with `sequences`. In mode `"audio"` a [`JosieGenerateOutput`].
-
-        Raises:
-            `ValueError`: The mode is unknown or impossible, the speaker unknown, or a number out of range.
-        """
-        if generation_mode not in self.output_modalities:
-            raise ValueError(
-                f"`generation_mode` must be one of {self.output_modalities} for the parts this model has, "
-                f"got {generation_mode!r}."
-            )
-        # The Thinker writes by our generation config: transformers loads and saves the outermost model's.
-        self.thinker.generation_config = self.generation_config
-        if generation_config is not None:
-            kwargs["generation_config"] = generation_config
-        generation_config = generation_config if generation_config is not None else self.generation_config
-        options = self._pop_talker_options(kwargs, generation_config)
-        inputs = {name: kwargs.pop(name) for name in MODALITY_INPUTS if name in kwargs}
-        if any(value is not None for value in inputs.values()):
-            kwargs["inputs_embeds"] = self.thinker.model.embed_inputs(
-                input_ids, is_prompt=True, **self.encode_inputs(**inputs)
-            )
-        if generation_mode == "text":
-            return self.thinker.generate(input_ids, **kwargs)
-        if input_ids is None:
-            raise ValueError('`input_ids` must be given with `generation_mode="audio"`, got None.')
-        speaker_ids = self._get_speaker_ids(speaker, input_ids.shape[0])
-        prompt_mask = kwargs.get("attention_mask")
-        if prompt_mask is None:
-            prompt_mask = kwargs["attention_mask"] = self._infer_attention_mask(input_ids, generation_config)
-        written = self.thinker.generate(input_ids, **kwargs)
-        sequences = written if isinstance(written, torch.Tensor) else written.sequences
-
-        # Beams and repeated sequences make several rows of one prompt; each is read once more, as in training.
-        repeats, length = sequences.shape[0] // input_ids.shape[0], input_ids.shape[1]
-        answer = sequences[:, length:]
-        prompt_embeds = kwargs.get("inputs_embeds")
-        if prompt_embeds is None:
-            prompt_embeds = self.get_input_embeddings()(input_ids)
-        embeds = torch.cat((prompt_embeds.repeat_interleave(repeats, 0), self.get_input_embeddings()(answer)), dim=1)
-        attention_mask = torch.cat((prompt_mask.repeat_interleave(repeats, 0), torch.ones_like(answer)), dim=1)
-        ends = self._end_tokens(generation_config, kwargs.get("eos_token_id"))
-        ends = torch.tensor(sorted(ends), device=answer.device)
-        speech_mask = self.get_speech_mask(answer) & (torch.isin(answer, ends).cumsum(dim=1) == 0)
-        if speaker_ids is not None:
-            speaker_ids = speaker_ids.repeat_interleave(repeats, 0)
-        return self._speak(
-            sequences, embeds, attention_mask, nn.functional.pad(speech_mask, (length, 0)), speaker_ids, options
-        )
-
-    @torch.no_grad()
-    def generate_speech(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        speech_mask: torch.Tensor | None = None,
-        speaker: str | list[str] | None = None,
-        **kwargs: Any,
-    ) -> JosieGenerateOutput:
-        """Say a given text.
-
-        Args:
-            input_ids (`torch.LongTensor`): `(batch, length)`, the text, padded on either side.
-            attention_mask (`torch.Tensor`, *optional*): `(batch, length)`, 1 for real tokens.
-            speech_mask (`torch.Tensor`, *optional*): `(batch, length)`, 1 for the tokens to say; all words when `None`.
-            speaker (`str` or `list[str]`, *optional*): The voice, or one for each row; the first when `None`.
-            kwargs: `talker_*` options as in `generate`.
-
-        Returns:
-            [`JosieGenerateOutput`] with `sequences = input_ids`.
-
-        Raises:
-            `ValueError`: There is no Talker or codec, the speaker is unknown, or a number out of range.
-        """
-        if "audio" not in self.output_modalities:
-            raise ValueError("`generate_speech` must be called on a model with a Talker and an audio codec, got none.")
-        options = self._pop_talker_options(kwargs, self.generation_config)
-        if kwargs:
-            raise ValueError(f"`generate_speech` takes only `talker_*` options, got {sorted(kwargs)}.")
-        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        if speech_mask is None:
-            speech_mask = self.get_speech_mask(input_ids, attention_mask)
-        if input_ids.ndim != 2 or speech_mask.shape != input_ids.shape or attention_mask.shape != input_ids.shape:
-            raise ValueError(
-                "`input_ids`, `attention_mask` and `speech_mask` must have one shape (batch, length), got "
-                f"{tuple(input_ids.shape)}, {tuple(attention_mask.shape)} and {tuple(speech_mask.shape)}."
-            )
-        silent = (~speech_mask.bool().any(dim=1)).nonzero()[:, 0].tolist()
-        if silent:
-            raise ValueError(f"`input_ids` must have at least one word to say in every row, got none in rows {silent}.")
-        embeds = self.get_input_embeddings()(input_ids)
-        speaker_ids = self._get_speaker_ids(speaker, input_ids.shape[0])
-        return self._speak(input_ids, embeds, attention_mask, speech_mask, speaker_ids, options)
-
-    def _speak(
-        self,
-        sequences: torch.Tensor,
-        embeds: torch.Tensor,
-        attention_mask: torch.Tensor,
-        speech_mask: torch.Tensor,
-        speaker_ids: torch.Tensor | None,
-        options: dict[str, Any],
-    ) -> JosieGenerateOutput:
-        position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-        states = self.thinker.model(
-            inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
-        ).last_hidden_state
-        spoken: Any = self.talker.generate(
-            *gather_rows(speech_mask, states, embeds), speaker_ids=speaker_ids, **options
-        )
-        audio_values, audio_lengths = decode_audio(self.audio_codec, spoken.audio_codes, spoken.num_frames)
-        return JosieGenerateOutput(
-            sequences=sequences,
-            audio_values=audio_values,
-            audio_lengths=audio_lengths,
-            audio_codes=spoken.audio_codes,
-            sampling_rate=self.sampling_rate,
-        )
-
-    def _pop_talker_options(self, kwargs: dict[str, Any], generation_config: GenerationConfig) -> dict[str, Any]:
-        """Take the `talker_*` options out of `kwargs`, then from `generation_config`; names without the prefix."""
-        for name in [name for name in kwargs if name.startswith("talker_")]:
-            if name not in TALKER_OPTIONS:
-                raise ValueError(f"`{name}` must be one of {TALKER_OPTIONS}, got it among the arguments.")
-        options = {name: kwargs.pop(name, None) for name in TALKER_OPTIONS}
-        for name, value in options.items():
-            if value is None:
-                options[name] = getattr(generation_config, name, None)
-        return {name.removeprefix("talker_"): value for name, value in options.items() if value is not None}
-
-    def _get_speaker_ids(self, speaker: str | list[str] | None, batch_size: int) -> torch.Tensor | None:
-        if speaker is None:
-            return None
-        speakers = [speaker] * batch_size if isinstance(speaker, str) else speaker
-        if len(speakers) != batch_size:
-            raise ValueError(f"`speaker` must name one voice for each of {batch_size} rows, got {len(speakers)}.")
-        ids = [self.config.talker_config.get_speaker_id(name) for name in speakers]
-        return torch.tensor(ids, device=self.device)
-
-
-def gather_rows(mask: torch.Tensor, *states: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Move the chosen positions of each row to its front.
-
-    Args:
-        mask (`torch.Tensor`): `(batch, length)`, 1 for the positions to keep.
-        states (`torch.Tensor`): Each `(batch, length, width)`.
-
-    Returns:
-        The states, each `(batch, longest row, width)`, and their mask, `(batch, longest row)`.
-    """
-    mask = mask.bool()
-    longest = int(mask.sum(dim=1).max())
-    order = (~mask).long().argsort(dim=1, stable=True)[:, :longest]
-    chosen = [state.gather(1, order[..., None].expand(-1, -1, state.shape[-1])) for state in states]
-    return *chosen, mask.gather(1, order)
 
 
 AutoModel.register(JosieConfig, JosieForConditionalGeneration, exist_ok=True)

@@ -16,6 +16,7 @@ from transformers.utils.generic import can_return_tuple
 
 from ..configuration_josie import JovioConfig
 from .backbone import JosieBackbone, JosiePreTrainedModel
+from .masks import length_mask
 from .outputs import JovioDecoderOutput, JovioEncoderOutput, JovioOutput
 from .quantization import VectorQuantizer, build_quantizer, check_codes
 
@@ -312,11 +313,9 @@ class JovioModel(JosiePreTrainedModel):
     def _real_pixels(self, layout: PatchLayout, counts: list[int], shape: torch.Size) -> torch.Tensor:
         """Return the mask `(batch, frames, 1, height, width)` of pixels that belong to an item."""
         device = layout.mask.device
-        frames = torch.arange(shape[1], device=device) < torch.tensor(counts, device=device)[:, None]
-        rows, columns = (
-            torch.arange(length, device=device) < layout.grid_thw[:, axis, None] * self.config.patch_size
-            for axis, length in ((1, shape[3]), (2, shape[4]))
-        )
+        frames = length_mask(torch.tensor(counts, device=device), shape[1])
+        rows = length_mask(layout.grid_thw[:, 1] * self.config.patch_size, shape[3])
+        columns = length_mask(layout.grid_thw[:, 2] * self.config.patch_size, shape[4])
         return frames[:, :, None, None, None] & rows[:, None, None, :, None] & columns[:, None, None, None, :]
 
 

@@ -10,14 +10,11 @@ import torch
 from torch import nn
 from torchaudio.functional import melscale_fbanks
 
+from .masks import length_mask
+
 # Window lengths in samples; a quarter of each is the hop, a sixteenth the number of mel bands.
 MEL_WINDOWS = (512, 1024, 2048)
 _LOG_FLOOR = 1e-5
-
-
-def length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
-    """Return `(batch, size)`, true before each row's length."""
-    return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

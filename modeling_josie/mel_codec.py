@@ -14,7 +14,8 @@ from transformers.utils.generic import can_return_tuple
 from ..configuration_josie import JosieMelCodecConfig
 from .backbone import JosiePreTrainedModel
 from .checks import check_audio, check_audio_lengths, check_codes, check_num_quantizers
-from .losses import length_mask, masked_mean
+from .losses import masked_mean
+from .masks import length_mask
 from .outputs import JosieAudioCodecOutput, JosieAudioDecoderOutput, JosieAudioEncoderOutput
 from .quantization import ResidualVectorQuantizer, VectorQuantizer
 from .streaming import JodioStreamingState

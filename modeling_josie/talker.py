@@ -16,8 +16,9 @@ from transformers.utils import can_return_tuple
 
 from ..configuration_josie import JosieTalkerConfig
 from .backbone import JosieBackbone, JosiePreTrainedModel
+from .decoding import CodeSampler, StepLoop
 from .front_ends import CodeEmbedding
-from .generation import CodeSampler, StepLoop
+from .masks import length_mask
 from .outputs import JosieTalkerGenerateOutput, JosieTalkerOutput
 
 IGNORE = -100
@@ -305,7 +306,7 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
                 codes = self.depth_decoder.generate(state, first, sampler, depth_loop)
             frames.append(codes)
         audio_codes = torch.stack(frames, dim=2)
-        real = torch.arange(audio_codes.shape[2], device=start.device) < num_frames[:, None]
+        real = length_mask(num_frames, audio_codes.shape[2])
         return JosieTalkerGenerateOutput(audio_codes=audio_codes * real[:, None], num_frames=num_frames)
 
     def _check_codes(self, codes: torch.Tensor) -> torch.Tensor:
