@@ -94,8 +94,9 @@ class JosieRotaryEmbedding(nn.Module):
             sections = angles.split(self.config.rope_sections, dim=-1)
             angles = torch.cat([section[axis] for axis, section in enumerate(sections)], dim=-1)
         angles = angles[:, None]
-        cos = angles.cos() * self.attention_scaling
-        sin = angles.sin() * self.attention_scaling
+        cos, sin = angles.cos(), angles.sin()
+        if self.attention_scaling != 1.0:
+            cos, sin = cos * self.attention_scaling, sin * self.attention_scaling
         return torch.cat((cos, cos), dim=-1).to(x.dtype), torch.cat((-sin, sin), dim=-1).to(x.dtype)
 
 
@@ -273,12 +274,19 @@ class JosieLayer(GradientCheckpointingLayer):
         past_key_values: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """Map `(batch, length, hidden_size)` to the same shape; arguments as in [`JosieAttention`]."""
+        """Map `(batch, length, hidden_size)` to the same shape; arguments as in [`JosieAttention`].
+
+        Inside, a single step goes without its length axis, see there.
+        """
+        has_idle_axis = hidden_states.ndim == 3 and hidden_states.shape[1] == 1
+        if has_idle_axis:
+            hidden_states = hidden_states.squeeze(1)
         added, _ = self.self_attn(
             self.input_layernorm(hidden_states), position_embeddings, attention_mask, past_key_values, **kwargs
         )
         hidden_states = self._add(hidden_states, added, self.attn_scale)
-        return self._add(hidden_states, self.mlp(self.post_attention_layernorm(hidden_states)), self.mlp_scale)
+        hidden_states = self._add(hidden_states, self.mlp(self.post_attention_layernorm(hidden_states)), self.mlp_scale)
+        return hidden_states.unsqueeze(1) if has_idle_axis else hidden_states
 
     def _add(self, hidden_states: torch.Tensor, added: torch.Tensor, scale: JosieLayerScale | None) -> torch.Tensor:
         if scale is not None:

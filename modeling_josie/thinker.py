@@ -113,6 +113,8 @@ class JosieThinkerModel(JosieThinkerPreTrainedModel):
         if input_ids is None:
             raise ValueError("One of `input_ids` and `inputs_embeds` must be given, got neither.")
         inputs_embeds = self.get_input_embeddings()(input_ids)
+        if not is_prompt and all(value is None for value in inputs.values()):
+            return inputs_embeds
         for kind, names, get_features in (
             ("audio", AUDIO_INPUTS, self.get_audio_features),
             ("image", IMAGE_INPUTS, self.get_image_features),
