@@ -7,7 +7,8 @@ float32 array `(channels, num_samples)` in [-1, 1] before anything else happens 
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -58,15 +59,24 @@ def resample(waveform: np.ndarray, sampling_rate: int, target_rate: int) -> np.n
     Raises:
         `ValueError`: A rate is no positive integer.
     """
-    sampling_rate = require_rate(sampling_rate)
-    target_rate = require_rate(target_rate, "target_rate")
-    # The filter bank grows with the ratio's terms: for rates without a common factor it would not fit into memory, and
-    # the nearest ratio of small terms is off by less than a millionth.
-    ratio = Fraction(target_rate, sampling_rate).limit_denominator(2000) or Fraction(1, 2000)
+    ratio = resampling_ratio(sampling_rate, target_rate)
     if ratio == 1:
         return np.asarray(waveform, dtype=np.float32)
     values = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
     return torchaudio.functional.resample(values, ratio.denominator, ratio.numerator).numpy()
+
+
+def resampling_ratio(sampling_rate: int, target_rate: int) -> Fraction:
+    """Return by how much [`resample`] makes a waveform longer.
+
+    Raises:
+        `ValueError`: A rate is no positive integer.
+    """
+    sampling_rate = require_rate(sampling_rate)
+    target_rate = require_rate(target_rate, "target_rate")
+    # The filter bank grows with the ratio's terms: for rates without a common factor it would not fit into memory, and
+    # the nearest ratio of small terms is off by less than a millionth.
+    return Fraction(target_rate, sampling_rate).limit_denominator(2000) or Fraction(1, 2000)
 
 
 def require_rate(sampling_rate: Any, name: str = "sampling_rate") -> int:
@@ -92,6 +102,40 @@ def load_audio(source: Source, sampling_rate: int | None = None) -> np.ndarray:
     values, rate = _read_file(source)
     values = _require_sound(values).mean(axis=0)
     return values if sampling_rate is None else resample(values, rate, sampling_rate)
+
+
+@contextmanager
+def open_audio(source: Source) -> Iterator[soundfile.SoundFile]:
+    """Open a sound file, for [`read_frames`].
+
+    Raises:
+        `ValueError`: The file cannot be opened, or reading it fails.
+    """
+    opened = open_source(source, "audio")
+    try:
+        with soundfile.SoundFile(opened) as file:
+            yield file
+    except (soundfile.SoundFileError, TypeError, OSError) as error:
+        reason = str(getattr(error, "error_string", error)).rstrip(".")
+        raise ValueError(f"`audio` must be a readable sound file, got {describe_source(source)}: {reason}.") from error
+
+
+def read_frames(file: soundfile.SoundFile, source: Source, num_frames: int | None = None) -> np.ndarray:
+    """Read an open sound file: the whole of it, or `num_frames` from where it stands.
+
+    Returns:
+        `(channels, num_samples)`, float32.
+
+    Raises:
+        `ValueError`: There is less than the file promises.
+    """
+    values = file.read(-1 if num_frames is None else num_frames, dtype="float32", always_2d=True).T
+    expected = file.frames if num_frames is None else num_frames
+    note = _WAV_LENGTH_NOTE.search(file.extra_info)
+    cut_wav = note is not None and int(note[2]) < int(note[1]) < _STREAM_LENGTH
+    if values.shape[1] < expected or cut_wav:
+        raise ValueError(f"`audio` must be a complete sound file, got {describe_source(source)}, which is cut short.")
+    return values
 
 
 def save_audio(path: str | Path, values: np.ndarray | torch.Tensor | Sequence[float], sampling_rate: int) -> None:
@@ -313,7 +357,10 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
         transform = _mel_transform(
             self.sampling_rate, self.n_fft, self.win_length, self.mel_hop_length, self.num_mel_bins, self.mel_power
         )
-        mel = transform(torch.from_numpy(np.pad(waveform, (0, missing))))[:, :num_frames]
+        power = transform.spectrogram(torch.from_numpy(np.pad(waveform, (0, missing))))[:, :num_frames]
+        # As a pointwise convolution the bands are summed with fused multiply-adds whatever the library of matrix products
+        # does, so that only the Fourier transform decides about the last digit.
+        mel = torch.nn.functional.conv1d(power[None], transform.mel_scale.fb.T[..., None])[0]
         return (mel.clamp(min=_LOG_FLOOR).log() if self.log_mel else mel).numpy()
 
 
@@ -351,18 +398,8 @@ def _split_rate(audio: AudioInput) -> tuple[Any, int | None]:
 
 def _read_file(source: Source) -> tuple[np.ndarray, int]:
     """Return `(channels, num_samples)` and the rate of a sound file."""
-    opened = open_source(source, "audio")
-    try:
-        with soundfile.SoundFile(opened) as file:
-            values, rate, promised = file.read(dtype="float32", always_2d=True).T, file.samplerate, file.frames
-            note = _WAV_LENGTH_NOTE.search(file.extra_info)
-    except (soundfile.SoundFileError, TypeError, OSError) as error:
-        reason = str(getattr(error, "error_string", error)).rstrip(".")
-        raise ValueError(f"`audio` must be a readable sound file, got {describe_source(source)}: {reason}.") from error
-    cut_wav = note is not None and int(note[2]) < int(note[1]) < _STREAM_LENGTH
-    if values.shape[1] < promised or cut_wav:
-        raise ValueError(f"`audio` must be a complete sound file, got {describe_source(source)}, which is cut short.")
-    return values, rate
+    with open_audio(source) as file:
+        return read_frames(file, source), file.samplerate
 
 
 def _to_channels(values: Any, name: str = "audio") -> np.ndarray:

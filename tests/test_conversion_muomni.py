@@ -8,6 +8,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -142,7 +144,7 @@ class TestParity:
 
     def test_processor(self, model, inputs, expected):
         config = model.config.thinker_config
-        # A float32 mel of 1593, as here, is known to 1e-4; another FFT gives another last digit.
+        # Of values up to 1593, as here, the last digits are those of the Fourier transform: see the test that follows.
         close(inputs["input_features"].transpose(1, 2), expected["audio.mel"], rtol=1e-6)
         close(inputs["pixel_values"], expected["vision.pixels"])
         num_text = expected["text.input_ids"].shape[1]
@@ -150,6 +152,25 @@ class TestParity:
         ids = [config.image_token_id] + [config.audio_token_id] * num_audio + expected["text.input_ids"][0].tolist()
         assert inputs["input_ids"].tolist() == [ids]
         assert num_audio == min(expected["audio.encoded"].shape[1], config.max_position_embeddings // 4)
+
+    @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="needs a torch with MKL, as the reference had")
+    def test_mel_to_the_letter(self, tmp_path):
+        """With the plain Fourier transform that made the reference, the mel meets it to 1e-4 like everything else."""
+        convert_muomni(SOURCE, tmp_path / "josie")
+        code = (
+            "import sys, josie\n"
+            "from safetensors.torch import load_file, save_file\n"
+            "from transformers import AutoProcessor\n"
+            "waveform = load_file(sys.argv[1])['audio.waveform'][0].numpy()\n"
+            "extract = AutoProcessor.from_pretrained(sys.argv[2]).feature_extractor\n"
+            "features = extract(waveform, sampling_rate=16000, return_tensors='pt')['input_features']\n"
+            "save_file({'mel': features.transpose(1, 2).contiguous()}, sys.argv[3])\n"
+        )
+        paths = [SOURCE / "expected.safetensors", tmp_path / "josie", tmp_path / "mel.safetensors"]
+        run = [sys.executable, "-c", code, *map(str, paths)]
+        environment = os.environ | {"MKL_CBWR": "COMPATIBLE", "PYTHONPATH": os.pathsep.join(sys.path)}
+        subprocess.run(run, check=True, env=environment)
+        close(load_file(paths[2])["mel"], load_file(paths[0])["audio.mel"])
 
     def test_chat_gives_the_same_prompt(self, processor, inputs, expected):
         text = processor.tokenizer.decode(expected["text.input_ids"][0], skip_special_tokens=True)
