@@ -2,6 +2,7 @@
 
 from .backbone import JosieBackboneConfig
 from .codec import JosieCodecConfig
+from .discriminator import JodioDiscriminatorConfig
 from .encoders import JosieAudioEncoderConfig, JosieVisionEncoderConfig
 from .geometry import (
     CodecGeometry,
@@ -15,6 +16,7 @@ from .jodio import JodioConfig
 from .josie import JosieConfig
 from .jovio import JovioConfig
 from .mel_codec import JosieMelCodecConfig
+from .nano import nano_path
 from .talker import JosieDepthDecoderConfig, JosieTalkerConfig
 from .text import JosieTextConfig
 from .thinker import JosieThinkerConfig
@@ -22,6 +24,7 @@ from .thinker import JosieThinkerConfig
 __all__ = [
     "CodecGeometry",
     "JodioConfig",
+    "JodioDiscriminatorConfig",
     "JosieAudioEncoderConfig",
     "JosieBackboneConfig",
     "JosieCodecConfig",
@@ -36,6 +39,7 @@ __all__ = [
     "audio_codec_geometry",
     "has_cls_row",
     "is_codec",
+    "nano_path",
     "num_audio_tokens",
     "reads_waveforms",
 ]

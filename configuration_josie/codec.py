@@ -12,6 +12,8 @@ from .backbone import require_positive
 class JosieCodecConfig(PreTrainedConfig):
     r"""Fields of the residual vector quantizer inside a codec.
 
+    A loss called `name` weighs `name_weight`, here as in the configurations that derive from this one.
+
     Args:
         num_quantizers (`int`): Codes a frame (or patch) has in all, semantic ones included.
         num_semantic_quantizers (`int`): How many of them form the semantic quantizer, which reads the same latent as
@@ -28,6 +30,9 @@ class JosieCodecConfig(PreTrainedConfig):
         commitment_weight (`float`): Weight of the commitment loss.
         codebook_weight (`float`): Weight of the codebook loss when `codebook_update="gradient"`.
         quantizer_dropout (`float`): Probability that a training row uses only a random prefix of the quantizers.
+        quantizer_bypass (`float`): Probability that a training row is decoded from its latents as they are, while the
+            codebooks learn from it all the same (Mimi, Défossez et al., 2024). Without it a new codec can settle on
+            latents of few dimensions, which is all that young codebooks pass on.
         initializer_range (`float`): Standard deviation of the initial weights.
     """
 
@@ -41,9 +46,10 @@ class JosieCodecConfig(PreTrainedConfig):
     kmeans_init: bool = True
     kmeans_iterations: int = 10
     dead_code_threshold: float | int = 2.0
-    commitment_weight: float = 0.25
-    codebook_weight: float = 1.0
+    commitment_weight: float | int = 0.25
+    codebook_weight: float | int = 1.0
     quantizer_dropout: float | int = 0.0
+    quantizer_bypass: float | int = 0.0
     initializer_range: float = 0.02
 
     def validate_quantizers(self):
@@ -53,6 +59,12 @@ class JosieCodecConfig(PreTrainedConfig):
             raise ValueError(
                 f"`num_semantic_quantizers` must be in [0, {self.num_quantizers}], got {self.num_semantic_quantizers}."
             )
-        for name in ("ema_decay", "quantizer_dropout"):
+        for name in ("ema_decay", "quantizer_dropout", "quantizer_bypass"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be in [0, 1], got {getattr(self, name)}.")
+
+    def validate_weights(self):
+        """Losses are not rewarded."""
+        for name, value in vars(self).items():
+            if name.endswith("_weight") and value < 0:
+                raise ValueError(f"`{name}` must be at least 0, got {value}.")

@@ -23,13 +23,19 @@ class JodioConfig(JosieCodecConfig):
         upsampling_ratios (`list[int]`): Strides, in the decoder's order.
         kernel_size (`int`): Kernel of the first and last convolution.
         residual_kernel_size (`int`): Kernel of the dilated convolutions.
-        num_residual_layers (`int`): Dilated residual convolutions before each change of rate.
+        num_residual_layers (`int` or `list[int]`): Dilated residual convolutions before each change of rate of the
+            encoder, one number for all or one for each in the encoder's order; the decoder mirrors it. 0 at the
+            waveform's own rate is what makes a codec cheap.
         dilation_growth (`int`): Factor between the dilations of consecutive residual convolutions.
         encoder_config, decoder_config ([`JosieBackboneConfig`]): The transformers at frame rate, both causal.
         semantic_target_size (`int`, *optional*): Width of teacher features that the semantic quantizer learns to
             predict; no such head when `None`.
         semantic_vocab_size (`int`, *optional*): Labels, blank (0) included, that it learns to predict with CTC; no
             such head when `None`.
+        loss_windows (`list[int]`): Window lengths, in samples, of the log-mel and STFT losses.
+        waveform_weight, mel_weight, stft_weight, semantic_weight, ctc_weight (`float`): Weights of the losses: absolute
+            error of the waveform, log-mel and STFT losses, and what the semantic quantizer learns to predict. What
+            weighs 0 is not computed.
     """
 
     model_type = "jodio"
@@ -46,12 +52,18 @@ class JodioConfig(JosieCodecConfig):
     upsampling_ratios: list[int] = field(default_factory=lambda: [2, 8, 6, 5, 4])
     kernel_size: int = 7
     residual_kernel_size: int = 3
-    num_residual_layers: int = 3
+    num_residual_layers: int | list[int] = 3
     dilation_growth: int = 2
     encoder_config: SubConfig = None
     decoder_config: SubConfig = None
     semantic_target_size: int | None = None
     semantic_vocab_size: int | None = None
+    loss_windows: list[int] = field(default_factory=lambda: [512, 1024, 2048])
+    waveform_weight: float | int = 1.0
+    mel_weight: float | int = 1.0
+    stft_weight: float | int = 1.0
+    semantic_weight: float | int = 1.0
+    ctc_weight: float | int = 1.0
 
     @property
     def hop_length(self) -> int:
@@ -59,9 +71,29 @@ class JodioConfig(JosieCodecConfig):
         return math.prod(self.upsampling_ratios)
 
     @property
+    def frame_size(self) -> int:
+        """Samples that must be there before a code frame can be made, which are those it stands for: no look-ahead."""
+        return self.hop_length
+
+    @property
+    def algorithmic_delay(self) -> int:
+        """Samples from the start of a sample at the encoder to its start at the decoder, at best.
+
+        The first sample of a frame waits for the rest of its frame. Nothing waits after that: the convolutions and the
+        transformers are causal, and the decoder's transposed convolutions are cut where they would need the next frame.
+        """
+        return self.frame_size
+
+    @property
     def frame_rate(self) -> float:
         """Code frames a second, in Hz."""
         return self.sampling_rate / self.hop_length
+
+    @property
+    def residual_layers(self) -> list[int]:
+        """Residual convolutions before each change of rate, in the encoder's order."""
+        numbers = self.num_residual_layers
+        return list(numbers) if isinstance(numbers, list) else [numbers] * len(self.upsampling_ratios)
 
     def get_num_frames(self, num_samples: int) -> int:
         """Return how many code frames a waveform of `num_samples` samples gives."""
@@ -69,9 +101,7 @@ class JodioConfig(JosieCodecConfig):
 
     def validate_geometry(self):
         """Widths match the strides, and both transformers are causal."""
-        require_positive(
-            self, "sampling_rate", "audio_channels", "kernel_size", "residual_kernel_size", "num_residual_layers"
-        )
+        require_positive(self, "sampling_rate", "audio_channels", "kernel_size", "residual_kernel_size")
         if len(self.channels) != len(self.upsampling_ratios) + 1:
             raise ValueError(
                 f"`channels` must have one entry more than `upsampling_ratios` ({len(self.upsampling_ratios) + 1}), "
@@ -82,6 +112,13 @@ class JodioConfig(JosieCodecConfig):
                 "`upsampling_ratios` and `channels` must hold numbers of at least 1, "
                 f"got {self.upsampling_ratios} and {self.channels}."
             )
+        if len(self.residual_layers) != len(self.upsampling_ratios) or min(self.residual_layers) < 0:
+            raise ValueError(
+                f"`num_residual_layers` must be at least 0, or one such number for each of the "
+                f"{len(self.upsampling_ratios)} `upsampling_ratios`, got {self.num_residual_layers}."
+            )
+        if not self.loss_windows or min(self.loss_windows) < 16:
+            raise ValueError(f"`loss_windows` must hold numbers of at least 16, got {self.loss_windows}.")
         for name in ("encoder_config", "decoder_config"):
             if not getattr(self, name).is_causal:
                 raise ValueError(f"`{name}.is_causal` must be True so that the codec streams, got False.")

@@ -33,6 +33,7 @@ class JosieMelCodecConfig(JosieCodecConfig):
         griffin_lim_iterations (`int`): Iterations of phase reconstruction.
         griffin_lim_momentum (`float`): Its momentum.
         inversion_iterations (`int`): Multiplicative updates of the non-negative inversion from mel to linear bands.
+        mel_weight (`float`): Weight of the absolute error of the mel frames.
     """
 
     model_type = "josie_mel_codec"
@@ -63,6 +64,7 @@ class JosieMelCodecConfig(JosieCodecConfig):
     griffin_lim_iterations: int = 48
     griffin_lim_momentum: float = 0.9
     inversion_iterations: int = 20
+    mel_weight: float | int = 1.0
 
     @property
     def hop_length(self) -> int:

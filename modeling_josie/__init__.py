@@ -2,6 +2,7 @@
 thinker; decoding, talker; generation, josie."""
 
 from .backbone import JosieBackbone, JosiePreTrainedModel
+from .discriminators import JodioDiscriminatorModel
 from .encoders import JosieAudioEncoder, JosieVisionEncoder
 from .front_ends import CodeEmbedding
 from .jodio import JodioModel
@@ -10,13 +11,14 @@ from .jovio import JovioModel
 from .mel_codec import JosieMelCodecModel
 from .outputs import JosieGenerateOutput, JosieOutput
 from .quantization import ResidualVectorQuantizer, SplitResidualVectorQuantizer, VectorQuantizer
-from .streaming import JodioStreamingState
+from .streaming import JodioStreamingState, JovioStreamingState
 from .talker import JosieTalkerForConditionalGeneration
 from .text import JosieTextModel
 from .thinker import JosieThinkerForConditionalGeneration, JosieThinkerModel
 
 __all__ = [
     "CodeEmbedding",
+    "JodioDiscriminatorModel",
     "JodioModel",
     "JodioStreamingState",
     "JosieAudioEncoder",
@@ -32,6 +34,7 @@ __all__ = [
     "JosieThinkerModel",
     "JosieVisionEncoder",
     "JovioModel",
+    "JovioStreamingState",
     "ResidualVectorQuantizer",
     "SplitResidualVectorQuantizer",
     "VectorQuantizer",

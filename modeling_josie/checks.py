@@ -18,6 +18,15 @@ def check_num_quantizers(num_quantizers: int | None, available: int) -> int:
     return num_quantizers
 
 
+def check_sampling_rate(sampling_rate: int | None, expected: int) -> None:
+    """Raise a `ValueError` if the rate that a caller states, in Hz, is not the configuration's."""
+    if sampling_rate is not None and sampling_rate != expected:
+        raise ValueError(
+            f"`sampling_rate` must be that of the configuration ({expected} Hz), to which audio is resampled first, "
+            f"got {sampling_rate}."
+        )
+
+
 def check_codes(codes: torch.Tensor, num_quantizers: int, codebook_size: int, name: str = "codes") -> None:
     """Raise a `ValueError` unless `codes` are integers in range, `(batch, at most num_quantizers, num_frames)`."""
     if codes.dtype.is_floating_point or codes.dtype.is_complex or codes.dtype == torch.bool:

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import initialization as init
 
 from ..configuration_josie import JosieCodecConfig
+from .derived import KeepsDerived
 
 # Scores held at once while searching a codebook: bounds the memory of a search to 64 MiB.
 _MAX_SCORES = 2**24
@@ -21,24 +22,30 @@ def _num_processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def find_nearest(vectors: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+def half_squares(codebook: torch.Tensor) -> torch.Tensor:
+    """Return `-|e|^2 / 2` of each row `e` of `(codebook_size, dim)`, in float32."""
+    return codebook.detach().float().square().sum(-1).mul(-0.5)
+
+
+def find_nearest(vectors: torch.Tensor, codebook: torch.Tensor, offset: torch.Tensor | None = None) -> torch.Tensor:
     """Return the row of `codebook` nearest to each vector.
 
     Args:
         vectors (`torch.Tensor`): `(num_vectors, dim)`.
         codebook (`torch.Tensor`): `(codebook_size, dim)`.
+        offset (`torch.Tensor`, *optional*): What [`half_squares`] returns for `codebook`, where it is known.
 
     Returns:
         `torch.LongTensor` of shape `(num_vectors,)`.
     """
     vectors, codebook = vectors.detach().float(), codebook.detach().float()
     # argmin |x - e|^2 = argmax (x.e - |e|^2 / 2): one matrix product, and no matrix of distances.
-    offset, transposed = codebook.square().sum(-1).mul(-0.5), codebook.T
+    offset, transposed = half_squares(codebook) if offset is None else offset, codebook.T
     chunk = max(_MAX_SCORES // len(codebook), 1)
     with torch.autocast(vectors.device.type, enabled=False):
-        if len(vectors) <= chunk:
-            return torch.addmm(offset, vectors, transposed).argmax(-1)
-        return torch.cat([torch.addmm(offset, part, transposed).argmax(-1) for part in vectors.split(chunk)])
+        if torch.compiler.is_exporting() or len(vectors) <= chunk:  # programs serve all sizes in one way
+            return torch.addmm(offset, vectors, transposed).max(-1).indices  # on a CPU faster than argmax
+        return torch.cat([torch.addmm(offset, part, transposed).max(-1).indices for part in vectors.split(chunk)])
 
 
 def draw_vectors(vectors: torch.Tensor, weights: torch.Tensor, num_draws: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,7 +81,7 @@ def draw_vectors(vectors: torch.Tensor, weights: torch.Tensor, num_draws: int) -
     return pool[order[turns]], usable.sum() > 0
 
 
-class VectorQuantizer(nn.Module):
+class VectorQuantizer(KeepsDerived):
     """One codebook (van den Oord et al., 2017), moved by exponential moving averages or by a loss.
 
     Dead codes are put back on random vectors (Dhariwal et al., 2020). A threshold above a tenth of the uniform use
@@ -111,7 +118,8 @@ class VectorQuantizer(nn.Module):
 
     def encode(self, vectors: torch.Tensor) -> torch.Tensor:
         """Return the nearest code of each of `(num_vectors, codebook_dim)` vectors, `(num_vectors,)`."""
-        return find_nearest(vectors, self.codebook)
+        codebook = self.codebook
+        return find_nearest(vectors, codebook, self.derive(codebook, lambda: half_squares(codebook)))
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """Return the codebook's vectors for codes of any shape, `(*codes.shape, codebook_dim)`."""

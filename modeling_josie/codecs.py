@@ -6,12 +6,16 @@ import torch
 from transformers.modeling_utils import PreTrainedModel
 
 from ..configuration_josie import audio_codec_geometry
+from .checks import check_num_quantizers
 from .masks import length_mask
 
 
 @torch.no_grad()
 def encode_audio(
-    codec: PreTrainedModel, input_values: torch.Tensor, padding_mask: torch.Tensor | None = None
+    codec: PreTrainedModel,
+    input_values: torch.Tensor,
+    padding_mask: torch.Tensor | None = None,
+    num_quantizers: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Turn waveforms into codes.
 
@@ -19,18 +23,25 @@ def encode_audio(
         codec: The codec.
         input_values (`torch.Tensor`): `(batch, channels, num_samples)`.
         padding_mask (`torch.Tensor`, *optional*): `(batch, num_samples)`, 1 for real samples.
+        num_quantizers (`int`, *optional*): Use only the first ones; all that the codec uses by itself when `None`.
 
     Returns:
         Codes, `(batch, num_quantizers, num_frames)`, and which frames are real, `(batch, num_frames)`.
     """
     input_values = input_values.to(codec.dtype)
     config: Any = codec.config
-    if config.model_type == "dac":
+    if hasattr(config, "get_num_frames"):
+        codes = codec.encode(input_values, padding_mask, num_quantizers).audio_codes  # type: ignore[operator]
+    elif config.model_type == "dac":
         codes = codec.encode(input_values).audio_codes  # type: ignore[operator]
     else:
-        codes = codec.encode(input_values, padding_mask=padding_mask).audio_codes  # type: ignore[operator]
+        # EnCodec's fewest quantizers are its default: fewer than the highest bandwidth's are a prefix.
+        options = {"bandwidth": max(config.target_bandwidths)} if config.model_type == "encodec" else {}
+        options = {} if num_quantizers is None else options
+        codes = codec.encode(input_values, padding_mask=padding_mask, **options).audio_codes  # type: ignore[operator]
     if config.model_type == "encodec":  # (chunks, batch, num_quantizers, num_frames)
         codes = codes.permute(1, 2, 0, 3).flatten(2)
+    codes = codes[:, : check_num_quantizers(num_quantizers, codes.shape[1])]
     num_frames = codes.shape[-1]
     if padding_mask is None:
         return codes, torch.ones(codes.shape[0], num_frames, dtype=torch.bool, device=codes.device)

@@ -9,6 +9,10 @@ import torch
 from torch import nn
 from transformers import initialization as init
 
+from .derived import KeepsDerived
+
+# Mean square of what a SiLU gives for normal noise.
+_SILU_POWER = 0.3557
 # Below this many columns a gathered (or scattered) copy is cheaper than one product for each tap.
 _NARROW = 64
 
@@ -32,17 +36,19 @@ def convolve(
     out_width, num_taps, _ = weight.shape
     length = padded_length - (num_taps - 1) * dilation
     # The scale goes to the smaller side: a copy of a large weight would cost more than a short convolution.
-    scale_output = weight.numel() > batch_size * length * out_width
+    # An exported program serves all sizes in one way.
+    scale_output = not torch.compiler.is_exporting() and weight.numel() > batch_size * length * out_width
     if not scale_output:
         weight = weight * scale[:, None, None]
     if torch.is_autocast_enabled(padded.device.type):  # which does not reach in-place sums
         dtype = torch.get_autocast_dtype(padded.device.type)
         padded, weight, scale, bias = padded.to(dtype), weight.to(dtype), scale.to(dtype), bias.to(dtype)
     if scale_output:
-        return torch.addcmul(bias, _convolve_wide(padded, weight, torch.zeros_like(bias), dilation), scale)
+        # Few outputs: reading the weight is what takes time, so it is read once, and in the order in which it lies.
+        output = nn.functional.linear(_gather_windows(padded, num_taps, dilation), weight.flatten(1))
+        return torch.addcmul(bias, output, scale)
     if in_width * num_taps <= _NARROW:
-        windows = torch.cat([padded[:, tap * dilation : tap * dilation + length] for tap in range(num_taps)], dim=-1)
-        return nn.functional.linear(windows, weight.flatten(1), bias)
+        return nn.functional.linear(_gather_windows(padded, num_taps, dilation), weight.flatten(1), bias)
     if out_width * num_taps <= _NARROW:
         taps = nn.functional.linear(padded, weight.transpose(0, 1).flatten(0, 1)).unflatten(-1, (num_taps, out_width))
         output = bias
@@ -50,6 +56,12 @@ def convolve(
             output = output + taps[:, tap * dilation : tap * dilation + length, tap]
         return output
     return _convolve_wide(padded, weight, bias, dilation)
+
+
+def _gather_windows(padded: torch.Tensor, num_taps: int, dilation: int) -> torch.Tensor:
+    """Return what each output reads, `(batch, length, num_taps * in_width)`."""
+    length = padded.shape[1] - (num_taps - 1) * dilation
+    return torch.cat([padded[:, tap * dilation : tap * dilation + length] for tap in range(num_taps)], dim=-1)
 
 
 def _convolve_wide(padded: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, dilation: int) -> torch.Tensor:
@@ -61,13 +73,13 @@ def _convolve_wide(padded: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
     out_width, num_taps, _ = weight.shape
     span = (num_taps - 1) * dilation
     rows = padded.flatten(0, 1)
-    output = torch.addmm(bias, rows[: len(rows) - span], weight[:, 0].T)
+    output = torch.addmm(bias, rows[: rows.shape[0] - span], weight[:, 0].T)
     for tap in range(1, num_taps):
-        output = output.addmm_(rows[tap * dilation : len(rows) - span + tap * dilation], weight[:, tap].T)
+        output = output.addmm_(rows[tap * dilation : rows.shape[0] - span + tap * dilation], weight[:, tap].T)
     return output.as_strided((batch_size, padded_length - span, out_width), (padded_length * out_width, out_width, 1))
 
 
-class CausalConv1d(nn.Module):
+class CausalConv1d(KeepsDerived):
     """Weight-normalised (Salimans and Kingma, 2016) causal convolution; with a stride, one output for each block.
 
     The context, zeros before the start, is `kernel_size - stride` long (dilated: `(kernel_size - 1) * dilation`)::
@@ -87,6 +99,7 @@ class CausalConv1d(nn.Module):
         stride (`int`): Input steps an output step stands for.
         dilation (`int`): Steps between the taps; 1 when there is a stride.
         activate (`bool`): Apply a SiLU to the input first.
+        gain (`float`): Standard deviation of the output, to begin with, for an input of one.
     """
 
     def __init__(
@@ -97,12 +110,14 @@ class CausalConv1d(nn.Module):
         stride: int = 1,
         dilation: int = 1,
         activate: bool = False,
+        gain: float = 1.0,
     ):
         super().__init__()
         assert kernel_size % stride == 0
         assert 1 in (stride, dilation)
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.downsampling, self.upsampling, self.dilation, self.activate = stride, 1, dilation, activate
+        self.downsampling, self.upsampling, self.dilation = stride, 1, dilation
+        self.activate, self.gain = activate, gain
         self._build_parameters(kernel_size // stride)
 
     def _build_parameters(self, num_taps: int) -> None:
@@ -114,9 +129,11 @@ class CausalConv1d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Keep the variance of the input. The `_init_weights` of the model that owns the module calls this."""
+        """Keep the variance of the input, but for the gain. The `_init_weights` of the owning model calls this."""
         _, _, num_taps, in_width = self.weight_direction.shape
-        std = (num_taps * in_width) ** -0.5
+        # What a SiLU takes from the variance is given back: where signals shrink from layer to layer, it is nearly
+        # linear, and an encoder without nonlinearity cannot tell loud from soft.
+        std = self.gain * (num_taps * in_width * (_SILU_POWER if self.activate else 1.0)) ** -0.5
         init.normal_(self.weight_direction, std=std)
         init.constant_(self.weight_scale, std * (self.weight_direction.numel() / self.out_channels) ** 0.5)
         init.zeros_(self.bias)
@@ -138,23 +155,41 @@ class CausalConv1d(nn.Module):
         Returns:
             The output, `(batch, length // stride, out_channels)` (transposed: `length * stride`), and the next context.
         """
+        padded, following = self._prepend(hidden_states, context)
+        blocks = padded.reshape(padded.shape[0], -1, self.downsampling * self.in_channels)
+        direction = self.weight_direction
+        scale = (self.weight_scale / self.derive(direction, self._compute_norm)).to(direction.dtype)
+        bias = self.bias
+        if self.upsampling > 1:
+            scale, bias = scale.repeat(self.upsampling), bias.repeat(self.upsampling)
+        output = convolve(blocks, direction.flatten(0, 1), scale, bias, self.dilation)
+        return output.reshape(padded.shape[0], -1, self.out_channels), following
+
+    def _prepend(self, hidden_states: torch.Tensor, context: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return context and input in one, activated where configured, and the next context."""
+        length, num_before = hidden_states.shape[1], self.context_shape[0]
         if context is None:
-            padded = nn.functional.pad(hidden_states, (0, 0, self.context_shape[0], 0))
-        else:
-            padded = torch.cat((context, hidden_states), dim=1)
-        following = padded[:, padded.shape[1] - self.context_shape[0] :].clone()
+            context = hidden_states.new_zeros(len(hidden_states), *self.context_shape)
+        if self.activate and length >= num_before and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            # Each sample is read and written once.
+            dtype = torch.promote_types(context.dtype, hidden_states.dtype)
+            padded = hidden_states.new_empty(len(hidden_states), num_before + length, self.in_channels, dtype=dtype)
+            torch.ops.aten.silu.out(context.to(dtype), out=padded[:, :num_before])
+            torch.ops.aten.silu.out(hidden_states.to(dtype), out=padded[:, num_before:])
+            return padded, hidden_states[:, length - num_before :].to(dtype, copy=True)
+        padded = torch.cat((context, hidden_states), dim=1)
+        following = padded[:, padded.shape[1] - num_before :].clone()
         if self.activate:
-            padded = nn.functional.silu(padded, inplace=padded is not hidden_states and not torch.is_grad_enabled())
-        blocks = padded.reshape(len(padded), -1, self.downsampling * self.in_channels)
+            padded = nn.functional.silu(padded, inplace=not torch.is_grad_enabled())
+        return padded, following
+
+    def _compute_norm(self) -> torch.Tensor:
+        """Return the norm of each output channel's weight, `(out_channels,)`, in float32 or wider."""
         direction = self.weight_direction
         # Rows first: reducing along the contiguous axis is many times faster.
         norm_dtype = torch.promote_types(direction.dtype, torch.float32)
         norm = torch.linalg.vector_norm(direction.flatten(2), dim=2, dtype=norm_dtype)
-        norm = torch.linalg.vector_norm(norm, dim=0).clamp(min=1e-12)
-        scale = (self.weight_scale / norm).to(direction.dtype).repeat(self.upsampling)
-        bias = self.bias.repeat(self.upsampling)
-        output = convolve(blocks, direction.flatten(0, 1), scale, bias, self.dilation)
-        return output.reshape(len(padded), -1, self.out_channels), following
+        return torch.linalg.vector_norm(norm, dim=0).clamp(min=1e-12)
 
 
 class CausalConvTranspose1d(CausalConv1d):
@@ -173,10 +208,12 @@ class CausalConvTranspose1d(CausalConv1d):
         in_channels, out_channels (`int`): Widths.
         stride (`int`): Output steps for each input step.
         activate (`bool`): Apply a SiLU to the input first.
+        gain (`float`): As of [`CausalConv1d`].
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, activate: bool = False):
+    def __init__(self, in_channels: int, out_channels: int, stride: int, activate: bool = False, gain: float = 1.0):
         nn.Module.__init__(self)
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.downsampling, self.upsampling, self.dilation, self.activate = 1, stride, 1, activate
+        self.downsampling, self.upsampling, self.dilation = 1, stride, 1
+        self.activate, self.gain = activate, gain
         self._build_parameters(2)

@@ -10,20 +10,28 @@ from typing import Any, cast
 import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForAudioTokenization
-from transformers.cache_utils import DynamicCache
 from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration_josie import JodioConfig, JosieBackboneConfig
 from .backbone import JosieBackbone, JosiePreTrainedModel
-from .checks import check_audio, check_audio_lengths, check_codes, check_num_quantizers
+from .checks import check_audio, check_audio_lengths, check_codes, check_num_quantizers, check_sampling_rate
 from .convolution import CausalConv1d
-from .losses import ctc_loss, log_mel_loss, semantic_loss, waveform_loss, weighted_sum
+from .losses import ctc_loss, semantic_loss, spectral_losses, waveform_loss, weighted_sum
 from .masks import length_mask
 from .outputs import JosieAudioCodecOutput, JosieAudioDecoderOutput, JosieAudioEncoderOutput, QuantizerOutput
-from .quantization import SplitResidualVectorQuantizer, VectorQuantizer, build_quantizer
+from .quantization import (
+    LatentProjection,
+    SplitResidualVectorQuantizer,
+    VectorQuantizer,
+    build_quantizer,
+)
 from .seanet import SeanetDecoder, SeanetEncoder, SeanetStack
-from .streaming import JodioStreamingState, fork_cache
+from .streaming import JodioStreamingState, build_cache, check_cache, fork_cache
+
+# Whole recordings of more frames than this run in pieces, as a stream does: attention over all pairs of frames, and
+# activations at the waveform's rate, would take memory without bound.
+_MAX_FRAMES_AT_ONCE = 64
 
 
 class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
@@ -62,6 +70,8 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
         super()._init_weights(module)
         if isinstance(module, VectorQuantizer):
             module.reset_codebook()
+        elif isinstance(module, LatentProjection):
+            module.reset_scale()
         elif isinstance(module, CausalConv1d):
             module.reset_parameters()
 
@@ -75,8 +85,9 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
         streaming_state: JodioStreamingState | None = None,
         use_streaming: bool = False,
         is_final: bool = False,
+        sampling_rate: int | None = None,
     ) -> JosieAudioEncoderOutput:
-        """Turn waveforms into codes.
+        """Turn waveforms into codes. Memory grows with the codes only: long recordings run in pieces.
 
         Args:
             input_values (`torch.Tensor`): `(batch, channels, num_samples)`, in [-1, 1]; in a stream any number of
@@ -87,22 +98,23 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
             streaming_state ([`JodioStreamingState`], *optional*): What the chunk before returned. It stays as it is.
             use_streaming (`bool`): Begin a stream. Samples that do not fill a frame wait in the state.
             is_final (`bool`): End the stream: what waits is filled up with zeros and encoded.
+            sampling_rate (`int`, *optional*): Rate of `input_values` in Hz, for the check that it is the model's.
 
         Returns:
             [`JosieAudioEncoderOutput`], with `streaming_state` in a stream that goes on. In a stream `audio_lengths`
             counts the samples that the codes of this chunk stand for.
 
         Raises:
-            `ValueError`: Input of a wrong shape, channel count or type, NaN, no samples, more quantizers than there
-                are, a mask in a stream, or a state of another batch size or model.
+            `ValueError`: Input of a wrong shape, channel count, type or sampling rate, NaN, no samples, more
+                quantizers than there are, a mask in a stream, or a state of another batch size or model.
         """
+        check_sampling_rate(sampling_rate, self.config.sampling_rate)
         num_quantizers = check_num_quantizers(num_quantizers, self.config.num_quantizers)
         if use_streaming or streaming_state is not None:
             return self._encode_chunk(input_values, padding_mask, num_quantizers, streaming_state, is_final)
         lengths = check_audio(input_values, self.config.audio_channels, padding_mask)
-        latents, _ = self._encode_frames(self._fill_frames(input_values, lengths))
-        mask = length_mask(self._count_frames(lengths), latents.shape[1])
-        codes = self.quantizer.encode(latents.transpose(1, 2), num_quantizers) * mask[:, None]
+        codes, _ = self._encode_codes(self._fill_frames(input_values, lengths), num_quantizers)
+        codes = codes * length_mask(self._count_frames(lengths), codes.shape[-1])[:, None]
         return JosieAudioEncoderOutput(audio_codes=codes, audio_lengths=lengths)
 
     @can_return_tuple
@@ -113,7 +125,8 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
         streaming_state: JodioStreamingState | None = None,
         use_streaming: bool = False,
     ) -> JosieAudioDecoderOutput:
-        """Turn codes into waveforms.
+        """Turn codes into waveforms. Without gradients long recordings run in pieces, so that memory grows with the
+        waveform only.
 
         Args:
             audio_codes (`torch.LongTensor`): `(batch, num_quantizers, num_frames)`; fewer quantizers are a prefix.
@@ -138,11 +151,11 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
             state = self._enter_stream(streaming_state, batch_size, self.decoder)
             audio_values = audio_codes.new_zeros((batch_size, config.audio_channels, 0), dtype=self.dtype)
             if num_frames:
-                audio_values, state = self._decode_frames(self.quantizer.look_up(audio_codes), state)
+                audio_values, state = self._decode_codes(audio_codes, state)
         elif num_frames == 0:
             raise ValueError(f"`audio_codes` must have at least 1 frame, got {tuple(audio_codes.shape)}.")
         else:
-            audio_values, state = self._decode_frames(self.quantizer.look_up(audio_codes))
+            audio_values, state = self._decode_codes(audio_codes)
         if audio_lengths is not None:
             audio_values = audio_values[..., : int(lengths.max())]
             audio_values = audio_values * length_mask(lengths, audio_values.shape[-1])[:, None]
@@ -156,6 +169,7 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
         num_quantizers: int | None = None,
         semantic_targets: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        return_loss: bool | None = None,
     ) -> JosieAudioCodecOutput:
         """Encode, quantize and decode; in training mode with losses, and the codebooks learn.
 
@@ -167,10 +181,12 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
                 features of the same padded input that the semantic codes shall predict.
             labels (`torch.LongTensor`, *optional*): `(batch, num_labels)`, in [1, semantic_vocab_size) with -100 for
                 padding, that they shall predict in order.
+            return_loss (`bool`, *optional*): Compute the losses; in training mode only when `None`.
 
         Returns:
-            [`JosieAudioCodecOutput`]; `losses` has `waveform`, `mel`, `commitment`, and as configured `codebook`,
-            `semantic` and `ctc`.
+            [`JosieAudioCodecOutput`]; `losses` has `commitment`, `codebook` where codebooks learn by gradient,
+            `semantic` and `ctc` where their targets are given, and each where its weight in the configuration is not 0
+            `waveform`, `mel` and `stft`.
 
         Raises:
             `ValueError`: As in [`JodioModel.encode`]; or targets without their head, or of a wrong shape or range.
@@ -193,16 +209,15 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
         audio_values, _ = self._decode_frames(quantized.quantized_latents)
         audio_values = audio_values[..., :num_samples] * length_mask(lengths, num_samples)[:, None]
         losses: dict[str, torch.Tensor] | None = None
-        if self.training:
+        if self.training if return_loss is None else return_loss:
             losses = self._reconstruction_losses(audio_values, filled[..., :num_samples], lengths, quantized)
             semantic = semantic.transpose(1, 2)
             if semantic_targets is not None and self.semantic_head is not None:
                 losses["semantic"] = semantic_loss(self.semantic_head(semantic), semantic_targets, mask)
             if labels is not None and self.label_head is not None:
                 losses["ctc"] = ctc_loss(self.label_head(semantic), labels, num_frames)
-        weights = {"commitment": self.config.commitment_weight, "codebook": self.config.codebook_weight}
         return JosieAudioCodecOutput(
-            loss=None if losses is None else weighted_sum(losses, weights),
+            loss=None if losses is None else weighted_sum(losses, self.config),
             audio_values=audio_values,
             audio_codes=quantized.codes,
             losses=losses,
@@ -213,13 +228,16 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
     def _reconstruction_losses(
         self, audio_values: torch.Tensor, target: torch.Tensor, lengths: torch.Tensor, quantized: QuantizerOutput
     ) -> dict[str, torch.Tensor]:
-        losses = {
-            "waveform": waveform_loss(audio_values, target, lengths),
-            "mel": log_mel_loss(audio_values, target, lengths, self.config.sampling_rate),
-            "commitment": quantized.commitment_loss,
-        }
-        if self.config.codebook_update == "gradient":
+        config = self.config
+        losses: dict[str, Any] = {"commitment": quantized.commitment_loss}
+        if config.codebook_update == "gradient":
             losses["codebook"] = quantized.codebook_loss
+        if config.waveform_weight:
+            losses["waveform"] = waveform_loss(audio_values, target, lengths)
+        spectral = [name for name in ("mel", "stft") if getattr(config, f"{name}_weight")]
+        if spectral:
+            rate, windows = config.sampling_rate, config.loss_windows
+            losses |= spectral_losses(audio_values, target, lengths, rate, windows, spectral)
         return losses
 
     def _check_targets(
@@ -251,6 +269,33 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
             input_values = input_values * length_mask(lengths, input_values.shape[-1])[:, None]
         input_values = nn.functional.pad(input_values, (0, -input_values.shape[-1] % self.config.hop_length))
         return input_values.to(self.dtype)
+
+    def _encode_codes(
+        self, input_values: torch.Tensor, num_quantizers: int, state: JodioStreamingState | None = None
+    ) -> tuple[torch.Tensor, JodioStreamingState | None]:
+        """Map whole frames of samples to codes, in pieces where there are many; return the state only in a stream."""
+        pieces, is_stream = input_values.split(_MAX_FRAMES_AT_ONCE * self.config.hop_length, dim=-1), state is not None
+        if len(pieces) > 1 and state is None:
+            state = self._enter_stream(None, len(input_values), self.encoder)
+        codes = []
+        for piece in pieces:
+            latents, state = self._encode_frames(piece, state)
+            codes.append(self.quantizer.encode(latents.transpose(1, 2), num_quantizers))
+        return torch.cat(codes, dim=-1), state if is_stream else None
+
+    def _decode_codes(
+        self, audio_codes: torch.Tensor, state: JodioStreamingState | None = None
+    ) -> tuple[torch.Tensor, JodioStreamingState | None]:
+        """Map codes to samples; as `_encode_codes`, but at once where gradients are wanted."""
+        num_frames, is_stream = audio_codes.shape[-1], state is not None
+        pieces = audio_codes.split(num_frames if torch.is_grad_enabled() else _MAX_FRAMES_AT_ONCE, dim=-1)
+        if len(pieces) > 1 and state is None:
+            state = self._enter_stream(None, len(audio_codes), self.decoder)
+        values = []
+        for piece in pieces:
+            audio_values, state = self._decode_frames(self.quantizer.look_up(piece), state)
+            values.append(audio_values)
+        return torch.cat(values, dim=-1), state if is_stream else None
 
     def _encode_frames(
         self, input_values: torch.Tensor, state: JodioStreamingState | None = None
@@ -288,10 +333,9 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
         ready, pending = self._fill_frames(waiting[..., :num_samples]), waiting[..., num_samples:].clone()
         codes = torch.zeros(batch_size, num_quantizers, 0, dtype=torch.long, device=input_values.device)
         if num_samples:
-            latents, following = self._encode_frames(ready, state)
+            codes, following = self._encode_codes(ready, num_quantizers, state)
             assert following is not None
             state = following
-            codes = self.quantizer.encode(latents.transpose(1, 2), num_quantizers)
         state = replace(state, buffers=state.buffers | {"pending": pending})
         return JosieAudioEncoderOutput(
             audio_codes=codes,
@@ -313,7 +357,7 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
             shapes["pending"] = (batch_size, self.config.audio_channels, 0)
         if state is None:
             buffers = {name: torch.zeros(shape, dtype=self.dtype, device=self.device) for name, shape in shapes.items()}
-            return JodioStreamingState(buffers, _build_cache(transformer))
+            return JodioStreamingState(buffers, build_cache(transformer.config))
         if state.buffers.keys() != shapes.keys():
             raise ValueError(
                 f"`streaming_state` must have the buffers {sorted(shapes)} of this direction and model, "
@@ -321,29 +365,20 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
             )
         for name, shape in shapes.items():
             length = -1 if name == "pending" else None
-            if state.buffers[name].shape[:length] != torch.Size(shape[:length]):
+            buffer = state.buffers[name]
+            if buffer.shape[:length] != torch.Size(shape[:length]):
                 raise ValueError(
                     f"`streaming_state` must fit a batch of {batch_size} and this model, whose buffer {name!r} has "
-                    f"shape {shape}, got {tuple(state.buffers[name].shape)}."
+                    f"shape {shape}, got {tuple(buffer.shape)}."
                 )
-        expected = transformer.config.num_hidden_layers if _needs_cache(transformer) else 0
-        num_layers = 0 if state.past_key_values is None else len(state.past_key_values.layers)
-        if num_layers != expected:
-            raise ValueError(f"`streaming_state` must have keys and values of {expected} layers, got {num_layers}.")
+            if buffer.dtype != self.dtype:
+                raise ValueError(f"`streaming_state` must be of the model's type {self.dtype}, got {buffer.dtype}.")
+        check_cache(state.past_key_values, batch_size, transformer.config)
         return state
 
 
 def _connect(in_size: int, out_size: int) -> nn.Module:
     return nn.Identity() if in_size == out_size else nn.Linear(in_size, out_size)
-
-
-def _needs_cache(transformer: JosieBackbone) -> bool:
-    # A window of 1 sees no past, and the sliding cache of transformers would keep all of it.
-    return transformer.config.sliding_window != 1
-
-
-def _build_cache(transformer: JosieBackbone) -> DynamicCache | None:
-    return DynamicCache(config=transformer.config) if _needs_cache(transformer) else None
 
 
 def _run_transformer(

@@ -4,17 +4,21 @@ Every loss is a mean over what is real, so a row counts by its length and paddin
 """
 
 import warnings
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 import torch
 from torch import nn
 from torchaudio.functional import melscale_fbanks
 
+from ..configuration_josie import JosieCodecConfig
 from .masks import length_mask
 
-# Window lengths in samples; a quarter of each is the hop, a sixteenth the number of mel bands.
-MEL_WINDOWS = (512, 1024, 2048)
-_LOG_FLOOR = 1e-5
+# Smallest magnitude whose logarithm is compared: some 70 dB below full scale in windows of these lengths. Below it lies
+# what nobody hears, digital silence too, which a network would spend itself on.
+_LOG_FLOOR = 1e-2
+# Smallest norm that is divided by.
+_NORM_FLOOR = 1e-3
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -43,39 +47,68 @@ def waveform_loss(predicted: torch.Tensor, target: torch.Tensor, lengths: torch.
     return masked_mean((predicted.float() - target.float()).abs(), length_mask(lengths, target.shape[-1])[:, None])
 
 
-def log_mel_loss(
-    predicted: torch.Tensor, target: torch.Tensor, lengths: torch.Tensor, sampling_rate: int
-) -> torch.Tensor:
-    """Return the mean absolute difference of log-mel spectrograms at several resolutions (Kumar et al., 2023).
+def spectral_losses(
+    predicted: torch.Tensor,
+    target: torch.Tensor,
+    lengths: torch.Tensor,
+    sampling_rate: int,
+    windows: Sequence[int] = (512, 1024, 2048),
+    names: Collection[str] = ("mel", "stft"),
+) -> dict[str, torch.Tensor]:
+    """Return distances of spectrograms at several resolutions, from one transform at each, in float32.
+
+    A quarter of a window is its hop, a sixteenth the number of its mel bands.
 
     Args:
         predicted, target (`torch.Tensor`): `(batch, channels, num_samples)`, 0 past a row's end.
         lengths (`torch.LongTensor`): `(batch,)`, samples of each row.
         sampling_rate (`int`): In Hz.
+        windows (`Sequence[int]`): Window lengths in samples.
+        names (`Collection[str]`): Which to compute.
+
+    Returns:
+        `mel`, the mean absolute difference of log-mel spectrograms (Kumar et al., 2023); and `stft`, the spectral
+        convergence plus the mean absolute difference of log magnitudes (Yamamoto et al., 2020), in which the
+        convergence is that of the whole batch, so that silent rows divide by nothing small. Means over the windows.
     """
+    parts: dict[str, list[torch.Tensor]] = {name: [] for name in names}
     with torch.autocast(predicted.device.type, enabled=False):
-        waveforms = torch.cat((predicted.float(), target.float())).flatten(0, 1)
-        losses = []
-        for window_length in MEL_WINDOWS:
+        for window_length in windows:
             hop = window_length // 4
-            spectra = torch.stft(
-                waveforms,
-                window_length,
-                hop_length=hop,
-                window=torch.hann_window(window_length, device=waveforms.device),
-                pad_mode="constant",
-                return_complex=True,
-            )
-            # The square root has no gradient at 0, where digital silence is.
-            magnitudes = (spectra.real.square() + spectra.imag.square()).clamp(min=_LOG_FLOOR**2).sqrt()
-            num_bins = window_length // 16
-            filters = mel_filters(window_length // 2 + 1, num_bins, sampling_rate, 0.0, sampling_rate / 2, None)
-            mel = filters.to(waveforms.device).T @ magnitudes
-            logs = mel.clamp(min=_LOG_FLOOR).log().unflatten(0, (2, *predicted.shape[:2]))
+            ours = _power_spectrogram(predicted, window_length, hop)
+            with torch.no_grad():
+                theirs = _power_spectrogram(target, window_length, hop)
             # A frame is real when its centre is.
-            mask = length_mask((lengths + hop - 1) // hop, logs.shape[-1])
-            losses.append(masked_mean((logs[0] - logs[1]).abs(), mask[:, None, None]))
-        return torch.stack(losses).mean()
+            mask = length_mask((lengths + hop - 1) // hop, ours.shape[-1])[:, None, None]
+            powers = (ours, theirs)
+            magnitudes = [power.clamp(min=_LOG_FLOOR**2).sqrt() for power in powers]
+            if "mel" in parts:
+                filters = mel_filters(
+                    window_length // 2 + 1, window_length // 16, sampling_rate, 0.0, sampling_rate / 2, None
+                ).to(predicted.device)
+                logs = [(filters.T @ values).clamp(min=_LOG_FLOOR).log() for values in magnitudes]
+                parts["mel"].append(masked_mean((logs[0] - logs[1]).abs(), mask))
+            if "stft" in parts:
+                real = mask.to(magnitudes[0].dtype)
+                squares = ((magnitudes[0] - magnitudes[1]) * real).square().sum(), (magnitudes[1] * real).square().sum()
+                # The square root has no gradient at 0, where nothing differs.
+                convergence, size = (value.clamp(min=_NORM_FLOOR**2).sqrt() for value in squares)
+                logs = [0.5 * power.clamp(min=_LOG_FLOOR**2).log() for power in powers]
+                parts["stft"].append(convergence / size + masked_mean((logs[0] - logs[1]).abs(), mask))
+    return {name: torch.stack(values).mean() for name, values in parts.items()}
+
+
+def _power_spectrogram(waveforms: torch.Tensor, window_length: int, hop_length: int) -> torch.Tensor:
+    """Map `(batch, channels, num_samples)` to squared magnitudes, `(batch, channels, frequencies, frames)`."""
+    spectra = torch.stft(
+        waveforms.float().flatten(0, 1),
+        window_length,
+        hop_length=hop_length,
+        window=torch.hann_window(window_length, device=waveforms.device),
+        pad_mode="constant",
+        return_complex=True,
+    )
+    return (spectra.real.square() + spectra.imag.square()).unflatten(0, waveforms.shape[:2])
 
 
 def semantic_loss(predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -107,6 +140,6 @@ def ctc_loss(logits: torch.Tensor, labels: torch.Tensor, num_frames: torch.Tenso
     return nn.functional.ctc_loss(log_probs, labels[real], num_frames, real.sum(-1), zero_infinity=True)
 
 
-def weighted_sum(losses: dict[str, torch.Tensor], weights: dict[str, float]) -> torch.Tensor:
-    """Return the sum of named losses, each times its weight, which is 1 where `weights` has none."""
-    return torch.stack([loss * weights.get(name, 1.0) for name, loss in losses.items()]).sum()
+def weighted_sum(losses: dict[str, torch.Tensor], config: JosieCodecConfig) -> torch.Tensor:
+    """Return the sum of named losses, each times the configuration's weight, which is called `{name}_weight`."""
+    return torch.stack([loss * getattr(config, f"{name}_weight") for name, loss in losses.items()]).sum()

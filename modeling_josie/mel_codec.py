@@ -14,7 +14,7 @@ from transformers.utils.generic import can_return_tuple
 from ..configuration_josie import JosieMelCodecConfig
 from .backbone import JosiePreTrainedModel
 from .checks import check_audio, check_audio_lengths, check_codes, check_num_quantizers
-from .losses import masked_mean
+from .losses import masked_mean, weighted_sum
 from .masks import length_mask
 from .outputs import JosieAudioCodecOutput, JosieAudioDecoderOutput, JosieAudioEncoderOutput
 from .quantization import ResidualVectorQuantizer, VectorQuantizer
@@ -175,6 +175,7 @@ class JosieMelCodecModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
         input_values: torch.Tensor,
         padding_mask: torch.Tensor | None = None,
         num_quantizers: int | None = None,
+        return_loss: bool | None = None,
     ) -> JosieAudioCodecOutput:
         """Encode, quantize and decode; in training mode with losses, and the codebooks learn.
 
@@ -182,9 +183,10 @@ class JosieMelCodecModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
             input_values (`torch.Tensor`): `(batch, 1, num_samples)`, in [-1, 1].
             padding_mask (`torch.Tensor`, *optional*): `(batch, num_samples)`, 1 for real samples, which come first.
             num_quantizers (`int`, *optional*): Use only the first ones.
+            return_loss (`bool`, *optional*): Compute the losses, and no waveform; in training mode only when `None`.
 
         Returns:
-            [`JosieAudioCodecOutput`]; `losses` has `mel`, `commitment`, and as configured `codebook`. In training mode
+            [`JosieAudioCodecOutput`]; `losses` has `mel`, `commitment`, and as configured `codebook`. With them
             there are no `audio_values`: the losses need none, and Griffin-Lim would take most of the time.
 
         Raises:
@@ -198,14 +200,13 @@ class JosieMelCodecModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
         quantized = self.quantizer(latents, mask, num_quantizers)
         decoded = self._decode_frames(quantized.quantized_latents, mask)
         loss = losses = audio_values = None
-        if self.training:
+        if self.training if return_loss is None else return_loss:
             real = length_mask(mel_lengths, mel.shape[-1])[:, None]
             error = (decoded[..., : mel.shape[-1]] - mel).abs()
             losses = {"mel": masked_mean(error, real), "commitment": quantized.commitment_loss}
-            loss = losses["mel"] + self.config.commitment_weight * quantized.commitment_loss
             if self.config.codebook_update == "gradient":
                 losses["codebook"] = quantized.codebook_loss
-                loss = loss + self.config.codebook_weight * quantized.codebook_loss
+            loss = weighted_sum(losses, self.config)
         else:
             audio_values = self._synthesize(decoded, lengths).to(self.dtype)
             audio_values = nn.functional.pad(audio_values, (0, input_values.shape[-1] - audio_values.shape[-1]))

@@ -6,7 +6,7 @@ import torch
 from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput
 
-from .streaming import JodioStreamingState
+from .streaming import JodioStreamingState, JovioStreamingState
 
 
 @dataclass
@@ -63,7 +63,7 @@ class JosieAudioCodecOutput(ModelOutput):
     """There and back: what an audio codec's `forward` returns.
 
     Args:
-        loss (`torch.FloatTensor`, *optional*): Scalar, the weighted sum of `losses`; only in training mode.
+        loss (`torch.FloatTensor`, *optional*): Scalar, the weighted sum of `losses`; in training mode or when asked.
         audio_values (`torch.FloatTensor`): `(batch, channels, num_samples)`, as long as the input.
         audio_codes (`torch.LongTensor`): `(batch, num_quantizers, num_frames)`.
         losses (`dict[str, torch.Tensor]`, *optional*): The named parts, unweighted scalars.
@@ -86,10 +86,12 @@ class JovioEncoderOutput(ModelOutput):
         vision_codes (`torch.LongTensor`): `(batch, num_quantizers, max_patches)`, patches in order of time, row,
             column; 0 past an item's end.
         grid_thw (`torch.LongTensor`): `(batch, 3)`, patches of each item along time, height and width.
+        streaming_state ([`JovioStreamingState`], *optional*): For the next chunk of a stream.
     """
 
     vision_codes: torch.Tensor | None = None
     grid_thw: torch.Tensor | None = None
+    streaming_state: JovioStreamingState | None = None
 
 
 @dataclass
@@ -98,9 +100,11 @@ class JovioDecoderOutput(ModelOutput):
 
     Args:
         pixel_values (`torch.FloatTensor`): `(batch, frames, channels, height, width)`, in [0, 1]; 0 past an item's end.
+        streaming_state ([`JovioStreamingState`], *optional*): For the next chunk of a stream.
     """
 
     pixel_values: torch.Tensor | None = None
+    streaming_state: JovioStreamingState | None = None
 
 
 @dataclass
@@ -108,7 +112,7 @@ class JovioOutput(ModelOutput):
     """There and back: what JOVIO's `forward` returns.
 
     Args:
-        loss (`torch.FloatTensor`, *optional*): Scalar, the weighted sum of `losses`; only in training mode.
+        loss (`torch.FloatTensor`, *optional*): Scalar, the weighted sum of `losses`; in training mode or when asked.
         pixel_values (`torch.FloatTensor`): Of the input's shape.
         vision_codes (`torch.LongTensor`): As in [`JovioEncoderOutput`].
         grid_thw (`torch.LongTensor`): `(batch, 3)`.

@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 from torch import nn
+from transformers import initialization as init
 
 from ..configuration_josie import JosieCodecConfig
 from .checks import check_codes, check_num_quantizers
@@ -21,6 +22,19 @@ def draw_row_quantizers(num_rows: int, num_quantizers: int, probability: float, 
     """Return how many quantizers each row uses: with `probability` a random prefix, else all; `(num_rows,)`."""
     prefixes = torch.randint(1, num_quantizers + 1, (num_rows,), device=device)
     return prefixes.where(torch.rand(num_rows, device=device) < probability, num_quantizers)
+
+
+def draw_bypassed_rows(num_rows: int, probability: float, device: torch.device) -> torch.Tensor | None:
+    """Return which rows go on as they are, `(num_rows,)`; `None` where none ever does."""
+    return torch.rand(num_rows, device=device) < probability if probability > 0 else None
+
+
+class LatentProjection(nn.Linear):
+    """Between latents and codebooks. It keeps the variance, so that codes reach the decoder from the start."""
+
+    def reset_scale(self) -> None:
+        """Start over. The `_init_weights` of the model that owns the module calls this."""
+        init.normal_(self.weight, std=self.in_features**-0.5)
 
 
 class ResidualVectorQuantizer(nn.Module):
@@ -41,8 +55,8 @@ class ResidualVectorQuantizer(nn.Module):
         if input_size == config.codebook_dim:
             self.proj_in, self.proj_out = nn.Identity(), nn.Identity()
         else:
-            self.proj_in = nn.Linear(input_size, config.codebook_dim, bias=config.quantizer_bias)
-            self.proj_out = nn.Linear(config.codebook_dim, input_size, bias=config.quantizer_bias)
+            self.proj_in = LatentProjection(input_size, config.codebook_dim, bias=config.quantizer_bias)
+            self.proj_out = LatentProjection(config.codebook_dim, input_size, bias=config.quantizer_bias)
 
     @property
     def levels(self) -> list[VectorQuantizer]:
@@ -96,8 +110,9 @@ class ResidualVectorQuantizer(nn.Module):
         mask: torch.Tensor | None = None,
         num_quantizers: int | None = None,
         row_quantizers: torch.Tensor | None = None,
+        bypassed_rows: torch.Tensor | None = None,
     ) -> QuantizerOutput:
-        """Quantize latents; in training mode also learn, and drop quantizers as configured.
+        """Quantize latents; in training mode also learn, and drop or bypass quantizers as configured.
 
         Args:
             latents (`torch.Tensor`): `(batch, input_size, num_frames)`.
@@ -106,6 +121,8 @@ class ResidualVectorQuantizer(nn.Module):
             num_quantizers (`int`, *optional*): Use only the first ones.
             row_quantizers (`torch.LongTensor`, *optional*): `(batch,)`, how many each row uses; drawn in training
                 mode when `None`. A row that uses none gives zeros.
+            bypassed_rows (`torch.BoolTensor`, *optional*): `(batch,)`, rows whose latents are not replaced; drawn in
+                training mode when `None`.
 
         Returns:
             [`QuantizerOutput`]
@@ -125,6 +142,10 @@ class ResidualVectorQuantizer(nn.Module):
         quantized = stages["quantized"]
         if torch.is_grad_enabled() and vectors.requires_grad:
             quantized = vectors + (quantized - vectors).detach()
+        if bypassed_rows is None and self.training:
+            bypassed_rows = draw_bypassed_rows(len(latents), self.config.quantizer_bypass, latents.device)
+        if bypassed_rows is not None:
+            quantized = torch.where(bypassed_rows.repeat_interleave(latents.shape[2])[:, None], vectors, quantized)
         active = real if rows is None else real * (rows > 0)
         quantized = self._project_back(quantized) * active[:, None].to(latents.dtype)
         counts = stages["counts"]
@@ -246,9 +267,10 @@ class SplitResidualVectorQuantizer(nn.Module):
         mask: torch.Tensor | None = None,
         num_quantizers: int | None = None,
         row_quantizers: torch.Tensor | None = None,
+        bypassed_rows: torch.Tensor | None = None,
     ) -> QuantizerOutput:
         """Quantize latents; arguments and result as in [`ResidualVectorQuantizer.forward`]."""
-        return self.forward_parts(latents, mask, num_quantizers, row_quantizers)[0]
+        return self.forward_parts(latents, mask, num_quantizers, row_quantizers, bypassed_rows)[0]
 
     def forward_parts(
         self,
@@ -256,6 +278,7 @@ class SplitResidualVectorQuantizer(nn.Module):
         mask: torch.Tensor | None = None,
         num_quantizers: int | None = None,
         row_quantizers: torch.Tensor | None = None,
+        bypassed_rows: torch.Tensor | None = None,
     ) -> tuple[QuantizerOutput, torch.Tensor]:
         """Return what `forward` returns and the semantic part of its latents, for heads that supervise it."""
         num_quantizers = check_num_quantizers(num_quantizers, self.num_quantizers)
@@ -263,14 +286,16 @@ class SplitResidualVectorQuantizer(nn.Module):
             row_quantizers = draw_row_quantizers(
                 len(latents), num_quantizers, self.config.quantizer_dropout, latents.device
             )
+        if bypassed_rows is None and self.training:
+            bypassed_rows = draw_bypassed_rows(len(latents), self.config.quantizer_bypass, latents.device)
         num_semantic = min(num_quantizers, self.num_semantic_quantizers)
         num_acoustic = num_quantizers - num_semantic
         rows = None if row_quantizers is None else row_quantizers.clamp(max=num_semantic)
-        semantic = self.semantic(latents, mask, num_semantic, rows)
+        semantic = self.semantic(latents, mask, num_semantic, rows, bypassed_rows)
         if not num_acoustic:
             return semantic, semantic.quantized_latents
         rows = None if row_quantizers is None else (row_quantizers - num_semantic).clamp(min=0)
-        acoustic = self.acoustic(latents, mask, num_acoustic, rows)
+        acoustic = self.acoustic(latents, mask, num_acoustic, rows, bypassed_rows)
         share = num_semantic / num_quantizers
         joint = QuantizerOutput(
             quantized_latents=semantic.quantized_latents + acoustic.quantized_latents,

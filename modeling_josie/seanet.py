@@ -14,6 +14,10 @@ from .convolution import CausalConv1d, CausalConvTranspose1d
 
 ConvBuffers = dict[str, torch.Tensor]
 
+# How loud recordings are, roughly: the root of their mean square. Inside, signals have about the power of 1.
+_LOUDNESS = 0.1
+_RESIDUAL_GAIN = 0.5
+
 
 class SeanetResidualLayer(nn.Module):
     """A dilated convolution whose result is added to its input.
@@ -27,7 +31,9 @@ class SeanetResidualLayer(nn.Module):
     def __init__(self, config: JodioConfig, channels: int, index: int):
         super().__init__()
         dilation = config.dilation_growth**index
-        self.conv = CausalConv1d(channels, channels, config.residual_kernel_size, dilation=dilation, activate=True)
+        self.conv = CausalConv1d(
+            channels, channels, config.residual_kernel_size, dilation=dilation, activate=True, gain=_RESIDUAL_GAIN
+        )
 
     def forward(
         self, hidden_states: torch.Tensor, context: torch.Tensor | None = None
@@ -86,11 +92,14 @@ class SeanetEncoder(SeanetStack):
     """
 
     def __init__(self, config: JodioConfig):
-        layers: list[nn.Module] = [CausalConv1d(config.audio_channels, config.channels[0], config.kernel_size)]
-        for channels, following, stride in zip(
-            config.channels[:-1], config.channels[1:], reversed(config.upsampling_ratios), strict=True
+        layers: list[nn.Module] = [
+            CausalConv1d(config.audio_channels, config.channels[0], config.kernel_size, gain=1 / _LOUDNESS)
+        ]
+        strides = config.upsampling_ratios[::-1]
+        for channels, following, stride, num_residual_layers in zip(
+            config.channels[:-1], config.channels[1:], strides, config.residual_layers, strict=True
         ):
-            layers += [SeanetResidualLayer(config, channels, index) for index in range(config.num_residual_layers)]
+            layers += [SeanetResidualLayer(config, channels, index) for index in range(num_residual_layers)]
             layers.append(CausalConv1d(channels, following, 2 * stride, stride, activate=True))
         super().__init__(layers, "encoder")
 
@@ -105,8 +114,12 @@ class SeanetDecoder(SeanetStack):
     def __init__(self, config: JodioConfig):
         layers: list[nn.Module] = []
         widths = config.channels[::-1]
-        for channels, following, stride in zip(widths[:-1], widths[1:], config.upsampling_ratios, strict=True):
+        for channels, following, stride, num_residual_layers in zip(
+            widths[:-1], widths[1:], config.upsampling_ratios, config.residual_layers[::-1], strict=True
+        ):
             layers.append(CausalConvTranspose1d(channels, following, stride, activate=True))
-            layers += [SeanetResidualLayer(config, following, index) for index in range(config.num_residual_layers)]
-        layers.append(CausalConv1d(config.channels[0], config.audio_channels, config.kernel_size, activate=True))
+            layers += [SeanetResidualLayer(config, following, index) for index in range(num_residual_layers)]
+        layers.append(
+            CausalConv1d(config.channels[0], config.audio_channels, config.kernel_size, activate=True, gain=_LOUDNESS)
+        )
         super().__init__(layers, "decoder")
