@@ -25,7 +25,15 @@ class JovioConfig(JosieCodecConfig):
         patch_size (`int`): Height and width of a patch, in pixels.
         temporal_patch_size (`int`): Frames in a patch; a still image is repeated to fill it.
         causal_time (`bool`): Whether a patch sees only patches of its own and earlier times, so that video streams.
-        max_frames (`int`): Longest video, in frames.
+        max_frames (`int`): Longest video, in frames; and longest stream, through a transformer without a
+            `sliding_window`.
+        patch_overlap (`int`): How many pixels what the decoder paints for a patch reaches over each side into its
+            neighbours, where all is summed. 0 is a linear unpatchify, which is what a transposed Conv3d whose kernel
+            equals its stride computes; more is a transposed Conv3d with a kernel of `patch_size + 2 * patch_overlap`
+            in space, which can hide the edges between patches.
+        l1_weight, l2_weight, gradient_weight, structure_weight (`float`): Weights of the losses of pixels: absolute and
+            squared error, absolute error of the differences between neighbours, and 1 minus the structural similarity
+            at several scales. What weighs 0 is not computed or not named.
         encoder_config, decoder_config ([`JosieBackboneConfig`]): The two transformers over patches.
     """
 
@@ -41,6 +49,11 @@ class JovioConfig(JosieCodecConfig):
     temporal_patch_size: int = 2
     causal_time: bool = False
     max_frames: int = 1024
+    patch_overlap: int = 0
+    l1_weight: float | int = 1.0
+    l2_weight: float | int = 1.0
+    gradient_weight: float | int = 1.0
+    structure_weight: float | int = 0.1
     encoder_config: SubConfig = None
     decoder_config: SubConfig = None
 
@@ -50,6 +63,11 @@ class JovioConfig(JosieCodecConfig):
             config.is_causal = self.causal_time
             if config.rope_parameters is not None and config.rope_sections is None:
                 config.rope_sections = split_rotary_planes(config.head_dim)
+
+    @property
+    def max_times(self) -> int:
+        """Most temporal patches of a video."""
+        return -(-self.max_frames // self.temporal_patch_size)
 
     def get_grid(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
         """Return the number of patches along time, height and width.
@@ -74,6 +92,8 @@ class JovioConfig(JosieCodecConfig):
     def validate_geometry(self):
         """Patch sizes are possible."""
         require_positive(self, "num_channels", "patch_size", "temporal_patch_size", "max_frames")
+        if not 0 <= self.patch_overlap <= self.patch_size:
+            raise ValueError(f"`patch_overlap` must be in [0, {self.patch_size}], got {self.patch_overlap}.")
 
 
 AutoConfig.register(JovioConfig.model_type, JovioConfig, exist_ok=True)

@@ -254,13 +254,9 @@ class JosieImageProcessor(_PixelProcessor):
             self._transform(picture_to_pixels(picture, options["num_channels"])[None], options)[0]
             for picture in pictures
         ]
-        height, width = (max(picture.shape[axis] for picture in pixels) for axis in (1, 2))
-        batch = pixels[0].new_zeros(len(pixels), pixels[0].shape[0], height, width)
-        for row, picture in enumerate(pixels):
-            batch[row, :, : picture.shape[1], : picture.shape[2]] = picture
         patch = options["patch_size"]
         grid = [[1, picture.shape[1] // patch, picture.shape[2] // patch] for picture in pixels]
-        data = {"pixel_values": batch.numpy(), "image_grid_thw": np.array(grid)}
+        data = {"pixel_values": _pad(pixels).numpy(), "image_grid_thw": np.array(grid)}
         return BatchFeature(data, tensor_type=return_tensors or "np")
 
     def fetch_images(self, image_url_or_urls: ImageInput) -> ImageInput:
@@ -325,6 +321,16 @@ class JosieVideoProcessor(VideoProcessorMixin, _PixelProcessor):
             `ValueError`: As [`JosieImageProcessor.preprocess`].
             `ImportError`: A file is given and PyAV is not installed.
         """
+        pixels, options = self._read_videos(videos, kwargs)
+        temporal, patch = options["temporal_patch_size"], options["patch_size"]
+        # The last patch of a video is filled with its last frame, and not with what follows it in the batch.
+        pixels = [torch.cat([video] + [video[-1:]] * (-len(video) % temporal)) for video in pixels]
+        grid = [[len(video) // temporal, video.shape[2] // patch, video.shape[3] // patch] for video in pixels]
+        data = {"pixel_values_videos": _pad(pixels).numpy(), "video_grid_thw": np.array(grid)}
+        return BatchFeature(data, tensor_type=return_tensors or "np")
+
+    def _read_videos(self, videos: VideoInput, kwargs: dict[str, Any]) -> tuple[list[torch.Tensor], dict[str, Any]]:
+        """Return the chosen frames of each video, resized and normalised, and the settings of the call."""
         if kwargs.get("num_frames") is not None and kwargs.get("fps") is not None:
             raise ValueError(
                 f"`num_frames` and `fps` must not both be given, got {kwargs['num_frames']} and {kwargs['fps']}."
@@ -337,20 +343,20 @@ class JosieVideoProcessor(VideoProcessorMixin, _PixelProcessor):
         if not items:
             raise ValueError("`videos` must hold at least one video, got none.")
         pixels = [self._transform(read_video(item, options), options) for item in items]
-        temporal, patch = options["temporal_patch_size"], options["patch_size"]
-        # The last patch of a video is filled with its last frame, and not with what follows it in the batch.
-        pixels = [torch.cat([video] + [video[-1:]] * (-len(video) % temporal)) for video in pixels]
-        shape = [max(video.shape[axis] for video in pixels) for axis in range(4)]
-        batch = pixels[0].new_zeros(len(pixels), *shape)
-        for row, video in enumerate(pixels):
-            batch[row, : len(video), :, : video.shape[2], : video.shape[3]] = video
-        grid = [[len(video) // temporal, video.shape[2] // patch, video.shape[3] // patch] for video in pixels]
-        data = {"pixel_values_videos": batch.numpy(), "video_grid_thw": np.array(grid)}
-        return BatchFeature(data, tensor_type=return_tensors or "np")
+        return pixels, options
 
     def fetch_videos(self, video_url_or_urls: VideoInput, sample_indices_fn: Any = None) -> VideoInput:
         """Return `videos` as they are: [`JosieVideoProcessor.preprocess`] reads them."""
         return video_url_or_urls
+
+
+def _pad(items: list[torch.Tensor]) -> torch.Tensor:
+    """Return items of any sizes in one batch, 0 past the end of each axis."""
+    shape = [max(sizes) for sizes in zip(*(item.shape for item in items), strict=True)]
+    batch = items[0].new_zeros(len(items), *shape)
+    for row, item in zip(batch, items, strict=True):
+        row[tuple(slice(size) for size in item.shape)] = item
+    return batch
 
 
 def flatten_images(images: ImageInput) -> list[Any]:
@@ -382,10 +388,59 @@ def _describe(value: Any) -> str:
     return f"a {type(value).__name__}" + ("" if shape is None else f" of shape {tuple(shape)}")
 
 
-for _config in (JosieConfig, JosieThinkerConfig, JosieVisionEncoderConfig, JovioConfig):
+class JovioImageProcessor(JosieImageProcessor):
+    """Makes what [`JovioModel`] takes of pictures: [`JosieImageProcessor`], by the names of the codec alone."""
+
+    model_input_names = ["pixel_values", "grid_thw"]
+
+    def preprocess(
+        self, images: ImageInput, return_tensors: Literal["pt", "np"] | None = "pt", **kwargs
+    ) -> BatchFeature:
+        """Turn pictures into the codec's inputs. Arguments and errors as in [`JosieImageProcessor.preprocess`].
+
+        Returns:
+            [`BatchFeature`] with `pixel_values`, `(num_images, channels, height, width)`, 0 beyond smaller pictures,
+            and `grid_thw`, `(num_images, 3)`, their numbers of patches.
+        """
+        features = super().preprocess(images, return_tensors, **kwargs)
+        return BatchFeature({"pixel_values": features["pixel_values"], "grid_thw": features["image_grid_thw"]})
+
+
+class JovioVideoProcessor(JosieVideoProcessor):
+    """Makes what [`JovioModel`] takes of videos: [`JosieVideoProcessor`], by the names of the codec alone.
+
+    A picture in a list is a video of one frame, so `[[picture], "clip.mp4"]` is a batch of both.
+    """
+
+    model_input_names = ["pixel_values", "grid_thw", "num_frames"]
+
+    def preprocess(
+        self, videos: VideoInput, return_tensors: Literal["pt", "np"] | None = "pt", **kwargs
+    ) -> BatchFeature:
+        """Turn videos into the codec's inputs. Arguments and errors as in [`JosieVideoProcessor.preprocess`].
+
+        Returns:
+            [`BatchFeature`] with `pixel_values`, `(num_videos, frames, channels, height, width)`, 0 beyond shorter and
+            smaller videos; `grid_thw`, `(num_videos, 3)`, their numbers of patches; and `num_frames`, `(num_videos,)`.
+        """
+        pixels, options = self._read_videos(videos, kwargs)
+        temporal, patch = options["temporal_patch_size"], options["patch_size"]
+        grid = [[-(-len(video) // temporal), video.shape[2] // patch, video.shape[3] // patch] for video in pixels]
+        counts = np.array([len(video) for video in pixels])
+        data = {"pixel_values": _pad(pixels).numpy(), "grid_thw": np.array(grid), "num_frames": counts}
+        return BatchFeature(data, tensor_type=return_tensors or "np")
+
+
+for _config in (JosieConfig, JosieThinkerConfig, JosieVisionEncoderConfig):
     AutoImageProcessor.register(
         _config,
         image_processor_classes={"pil": JosieImageProcessor, "torchvision": JosieImageProcessor},
         exist_ok=True,
     )
     AutoVideoProcessor.register(_config, JosieVideoProcessor, exist_ok=True)
+AutoImageProcessor.register(
+    JovioConfig,
+    image_processor_classes={"pil": JovioImageProcessor, "torchvision": JovioImageProcessor},
+    exist_ok=True,
+)
+AutoVideoProcessor.register(JovioConfig, JovioVideoProcessor, exist_ok=True)

@@ -221,6 +221,13 @@ CASES = {
         "JosieMelCodecModel", lambda: josie.JosieMelCodecConfig(**MEL_CODEC), waveform_inputs, "audio_values", True
     ),
     "jovio": Case("JovioModel", lambda: josie.JovioConfig(**JOVIO), video_inputs, "pixel_values", True),
+    "jovio-causal": Case(
+        "JovioModel",
+        lambda: josie.JovioConfig(**JOVIO, causal_time=True, patch_overlap=2, num_semantic_quantizers=1),
+        video_inputs,
+        "pixel_values",
+        True,
+    ),
     "thinker": Case(
         "JosieThinkerForConditionalGeneration",
         lambda: josie.JosieThinkerConfig(**THINKER),
