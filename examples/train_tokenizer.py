@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from debian import fetch_package
+
 from josie.tokenization import train_tokenizer
 
 PACKAGES = (
@@ -29,19 +31,6 @@ PACKAGES = (
     "asterisk-core-sounds-en",
 )
 HELD_OUT = 100  # every so many texts, one is kept away from training to measure on
-
-
-def fetch_package(name: str, cache: Path) -> None:
-    """Download a Debian package into `cache` and unpack it into `cache / "root"`, unless that was done before."""
-    done = cache / f"{name}.done"
-    if done.exists():
-        return
-    cache.mkdir(parents=True, exist_ok=True)
-    if not any(cache.glob(f"{name}_*.deb")):
-        subprocess.run(["apt-get", "download", name], cwd=cache, check=True)
-    package = next(cache.glob(f"{name}_*.deb"))
-    subprocess.run(["dpkg", "-x", str(package), str(cache / "root")], check=True)
-    done.touch()
 
 
 def bible(root: Path) -> Iterator[str]:

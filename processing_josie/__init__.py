@@ -2,15 +2,22 @@
 
 from .audio import JosieFeatureExtractor, load_audio, resample, save_audio
 from .collator import JosieDataCollator
+from .crops import AudioCrops, AudioCropsCallback, AudioCropStream, CropSettings
 from .processor import JosieProcessor
-from .vision import JosieImageProcessor, JosieVideoProcessor
+from .vision import JosieImageProcessor, JosieVideoProcessor, JovioImageProcessor, JovioVideoProcessor
 
 __all__ = [
+    "AudioCropStream",
+    "AudioCrops",
+    "AudioCropsCallback",
+    "CropSettings",
     "JosieDataCollator",
     "JosieFeatureExtractor",
     "JosieImageProcessor",
     "JosieProcessor",
     "JosieVideoProcessor",
+    "JovioImageProcessor",
+    "JovioVideoProcessor",
     "load_audio",
     "resample",
     "save_audio",

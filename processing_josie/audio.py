@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import soundfile
@@ -320,7 +320,8 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError("`audio` must hold at least one clip, got none.")
         waveforms = [as_waveform(clip, sampling_rate, self.sampling_rate, self.num_channels) for clip in clips]
         if self.do_normalize:
-            waveforms = [(waveform - waveform.mean()) / (waveform.std() + 1e-7) for waveform in waveforms]
+            # As transformers' Wav2Vec2FeatureExtractor does; in a quiet clip it matters where the small number stands.
+            waveforms = [(waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7) for waveform in waveforms]
         if self.output == "features":
             waveforms = [self._mel(waveform[0]) for waveform in waveforms]
         length = max(waveform.shape[1] for waveform in waveforms)
@@ -358,9 +359,10 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
             self.sampling_rate, self.n_fft, self.win_length, self.mel_hop_length, self.num_mel_bins, self.mel_power
         )
         power = transform.spectrogram(torch.from_numpy(np.pad(waveform, (0, missing))))[:, :num_frames]
-        # As a pointwise convolution the bands are summed with fused multiply-adds whatever the library of matrix products
-        # does, so that only the Fourier transform decides about the last digit.
-        mel = torch.nn.functional.conv1d(power[None], transform.mel_scale.fb.T[..., None])[0]
+        # As a pointwise convolution, which oneDNN computes, the bands are summed with fused multiply-adds whatever the
+        # matrix library does, so that only the Fourier transform decides about the last digit.
+        filters = cast(torch.Tensor, transform.mel_scale.fb)
+        mel = torch.nn.functional.conv1d(power[None], filters.T[..., None])[0]
         return (mel.clamp(min=_LOG_FLOOR).log() if self.log_mel else mel).numpy()
 
 

@@ -1,0 +1,191 @@
+"""Train JODIO (or the mel codec): `python examples/train_jodio.py examples/train_jodio.json`; not yet trained.
+
+TIME AND SCORE OF THE LONG RUN GO INTO THE LINE ABOVE.
+
+Everything is stated in the configuration, a JSON or YAML file with these sections:
+
+| section | what |
+| --- | --- |
+| `data` | `SpeechDataArguments` in `speech_data.py`: the sources, and how they are split |
+| `crops` | `CropArguments` below |
+| `model` | `model_type` (`jodio`, `josie_mel_codec`) and fields of its configuration |
+| `discriminator` | fields of `JodioDiscriminatorConfig`; `null` for training without one |
+| `trainer` | `CodecTrainingArguments`: those of `TrainingArguments` and the adversarial part |
+| `report` | `ReportArguments` in `codec_report.py` |
+| `card` | `license`, `hardware`, `limitations` of the model card |
+| `threads` | of torch; its own choice where it is missing |
+
+A run that ends in any way goes on with the same command from its last checkpoint, and its next losses are those it
+would have had. In `trainer.output_dir` it leaves `log.jsonl`, checkpoints, `model` (weights, configuration, feature
+extractor, model card) and `report` (`metrics.json`, sounds, spectrograms).
+
+Needs `pip install 'josie[recipes]'`; with `josie[judge]` the report has PESQ and STOI.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codec_report import ReportArguments, require_matplotlib, write_report
+from datasets import Dataset
+from recipe import RunLog, command_line, read_section, require_sections, run, start_training, train
+from speech_data import SpeechDataArguments, load_speech
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from josie.configuration_josie import audio_codec_geometry
+from josie.conversion.model_card import write_model_card
+from josie.modeling_josie import JodioDiscriminatorModel
+from josie.modeling_josie.codec_trainer import CodecTrainer, CodecTrainingArguments
+from josie.processing_josie import JosieFeatureExtractor
+from josie.processing_josie.crops import AudioCrops, AudioCropsCallback, CropSettings
+
+SECTIONS = ("data", "crops", "model", "discriminator", "trainer", "report", "card", "threads")
+
+
+@dataclass
+class CropArguments:
+    """What the codec is shown.
+
+    Args:
+        seconds (`float`): Length of a crop; rounded to whole frames of the codec.
+        min_seconds (`float`): Shorter files are not used.
+        max_gain_db (`float`): Crops become louder or softer by up to this.
+    """
+
+    seconds: float = 1.0
+    min_seconds: float = 0.3
+    max_gain_db: float = 0.0
+
+
+@dataclass
+class CardArguments:
+    """What only a person knows for the model card."""
+
+    license: str | None = None
+    hardware: str | None = None
+    limitations: str | None = None
+
+
+def build_model(section: dict[str, Any]) -> PreTrainedModel:
+    """Return a new codec of a configuration's section `model`."""
+    if not isinstance(section, dict) or section.get("model_type") not in ("jodio", "josie_mel_codec"):
+        raise ValueError("`model` must be a section with `model_type` 'jodio' or 'josie_mel_codec'.")
+    options = {name: value for name, value in section.items() if name != "model_type"}
+    config = AutoConfig.for_model(section["model_type"])
+    for name in options:
+        if not hasattr(config, name):
+            raise ValueError(f"`model` must have fields of {type(config).__name__}, got {name!r}.")
+    return AutoModel.from_config(AutoConfig.for_model(section["model_type"], **options))
+
+
+def build_crops(
+    speech: dict[str, Dataset], model: PreTrainedModel, arguments: CropArguments, seed: int
+) -> tuple[AudioCrops, AudioCrops | None]:
+    """Return crops to train on, and fixed ones to validate with if there are clips for it."""
+    geometry = audio_codec_geometry(model.config)
+    hop, rate = round(geometry.sampling_rate / geometry.frame_rate), geometry.sampling_rate
+    length = max(round(arguments.seconds * rate / hop), 1) * hop
+    shared = {
+        "sampling_rate": rate,
+        "crop_length": length,
+        "num_channels": getattr(model.config, "audio_channels", 1),
+        "min_length": max(round(arguments.min_seconds * rate), 1),
+        "seed": seed,
+    }
+    if not len(speech["train"]):
+        raise ValueError("`data` must leave clips to train on, got none.")
+    training = AudioCrops(speech["train"], CropSettings(**shared, max_gain_db=arguments.max_gain_db))
+    if not len(speech["validation"]):
+        return training, None
+    return training, AudioCrops(speech["validation"], CropSettings(**shared, is_random=False))
+
+
+def train_codec(config: dict[str, Any], mode: Any, command: str) -> dict[str, Any] | None:
+    """Train, evaluate and report.
+
+    Args:
+        config (`dict`): The sections.
+        mode (`"continue"`, `"resume"` or `"restart"`): What to do about checkpoints.
+        command (`str`): For the model card.
+
+    Returns:
+        What `metrics.json` has, without the single clips; `None` if the run was asked to stop before its end.
+    """
+    require_sections(config, *SECTIONS)
+    report = read_section(config, "report", ReportArguments)
+    card = read_section(config, "card", CardArguments)
+    if report.num_examples:
+        require_matplotlib()
+    # A codec has no labels: what is evaluated is its loss.
+    defaults = {"label_names": ["input_values"], "prediction_loss_only": True, "remove_unused_columns": False}
+    arguments = start_training(config, CodecTrainingArguments, **defaults)
+    model = build_model(config.get("model", {}))
+    discriminator = config.get("discriminator")
+    if discriminator is not None:
+        kind = JodioDiscriminatorModel.config_class
+        discriminator = JodioDiscriminatorModel(read_section(config, "discriminator", kind))
+    speech = load_speech(read_section(config, "data", SpeechDataArguments))
+    crops = read_section(config, "crops", CropArguments)
+    training, validation = build_crops(speech, model, crops, arguments.seed)
+    trainer = CodecTrainer(
+        model,
+        arguments,
+        discriminator=discriminator,
+        train_dataset=training,
+        eval_dataset=validation,
+        callbacks=[AudioCropsCallback(training), RunLog()],
+    )
+    if not train(trainer, mode):
+        return None
+    return finish(trainer, speech, report, card, command)
+
+
+def finish(
+    trainer: CodecTrainer, speech: dict[str, Dataset], report: ReportArguments, card: CardArguments, command: str
+) -> dict[str, Any]:
+    """Save the model with its card, and report on the clips it never saw."""
+    folder, model = Path(trainer.args.output_dir), trainer.model
+    scores = trainer.evaluate() if trainer.eval_dataset is not None else {}
+    hours = max((entry.get("hours", 0.0) for entry in trainer.state.log_history), default=0.0)
+    trainer.save_model(str(folder / "model"))
+    JosieFeatureExtractor.from_config(model.config).save_pretrained(folder / "model")
+    unseen = next((speech[split] for split in ("test", "validation") if len(speech[split])), None)
+    metrics: dict[str, Any] = {}
+    if unseen is not None:
+        metrics = write_report(model, unseen, folder / "report", report)
+        trainer.log({f"test_{name}": value for name, value in metrics.items()})
+    licences = sorted({f"{source}: {licence}" for source, licence in zip(*_columns(speech["train"]), strict=True)})
+    seconds = sum(value or 0 for value in speech["train"]["seconds"]) if _has_seconds(speech["train"]) else None
+    amount = f"{len(speech['train'])} clips" + (f", {seconds / 3600:.2f} hours" if seconds is not None else "")
+    write_model_card(
+        folder / "model",
+        model.config,
+        model=model,
+        data=[*licences, f"together {amount}"],
+        metrics={**{name: value for name, value in scores.items() if name == "eval_loss"}, **metrics},
+        evaluated_on="clips of the same sources that were held out, medians",
+        command=command,
+        hours=hours,
+        hardware=card.hardware,
+        license=card.license,
+        limitations=card.limitations,
+    )
+    return metrics
+
+
+def _columns(dataset: Dataset) -> tuple[list[str], list[str]]:
+    return list(dataset["source"]), list(dataset["licence"])
+
+
+def _has_seconds(dataset: Dataset) -> bool:
+    return "seconds" in dataset.column_names and None not in list(dataset["seconds"])
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Do what the command line says."""
+    line = command_line(__doc__, argv)
+    run(lambda: train_codec(line.config, line.mode, line.command))
+
+
+if __name__ == "__main__":
+    main()

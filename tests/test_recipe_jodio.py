@@ -1,0 +1,257 @@
+"""The JODIO recipe: its data, its configuration, and that a run that was interrupted goes on as if it had not been."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+EXAMPLES = str(Path(__file__).resolve().parents[1] / "examples")
+if EXAMPLES not in sys.path:
+    sys.path.append(EXAMPLES)
+
+import debian  # noqa: E402
+import recipe  # noqa: E402
+import speech_data  # noqa: E402
+import train_jodio  # noqa: E402
+
+BACKBONE = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
+CONFIG = {
+    "crops": {"seconds": 0.1, "min_seconds": 0.05, "max_gain_db": 3.0},
+    "model": {
+        "model_type": "jodio",
+        "sampling_rate": 1600,
+        "channels": [4, 6, 8],
+        "upsampling_ratios": [4, 4],
+        "num_residual_layers": 0,
+        "num_quantizers": 3,
+        "codebook_size": 8,
+        "codebook_dim": 4,
+        "quantizer_dropout": 0.5,
+        "encoder_config": BACKBONE,
+        "decoder_config": BACKBONE,
+        "loss_windows": [64],
+    },
+    "trainer": {
+        "max_steps": 6,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 0.01,
+        "logging_steps": 1,
+        "save_steps": 3,
+        "seed": 5,
+        "disable_tqdm": True,
+        "use_cpu": True,
+    },
+    "report": {"num_clips": 2, "num_examples": 0, "min_seconds": 0.1},
+    "card": {"license": "apache-2.0", "hardware": "a tiny machine"},
+}
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """A folder of 24 clips, some with texts; one is broken."""
+    folder = tmp_path_factory.mktemp("sounds")
+    generator = np.random.default_rng(0)
+    for index in range(24):
+        values = 0.3 * np.sin(np.arange(400 + 9 * index) * (0.1 + 0.02 * index)) + 0.01 * generator.normal(
+            size=400 + 9 * index
+        )
+        soundfile.write(folder / f"{index:02}.wav", values, 1600)
+        if index % 2:
+            (folder / f"{index:02}.txt").write_text(f"Sentence {index}!\n")
+    (folder / "broken.wav").write_text("no sound")
+    return folder
+
+
+@pytest.fixture
+def config(sounds, tmp_path):
+    source = {"name": "folder", "path": str(sounds), "licence": "CC0"}
+    data = {"folder": str(tmp_path / "data"), "sources": [source], "validation_share": 0.1, "test_share": 0.2}
+    config = json.loads(json.dumps(CONFIG)) | {"data": data}
+    config["trainer"]["output_dir"] = str(tmp_path / "run")
+    return config
+
+
+def losses(config):
+    lines = (Path(config["trainer"]["output_dir"]) / recipe.LOG_FILE).read_text().splitlines()
+    return {
+        entry["step"]: (entry["loss"], entry["loss_mel"]) for entry in map(json.loads, lines) if "loss_mel" in entry
+    }
+
+
+def run_recipe(config, mode="continue"):
+    return train_jodio.train_codec(json.loads(json.dumps(config)), mode, "the command")
+
+
+class InterruptAt(train_jodio.RunLog):
+    """Kills the run in the middle of a step, as a power cut does."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_goes_on_with_the_same_losses(config, tmp_path, monkeypatch):
+    run_recipe(config)
+    whole = losses(config)
+    assert sorted(whole) == [1, 2, 3, 4, 5, 6]
+    assert len({loss for loss, _ in whole.values()}) == 6
+
+    config["trainer"]["output_dir"] = str(tmp_path / "interrupted")
+    with monkeypatch.context() as patch:
+        patch.setattr(train_jodio, "RunLog", InterruptAt)
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(config)
+    # What a run that was killed while it saved leaves behind.
+    (tmp_path / "interrupted" / "checkpoint-5").mkdir()
+    metrics = run_recipe(config, "resume")
+    assert not (tmp_path / "interrupted" / "checkpoint-5").exists()
+    assert losses(config) == whole
+    assert run_recipe(config) == metrics  # all is done: no step more
+    assert losses(config) == whole
+    assert metrics["num_clips"] == 2
+
+    folder = tmp_path / "interrupted"
+    assert json.loads((folder / "report" / "metrics.json").read_text())["mel_distance"] == metrics["mel_distance"]
+    card = (folder / "model" / "README.md").read_text()
+    assert "CC0" in card
+    assert "the command" in card
+    assert "a tiny machine" in card
+    assert train_jodio.AutoModel.from_pretrained(folder / "model").config.codebook_size == 8
+
+
+def test_the_split_is_by_sentence_and_new_sources_move_nothing(sounds, tmp_path):
+    more = tmp_path / "more"
+    more.mkdir()
+    for index in range(30):
+        soundfile.write(more / f"{index}.wav", np.full(500, 0.1), 1600)
+        (more / f"{index}.txt").write_text(f"sentence, {index}")
+    sources = [{"name": "folder", "path": str(folder)} for folder in (sounds, more)]
+    splits = []
+    for chosen in (sources[:1], sources):
+        arguments = speech_data.SpeechDataArguments(
+            chosen, str(tmp_path / "data"), test_share=0.3, validation_share=0.2
+        )
+        manifests = speech_data.prepare_speech(arguments)
+        splits.append({split: speech_data.read_manifest(path) for split, path in manifests.items()})
+    alone, both = splits
+    assert sum(map(len, alone.values())) == 24
+    for split, rows in alone.items():
+        assert rows == [row for row in both[split] if row["source"] == sounds.name]
+    found = [{speech_data.sentence_key(row["text"]) for row in rows if row["text"]} for rows in both.values()]
+    assert all(found)
+    assert sum(map(len, found)) == len(set.union(*found))
+
+
+def test_a_source_appears_only_when_it_is_complete(sounds, tmp_path, monkeypatch):
+    def clips(root, options, scratch):
+        for path in sorted(sounds.glob("0*.wav")):
+            yield speech_data.Clip(path.stem, None, "en", "tone", path)
+        if options.get("fails"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(speech_data.SOURCES, "flite", speech_data.Source((), "CC0", clips))
+    arguments = speech_data.SpeechDataArguments([{"name": "flite", "fails": True}], str(tmp_path), sampling_rate=800)
+    with pytest.raises(KeyboardInterrupt):
+        speech_data.prepare_speech(arguments)
+    assert list(tmp_path.iterdir()) == []
+    arguments.sources = [{"name": "flite"}]
+    manifests = speech_data.prepare_speech(arguments)
+    rows = [row for path in manifests.values() for row in speech_data.read_manifest(path)]
+    assert len(rows) == 10
+    assert all(soundfile.info(row["path"]).samplerate == 800 for row in rows)
+    before = (tmp_path / "flite").stat().st_mtime_ns
+    speech_data.prepare_speech(arguments)
+    assert (tmp_path / "flite").stat().st_mtime_ns == before
+
+
+def test_what_cannot_be_downloaded_is_said_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(debian.FetchError, match="The command 'apt-get' is needed and was not found"):
+        debian.fetch_package("flite", tmp_path / "cache")
+    tool = tmp_path / "apt-get"
+    tool.write_text("#!/bin/sh\necho 'E: no network' >&2\nexit 100\n")
+    tool.chmod(0o755)
+    with pytest.raises(debian.FetchError, match="'flite' cannot be downloaded .*: E: no network"):
+        debian.fetch_package("flite", tmp_path / "cache")
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["root"]
+
+
+def test_configurations_are_json_or_yaml_and_can_be_changed(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("data: {seed: 1, sources: []}\nthreads: 1\n")
+    config = recipe.read_config(path, ["data.seed=3", "data.sources=[1]", "card.license=mit", "threads=null"])
+    assert config == {"data": {"seed": 3, "sources": [1]}, "threads": None, "card": {"license": "mit"}}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(CONFIG))
+    assert recipe.read_config(path) == CONFIG
+    line = recipe.command_line("", [str(path), "--restart", "--set", "a.b=1", "c=2"])
+    assert (line.mode, line.config["a"], line.config["c"]) == ("restart", {"b": 1}, 2)
+
+
+def test_the_recipes_own_configuration_is_valid():
+    config = recipe.read_config(Path(EXAMPLES) / "train_jodio.json")
+    recipe.require_sections(config, *train_jodio.SECTIONS)
+    recipe.read_section(config, "data", speech_data.SpeechDataArguments)
+    recipe.read_section(config, "report", train_jodio.ReportArguments)
+    recipe.read_section(config, "crops", train_jodio.CropArguments)
+    recipe.read_section(config, "trainer", train_jodio.CodecTrainingArguments)
+    model = train_jodio.build_model(config["model"])
+    assert model.num_parameters() <= 5_000_000
+    assert model.config.sampling_rate == 16000
+    assert model.config.frame_rate <= 25
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("crop.seconds=1", "`config` must have sections of"),
+        ("crops.second=1", "`crops` must have keys of ['max_gain_db', 'min_seconds', 'seconds'], got 'second'."),
+        ("trainer={}", "`trainer` must be a section with `output_dir`, got {}."),
+        ("threads=0", "`threads` must be a positive integer, got 0."),
+        ("model.model_type=mimi", "`model` must be a section with `model_type`"),
+        ("model.widths=3", "`model` must have fields of JodioConfig, got 'widths'."),
+        ("data.sources=[]", "`data.sources` must name at least one of"),
+        ('data.sources=[{"name": "radio"}]', "got {'name': 'radio'}."),
+        ('data.sources=[{"name": "folder", "path": "/nowhere"}]', "must give an existing folder as `path`"),
+        ("data.test_share=1", "`data.validation_share` and `data.test_share` must be at least 0 and below 1"),
+        ("report.num_clips=0", "`report.num_clips` must be positive"),
+    ],
+)
+def test_wrong_configurations_are_errors(config, tmp_path, change, message):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run_recipe(recipe.read_config(path, [change]))
+
+
+@pytest.mark.parametrize("override", ["seed", "=3", "data.=3", "threads.x=1"])
+def test_wrong_overrides_are_errors(tmp_path, override):
+    path = tmp_path / "config.json"
+    path.write_text('{"threads": 1}')
+    with pytest.raises(ValueError, match="`--set` must"):
+        recipe.read_config(path, [override])
+
+
+def test_resuming_needs_a_checkpoint(config):
+    with pytest.raises(ValueError, match="`--resume` needs a checkpoint in"):
+        run_recipe(config, "resume")
+
+
+def test_the_report_draws_and_writes_sounds(config, tmp_path):
+    pytest.importorskip("matplotlib", reason="the report's pictures need josie[recipes]")
+    speech = speech_data.load_speech(recipe.read_section(config, "data", speech_data.SpeechDataArguments))
+    model = train_jodio.build_model(config["model"])
+    arguments = train_jodio.ReportArguments(num_clips=3, num_examples=2, min_seconds=0.1)
+    metrics = train_jodio.write_report(model, speech["train"], tmp_path / "report", arguments)
+    assert metrics["num_clips"] == 3
+    names = {path.name for path in (tmp_path / "report").iterdir()}
+    assert names == {
+        *(f"{index}_{kind}.wav" for index in (0, 1) for kind in ("original", "reconstruction")),
+        "metrics.json",
+        "spectrograms.png",
+    }
+    assert (tmp_path / "report" / "spectrograms.png").read_bytes().startswith(b"\x89PNG")
