@@ -1,0 +1,399 @@
+"""Free pictures and a video for the vision codec: fetched, cleaned, split, cut into random crops.
+
+    python examples/picture_data.py examples/train_jovio.json
+
+fetches about 230 MB once (apt-get, no root needed) and writes each picture as an array of at most 384 pixels a side,
+with a manifest that names source, licence, group and split of each, and the pictures of the test split as PNG files in
+`test`. What cannot be decoded is skipped and counted.
+
+| source | what | licence |
+| --- | --- | --- |
+| Debian `tuxpaint-stamps-default` | stamps, on white | GPL-2 |
+| Debian `fillets-ng-data` | scenery of Fish Fillets, and its intro video in clips of 16 frames | GPL-2 |
+| the wheel of `scikit-image` | photographs and micrographs | public domain or CC0 |
+| the wheel of `scikit-learn` | two photographs, by danielbuechele and vultilion | CC-BY-2.0 |
+
+Pictures that show the same thing share a group, and a group never straddles the split: series of symbols, names that
+differ by a number, a side or a colour, and pictures whose grey thumbnails, mirrored or not, are nearly equal.
+"""
+
+import hashlib
+import importlib.util
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from debian import FetchError, fetch_package
+from PIL import Image
+from recipe import command_line, read_section, run, write_whole
+from torch.utils.data import Dataset
+from transformers.utils import logging
+
+from josie.processing_josie.pixels import open_picture, picture_to_pixels
+
+logger = logging.get_logger("josie.examples.picture_data")
+
+MANIFEST_FILE = "manifest.json"
+SOURCES = ("stamps", "scenes", "photographs", "video")
+PACKAGES = ("tuxpaint-stamps-default", "fillets-ng-data")
+STAMPS, FILLETS = "usr/share/tuxpaint/stamps", "usr/share/games/fillets-ng/images"
+LONGEST_SIDE = 384  # pixels that are kept of a picture
+SMALLEST_SCENE = 160  # pixels; the other pictures of the game are sprites
+CLIP_FRAMES, CLIP_STEP = 16, 2  # frames of a clip, and every so many of the video's
+SPLITS = {"test": 0.1, "validation": 0.05}  # the rest is for training
+# Words of file names that tell one version of a stamp from another.
+VERSIONS = re.compile(
+    r"[0-9]+|(?<![a-z])(left|right|mirror|flip|flipped|front|side|back|up|down|small|big|large|closed|open|photo|filled|outline|"
+    r"red|green|blue|yellow|white|black|brown|orange|purple|pink|grey|gray|gold|golden|silver|[a-z])(?![a-z])"
+)
+PHOTOGRAPHS = {
+    "skimage": (
+        "data",
+        "public domain or CC0",
+        "astronaut.png brick.png camera.png cell.png chelsea.png clock_motion.png coffee.png coins.png grass.png "
+        "gravel.png hubble_deep_field.jpg ihc.png moon.png motorcycle_left.png page.png retina.jpg rocket.jpg text.png",
+    ),
+    "sklearn": ("datasets/images", "CC-BY-2.0", "china.jpg flower.jpg"),
+}
+
+
+@dataclass
+class PictureDataArguments:
+    """What pictures a recipe uses, and how they are cropped.
+
+    Args:
+        folder (`str`): Where arrays and manifest are kept; one with a manifest of your own is used as it is.
+        cache (`str`): Folder for what is downloaded.
+        shapes (`list[list[int]]`): Frames, height and width of crops, drawn with equal chances; crops of several frames
+            are cut out of clips.
+        weights (`dict[str, float]`): How often each source is drawn; within a source, each group equally often.
+        num_validation_crops (`int`): Crops that the loss is evaluated on.
+    """
+
+    folder: str = "runs/data/pictures"
+    cache: str = "runs/data/debian"
+    shapes: list[list[int]] = field(default_factory=lambda: [[1, 128, 128]])
+    weights: dict[str, float] = field(default_factory=lambda: {"stamps": 1.0, "scenes": 1.0, "photographs": 1.0})
+    num_validation_crops: int = 96
+
+    def __post_init__(self):
+        for shape in self.shapes:
+            if len(shape) != 3 or min(shape) < 1:
+                raise ValueError(f"`data.shapes` must be of frames, height and width, got {shape}.")
+        if not self.shapes or not self.weights or min(self.weights.values()) <= 0:
+            raise ValueError(
+                "`data.shapes` and `data.weights` must not be empty, nor a weight 0, "
+                f"got {self.shapes} and {self.weights}."
+            )
+
+
+@dataclass
+class Picture:
+    """A row of the manifest.
+
+    Args:
+        file (`str`): The array, `(frames, height, width, 3)` in uint8, relative to the manifest.
+        source (`str`): `"stamps"`, `"scenes"`, `"photographs"` or `"video"`.
+        origin (`str`): Where it lay in its package.
+        licence (`str`): Of the original.
+        group (`str`): Shared by pictures of the same thing.
+        shape (`list[int]`): Of the array.
+        split (`str`): `"train"`, `"validation"` or `"test"`.
+    """
+
+    file: str
+    source: str
+    origin: str
+    licence: str
+    group: str
+    shape: list[int]
+    split: str = "train"
+
+
+def shrink(frame: Image.Image, longest_side: int = LONGEST_SIDE) -> Image.Image:
+    """Return `frame` with no side longer than `longest_side`."""
+    scale = longest_side / max(frame.size)
+    if scale >= 1:
+        return frame
+    return frame.resize([max(round(side * scale), 1) for side in frame.size], Image.Resampling.LANCZOS)
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Return a file as `(1, height, width, 3)` in uint8, transparent parts white.
+
+    Raises:
+        `ValueError`: It cannot be decoded.
+    """
+    pixels = picture_to_pixels(open_picture(path))
+    frame = Image.fromarray(pixels.mul(255).round().to(torch.uint8).movedim(0, -1).contiguous().numpy())
+    return np.asarray(shrink(frame))[None]
+
+
+def read_clips(path: Path) -> list[np.ndarray]:
+    """Return clips, `(CLIP_FRAMES, height, width, 3)` in uint8, of a video from its start to its end.
+
+    Raises:
+        `ValueError`: It cannot be decoded.
+    """
+    import av
+
+    frames = []
+    try:
+        with av.open(str(path)) as container:
+            for index, frame in enumerate(container.decode(video=0)):
+                if index % CLIP_STEP == 0:
+                    frames.append(np.asarray(shrink(frame.to_image())))
+    except av.FFmpegError as error:
+        raise ValueError(f"{str(path)!r} cannot be decoded: {error}.") from error
+    starts = range(0, len(frames) - CLIP_FRAMES + 1, CLIP_FRAMES)
+    return [np.stack(frames[start : start + CLIP_FRAMES]) for start in starts]
+
+
+def name_group(path: Path, root: Path) -> str:
+    """Return the group of a stamp by its name: the whole series for symbols, else the name without its version."""
+    parts = path.relative_to(root).parts
+    if parts[0] == "symbols" or "hanukkah" in parts:
+        return "/".join(parts[:2])
+    words = VERSIONS.sub("", path.stem.lower().replace("_", " ").replace("-", " ")).split()
+    return "/".join((*parts[:-1], "".join(words)))
+
+
+def find_pictures(root: Path) -> Iterator[tuple[str, Path, str, str]]:
+    """Yield source, file, licence and group of everything there is to read, in a fixed order."""
+    stamps, scenes = root / STAMPS, root / FILLETS
+    for path in sorted(stamps.rglob("*.png")):
+        yield "stamps", path, "GPL-2", "stamps/" + name_group(path, stamps)
+    for path in sorted(scenes.rglob("*.png")):
+        with Image.open(path) as picture:
+            if min(picture.size) >= SMALLEST_SCENE:
+                yield "scenes", path, "GPL-2", "scenes/" + path.parent.name
+    for package, (folder, licence, names) in PHOTOGRAPHS.items():
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            raise FetchError("The photographs come with scikit-image and scikit-learn: pip install 'josie[recipes]'.")
+        for name in names.split():
+            yield "photographs", Path(spec.origin).parent / folder / name, licence, "photographs/" + name
+    yield "video", scenes / "menu" / "intro.mpg", "GPL-2", "video"
+
+
+def thumbnail(frame: np.ndarray, side: int = 24) -> np.ndarray:
+    """Return `(side, side)` greys of mean 0 and norm 1."""
+    grey = np.asarray(Image.fromarray(frame).convert("L").resize((side, side), Image.Resampling.BOX), np.float64)
+    grey -= grey.mean()
+    return grey / max(np.linalg.norm(grey), 1e-6)
+
+
+def join_groups(pictures: list[Picture], thumbnails: np.ndarray, likeness: float = 0.95) -> None:
+    """Give pictures that look alike, mirrored or not, one group.
+
+    Args:
+        pictures: Their groups are changed in place.
+        thumbnails (`np.ndarray`): `(num_pictures, side, side)`.
+        likeness (`float`): Correlation from which on two look alike.
+    """
+    leader = {picture.group: picture.group for picture in pictures}
+
+    def find(group: str) -> str:
+        while leader[group] != group:
+            group = leader[group]
+        return group
+
+    flat = thumbnails.reshape(len(pictures), -1)
+    mirrored = thumbnails[:, :, ::-1].reshape(len(pictures), -1)
+    alike = np.maximum(flat @ flat.T, flat @ mirrored.T) > likeness
+    for first, second in zip(*np.nonzero(np.triu(alike, 1)), strict=True):
+        one, other = sorted((find(pictures[first].group), find(pictures[second].group)))
+        leader[other] = one
+    for picture in pictures:
+        picture.group = find(picture.group)
+
+
+def choose_split(group: str, salt: str = "pictures") -> str:
+    """Return the split of a group, by its name alone: it never changes when pictures are added."""
+    place = int.from_bytes(hashlib.sha256(f"{salt}/{group}".encode()).digest()[:8], "big") / 2**64
+    for split, share in SPLITS.items():
+        if place < share:
+            return split
+        place -= share
+    return "train"
+
+
+def split_clip(index: int, num_clips: int) -> str:
+    """Return the split of a clip: the video's end is held out, and the clip at the border is validation."""
+    first = round(num_clips * (1 - SPLITS["test"]))
+    return "test" if index >= first else "validation" if index >= first - 2 else "train"
+
+
+def prepare_pictures(folder: Path, cache: Path) -> None:
+    """Fetch, read, group, split and write everything into `folder`, unless that was done before.
+
+    Args:
+        folder (`Path`): Gets `manifest.json`, with `pictures`, a list of [`Picture`] as dicts, and `skipped`, how many
+            files of each kind; the arrays; and the pictures of the test split as PNG files.
+        cache (`Path`): Keeps what was downloaded.
+
+    Raises:
+        [`FetchError`]: A package cannot be had.
+    """
+    if (folder / MANIFEST_FILE).exists():
+        return
+    root = [fetch_package(package, cache) for package in PACKAGES][0]
+    (folder / "arrays").mkdir(parents=True, exist_ok=True)
+    pictures: list[Picture] = []
+    thumbnails: list[np.ndarray] = []
+    skipped = Counter({"svg": sum(1 for _ in (root / STAMPS).rglob("*.svg"))})
+
+    def keep(frames: np.ndarray, source: str, path: Path, licence: str, group: str) -> None:
+        file = f"arrays/{len(pictures):05}.npy"
+        np.save(folder / file, frames)
+        origin = "/".join(path.parts[-4:])
+        pictures.append(Picture(file, source, origin, licence, group, list(frames.shape)))
+        thumbnails.append(thumbnail(frames[0]))
+
+    for source, path, licence, group in find_pictures(root):
+        try:
+            clips = read_clips(path) if source == "video" else [read_picture(path)]
+        except ValueError as error:
+            logger.warning(f"Skipped: {error}")
+            skipped["broken"] += 1
+            continue
+        for index, clip in enumerate(clips):
+            keep(clip, source, path, licence, f"video/{split_clip(index, len(clips))}" if source == "video" else group)
+    still = [index for index, picture in enumerate(pictures) if picture.source != "video"]
+    join_groups([pictures[index] for index in still], np.stack([thumbnails[index] for index in still]))
+    for picture in pictures:
+        is_video = picture.source == "video"
+        picture.split = picture.group.rpartition("/")[2] if is_video else choose_split(picture.group)
+    write_test_pictures(folder, [picture for picture in pictures if picture.split == "test"])
+    manifest = {"pictures": [asdict(picture) for picture in pictures], "skipped": dict(skipped)}
+    write_whole(folder / MANIFEST_FILE, json.dumps(manifest, indent=1) + "\n")
+
+
+def write_test_pictures(folder: Path, pictures: list[Picture]) -> None:
+    """Write pictures, and the first frame of clips, as `test/SOURCE/NAME.png`."""
+    for picture in pictures:
+        path = folder / "test" / picture.source / f"{Path(picture.file).stem}_{Path(picture.origin).stem}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.load(folder / picture.file)[0]).save(path)
+
+
+def load_pictures(arguments: PictureDataArguments) -> dict[str, list[Picture]]:
+    """Return the pictures of each split, fetched and prepared if that was not done before."""
+    folder = Path(arguments.folder)
+    prepare_pictures(folder, Path(arguments.cache))
+    manifest = json.loads((folder / MANIFEST_FILE).read_text("utf-8"))
+    pictures = [Picture(**row) for row in manifest["pictures"]]
+    return {split: [picture for picture in pictures if picture.split == split] for split in ("train", *SPLITS)}
+
+
+class RandomCrops(Dataset):
+    """Crops of random pictures, each drawn from its own index, so that a resumed training sees what it would have seen.
+
+    Sources that have no picture in the split are left out.
+
+    Args:
+        arguments ([`PictureDataArguments`]): Where the arrays are, and what crops are like.
+        pictures (`list[Picture]`): What to draw from.
+        num_crops (`int`): Length of the data set; 0 if there is no picture.
+        seed (`int`): Of everything drawn.
+        num_alike (`int`): How many neighbours, counted from the first, have one shape: with the size of a batch, and
+            in order, no batch needs padding.
+    """
+
+    def __init__(
+        self,
+        arguments: PictureDataArguments,
+        pictures: list[Picture],
+        num_crops: int,
+        seed: int = 0,
+        num_alike: int = 1,
+    ):
+        self.folder, self.seed, self.num_alike = Path(arguments.folder), seed, num_alike
+        self.shapes = [(frames, height, width) for frames, height, width in arguments.shapes]
+        self.sources: dict[str, list[list[Picture]]] = {}
+        for source in sorted({picture.source for picture in pictures}):
+            groups: dict[str, list[Picture]] = {}
+            for picture in pictures:
+                if picture.source == source:
+                    groups.setdefault(picture.group, []).append(picture)
+            self.sources[source] = list(groups.values())
+        unknown = sorted(set(arguments.weights) - set(SOURCES))
+        if unknown:
+            raise ValueError(f"`data.weights` must be of sources among {list(SOURCES)}, got {unknown[0]!r}.")
+        self.weights = {name: weight for name, weight in arguments.weights.items() if name in self.sources}
+        if "video" not in self.weights:
+            self.shapes = [shape for shape in self.shapes if shape[0] == 1]
+        self.num_crops = num_crops if self.weights and self.shapes else 0
+
+    def __len__(self) -> int:
+        return self.num_crops
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """Return `pixel_values`, `(frames, 3, height, width)` in [0, 1], of one crop."""
+        if not 0 <= index < self.num_crops:
+            raise IndexError(index)
+        turn = np.random.default_rng((self.seed, 0, index // self.num_alike)).integers(len(self.shapes))
+        num_frames, height, width = self.shapes[turn]
+        generator = np.random.default_rng((self.seed, 1, index))
+        names = [name for name in self.weights if num_frames == 1 or name == "video"]
+        chances = np.array([self.weights[name] for name in names])
+        groups = self.sources[names[generator.choice(len(names), p=chances / chances.sum())]]
+        group = groups[generator.integers(len(groups))]
+        picture = group[generator.integers(len(group))]
+        frames = np.load(self.folder / picture.file, mmap_mode="r")
+        start = generator.integers(len(frames) - num_frames + 1)
+        crop = cut(frames[start : start + num_frames], height, width, picture.source == "stamps", generator)
+        return {"pixel_values": torch.from_numpy(crop).movedim(-1, 1).float() / 255}
+
+
+def cut(frames: np.ndarray, height: int, width: int, with_margin: bool, generator: np.random.Generator) -> np.ndarray:
+    """Return a random part of `frames` in a random size, perhaps mirrored, `(frames, height, width, 3)` in uint8.
+
+    Args:
+        frames (`np.ndarray`): `(frames, rows, columns, 3)`, in uint8.
+        height, width (`int`): Of the result.
+        with_margin (`bool`): Whether the part may reach beyond the picture, into white.
+        generator: What chances come from.
+    """
+    rows, columns = frames.shape[1:3]
+    fits = (height / rows, width / columns)
+    smallest = min(fits) if with_margin else max(fits)
+    zoom = float(np.exp(generator.uniform(np.log(min(smallest, 1.25)), np.log(1.25)))) if smallest < 1.25 else smallest
+    box = [round(height / zoom), round(width / zoom)]
+    if not with_margin:
+        box = [min(length, side) for length, side in zip(box, (rows, columns), strict=True)]
+    canvas = np.full((len(frames), *box, 3), 255, np.uint8)
+    source, target = [], []
+    for side, length in zip((rows, columns), box, strict=True):
+        low, high = sorted((0, side - length))
+        start = int(generator.integers(low, high + 1))
+        first, last = max(start, 0), min(start + length, side)
+        source.append(slice(first, last))
+        target.append(slice(first - start, last - start))
+    canvas[:, target[0], target[1]] = frames[:, source[0], source[1]]
+    if generator.random() < 0.5:
+        canvas = canvas[:, :, ::-1]
+    canvas = np.ascontiguousarray(canvas)
+    resized = (Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in canvas)
+    return np.stack([np.asarray(frame) for frame in resized])
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Prepare and say what there is."""
+    arguments = read_section(command_line(__doc__, argv).config, "data", PictureDataArguments)
+    splits = load_pictures(arguments)
+    print("| source | " + " | ".join(splits) + " |\n| --- |" + " ---: |" * len(splits))
+    for source in SOURCES:
+        counts = (sum(picture.source == source for picture in pictures) for pictures in splits.values())
+        print(f"| {source} | " + " | ".join(map(str, counts)) + " |")
+    manifest = json.loads((Path(arguments.folder) / MANIFEST_FILE).read_text("utf-8"))
+    print(f"skipped: {manifest['skipped']}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,317 @@
+"""Train JOVIO: `python examples/train_jovio.py examples/train_jovio.json`; not yet trained.
+
+Everything is stated in the configuration, a JSON or YAML file with these sections:
+
+| section | what |
+| --- | --- |
+| `data` | `PictureDataArguments` in `picture_data.py` |
+| `model` | fields of `JovioConfig` |
+| `start` | `StartArguments` below; without it, the model starts from random weights |
+| `trainer` | `TrainingArguments` |
+| `report` | `ReportArguments` in `vision_report.py` |
+| `card` | `license`, `hardware`, `limitations` of the model card |
+| `threads` | of torch; its own choice where it is missing |
+
+A run that ends in any way goes on with the same command from its last checkpoint, and its next losses are those it
+would have had. In `trainer.output_dir` it leaves `log.jsonl`, checkpoints, `model` (weights, configuration, processors,
+model card) and `report` (`metrics.json`, `sheet.png`).
+
+What makes minutes on a CPU enough is the start. Before the first step the patch projections are set to the principal
+components of patches, the transformers to the identity and the codebooks to the residuals of those components, which
+already is a fair transform codec; what training adds is what the transformers learn.
+
+Needs `pip install 'josie[recipes]'`.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from picture_data import Picture, PictureDataArguments, RandomCrops, load_pictures
+from recipe import (
+    RunLog,
+    command_line,
+    find_checkpoint,
+    read_section,
+    require_sections,
+    run,
+    start_training,
+    train,
+)
+from torch import nn
+from transformers import TrainingArguments
+from vision_report import ReportArguments, average_scores, score_pictures, write_report
+
+from josie.configuration_josie import JovioConfig
+from josie.conversion.model_card import write_model_card
+from josie.modeling_josie import JovioModel, ResidualVectorQuantizer
+from josie.modeling_josie.codec_trainer import CodecTrainer
+from josie.processing_josie.vision import JovioImageProcessor, JovioVideoProcessor
+
+SECTIONS = ("data", "model", "start", "trainer", "report", "card", "threads")
+
+
+@dataclass
+class StartArguments:
+    """How the model is put on the principal components of patches before training.
+
+    Args:
+        num_crops (`int`): Crops whose patches are looked at.
+        num_steps (`int`): Batches of patches that the codebooks learn from.
+        batch_size (`int`): Patches in a batch.
+        learning_rate_scale (`float`): Share of the learning rate for all but the decoder's transformer: what begins
+            near its place should not be shaken out of it.
+    """
+
+    num_crops: int = 600
+    num_steps: int = 200
+    batch_size: int = 4096
+    learning_rate_scale: float = 0.1
+
+    def __post_init__(self):
+        if self.learning_rate_scale <= 0:
+            raise ValueError(f"`start.learning_rate_scale` must be greater than 0, got {self.learning_rate_scale}.")
+        for name in ("num_crops", "num_steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`start.{name}` must be at least 1, got {getattr(self, name)}.")
+
+
+@dataclass
+class CardArguments:
+    """What only a person knows for the model card."""
+
+    license: str | None = None
+    hardware: str | None = None
+    limitations: str | None = None
+
+
+def cut_patches(pixel_values: torch.Tensor, config: JovioConfig) -> torch.Tensor:
+    """Return the patches of one crop as the model sees them.
+
+    Args:
+        pixel_values (`torch.Tensor`): `(frames, channels, height, width)`, in [0, 1].
+        config ([`JovioConfig`]): Gives their size; frames that fill no patch are left out, a picture is repeated.
+
+    Returns:
+        `(num_patches, channels * temporal_patch_size * patch_size ** 2)`, in [-1, 1].
+    """
+    time, side = config.temporal_patch_size, config.patch_size
+    frames = pixel_values.repeat_interleave(time, dim=0) if len(pixel_values) == 1 else pixel_values
+    cells = frames.unfold(0, time, time).unfold(2, side, side).unfold(3, side, side) * 2 - 1
+    # (times, channels, rows, columns, frame, y, x)
+    return cells.permute(0, 2, 3, 1, 4, 5, 6).flatten(3).flatten(0, 2)
+
+
+@torch.no_grad()
+def start_from_principal_components(model: JovioModel, patches: torch.Tensor, arguments: StartArguments) -> None:
+    """Make a new model a transform codec: principal components of patches, and codebooks for what they leave.
+
+    Between the projections the components are scaled to the square root of their deviation, so that the transformers
+    see small ones too; the quantizer sees them as they are, so that its errors are errors of pixels. The transformers
+    begin as the identity.
+
+    Args:
+        model ([`JovioModel`]): Its transformers have one width and no last norm, and its quantizer is not split.
+        patches (`torch.Tensor`): `(num_patches, size)`, as from [`cut_patches`].
+        arguments ([`StartArguments`]): How the codebooks learn.
+
+    Raises:
+        `ValueError`: The model has another form.
+    """
+    config = model.config
+    backbones, quantizer = (model.encoder, model.decoder), model.quantizer
+    if any(not isinstance(backbone.norm, nn.Identity) for backbone in backbones):
+        raise ValueError("`start` needs `final_norm_type` 'none' in `encoder_config` and `decoder_config`.")
+    if not (isinstance(model.decoder_proj, nn.Identity) and isinstance(quantizer, ResidualVectorQuantizer)):
+        raise ValueError("`start` needs an encoder and a decoder of one width and no semantic quantizers.")
+    if not isinstance(quantizer.proj_in, nn.Linear) or config.codebook_update != "ema":
+        raise ValueError("`start` needs a `codebook_dim` below `hidden_size` and `codebook_update` 'ema'.")
+    mean = patches.mean(0)
+    centered = patches - mean
+    _, vectors = torch.linalg.eigh(centered.T @ centered / len(patches))
+    width = min(vectors.shape[0], config.encoder_config.hidden_size)
+    vectors = vectors.flip(1)[:, :width].T
+    scales = (centered @ vectors.T).std(0).clamp(min=1e-4).sqrt()
+
+    embed, side, overlap = model.patch_embed, config.patch_size, config.patch_overlap
+    embed.weight.zero_().flatten(1)[:width] = vectors / scales[:, None]
+    embed.bias.zero_()[:width] = -(vectors @ mean) / scales
+    painted = (config.num_channels, config.temporal_patch_size, side + 2 * overlap, side + 2 * overlap)
+    inside = slice(overlap, overlap + side)
+    target = (config.num_channels, config.temporal_patch_size, side, side)
+    head = model.pixel_head
+    head.weight.zero_().unflatten(0, painted)[:, :, inside, inside, :width] = (vectors.T * scales).unflatten(0, target)
+    head.bias.zero_().unflatten(0, painted)[:, :, inside, inside] = mean.unflatten(0, target)
+    places = range(min(width, config.codebook_dim))
+    quantizer.proj_in.weight.zero_()[places, places] = scales[: len(places)]
+    quantizer.proj_out.weight.zero_()[places, places] = 1 / scales[: len(places)]
+    for layer in (layer for backbone in backbones for layer in backbone.layers):
+        layer.self_attn.o_proj.weight.zero_()
+        layer.mlp.down_proj.weight.zero_()
+    fit_codebooks(quantizer, (centered @ vectors.T) / scales, config.encoder_config.hidden_size, arguments)
+
+
+def fit_codebooks(
+    quantizer: ResidualVectorQuantizer, latents: torch.Tensor, hidden_size: int, arguments: StartArguments
+) -> None:
+    """Let codebooks learn from latents alone, by averages over all batches so far."""
+    config, was_training = quantizer.config, quantizer.training
+    decay, dropout = config.ema_decay, config.quantizer_dropout
+    quantizer.train()
+    config.quantizer_dropout = 0.0
+    for step in range(arguments.num_steps):
+        config.ema_decay = min(step / (step + 10), decay)
+        batch = latents[torch.randint(len(latents), (arguments.batch_size,))]
+        quantizer(nn.functional.pad(batch, (0, hidden_size - batch.shape[1])).T[None])
+    config.ema_decay, config.quantizer_dropout = decay, dropout
+    quantizer.train(was_training)
+
+
+def build_model(section: dict[str, Any]) -> JovioModel:
+    """Return a new codec of a configuration's section `model`."""
+    known = JovioConfig()
+    for name in section:
+        if not hasattr(known, name):
+            raise ValueError(f"`model` must have fields of JovioConfig, got {name!r}.")
+    return JovioModel(JovioConfig(**section))
+
+
+def build_optimizer(model: JovioModel, arguments: TrainingArguments, scale: float) -> torch.optim.Optimizer:
+    """Return AdamW, with a share of the learning rate for all but the decoder's transformer."""
+    fast = list(model.decoder.parameters())
+    among = {id(parameter) for parameter in fast}
+    slow = [parameter for parameter in model.parameters() if id(parameter) not in among]
+    groups = [{"params": fast}, {"params": slow, "lr": scale * arguments.learning_rate}]
+    betas = (arguments.adam_beta1, arguments.adam_beta2)
+    return torch.optim.AdamW(groups, arguments.learning_rate, betas, weight_decay=arguments.weight_decay)
+
+
+def collate_crops(crops: list[dict[str, torch.Tensor]], config: JovioConfig) -> dict[str, torch.Tensor]:
+    """Put crops, `(frames, channels, height, width)` each, into one batch, 0 past the end of each."""
+    pixels = [crop["pixel_values"] for crop in crops]
+    shape = [max(sizes) for sizes in zip(*(item.shape for item in pixels), strict=True)]
+    batch = pixels[0].new_zeros(len(pixels), *shape)
+    for row, item in zip(batch, pixels, strict=True):
+        row[tuple(slice(size) for size in item.shape)] = item
+    grids = [config.get_grid(len(item), *item.shape[-2:]) for item in pixels]
+    counts = torch.tensor([len(item) for item in pixels])
+    return {"pixel_values": batch, "grid_thw": torch.tensor(grids), "num_frames": counts}
+
+
+def train_codec(config: dict[str, Any], mode: Any, command: str) -> dict[str, Any] | None:
+    """Train, evaluate and report.
+
+    Args:
+        config (`dict`): The sections.
+        mode (`"continue"`, `"resume"` or `"restart"`): What to do about checkpoints.
+        command (`str`): For the model card.
+
+    Returns:
+        What `metrics.json` has; `None` if the run was asked to stop before its end.
+    """
+    require_sections(config, *SECTIONS)
+    report = read_section(config, "report", ReportArguments)
+    card = read_section(config, "card", CardArguments)
+    data = read_section(config, "data", PictureDataArguments)
+    start = read_section(config, "start", StartArguments) if config.get("start") is not None else None
+    # A codec has no labels: what is evaluated is its loss. Crops come in their order, so that batches are of one shape.
+    defaults = {
+        "label_names": ["pixel_values"],
+        "prediction_loss_only": True,
+        "remove_unused_columns": False,
+        "train_sampling_strategy": "sequential",
+    }
+    arguments = start_training(config, TrainingArguments, **defaults)
+    model = build_model(config.get("model", {}))
+    pictures = load_pictures(data)
+    if arguments.max_steps < 1:  # crops are without end, so there are no epochs
+        raise ValueError(f"`trainer.max_steps` must be positive, got {arguments.max_steps}.")
+    size = arguments.train_batch_size
+    num_crops = arguments.max_steps * size * arguments.gradient_accumulation_steps * arguments.world_size
+    training = RandomCrops(data, pictures["train"], num_crops, arguments.seed, size)
+    validation = RandomCrops(data, pictures["validation"], data.num_validation_crops, arguments.seed, size)
+    if start is not None and (mode == "restart" or find_checkpoint(Path(str(arguments.output_dir))) is None):
+        crops = RandomCrops(data, pictures["train"], start.num_crops, arguments.seed + 1)
+        patches = torch.cat([cut_patches(crop["pixel_values"], model.config) for crop in crops])
+        start_from_principal_components(model, patches, start)
+    trainer = CodecTrainer(
+        model,
+        arguments,
+        train_dataset=training,
+        eval_dataset=validation if len(validation) else None,
+        data_collator=partial(collate_crops, config=model.config),
+        callbacks=[RunLog()],
+        optimizers=(build_optimizer(model, arguments, start.learning_rate_scale) if start is not None else None, None),
+    )
+    if not train(trainer, mode):
+        return None
+    return finish(trainer, data, pictures, report, card, command)
+
+
+def finish(
+    trainer: CodecTrainer,
+    data: PictureDataArguments,
+    pictures: dict[str, list[Picture]],
+    report: ReportArguments,
+    card: CardArguments,
+    command: str,
+) -> dict[str, Any]:
+    """Save the model with its processors and its card, and report on the pictures it never saw."""
+    folder, model = Path(trainer.args.output_dir), trainer.model
+    scores = trainer.evaluate() if trainer.eval_dataset is not None else {}
+    hours = max((entry.get("hours", 0.0) for entry in trainer.state.log_history), default=0.0)
+    save_codec(model, folder / "model", report.max_pixels)
+    unseen = [picture for picture in pictures["test"] if picture.source != "video"]
+    metrics: dict[str, Any] = {}
+    if unseen:
+        # What was saved is what is reported on, and what its rounding costs is said.
+        most = model.config.num_quantizers
+        saved = JovioModel.from_pretrained(folder / "model").to(model.device)
+        precise = score_pictures(model, Path(data.folder), unseen, report.max_pixels, [most])
+        metrics = write_report(saved, Path(data.folder), unseen, folder / "report", report)
+        metrics[f"psnr_{most}_float32"] = average_scores(precise, [most])[f"psnr_{most}"]
+        trainer.log({f"test_{name}": value for name, value in metrics.items()})
+    counts = Counter((picture.source, picture.licence) for picture in pictures["train"])
+    write_model_card(
+        folder / "model",
+        model.config,
+        model=model,
+        data=[f"{number} {source}, {licence}" for (source, licence), number in sorted(counts.items())],
+        metrics={**{name: value for name, value in scores.items() if name == "eval_loss"}, **metrics},
+        evaluated_on=f"{len(unseen)} pictures of the same sources that were held out, means",
+        command=command,
+        hours=hours,
+        hardware=card.hardware,
+        license=card.license,
+        limitations=card.limitations,
+    )
+    return metrics
+
+
+def save_codec(model: JovioModel, folder: Path, max_pixels: int) -> None:
+    """Save configuration, the processors that make its inputs, and weights in 16 bits, which load as 32."""
+    weights = model.state_dict().items()
+    half = {name: value.half() if value.is_floating_point() else value for name, value in weights}
+    model.save_pretrained(folder, state_dict=half)
+    side = model.config.patch_size
+    size = {"min_pixels": side**2, "max_pixels": max_pixels}
+    JovioImageProcessor(patch_size=side, size=size).save_pretrained(folder)
+    JovioVideoProcessor(
+        patch_size=side,
+        size=size,
+        temporal_patch_size=model.config.temporal_patch_size,
+        max_frames=model.config.max_frames,
+    ).save_pretrained(folder)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Do what the command line says."""
+    line = command_line(__doc__, argv)
+    run(lambda: train_codec(line.config, line.mode, line.command))
+
+
+if __name__ == "__main__":
+    main()

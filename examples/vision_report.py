@@ -1,0 +1,151 @@
+"""The report at the end of a vision codec's training: how good each number of quantizers is, and a sheet to look at."""
+
+import json
+import math
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from picture_data import Picture
+from PIL import Image, ImageDraw
+from recipe import write_whole
+
+from josie.modeling_josie import JovioModel
+from josie.processing_josie.vision import JovioImageProcessor
+
+METRICS_FILE, SHEET_FILE = "metrics.json", "sheet.png"
+_CELL, _GAP, _HEADER = 192, 6, 16  # pixels of the sheet
+
+
+@dataclass
+class ReportArguments:
+    """What is reported.
+
+    Args:
+        max_pixels (`int`): Pictures are shrunk to this area, here and by the processors that are saved with the model.
+        num_rows (`int`): Pictures of the sheet.
+    """
+
+    max_pixels: int = 65536
+    num_rows: int = 12
+
+    def __post_init__(self):
+        for name in ("max_pixels", "num_rows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`report.{name}` must be at least 1, got {getattr(self, name)}.")
+
+
+def count_quantizers(most: int) -> list[int]:
+    """Return 1, 2, 4 and so on up to `most`, which is always the last."""
+    return [*(2**power for power in range((most - 1).bit_length())), most]
+
+
+def psnr(pixels: torch.Tensor, target: torch.Tensor) -> float:
+    """Return the peak signal-to-noise ratio of values in [0, 1], in dB; at most 100."""
+    return -10 * math.log10(max(float((pixels - target).square().mean()), 1e-10))
+
+
+@torch.no_grad()
+def reconstruct(model: JovioModel, pixel_values: torch.Tensor, counts: list[int]) -> list[torch.Tensor]:
+    """Return a picture, `(1, channels, height, width)`, after each number of quantizers; it is encoded once."""
+    encoded = model.encode(pixel_values)
+    decoded = (model.decode(encoded.vision_codes[:, :count], encoded.grid_thw, num_frames=1) for count in counts)
+    return [output.pixel_values[:, 0] for output in decoded]
+
+
+def score_pictures(
+    model: JovioModel,
+    folder: Path,
+    pictures: list[Picture],
+    max_pixels: int,
+    counts: list[int],
+    rows: dict[str, list[torch.Tensor]] | None = None,
+) -> list[dict[str, Any]]:
+    """Return the PSNR of each picture, in dB, after each number of quantizers.
+
+    Args:
+        model ([`JovioModel`]): The codec.
+        folder (`Path`): Where the arrays of the pictures are.
+        pictures (`list[Picture]`): What to send through the codec.
+        max_pixels (`int`): Area that larger pictures are shrunk to.
+        counts (`list[int]`): Numbers of quantizers.
+        rows (`dict`, *optional*): Its keys are files; gets the original and what became of it for each of them.
+    """
+    side, was_training = model.config.patch_size, model.training
+    processor = JovioImageProcessor(patch_size=side, size={"min_pixels": side**2, "max_pixels": max_pixels})
+    scores = []
+    model.eval()
+    for picture in pictures:
+        frame = torch.from_numpy(np.load(folder / picture.file)[0]).movedim(-1, 0)
+        pixels = processor(frame)["pixel_values"].to(model.device)
+        decoded = reconstruct(model, pixels, counts)
+        values = [round(psnr(item, pixels), 3) for item in decoded]
+        scores.append({"file": picture.file, "origin": picture.origin, "source": picture.source, "psnr": values})
+        if rows is not None and picture.file in rows:
+            rows[picture.file] = [pixels, *decoded]
+    model.train(was_training)
+    return scores
+
+
+def average_scores(scores: list[dict[str, Any]], counts: list[int]) -> dict[str, float]:
+    """Return `psnr_K`, the mean over pictures in dB, for each number K of quantizers."""
+    columns = zip(counts, zip(*(score["psnr"] for score in scores), strict=True), strict=True)
+    return {f"psnr_{count}": round(statistics.fmean(values), 3) for count, values in columns}
+
+
+def write_report(
+    model: JovioModel, folder: Path, pictures: list[Picture], target: Path, arguments: ReportArguments
+) -> dict[str, Any]:
+    """Send pictures through the codec, measure what comes out, and write `metrics.json` and `sheet.png`.
+
+    Args:
+        model ([`JovioModel`]): The codec.
+        folder (`Path`): Where the arrays of the pictures are.
+        pictures (`list[Picture]`): What the codec has not seen.
+        target (`Path`): Folder for the report.
+        arguments ([`ReportArguments`]): What is reported.
+
+    Returns:
+        `psnr_K`, the mean over pictures in dB, for each number K of quantizers; and `num_pictures`.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    counts = count_quantizers(model.config.num_quantizers)
+    places = np.linspace(0, len(pictures) - 1, arguments.num_rows).round().astype(int)
+    rows: dict[str, list[torch.Tensor]] = {pictures[place].file: [] for place in places}
+    scores = score_pictures(model, folder, pictures, arguments.max_pixels, counts, rows)
+    values = {score["file"]: score["psnr"] for score in scores}
+    draw_sheet([(row, values[file]) for file, row in rows.items()], counts).save(target / SHEET_FILE)
+    facts = average_scores(scores, counts) | {"num_pictures": len(scores)}
+    write_whole(target / METRICS_FILE, json.dumps({**facts, "pictures": scores}, indent=1) + "\n")
+    return facts
+
+
+def draw_sheet(rows: list[tuple[list[torch.Tensor], list[float]]], counts: list[int]) -> Image.Image:
+    """Return a sheet: a row for each picture, the original first, then each number of quantizers with its PSNR."""
+    strips = []
+    for pictures, values in rows:
+        titles = ["original", *(f"{count}: {value:.1f} dB" for count, value in zip(counts, values, strict=True))]
+        cells = [_to_cell(pixels) for pixels in pictures]
+        strip = Image.new("RGB", ((_CELL + _GAP) * len(cells), _HEADER + cells[0].height + _GAP), "lightgrey")
+        draw = ImageDraw.Draw(strip)
+        for column, (cell, title) in enumerate(zip(cells, titles, strict=True)):
+            draw.text((column * (_CELL + _GAP) + 2, 2), title, fill="black")
+            strip.paste(cell, (column * (_CELL + _GAP), _HEADER))
+        strips.append(strip)
+    sheet = Image.new("RGB", (strips[0].width, sum(strip.height for strip in strips)), "lightgrey")
+    top = 0
+    for strip in strips:
+        sheet.paste(strip, (0, top))
+        top += strip.height
+    return sheet
+
+
+def _to_cell(pixels: torch.Tensor) -> Image.Image:
+    """Return `(1, channels, height, width)` in [0, 1] as a picture that fits a cell."""
+    array = pixels[0].mul(255).round().to(torch.uint8).movedim(0, -1).cpu().numpy()
+    cell = Image.fromarray(array if array.shape[-1] == 3 else array[..., 0]).convert("RGB")
+    cell.thumbnail((_CELL, _CELL), Image.Resampling.LANCZOS)
+    return cell

@@ -1,0 +1,399 @@
+"""The JOVIO recipe: its data, its start, that a run that was interrupted goes on as if it had not been, its scores."""
+
+import importlib.util
+import json
+import re
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = str(ROOT / "examples")
+if EXAMPLES not in sys.path:
+    sys.path.append(EXAMPLES)
+
+import picture_data  # noqa: E402
+import recipe  # noqa: E402
+import train_jovio  # noqa: E402
+import vision_report  # noqa: E402
+
+BACKBONE = {
+    "hidden_size": 48,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "final_norm_type": "none",
+}
+CONFIG = {
+    "data": {
+        "shapes": [[1, 16, 16], [1, 8, 32], [3, 8, 8]],
+        "weights": {"stamps": 1.0, "scenes": 2.0, "video": 1.0},
+        "num_validation_crops": 5,
+    },
+    "model": {
+        "patch_size": 4,
+        "temporal_patch_size": 1,
+        "causal_time": True,
+        "patch_overlap": 1,
+        "num_quantizers": 5,
+        "codebook_size": 16,
+        "codebook_dim": 24,
+        "quantizer_dropout": 0.5,
+        "commitment_weight": 0.05,
+        "structure_weight": 0.0,
+        "encoder_config": BACKBONE,
+        "decoder_config": BACKBONE,
+    },
+    "start": {"num_crops": 6, "num_steps": 4, "batch_size": 64},
+    "trainer": {
+        "max_steps": 6,
+        "per_device_train_batch_size": 3,
+        "learning_rate": 0.01,
+        "logging_steps": 1,
+        "save_steps": 3,
+        "seed": 5,
+        "disable_tqdm": True,
+        "use_cpu": True,
+    },
+    "report": {"max_pixels": 256, "num_rows": 2},
+    "card": {"license": "gpl-2.0", "hardware": "a tiny machine"},
+}
+
+
+def draw(index, height, width, frames=1):
+    """A picture, or a clip, `(frames, height, width, 3)` in uint8, of soft waves."""
+    rows, columns = np.mgrid[:height, :width] / 16
+    waves = [
+        np.sin(rows * (1 + index % 3) + channel + time / 4) * np.cos(columns * (1 + index % 5))
+        for time in range(frames)
+        for channel in range(3)
+    ]
+    clip = (127 + 120 * np.stack(waves)).astype(np.uint8)
+    return clip.reshape(frames, 3, height, width).transpose(0, 2, 3, 1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder as `prepare_pictures` leaves it, with drawn pictures."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "arrays").mkdir()
+    pictures = []
+    for index in range(22):
+        source = ("stamps", "scenes")[index % 2] if index < 18 else "video"
+        clip = draw(index, 20 + index, 33 - index, 5 if source == "video" else 1)
+        file = f"arrays/{index:05}.npy"
+        np.save(folder / file, clip)
+        split = {0: "validation", 1: "test"}.get(index % 6, "train")
+        pictures.append(
+            picture_data.Picture(file, source, f"{index}.png", "CC0", f"group-{index}", list(clip.shape), split)
+        )
+    manifest = {"pictures": [asdict(picture) for picture in pictures], "skipped": {}}
+    (folder / picture_data.MANIFEST_FILE).write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture
+def config(folder, tmp_path):
+    config = json.loads(json.dumps(CONFIG))
+    config["data"]["folder"] = str(folder)
+    config["trainer"]["output_dir"] = str(tmp_path / "run")
+    return config
+
+
+def run_recipe(config, mode="continue"):
+    return train_jovio.train_codec(json.loads(json.dumps(config)), mode, "the command")
+
+
+def losses(config):
+    lines = (Path(config["trainer"]["output_dir"]) / recipe.LOG_FILE).read_text().splitlines()
+    return {entry["step"]: (entry["loss"], entry["loss_l2"]) for entry in map(json.loads, lines) if "loss_l2" in entry}
+
+
+class InterruptAt(train_jovio.RunLog):
+    """Kills the run in the middle of a step, as a power cut does."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_goes_on_with_the_same_losses(config, tmp_path, monkeypatch):
+    run_recipe(config)
+    whole = losses(config)
+    assert sorted(whole) == [1, 2, 3, 4, 5, 6]
+    assert len({loss for loss, _ in whole.values()}) == 6
+
+    config["trainer"]["output_dir"] = str(tmp_path / "interrupted")
+    with monkeypatch.context() as patch:
+        patch.setattr(train_jovio, "RunLog", InterruptAt)
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(config)
+    metrics = run_recipe(config, "resume")
+    assert losses(config) == whole
+    assert run_recipe(config) == metrics  # all is done: no step more
+    assert metrics["num_pictures"] == 3
+
+    run = tmp_path / "interrupted"
+    written = json.loads((run / "report" / "metrics.json").read_text())
+    assert written["psnr_5"] == metrics["psnr_5"] == pytest.approx(metrics["psnr_5_float32"], abs=0.1)
+    assert len(written["pictures"]) == 3
+    with Image.open(run / "report" / "sheet.png") as sheet:
+        assert sheet.width // (vision_report._CELL + vision_report._GAP) == 5  # the original and 1, 2, 4, 5 quantizers
+    card = (run / "model" / "README.md").read_text()
+    for words in ("gpl-2.0", "CC0", "the command", "a tiny machine", "psnr_4"):
+        assert words in card
+    model = train_jovio.JovioModel.from_pretrained(run / "model")
+    assert {parameter.dtype for parameter in model.state_dict().values()} == {torch.float32, torch.bool}
+    assert (run / "model" / "model.safetensors").stat().st_size < 2.5 * sum(
+        map(torch.numel, model.state_dict().values())
+    )
+    processor = train_jovio.JovioImageProcessor.from_pretrained(run / "model")
+    inputs = processor(draw(3, 40, 60)[0])
+    assert inputs["pixel_values"].shape[-2] * inputs["pixel_values"].shape[-1] <= 256
+    assert model.encode(**inputs).vision_codes.shape[1] == 5
+    assert train_jovio.JovioVideoProcessor.from_pretrained(run / "model").temporal_patch_size == 1
+
+
+def test_the_start_is_a_transform_codec(config, folder):
+    """With as many components as a patch has values, all that is lost is lost in the codebooks."""
+    data = recipe.read_section(config, "data", train_jovio.PictureDataArguments)
+    crops = train_jovio.RandomCrops(data, picture_data.load_pictures(data)["train"], 40)
+    model = train_jovio.build_model(config["model"])
+    patches = torch.cat([train_jovio.cut_patches(crop["pixel_values"], model.config) for crop in crops])
+    with torch.no_grad():
+        random = model.eval()(crops[0]["pixel_values"][None]).pixel_values
+    train_jovio.start_from_principal_components(model, patches, train_jovio.StartArguments(1, 30, 256))
+    videos, layout, _ = model._read(torch.rand(2, 3, 3, 12, 20), None, None)
+    assert torch.allclose(model._decode(*model._encode(videos, layout)[:1], layout)[0], videos, atol=1e-4)
+
+    pixels = next(crop["pixel_values"] for crop in crops if len(crop["pixel_values"]) == 1)
+    counts = vision_report.count_quantizers(5)
+    assert counts == [1, 2, 4, 5]
+    scores = [vision_report.psnr(item, pixels) for item in vision_report.reconstruct(model, pixels, counts)]
+    assert scores == sorted(scores)
+    assert scores[0] > vision_report.psnr(random, crops[0]["pixel_values"][None]) + 3
+
+
+def test_patches_are_cut_as_the_model_cuts_them(config):
+    model = train_jovio.build_model(config["model"] | {"temporal_patch_size": 2})
+    for frames in (1, 4):
+        pixels = torch.rand(frames, 3, 8, 12)
+        patches = train_jovio.cut_patches(pixels, model.config)
+        embedded = torch.nn.functional.linear(patches, model.patch_embed.weight.flatten(1), model.patch_embed.bias)
+        video = pixels.repeat(2, 1, 1, 1) if frames == 1 else pixels
+        expected = model.patch_embed((video * 2 - 1).transpose(0, 1)[None]).flatten(2)[0].T
+        assert torch.allclose(embedded, expected, atol=1e-5)
+
+
+def test_crops_depend_on_their_index_alone_and_neighbours_share_a_shape(config):
+    data = recipe.read_section(config, "data", train_jovio.PictureDataArguments)
+    pictures = picture_data.load_pictures(data)["train"]
+    crops = picture_data.RandomCrops(data, pictures, 30, seed=1, num_alike=3)
+    other = picture_data.RandomCrops(data, pictures, 30, seed=2, num_alike=3)
+    shapes = set()
+    for index in reversed(range(30)):
+        crop = crops[index]["pixel_values"]
+        assert torch.equal(crop, crops[index]["pixel_values"])
+        assert crop.shape == crops[index // 3 * 3]["pixel_values"].shape
+        assert 0 <= crop.min() <= crop.max() <= 1
+        shapes.add((len(crop), *crop.shape[2:]))
+    assert shapes == {tuple(shape) for shape in data.shapes}
+    assert any(
+        not torch.equal(crops[index]["pixel_values"][0, 0, 0], other[index]["pixel_values"][0, 0, 0])
+        for index in range(9)
+    )
+    with pytest.raises(IndexError):
+        crops[30]
+
+
+def test_only_stamps_reach_beyond_their_picture():
+    black = np.zeros((2, 20, 11, 3), np.uint8)
+    with_margin = [picture_data.cut(black, 16, 24, True, np.random.default_rng(seed)) for seed in range(40)]
+    inside = [picture_data.cut(black, 16, 24, False, np.random.default_rng(seed)) for seed in range(40)]
+    assert all(crop.shape == (2, 16, 24, 3) for crop in with_margin + inside)
+    assert any(crop.max() > 200 for crop in with_margin)
+    assert all(crop.max() == 0 for crop in inside)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "are_alike"),
+    [
+        ("animals/bat_left.png", "animals/bat_right.png", True),
+        ("animals/flower9.png", "animals/flower10.png", True),
+        ("town/blueflag.png", "town/redflag.png", False),  # seen by their thumbnails, not by their names
+        ("town/flag_blue.png", "town/flag_red.png", True),
+        ("symbols/chess/b_2_queen.png", "symbols/chess/w_4_knight.png", True),
+        ("animals/bat.png", "food/bat.png", False),
+        ("animals/cat.png", "animals/dog.png", False),
+    ],
+)
+def test_versions_of_a_stamp_share_a_group(first, second, are_alike):
+    groups = [picture_data.name_group(Path("/stamps", name), Path("/stamps")) for name in (first, second)]
+    assert (groups[0] == groups[1]) == are_alike
+
+
+def test_pictures_that_look_alike_share_a_group():
+    drawings = [draw(index, 40, 52)[0] for index in range(4)]
+    frames = [*drawings, drawings[1][:, ::-1], drawings[2][::2, ::2], 255 - draw(7, 30, 60)[0]]
+    pictures = [picture_data.Picture("", "stamps", "", "", str(index), []) for index in range(len(frames))]
+    picture_data.join_groups(pictures, np.stack([picture_data.thumbnail(frame) for frame in frames]))
+    groups = [picture.group for picture in pictures]
+    assert groups[4] == groups[1]
+    assert groups[5] == groups[2]
+    assert len(set(groups)) == 5
+
+
+def test_splits_have_their_shares_and_never_change():
+    splits = [picture_data.choose_split(f"group-{index}") for index in range(2000)]
+    assert splits == [picture_data.choose_split(f"group-{index}") for index in range(2000)]
+    for split, share in picture_data.SPLITS.items():
+        assert abs(splits.count(split) / 2000 - share) < 0.02
+    clips = [picture_data.split_clip(index, 40) for index in range(40)]
+    assert clips == ["train"] * 34 + ["validation"] * 2 + ["test"] * 4
+
+
+def test_clips_follow_each_other_and_leave_frames_out(monkeypatch):
+    monkeypatch.setattr(picture_data, "CLIP_FRAMES", 5)
+    pytest.importorskip("av", reason="videos need josie[video]")
+    path = ROOT / "tests" / "data" / "video.mp4"
+    clips = picture_data.read_clips(path)
+    import av
+
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)][:: picture_data.CLIP_STEP]
+    assert (len(frames), len(clips)) == (12, 2)
+    assert np.abs(np.concatenate(clips).astype(int) - np.stack(frames[:10])).max() <= 3
+
+
+def test_what_cannot_be_read_is_skipped_and_counted(tmp_path, monkeypatch):
+    (tmp_path / "root" / picture_data.STAMPS).mkdir(parents=True)
+    (tmp_path / "root" / picture_data.STAMPS / "star.svg").write_text("<svg/>")
+    files = []
+    for index in range(8):
+        path = tmp_path / f"{index}.png"
+        Image.fromarray(np.dstack([draw(index, 500, 30)[0], np.full((500, 30), 0, np.uint8)])).save(path)
+        files.append(("stamps", path, "CC0", f"stamps/{index}"))
+    (tmp_path / "7.png").write_bytes((tmp_path / "7.png").read_bytes()[:200])
+    (tmp_path / "intro.mpg").write_text("no video")
+    files.append(("video", tmp_path / "intro.mpg", "CC0", "video"))
+    monkeypatch.setattr(picture_data, "fetch_package", lambda name, cache: tmp_path / "root")
+    monkeypatch.setattr(picture_data, "find_pictures", lambda root: iter(files))
+    monkeypatch.setattr(picture_data, "choose_split", lambda group: "test" if group == "stamps/0" else "train")
+    data = picture_data.PictureDataArguments(str(tmp_path / "data"), weights={"stamps": 1.0})
+    splits = picture_data.load_pictures(data)
+    manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
+    assert manifest["skipped"] == {"svg": 1, "broken": 2}
+    assert len(manifest["pictures"]) == 7
+    assert len({picture.group for picture in splits["test"]}) == 1
+    picture = (splits["train"] + splits["test"])[0]
+    array = np.load(tmp_path / "data" / picture.file)
+    assert array.shape == (1, 384, 23, 3)  # shrunk
+    assert array.min() == 255  # transparent parts are white
+    tests = list((tmp_path / "data" / "test").rglob("*.png"))
+    assert len(tests) == len(splits["test"])
+
+
+def test_the_recipes_own_configuration_is_valid():
+    config = recipe.read_config(Path(EXAMPLES) / "train_jovio.json")
+    recipe.require_sections(config, *train_jovio.SECTIONS)
+    data = recipe.read_section(config, "data", train_jovio.PictureDataArguments)
+    recipe.read_section(config, "start", train_jovio.StartArguments)
+    recipe.read_section(config, "report", train_jovio.ReportArguments)
+    recipe.read_section(config, "trainer", train_jovio.TrainingArguments)
+    model = train_jovio.build_model(config["model"])
+    assert model.num_parameters() <= 5_000_000
+    assert set(data.weights) == set(picture_data.SOURCES)
+    for shape in data.shapes:
+        model.config.get_grid(*shape)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("crops.seconds=1", "`config` must have sections of"),
+        ("data.shapes=[[1, 2]]", "`data.shapes` must be of frames, height and width, got [1, 2]."),
+        ("data.weights={}", "`data.shapes` and `data.weights` must not be empty"),
+        ('data.weights={"music": 1}', "`data.weights` must be of sources among"),
+        ("start.num_steps=0", "`start.num_steps` must be at least 1, got 0."),
+        ("start.learning_rate_scale=0", "`start.learning_rate_scale` must be greater than 0, got 0."),
+        ("model.widths=3", "`model` must have fields of JovioConfig, got 'widths'."),
+        ("model.codebook_dim=48", "`start` needs a `codebook_dim` below `hidden_size`"),
+        ("model.num_semantic_quantizers=1", "`start` needs an encoder and a decoder of one width"),
+        ("model.encoder_config.final_norm_type=rms", "`start` needs `final_norm_type` 'none'"),
+        ("trainer.max_steps=-1", "`trainer.max_steps` must be positive, got -1."),
+        ("report.num_rows=0", "`report.num_rows` must be at least 1, got 0."),
+    ],
+)
+def test_wrong_configurations_are_errors(config, tmp_path, change, message):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run_recipe(recipe.read_config(path, [change]))
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    """The module of the quality benchmark."""
+    path = ROOT / "benchmarks" / "vision_codec_quality.py"
+    spec = importlib.util.spec_from_file_location("vision_codec_quality", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look it up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_files_are_the_best_that_fit(benchmark):
+    original = draw(2, 48, 64)[0]
+    picture = Image.fromarray(original)
+    for name, variants in benchmark.FILES.items():
+        low, high = benchmark.QUALITIES[name]
+        sizes = [
+            len(benchmark.save_bytes(picture, variants[0] | {"quality": quality})) for quality in range(low, high + 1)
+        ]
+        assert benchmark.fit_file(picture, variants[0], (low, high), min(sizes) - 1) is None
+        for budget in (sizes[0], sorted(sizes)[len(sizes) // 2], max(sizes)):
+            file = benchmark.fit_file(picture, variants[0], (low, high), budget)
+            assert len(file) <= budget
+            assert len(file) >= max(size for size in sizes if size <= budget) * 0.9
+        header = benchmark.count_header_bytes(original)[name]
+        assert header < sizes[-1]
+    scores = benchmark.score_files(original, 10**6)
+    assert all(score.psnr > 35 for score in scores.values())
+    assert benchmark.score_files(original, 10) == {"JPEG": None, "WebP": None}
+    assert benchmark.score_picture(original, original).psnr == pytest.approx(100)
+    half = np.full((16, 16, 3), 51, np.uint8)
+    assert benchmark.score_picture(half, np.zeros_like(half)).psnr == pytest.approx(20 * np.log10(5))
+
+
+def test_the_benchmark_scores_a_checkpoint(benchmark, config, folder, tmp_path, capsys):
+    model = train_jovio.build_model(config["model"])
+    train_jovio.save_codec(model, tmp_path / "model", 4096)
+    pictures = tmp_path / "pictures"
+    for index, (height, width) in enumerate(((70, 90), (64, 64), (200, 40))):
+        path = pictures / ("waves" if index else "") / f"{index}.png"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(draw(index, height, width)[0]).save(path)
+    options = ["--codec", str(tmp_path / "model"), "--json", str(tmp_path / "scores.json"), "--max-pixels", "4096"]
+    benchmark.main([str(pictures), *options, "--threads", str(torch.get_num_threads())])
+    table = json.loads((tmp_path / "scores.json").read_text())["table"]
+    assert [row["quantizers"] for row in table] == [1, 2, 4, 5]
+    sizes = [picture["size"] for picture in json.loads((tmp_path / "scores.json").read_text())["pictures"]]
+    assert all(height * width <= 4096 for height, width in sizes)
+    patches = [height * width // 16 for height, width in sizes]
+    for row in table:
+        expected = np.mean([np.ceil(count * row["quantizers"] * 4 / 8) for count in patches])
+        assert row["bytes"] == pytest.approx(expected)
+        assert row["codec"]["fits"] == 3
+        for name in benchmark.FILES:
+            assert row[name]["fits"] == row[f"codec where {name} fits"]["fits"]
+    printed = capsys.readouterr().out
+    assert "| waves | 2 |" in printed
+    assert "JPEG needs" in printed
+    (tmp_path / "none").mkdir()
+    with pytest.raises(SystemExit, match="must have pictures"):
+        benchmark.main([str(tmp_path / "none"), *options])
