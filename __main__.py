@@ -4,53 +4,21 @@ Everything heavy is imported inside the commands, so that `--help` is there at o
 one line on standard error and exit code 2, and files and folders appear under their names only when they are complete.
 """
 
-import json
 import math
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from .assemble_command import assemble_command
+from .codec_commands import codec_app
+from .command_line import Folder, OneLineErrors, load, quieten, read_config, readable, report, writable
 from .conversion.folders import new_folder
 
 if TYPE_CHECKING:
-    from .configuration_josie import JosieConfig
     from .modeling_josie import JosieForConditionalGeneration
     from .processing_josie import JosieProcessor
-
-_UsageError = typer.BadParameter.__mro__[1]  # what typer raises for a wrong command line; it does not export it
-
-
-class OneLineErrors(TyperGroup):
-    """A group of commands that answers every expected error with one line and exit code 2."""
-
-    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
-        """Run a command and exit; with `standalone_mode=False`, return or raise instead."""
-        if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **kwargs)
-        try:
-            code = super().main(*args, standalone_mode=False, **kwargs)
-        except typer.Abort:
-            code = 1
-        except Exception as error:
-            if not isinstance(error, _expected_errors()):
-                raise
-            message = error.format_message() if isinstance(error, _UsageError) else str(error)  # type: ignore[attr-defined]
-            typer.echo(f"Error: {' '.join(message.split())}", err=True)
-            code = 2
-        sys.exit(code or 0)
-
-
-def _expected_errors() -> tuple[type[BaseException], ...]:
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-
-    return (_UsageError, ValueError, OSError, StrictDataclassError, SafetensorError)
-
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -59,8 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(codec_app, name="codec")
+app.command("assemble")(assemble_command)
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder with a JOSIE checkpoint.")]
 Out = Annotated[Path, typer.Option(help="The sound file to write; its ending chooses the format.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Speaker = Annotated[str | None, typer.Option(help="The voice, where the checkpoint has several.")]
@@ -85,12 +54,12 @@ def init_command(
         from .processing_josie import JosieProcessor
         from .tokenization import load_default_tokenizer
 
-        _quieten()
+        quieten()
         processor = JosieProcessor.from_config(config, load_default_tokenizer(config.get_text_config().vocab_size))
         set_seed(seed)
-        _report(f"Drawing the weights of {preset!r} with seed {seed} ...")
+        report(f"Drawing the weights of {preset!r} with seed {seed} ...")
         model = JosieForConditionalGeneration(config)
-        _report(f"Writing {model.num_parameters():,} parameters ...")
+        report(f"Writing {model.num_parameters():,} parameters ...")
         model.save_pretrained(unfinished)
         processor.save_pretrained(unfinished)
     typer.echo(f"{folder}: {preset}, random weights")
@@ -116,18 +85,18 @@ def generate(
     files = {"image": image or [], "video": video or [], "audio": audio or []}
     content: list[Any] = []
     for kind, paths in files.items():
-        content += [{"type": kind, "path": str(_readable(f"--{kind}", path))} for path in paths]
+        content += [{"type": kind, "path": str(readable(f"--{kind}", path))} for path in paths]
     content += [{"type": "text", "text": text}] if text else []
     if not content:
         raise ValueError("At least one of `--text`, `--image`, `--audio` and `--video` must be given, got none.")
     if text_only and speaker is not None:
         raise ValueError(f"`--speaker` must go without `--text-only`, got {speaker!r}.")
     if not text_only:
-        _writable(out)
+        writable(out)
 
     from transformers import TextStreamer, set_seed
 
-    model, processor = _load(folder)
+    model, processor = load(folder)
     messages: Any = [{"role": "user", "content": content}]
     inputs: Any = processor.apply_chat_template(
         messages,
@@ -165,11 +134,11 @@ def speak(
     speaker: Speaker = None,
 ) -> None:
     """Say a text aloud."""
-    _writable(out)
+    writable(out)
 
     from transformers import set_seed
 
-    model, processor = _load(folder)
+    model, processor = load(folder)
     # What looks like a special token in the text is said as it is written.
     inputs = processor.tokenizer([text], return_tensors="pt", add_special_tokens=False, split_special_tokens=True)
     if not inputs["input_ids"].shape[1]:
@@ -187,7 +156,7 @@ def speak(
 @app.command()
 def info(folder: Folder) -> None:
     """Show the parts of a checkpoint: parameters, memory, geometry."""
-    config = _read_config(folder)
+    config = read_config(folder)
     import torch
     from rich.console import Console
     from rich.table import Table
@@ -217,13 +186,29 @@ def train_tokenizer_command(
 ) -> None:
     """Train a byte-level BPE tokenizer on text files."""
     for path in files:
-        _readable("FILES", path)
+        readable("FILES", path)
     with new_folder(out) as unfinished:
         from .tokenization import train_tokenizer
 
         tokenizer = train_tokenizer(files=files, vocab_size=vocab_size, show_progress=sys.stderr.isatty())
         tokenizer.save_pretrained(unfinished)
     typer.echo(f"{out}: {len(tokenizer)} tokens")
+
+
+@app.command("export")
+def export_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with any model of JOSIE, a whole or a part.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
+    license: Annotated[str | None, typer.Option(help="Of the weights, as the Hub calls it: apache-2.0.")] = None,
+    language: Annotated[list[str] | None, typer.Option(help="A language it knows: en; may be repeated.")] = None,
+    max_shard_size: Annotated[str, typer.Option(help="Largest file of weights.")] = "5GB",
+) -> None:
+    """Write a checkpoint with its code and a model card: it loads anywhere with trust_remote_code=True."""
+    from .conversion.hub import export_folder
+
+    quieten()
+    files = export_folder(folder, out, max_shard_size, license=license, languages=language or ())
+    typer.echo(f"{out}: {len(files)} files, {sum(name.endswith('.py') for name in files)} of them code")
 
 
 convert_app = typer.Typer(help="Turn checkpoints of other projects into JOSIE's.", rich_markup_mode=None)
@@ -240,36 +225,8 @@ def convert_muomni_command(
     """Convert a μOmni checkpoint, and say what became of every key."""
     from .conversion.muomni import convert_muomni
 
-    _quieten()
+    quieten()
     typer.echo(convert_muomni(source, destination, config=config, tokenizer=tokenizer))
-
-
-def _report(message: str) -> None:
-    typer.echo(message, err=True)
-
-
-def _quieten() -> None:
-    # Warnings of transformers would stand beside our one line, and its bars make sense on a terminal only.
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
-
-
-def _readable(argument: str, path: Path) -> Path:
-    if not path.is_file():
-        raise ValueError(f"`{argument}` must be an existing file, got {str(path)!r}.")
-    return path
-
-
-def _writable(path: Path) -> None:
-    import soundfile
-
-    if path.suffix[1:].upper() not in soundfile.available_formats():
-        raise ValueError(f"`--out` must end in .wav, .flac or another format of soundfile, got {str(path)!r}.")
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise ValueError(f"`--out` must be a file in an existing folder, got {str(path)!r}.")
 
 
 def _save_speech(processor: "JosieProcessor", output: Any, path: Path) -> None:
@@ -279,69 +236,6 @@ def _save_speech(processor: "JosieProcessor", output: Any, path: Path) -> None:
         raise ValueError("The answer has no speech: the Talker ended it before the first frame.")
     processor.save_audio(output.audio_values[0, :, :length], path)
     typer.echo(f"{path}: {length / output.sampling_rate:.2f} s of speech", err=True)
-
-
-def _read_config(folder: Path) -> "JosieConfig":
-    """Read the configuration of a checkpoint.
-
-    Raises:
-        `ValueError`: `folder` holds no JOSIE checkpoint.
-    """
-    file = folder / "config.json"
-    if not file.is_file():
-        raise ValueError(f"`DIR` must be a folder with a JOSIE checkpoint, got {str(folder)!r}, without a config.json.")
-    try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"`DIR` must be a folder with a JOSIE checkpoint, got {str(file)!r}: {error}.") from error
-    kind = facts.get("model_type") if isinstance(facts, dict) else None
-    if kind != "josie":
-        raise ValueError(
-            f"`DIR` must be a folder with a JOSIE checkpoint, got {str(folder)!r}, of the model type {kind!r}."
-        )
-
-    from .configuration_josie import JosieConfig
-
-    with _reading(folder, "a valid config.json"):
-        return JosieConfig.from_dict(facts)
-
-
-@contextmanager
-def _reading(folder: Path, what: str) -> Iterator[None]:
-    """Turn what a damaged file makes its parser raise, which may be anything, into an error that says which one."""
-    try:
-        yield
-    except Exception as error:
-        raise ValueError(
-            f"`DIR` must hold {what}, got {str(folder)!r}: {str(error) or type(error).__name__}"
-        ) from error
-
-
-def _load(folder: Path) -> "tuple[JosieForConditionalGeneration, JosieProcessor]":
-    _read_config(folder)
-
-    from .modeling_josie import JosieForConditionalGeneration
-    from .processing_josie import JosieProcessor
-
-    _quieten()
-    with _reading(folder, "the files of a processor"):
-        processor = JosieProcessor.from_pretrained(folder)
-    with _reading(folder, "a model's weights"):
-        loaded: Any = JosieForConditionalGeneration.from_pretrained(
-            folder, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    model, loading = loaded
-    wrong = {
-        "which lacks {} of them": sorted(loading["missing_keys"]),
-        "where {} of them are of other shapes": sorted(key for key, *_ in loading["mismatched_keys"]),
-    }
-    for fault, names in wrong.items():
-        if names:
-            raise ValueError(
-                f"`DIR` must hold all weights that its config.json asks for, got {str(folder)!r}, "
-                f"{fault.format(len(names))}, such as {names[0]!r}."
-            )
-    return model.eval(), processor
 
 
 def _sampling(temperature: float | None, prefix: str = "") -> dict[str, Any]:

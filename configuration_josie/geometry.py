@@ -48,11 +48,12 @@ def reads_waveforms(config: PreTrainedConfig | None) -> bool:
 def same_codec(first: PreTrainedConfig, second: PreTrainedConfig) -> bool:
     """Return whether two configurations describe the same codec, wherever they were loaded from."""
 
-    def facts(config: PreTrainedConfig) -> dict:
-        provenance = ("_name_or_path", "architectures", "dtype", "transformers_version")
-        return {key: value for key, value in config.to_dict().items() if key not in provenance}
+    def facts(values: dict) -> dict:
+        provenance = ("_name_or_path", "architectures", "auto_map", "dtype", "transformers_version")
+        kept = {key: value for key, value in values.items() if key not in provenance}
+        return {key: facts(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
-    return facts(first) == facts(second)
+    return facts(first.to_dict()) == facts(second.to_dict())
 
 
 def audio_codec_geometry(config: PreTrainedConfig) -> CodecGeometry:

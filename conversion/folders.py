@@ -1,4 +1,4 @@
-"""Folders that appear under their names only when they are complete."""
+"""Files and folders that appear under their names only when they are complete."""
 
 import os
 import shutil
@@ -12,6 +12,21 @@ def require_new(path: Path, argument: str) -> None:
     """Raise a `ValueError` that names `argument` if `path` exists and is anything but an empty folder."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"`{argument}` must not exist or be an empty folder, got {str(path)!r}.")
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Give a path to write to, whose file becomes `path` when the block ends well and disappears when it does not.
+
+    Args:
+        path (`Path`): The file to make or replace; its folder exists.
+    """
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
+    try:
+        yield scratch / path.name
+        os.replace(scratch / path.name, path)
+    finally:
+        shutil.rmtree(scratch)
 
 
 @contextmanager

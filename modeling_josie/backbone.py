@@ -1,5 +1,6 @@
 """The one transformer stack, and the base class of every JOSIE model."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,64 @@ class JosiePreTrainedModel(PreTrainedModel):
         loaded = super().from_pretrained(*args, **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_fixed_parts()
         return loaded
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        *args: Any,
+        with_code: bool | None = None,
+        processor: Any = None,
+        **kwargs: Any,
+    ):
+        """Save as [`~transformers.PreTrainedModel.save_pretrained`] does, and what a model needs to stand alone.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): The folder.
+            is_main_process (`bool`): Whether this process writes.
+            with_code (`bool`, *optional*): Also write code, processor and model card, so that the folder loads with
+                `trust_remote_code=True` where this package is not installed; when `None`, as what was loaded had it.
+            processor (*optional*): With code: the processor to write; when `None`, the one in the folder, or the one
+                beside the weights that this model was loaded from, or what follows from the configuration.
+            args, kwargs: For `PreTrainedModel.save_pretrained`.
+
+        Raises:
+            `ValueError`: `push_to_hub=True` with code: [`JosiePreTrainedModel.push_to_hub`] pushes it.
+        """
+        had_code = getattr(self.config, "auto_map", None) is not None
+        if with_code is False and had_code and not self.is_remote_code():
+            del self.config.auto_map
+        writes_code = with_code or (with_code is None and had_code)
+        if with_code and kwargs.get("push_to_hub"):
+            raise ValueError("`push_to_hub` must be False with `with_code`: call `push_to_hub(..., with_code=True)`.")
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        if not writes_code or not is_main_process or getattr(self, "_hf_peft_config_loaded", False):
+            return
+        if self.is_remote_code():  # the code came from such a folder, and transformers has copied it
+            if processor is not None:
+                processor.save_pretrained(save_directory)
+            return
+
+        from ..conversion.hub import save_with_code
+
+        save_with_code(self, save_directory, processor)
+
+    def push_to_hub(self, repo_id: str, *, with_code: bool = False, processor: Any = None, **kwargs: Any):
+        """Push as [`~transformers.PreTrainedModel.push_to_hub`] does.
+
+        Args:
+            repo_id (`str`): Name of the repository.
+            with_code (`bool`): Push code, processor and model card too, in one commit, so that the model loads with
+                `trust_remote_code=True` where this package is not installed.
+            processor (*optional*): As in [`JosiePreTrainedModel.save_pretrained`].
+            kwargs: For `PreTrainedModel.push_to_hub`.
+        """
+        if not with_code or self.is_remote_code():
+            return super().push_to_hub(repo_id, **kwargs)  # type: ignore[arg-type]
+
+        from ..conversion.hub import push_with_code
+
+        return push_with_code(self, repo_id, processor, **kwargs)
 
     def freeze_fixed_parts(self):
         """Freeze what no loss of this model reaches, so that every trainable parameter gets a gradient.
@@ -132,7 +191,14 @@ class JosieBackbone(JosiePreTrainedModel):
 
     def _sees_whole_cache(self, past_key_values: Cache | None) -> bool:
         """Whether a single new position attends to all that attention will be given, so that it needs no mask."""
-        return self.config.sliding_window is None and not getattr(past_key_values, "is_compileable", False)
+        if getattr(past_key_values, "is_compileable", False):
+            return False
+        if self.config.sliding_window is None or past_key_values is None:
+            return True
+        if self.config.sliding_window == 1:  # which transformers' cache does not cut
+            return False
+        layers = past_key_values.layers  # which give no more than the window
+        return bool(layers) and all(getattr(layer, "is_sliding", False) for layer in layers)
 
     def run_layers(
         self,

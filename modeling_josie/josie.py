@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForMultimodalLM
 from transformers.cache_utils import Cache
+from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 from transformers.utils import can_return_tuple
 
 from ..configuration_josie import JosieConfig, audio_codec_geometry, is_codec
@@ -230,3 +231,6 @@ class JosieForConditionalGeneration(JosieGenerationMixin, JosiePreTrainedModel):
 
 AutoModel.register(JosieConfig, JosieForConditionalGeneration, exist_ok=True)
 AutoModelForMultimodalLM.register(JosieConfig, JosieForConditionalGeneration, exist_ok=True)
+# `transformers serve` asks this table of names and not the Auto class.
+_names: Any = MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+_names.setdefault(JosieConfig.model_type, JosieForConditionalGeneration.__name__)

@@ -291,7 +291,8 @@ class JosieProcessor(ProcessorMixin):
             kwargs.pop(name, None)
         wants_offsets = kwargs.get("return_offsets_mapping", False)
         max_length = kwargs.get("max_length") if kwargs.get("truncation") else kwargs.pop("max_length", None)
-        bos = self.tokenizer.bos_token_id if kwargs.pop("add_special_tokens", True) in (True, None) else None
+        wants_bos = kwargs.pop("add_special_tokens", True) in (True, None) and self._starts_with_bos()
+        bos = self.tokenizer.bos_token_id if wants_bos else None
         all_ids, all_offsets, all_spans = [], [], []
         for row, text in enumerate(texts):
             pieces = [replacements[kind][row] for kind in KINDS]
@@ -324,6 +325,10 @@ class JosieProcessor(ProcessorMixin):
         if options["return_text_replacement_offsets"]:
             data["text_replacement_offsets"] = all_spans
         return data
+
+    def _starts_with_bos(self) -> bool:
+        """Return whether the tokenizer puts the beginning of text in front by itself; some only have the token."""
+        return self.tokenizer.bos_token_id in self.tokenizer("")["input_ids"][:1]
 
     def _check_ids(self, ids: list[int], row: int, replacements: dict[str, list[list[str]]]) -> None:
         """Refuse ids the model does not have, more of them than its context, and placeholders lost to truncation."""

@@ -9,6 +9,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 import torch
+from exports import try_exports
 from tiny import TEXT, THINKER, josie_config
 
 import josie
@@ -46,3 +47,10 @@ def save_checkpoint():
 def tiny_folder(tmp_path_factory, save_checkpoint):
     """Such a folder; not to be changed."""
     return save_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory):
+    """What a process without josie made of an export of every model, and the folder with these exports."""
+    folder = tmp_path_factory.mktemp("exports")
+    return try_exports(folder), folder / "exports"

@@ -252,3 +252,17 @@ def test_one_trainer_step_saves_a_folder_that_loads(trained_case, tmp_path):
     loaded = type(model).from_pretrained(tmp_path / "trained")
     model.eval()
     torch.testing.assert_close(run(trained_case, loaded, inputs), run(trained_case, model, inputs), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_hub_export_loads_without_the_package(exports, name):
+    found, folder = exports[0][name], exports[1] / name
+    assert "error" not in found, found["error"]
+    first, second = found, found["again"]
+    assert first["info"] == second["info"] == {}
+    assert first["difference"] == second["difference"] == 0
+    assert first["speaks"] == second["speaks"]
+    assert first["speaks"] is (True if name.startswith("josie") else None)
+    assert first["module"] == "transformers_modules"
+    assert first["same_code"]
+    assert (folder / "README.md").is_file()

@@ -1,0 +1,133 @@
+"""A backbone's own chat template, extended: parts of every kind inside a message, and marks of what the model wrote.
+
+Templates of text models expect `content` to be a string. Here lists of parts become such strings first, with a
+placeholder for each picture, video and sound, and the backbone's template renders those as it always did. It becomes a
+macro, so that what a turn of the assistant adds is found by rendering the conversation up to it and with it: that is
+what is marked for assistant masks. A turn of which a template renders something else as soon as others follow (one
+that drops earlier thoughts, for example) has no such difference and stays unmarked.
+"""
+
+import re
+from typing import Any
+
+from transformers.utils import logging
+from transformers.utils.chat_template_utils import render_jinja_template
+
+logger = logging.get_logger(__name__)
+
+_OWN_MARKS = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+
+# Ends with a newline after a tag, which Jinja removes: the backbone's template starts as if nothing stood before it.
+_PARTS_TO_TEXT = """
+{%- set josie = namespace(messages=[], text='', done=0, end=0) -%}
+{%- for message in messages -%}
+    {%- if message['content'] is defined and message['content'] is not string
+            and message['content'] is iterable and message['content'] is not mapping -%}
+        {%- set josie.text = '' -%}
+        {%- for part in message['content'] -%}
+            {%- if part is string -%}
+                {%- set josie.text = josie.text + part -%}
+            {%- elif part['type'] == 'text' -%}
+                {%- set josie.text = josie.text + part['text'] -%}
+            {%- elif part['type'] in ['image', 'video', 'audio'] -%}
+                {%- set josie.text = josie.text + '<|' + part['type'] + '|>' -%}
+            {%- else -%}
+                {{- raise_exception("The `type` of a content part must be 'text', 'image', 'video' or 'audio', got "
+                    + part['type'] | string + ".") -}}
+            {%- endif -%}
+        {%- endfor -%}
+        {%- set josie.messages = josie.messages + [dict(message, content=josie.text)] -%}
+    {%- else -%}
+        {%- set josie.messages = josie.messages + [message] -%}
+    {%- endif -%}
+{%- endfor -%}
+"""
+
+_REPLACE_MESSAGES = """{%- set messages = josie.messages %}
+"""
+
+_START_MACRO = """{%- macro josie_backbone(messages, add_generation_prompt) %}
+"""
+
+# `{%+` keeps the whitespace in front of it, which belongs to the backbone's template.
+_MARK_TURNS = """{%+ endmacro -%}
+{%- set josie_text = josie_backbone(josie.messages, add_generation_prompt) -%}
+{%- for message in josie.messages -%}
+    {%- if message['role'] == 'assistant' and not loop.first -%}
+        {%- set before = josie_backbone(josie.messages[:loop.index0], true) -%}
+        {%- set after = josie_backbone(josie.messages[:loop.index], false) -%}
+        {%- if after.startswith(before) and josie_text.startswith(after) and before | length >= josie.done -%}
+            {%- set josie.end = after.rstrip() | length -%}
+            {%- if josie.end > before | length -%}
+                {{- josie_text[josie.done:before | length] -}}
+                {%- generation -%}
+                    {{- josie_text[before | length:josie.end] -}}
+                {%- endgeneration -%}
+                {%- set josie.done = josie.end -%}
+            {%- endif -%}
+        {%- endif -%}
+    {%- endif -%}
+{%- endfor -%}
+{{- josie_text[josie.done:] -}}
+"""
+
+_SYSTEM = {"role": "system", "content": "Be brief."}
+_TURNS = [
+    {"role": "user", "content": "What is it?"},
+    {"role": "assistant", "content": "A ball."},
+    {"role": "user", "content": " Where is it?\n"},
+    {"role": "assistant", "content": "There."},
+]
+_PROBES = [*(_TURNS[:count] for count in range(1, 5)), [_SYSTEM, *_TURNS[:1]], [_SYSTEM, *_TURNS]]
+
+
+def extend_chat_template(template: str, special_tokens: dict[str, Any] | None = None) -> str:
+    """Return a backbone's chat template that also takes pictures, videos and sounds, and marks the assistant's turns.
+
+    Conversations of text alone are rendered as before: some are tried in both. Templates with marks of their own keep
+    them. A turn's marks end with its last character that is not white space, its end-of-turn token as a rule.
+
+    Args:
+        template (`str`): The backbone's template, in Jinja.
+        special_tokens (`dict`, *optional*): The tokenizer's `special_tokens_map`, which templates refer to.
+
+    Returns:
+        The extended template.
+
+    Raises:
+        `ValueError`: The template cannot be rendered, or the extended one renders something else.
+    """
+    special_tokens = special_tokens or {}
+    plain = _PARTS_TO_TEXT + _REPLACE_MESSAGES + template
+    # Jinja removes one newline at the end of a template, but not at the end of a macro.
+    marked = _PARTS_TO_TEXT + _START_MACRO + template.removesuffix("\n") + _MARK_TURNS
+    expected = _render_all(template, special_tokens)
+    if all(isinstance(text, Exception) for text in expected):
+        raise ValueError(f"`text` must have a chat template that renders conversations, got one with: {expected[0]}")
+    for extended in [plain] if _OWN_MARKS.search(template) else [marked, plain]:
+        if all(
+            isinstance(a, Exception) or a == b
+            for a, b in zip(expected, _render_all(extended, special_tokens), strict=True)
+        ):
+            if extended is plain and not _OWN_MARKS.search(template):
+                logger.warning("The chat template cannot be marked: it gives no assistant masks.")
+            return extended
+    raise ValueError("`text` must have a chat template that renders the same inside another, got one that does not.")
+
+
+def _render_all(template: str, special_tokens: dict[str, Any]) -> list[Any]:
+    """Return what each probe is rendered as, or the error: some templates take no system message."""
+    rendered: list[Any] = []
+    for conversation in _PROBES:
+        for add_generation_prompt in (False, True):
+            try:
+                texts, _ = render_jinja_template(
+                    [conversation],
+                    chat_template=template,
+                    add_generation_prompt=add_generation_prompt,
+                    **special_tokens,
+                )
+                rendered.append(texts[0])
+            except Exception as error:  # whatever a template raises
+                rendered.append(error)
+    return rendered

@@ -1,0 +1,419 @@
+"""`josie codec` on real files: every kind of codec, streams, the microphone, and what it answers to errors."""
+
+import os
+import signal
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from test_cli import contents, fail
+from test_ecosystem import CODECS
+from tiny import JODIO, JOVIO, MEL_CODEC, build
+from transformers import AutoConfig, AutoModel
+from typer.testing import CliRunner
+
+from josie import load_audio
+from josie.__main__ import app
+from josie.conversion.codec_files import Codes, encode_sound
+from josie.conversion.codec_streams import StreamResampler, split_sound, stream_sound
+from josie.processing_josie.audio import resample
+
+DATA = Path(__file__).parent / "data"
+SPEECH = DATA / "speech.wav"
+SIZES = {"jodio": JODIO, "josie_mel_codec": MEL_CODEC, "jovio": JOVIO, **CODECS}
+SIZES["encodec"] = SIZES["encodec"] | {"target_bandwidths": [1.2, 4.0]}  # one quantizer by default, two at most
+
+
+@pytest.fixture(scope="session")
+def codec_folder(tmp_path_factory):
+    """A function that returns the checkpoint of a tiny codec; not to be changed."""
+    made = {}
+
+    def make(model_type, **changes):
+        key = (model_type, *sorted(changes.items()))
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp(model_type)
+            sizes = {name: value for name, value in SIZES[model_type].items() if name != "model_type"} | changes
+            config = AutoConfig.for_model(model_type, **sizes)
+            build(type(AutoModel.from_config(config)), config).save_pretrained(made[key])
+        return made[key]
+
+    return make
+
+
+@pytest.fixture
+def jodio(codec_folder):
+    return codec_folder("jodio")
+
+
+def run(*arguments):
+    """Run a command that must succeed; return what it printed on standard output and error."""
+    result = CliRunner().invoke(app, ["codec", *map(str, arguments)])
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    return result.stdout, result.stderr
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm`:FutureWarning")
+@pytest.mark.parametrize("model_type", ["jodio", "josie_mel_codec", *CODECS])
+def test_every_audio_codec_goes_there_and_back(codec_folder, tmp_path, model_type):
+    folder, codes, out = codec_folder(model_type), tmp_path / "codes.safetensors", tmp_path / "out.wav"
+    printed, noted = run("encode", SPEECH, "--model", folder, "--out", codes)
+    assert "2.24 s of sound" in printed
+    assert "kbit/s" in printed
+    assert "times as fast as real time" in noted
+    assert "Resampled from 16000 to 1600 Hz." in noted
+    run("decode", codes, "--model", folder, "--out", out)
+    values, rate = soundfile.read(out)
+    assert (len(values), rate) == (3584, 1600)
+    run("roundtrip", SPEECH, "--model", folder, "--out", tmp_path / "again.wav")
+    assert np.array_equal(soundfile.read(tmp_path / "again.wav")[0], values)
+    with safe_open(codes, "pt") as file:
+        assert file.metadata()["model_type"] == f'"{model_type}"'
+        full = file.get_tensor("codes")
+    run("encode", SPEECH, "--model", folder, "--out", codes, "--num-quantizers", 2)
+    fewer = Codes.load(codes).codes
+    assert fewer.shape[1] == 2
+    common = min(full.shape[1], 2)
+    assert torch.equal(fewer[:, :common], full[:, :common].long())
+    run("decode", codes, "--model", folder, "--out", out)
+    assert contents(tmp_path) == ["again.wav", "codes.safetensors", "out.wav"]
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "mp3"])
+def test_formats_channels_and_lengths(jodio, tmp_path, ending):
+    source = tmp_path / f"sound.{ending}"
+    soundfile.write(source, 0.1 * np.random.default_rng(0).standard_normal((44100, 2)), 44100)
+    printed, _ = run("roundtrip", source, "--model", jodio, "--out", tmp_path / f"out.{ending}".replace("mp3", "flac"))
+    assert "1.00 s of sound, 80 frames of 3 × 11 codes, 0.83 kbit/s" in printed
+
+
+def test_a_stereo_codec_keeps_two_channels(codec_folder, tmp_path):
+    folder = codec_folder("jodio", audio_channels=2)
+    printed, _ = run("roundtrip", SPEECH, "--model", folder, "--out", tmp_path / "out.wav", "--stream")
+    assert soundfile.info(tmp_path / "out.wav").channels == 2
+
+
+@pytest.mark.parametrize("rate", [1600, 16000, 44100, 900])
+def test_a_stream_writes_what_the_whole_writes(jodio, tmp_path, rate):
+    source = tmp_path / "sound.wav"
+    soundfile.write(source, resample(load_audio(SPEECH), 16000, rate)[: 2 * rate + 7], rate)
+    files = {name: tmp_path / f"{name}.safetensors" for name in ("whole", "stream")}
+    run("encode", source, "--model", jodio, "--out", files["whole"])
+    _, noted = run("encode", source, "--model", jodio, "--out", files["stream"], "--stream")
+    assert noted.count("times as fast as real time\n") == 9  # chunks; the summary says it with a full stop
+    assert "12.5 ms for the codec, 250.0 ms for the chunk" in noted
+    whole, stream = (Codes.load(path) for path in files.values())
+    assert torch.equal(whole.codes, stream.codes)
+    assert whole.length == stream.length
+    for name, codes, options in (("a", "whole", ()), ("b", "stream", ("--stream",))):
+        run("decode", files[codes], "--model", jodio, "--out", tmp_path / f"{name}.wav", *options)
+    run("roundtrip", source, "--model", jodio, "--out", tmp_path / "c.wav", "--stream")
+    first, *others = (soundfile.read(tmp_path / f"{name}.wav")[0] for name in "abc")
+    for other in others:
+        np.testing.assert_allclose(other, first, atol=2 / 2**15)
+
+
+@pytest.mark.parametrize(
+    "rates", [(16000, 24000), (44100, 16000), (16000, 44100), (48000, 16000), (44101, 24000)], ids=str
+)
+@pytest.mark.parametrize("sizes", [[4000], [1, 0, 17, 3000], [50000]], ids=str)
+def test_a_resampled_stream_is_the_resampled_whole(rates, sizes):
+    values, resampler = torch.randn(2, 20011), StreamResampler(*rates)
+    pieces, start = [], 0
+    while start < values.shape[1]:
+        size = sizes[len(pieces) % len(sizes)]
+        pieces.append(resampler.push(values[:, start : start + size]))
+        start += size
+        if resampler.waiting is not None:
+            assert resampler.waiting.shape[1] < max(sizes) + 4 * resampler.look_ahead + 3 * resampler.block
+    pieces.append(resampler.push(values[:, :0], is_final=True))
+    expected = torch.from_numpy(resample(values.numpy(), *rates))
+    torch.testing.assert_close(torch.cat(pieces, dim=1), expected, atol=1e-6, rtol=0)
+
+
+def test_a_stream_is_never_later_than_it_says(jodio):
+    codec, rate = AutoModel.from_pretrained(jodio).eval(), 16000
+    values = torch.randn(1, 2 * rate)
+    allowed = StreamResampler(rate, 1600).look_ahead / rate + 10 / 1600 + codec.config.algorithmic_delay / 1600
+    heard = made = 0.0
+    for part in stream_sound(codec, split_sound(values, rate), rate):
+        heard, made = heard + part.audio_seconds, made + part.num_samples / 1600
+        assert heard - made <= allowed
+    assert made == 2.0
+
+
+class TestWholeCheckpoint:
+    def test_its_audio_codec(self, tiny_folder, tmp_path):
+        run("roundtrip", SPEECH, "--model", tiny_folder, "--out", tmp_path / "out.wav")
+        assert soundfile.info(tmp_path / "out.wav").samplerate == 1600
+
+    def test_the_file_chooses_the_codec(self, save_checkpoint, tmp_path):
+        folder = save_checkpoint(
+            tmp_path / "both", audio_codec_config=JODIO, vision_codec_config=JOVIO, talker_config=None
+        )
+        run("encode", DATA / "picture.png", "--model", folder, "--out", tmp_path / "a.safetensors", "--max-patches", 30)
+        run("encode", SPEECH, "--model", folder, "--out", tmp_path / "b.safetensors")
+        kinds = [Codes.load(tmp_path / name).kind for name in ("a.safetensors", "b.safetensors")]
+        assert kinds == ["image", "audio"]
+        run("decode", tmp_path / "a.safetensors", "--model", folder, "--out", tmp_path / "a.png")
+
+    def test_it_has_none(self, save_checkpoint, tmp_path):
+        folder = save_checkpoint(tmp_path / "none", audio_codec_config=None, talker_config=None)
+        message = fail("codec", "encode", SPEECH, "--model", folder, "--out", tmp_path / "a.safetensors")
+        assert message.startswith("`DIR` must have a codec, got ")
+
+
+class TestPictures:
+    def test_there_and_back(self, codec_folder, tmp_path):
+        folder, codes = codec_folder("jovio"), tmp_path / "codes.safetensors"
+        source = tmp_path / "source.jpg"
+        Image.open(DATA / "picture.png").resize((50, 34)).save(source)
+        printed, noted = run("encode", source, "--model", folder, "--out", codes)
+        assert "image, 1×6×8 patches of 3 × 11 codes, 62 bytes" in printed
+        assert "Resized from 50×34 to 48×36 pixels." in noted
+        run("decode", codes, "--model", folder, "--out", tmp_path / "out.png")
+        picture = Image.open(tmp_path / "out.png")
+        assert (picture.size, picture.mode) == ((48, 36), "RGB")
+        run("roundtrip", source, "--model", folder, "--out", tmp_path / "again.png")
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "again.png")), np.asarray(picture))
+        run("roundtrip", source, "--model", folder, "--out", tmp_path / "fewer.png", "--num-quantizers", 1)
+        assert not np.array_equal(np.asarray(Image.open(tmp_path / "fewer.png")), np.asarray(picture))
+        _, noted = run("roundtrip", source, "--model", folder, "--out", tmp_path / "small.png", "--max-patches", 12)
+        assert "Resized from 50×34 to 24×12 pixels." in noted
+
+    @pytest.mark.parametrize("patch_size", [6, 9])
+    def test_videos_there_and_back(self, codec_folder, tmp_path, patch_size):
+        av = pytest.importorskip("av", reason="video files need PyAV")
+        folder, codes = codec_folder("jovio", patch_size=patch_size, max_frames=17), tmp_path / "codes.safetensors"
+        _, noted = run("encode", DATA / "video.mp4", "--model", folder, "--out", codes, "--max-patches", 30)
+        assert "Took 17 of 24 frames." in noted
+        stored = Codes.load(codes)
+        assert (stored.num_frames, stored.grid[0], stored.fps) == (17, 9, 8.5)
+        printed, _ = run("decode", codes, "--model", folder, "--out", tmp_path / "out.mp4")
+        with av.open(str(tmp_path / "out.mp4")) as container:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+            assert float(container.streams.video[0].average_rate) == 8.5
+        assert len(frames) == 17
+        assert f"{frames[0].shape[1]}×{frames[0].shape[0]} pixels" in printed
+
+    def test_animations_are_videos(self, codec_folder, tmp_path):
+        pytest.importorskip("av", reason="video files need PyAV")
+        frames = [Image.new("RGB", (12, 12), (20 * index, 0, 90)) for index in range(5)]
+        frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=200)
+        printed, _ = run("roundtrip", tmp_path / "a.gif", "--model", codec_folder("jovio"), "--out", tmp_path / "a.mp4")
+        assert "video, 3×2×2 patches" in printed
+
+    def test_no_pyav(self, codec_folder, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "av", None)
+        arguments = ("--model", codec_folder("jovio"), "--out", tmp_path / "out.mp4")
+        message = fail("codec", "roundtrip", DATA / "video.mp4", *arguments)
+        assert message == "Video files need PyAV: `pip install josie[video]`."
+        assert contents(tmp_path) == []
+
+
+class FakeMicrophone(types.ModuleType):
+    """What sounddevice offers, with the speech of a file in place of a room."""
+
+    PortAudioError = type("PortAudioError", (Exception,), {})
+
+    def __init__(self, interrupt_after=None, broken=False):
+        super().__init__("sounddevice")
+        microphone, self.sizes = self, []
+        values = load_audio(SPEECH)
+
+        class InputStream:
+            def __init__(self, samplerate, channels, dtype, blocksize):
+                assert (samplerate, channels, dtype, blocksize) == (16000, 1, "float32", 4000)
+                if broken:
+                    raise microphone.PortAudioError("Error querying device -1")
+
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *_):
+                microphone.closed = True
+
+            def read(self, size):
+                start = sum(microphone.sizes)
+                microphone.sizes.append(size)
+                if len(microphone.sizes) == interrupt_after:
+                    os.kill(os.getpid(), signal.SIGINT)
+                return values[start : start + size, None], False
+
+        self.InputStream = InputStream
+
+
+class TestMicrophone:
+    @pytest.mark.parametrize("options", [(), ("--stream",)], ids=["whole", "stream"])
+    def test_it_hears_for_some_seconds(self, jodio, tmp_path, monkeypatch, options):
+        microphone = FakeMicrophone()
+        monkeypatch.setitem(sys.modules, "sounddevice", microphone)
+        out = tmp_path / "a.safetensors"
+        run("encode", "--mic", "--seconds", 0.6, "--model", jodio, "--out", out, *options)
+        assert (microphone.sizes, microphone.closed) == ([4000, 4000, 1600], True)
+        stored, codec = Codes.load(out), AutoModel.from_pretrained(jodio).eval()
+        expected = encode_sound(codec, torch.from_numpy(load_audio(SPEECH)[None, :9600]), 16000)
+        assert torch.equal(stored.codes, expected.codes)
+        assert stored.length == 960
+
+    def test_ctrl_c_ends_it_and_keeps_what_was_heard(self, jodio, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "sounddevice", FakeMicrophone(interrupt_after=3))
+        handler = signal.getsignal(signal.SIGINT)
+        printed, _ = run("roundtrip", "--mic", "--model", jodio, "--out", tmp_path / "a.wav", "--stream")
+        assert "0.75 s of sound" in printed
+        assert soundfile.info(tmp_path / "a.wav").frames == 1200
+        assert signal.getsignal(signal.SIGINT) is handler
+
+    def test_no_sounddevice(self, jodio, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "sounddevice", None)
+        message = fail("codec", "encode", "--mic", "--model", jodio, "--out", tmp_path / "a.safetensors")
+        assert message == "`--mic` needs sounddevice: `pip install josie[mic]`."
+
+    def test_no_microphone(self, jodio, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "sounddevice", FakeMicrophone(broken=True))
+        message = fail("codec", "encode", "--mic", "--model", jodio, "--out", tmp_path / "a.safetensors")
+        assert message == "`--mic` must have a microphone to listen to: Error querying device -1."
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("model_type", "arguments", "message"),
+        [
+            ("jodio", ("encode", DATA / "picture.png"), "`FILE` must be sound, which 'jodio' codes, got "),
+            ("jodio", ("encode", DATA / "none.wav"), "`FILE` must be an existing file, got "),
+            ("jodio", ("encode",), "Either `FILE` or `--mic` must be given, got neither."),
+            ("jodio", ("encode", SPEECH, "--mic"), "Either `FILE` or `--mic` must be given, got both."),
+            ("jodio", ("encode", SPEECH, "--seconds", 2), "`--seconds` must be above 0 and go with `--mic`, got 2.0."),
+            ("jodio", ("encode", SPEECH, "--num-quantizers", 4), "`num_quantizers` must be in [1, 3], got 4."),
+            (
+                "jodio",
+                ("encode", SPEECH, "--num-quantizers", 4, "--stream"),
+                "`num_quantizers` must be in [1, 3], got 4.",
+            ),
+            ("jovio", ("encode", SPEECH), "`FILE` must be a picture or a video, which 'jovio' codes, got "),
+            ("jovio", ("encode", "--mic"), "`FILE` must be a picture or a video, which 'jovio' codes, got 'the micro"),
+            (
+                "jovio",
+                ("encode", DATA / "make_data.py"),
+                "`FILE` must be a picture or a video, which 'jovio' codes: got ",
+            ),
+            ("jovio", ("encode", DATA / "picture.png", "--max-patches", 0), "`max_patches` must be at least 1, got 0."),
+            ("jovio", ("encode", DATA / "picture.png", "--stream"), "`--stream` must be used with a codec that"),
+            ("josie_mel_codec", ("encode", SPEECH, "--stream"), "`--stream` must be used with a codec that"),
+        ],
+    )
+    def test_bad_input_leaves_nothing(self, codec_folder, tmp_path, model_type, arguments, message):
+        out = ("--model", codec_folder(model_type), "--out", tmp_path / "a.safetensors")
+        assert fail("codec", *arguments, *out).startswith(message)
+        assert contents(tmp_path) == []
+
+    @pytest.mark.parametrize(
+        ("command", "model_type", "file", "out", "message"),
+        [
+            ("encode", "jodio", SPEECH, "a.wav", "`--out` must end in .safetensors, got "),
+            ("roundtrip", "jodio", SPEECH, "a.png", "`--out` must end in .wav, .flac "),
+            ("roundtrip", "jovio", DATA / "picture.png", "a.wav", "`--out` must end in .png, got "),
+            ("roundtrip", "jovio", DATA / "video.mp4", "a.png", "`--out` must end in .mp4, got "),
+            ("encode", "jodio", SPEECH, "none/a.safetensors", "`--out` must be a file in an existing folder, got "),
+        ],
+    )
+    def test_bad_output(self, codec_folder, tmp_path, command, model_type, file, out, message):
+        pytest.importorskip("av", reason="video files need PyAV")
+        arguments = ("--model", codec_folder(model_type), "--out", tmp_path / out)
+        assert fail("codec", command, file, *arguments).startswith(message)
+        assert contents(tmp_path) == []
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"codebook_size": 12}, "`CODES` must have the model's `codebook_size`, 12, got 11."),
+            ({"sampling_rate": 800}, "`CODES` must have the model's `sampling_rate`, 800, got 1600."),
+            ({"upsampling_ratios": [5, 5]}, "`CODES` must have the model's `hop_length`, 25, got 20."),
+            ({"num_quantizers": 2}, "`CODES` must have shape (batch, 1 to 2 quantizers, frames), got (1, 3, 180)."),
+        ],
+        ids=["codebook", "rate", "hop", "quantizers"],
+    )
+    def test_codes_of_another_model(self, codec_folder, jodio, tmp_path, changes, message):
+        codes = tmp_path / "codes.safetensors"
+        run("encode", SPEECH, "--model", jodio, "--out", codes)
+        other = ("--model", AutoConfigFolder.make(tmp_path / "other", changes), "--out", tmp_path / "a.wav")
+        assert fail("codec", "decode", codes, *other) == message
+        assert contents(tmp_path) == ["codes.safetensors", "other"]
+
+    def test_codes_of_another_kind(self, codec_folder, jodio, tmp_path):
+        codes = tmp_path / "codes.safetensors"
+        run("encode", SPEECH, "--model", jodio, "--out", codes)
+        out = ("--out", tmp_path / "a.wav")
+        message = fail("codec", "decode", codes, "--model", codec_folder("jovio"), *out)
+        assert message == "`CODES` must be of image or video, which 'jovio' makes, got audio."
+        message = fail("codec", "decode", codes, "--model", codec_folder("josie_mel_codec"), *out)
+        assert message == "`CODES` must have the model's `model_type`, 'josie_mel_codec', got 'jodio'."
+        assert fail("codec", "decode", SPEECH, "--model", jodio, *out).startswith("`CODES` must be a file that ")
+
+    @pytest.mark.parametrize(
+        ("shape", "value", "facts", "message"),
+        [
+            ((1, 3, 179), 0, {}, "`CODES` must have frames for all 3584 samples, got 179 frames."),
+            ((1, 3, 180), 11, {}, "`CODES` must be in [0, 10], got values from 11 to 11."),
+            ((1, 0, 180), 0, {}, "`CODES` must have shape (batch, 1 to 3 quantizers, frames), got (1, 0, 180)."),
+            ((3, 180), 0, {}, "`CODES` must be a file that `josie codec encode` wrote"),
+            ((1, 3, 180), 0, {"kind": '"smell"'}, "`CODES` must be a file that `josie codec encode` wrote"),
+            ((1, 3, 180), 0, {"length": "null"}, "`CODES` must be a file that `josie codec encode` wrote"),
+            ((1, 3, 180), 0, {"length": "{"}, "`CODES` must be a file that `josie codec encode` wrote"),
+            ((1, 3, 180), 0, {"format": "pt"}, "`CODES` must be a file that `josie codec encode` wrote"),
+        ],
+    )
+    def test_damaged_codes(self, jodio, tmp_path, shape, value, facts, message):
+        codes = tmp_path / "codes.safetensors"
+        run("encode", SPEECH, "--model", jodio, "--out", codes)
+        with safe_open(codes, "pt") as file:
+            metadata = file.metadata()
+        save_file({"codes": torch.full(shape, value, dtype=torch.int16)}, codes, metadata=metadata | facts)
+        assert fail("codec", "decode", codes, "--model", jodio, "--out", tmp_path / "a.wav").startswith(message)
+        assert contents(tmp_path) == ["codes.safetensors"]
+
+    def test_truncated_codes(self, jodio, tmp_path):
+        codes = tmp_path / "codes.safetensors"
+        run("encode", SPEECH, "--model", jodio, "--out", codes)
+        codes.write_bytes(codes.read_bytes()[:-9])
+        message = fail("codec", "decode", codes, "--model", jodio, "--out", tmp_path / "a.wav")
+        assert message.startswith("`CODES` must be a file that `josie codec encode` wrote, got ")
+
+    @pytest.mark.parametrize("config", ['{"model_type": "llama"}', '{"model_type": "no-such"}', "[]"])
+    def test_no_codec(self, tmp_path, config):
+        (tmp_path / "config.json").write_text(config)
+        message = fail("codec", "encode", SPEECH, "--model", tmp_path, "--out", tmp_path / "a.safetensors")
+        assert message.startswith("`DIR` must have a codec, got ")
+
+    def test_an_encodec_that_cuts(self, codec_folder, tmp_path):
+        folder = codec_folder("encodec", normalize=True)
+        message = fail("codec", "encode", SPEECH, "--model", folder, "--out", tmp_path / "a.safetensors")
+        assert message.startswith("`DIR` must have an EnCodec that neither normalizes nor chunks")
+
+    def test_a_failure_while_writing_leaves_what_was_there(self, codec_folder, tmp_path, monkeypatch):
+        out = tmp_path / "a.png"
+        out.write_bytes(b"mine")
+        monkeypatch.setattr(Image.Image, "save", lambda self, path, format: (path.write_bytes(b"half"), 1 / 0))
+        arguments = ("--model", codec_folder("jovio"), "--out", out, "--max-patches", 12)
+        result = CliRunner().invoke(app, ["codec", "roundtrip", str(DATA / "picture.png"), *map(str, arguments)])
+        assert isinstance(result.exception, ZeroDivisionError)
+        assert contents(tmp_path) == ["a.png"]
+        assert out.read_bytes() == b"mine"
+
+
+class AutoConfigFolder:
+    """Checkpoints of JODIO with other sizes, made where a test wants them."""
+
+    @staticmethod
+    def make(folder, changes):
+        sizes = {name: value for name, value in JODIO.items() if name != "model_type"} | changes
+        config = AutoConfig.for_model("jodio", **sizes)
+        AutoModel.from_config(config).save_pretrained(folder)
+        return folder
