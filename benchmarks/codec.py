@@ -1,23 +1,37 @@
-"""JODIO against Mimi: encode and decode, side by side in one run.
+"""JODIO against Mimi, its stream against itself, a small codec against the clock, and RVQ against its usual package.
 
-Both have a hop of 1920 samples at 24 kHz, SEANet widths 64 to 1024 with one residual layer a stage, transformers of
-width 512 with 4 layers, 8 heads and MLPs of 2048, and 1 + 7 codebooks of 2048. Two differences remain. Against JODIO:
-its residual layer is one full convolution (3 C² weights) where Mimi's is a bottleneck (2 C²). For JODIO: its
-transformers run after the last stride (12.5 Hz) where Mimi's run before it (25 Hz). Weights are random.
+Mimi and JODIO have a hop of 1920 samples at 24 kHz, SEANet widths 64 to 1024 with one residual layer a stage,
+transformers of width 512 with 4 layers, 8 heads and MLPs of 2048, and 1 + 7 codebooks of 2048. Two differences remain.
+Against JODIO: its residual layer is one full convolution (3 C² weights) where Mimi's is a bottleneck (2 C²). For JODIO:
+its transformers run after the last stride (12.5 Hz) where Mimi's run before it (25 Hz). Weights are random.
 
-    python benchmarks/codec.py [--seconds 4] [--json FILE]
+Streams go in chunks of 80 ms. `--nano DIR` measures a trained codec on one thread. RVQ has 8 codebooks of 2048 × 512
+and reads 1,000 frames; `pip install vector-quantize-pytorch` brings the peer.
+
+    python benchmarks/codec.py [--seconds 4] [--nano DIR] [--json FILE]
 """
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import torch
 from measure import measure, parse_arguments, report
-from transformers import MimiConfig, MimiModel
+from transformers import AutoModel, MimiConfig, MimiModel
 
-from josie.configuration_josie import JodioConfig
+from josie.configuration_josie import JodioConfig, JosieCodecConfig
 from josie.modeling_josie.jodio import JodioModel
+from josie.modeling_josie.quantization import ResidualVectorQuantizer
 
 RATIOS = [8, 6, 5, 4]
 WIDTH, NUM_LAYERS, NUM_HEADS, MLP_WIDTH, WINDOW = 512, 4, 8, 2048, 250
 NUM_QUANTIZERS, CODEBOOK_SIZE, CODEBOOK_DIM = 8, 2048, 256
+CHUNK_FRAMES = 1  # of 80 ms
+NUM_VECTORS, VECTOR_SIZE = 1000, 512
+PEAK = "import sys; sys.path.insert(0, sys.argv[1]); import codec; print(codec.measure_peak(sys.argv[2]))"
 
 
 def build_jodio() -> JodioModel:
@@ -66,9 +80,25 @@ def build_mimi() -> MimiModel:
     return MimiModel(config).eval()
 
 
-def main() -> None:
-    """Measure and print."""
-    arguments = parse_arguments(__doc__.splitlines()[0], seconds=4)
+def stream_both_ways(jodio: JodioModel, waveform: torch.Tensor, codes: torch.Tensor) -> tuple[Any, Any]:
+    """Return functions that encode and decode in chunks of 80 ms."""
+    size = CHUNK_FRAMES * jodio.config.hop_length
+
+    def encode() -> None:
+        state = None
+        for chunk in waveform.split(size, dim=-1):
+            state = jodio.encode(chunk, streaming_state=state, use_streaming=True).streaming_state
+
+    def decode() -> None:
+        state = None
+        for chunk in codes.split(CHUNK_FRAMES, dim=-1):
+            state = jodio.decode(chunk, streaming_state=state, use_streaming=True).streaming_state
+
+    return encode, decode
+
+
+def compare_with_mimi(arguments: argparse.Namespace) -> None:
+    """Measure encode and decode of both, and JODIO in a stream."""
     torch.manual_seed(0)
     jodio, mimi = build_jodio(), build_mimi()
     for name, model in (("JODIO", jodio), ("Mimi", mimi)):
@@ -81,6 +111,88 @@ def main() -> None:
     for title, contestants in (("encode", encoders), ("decode", decoders)):
         seconds = measure(contestants, arguments.rounds)
         report(f"Codec, {title}, batch 1", seconds, arguments.seconds, "audio s", arguments)
+    streams = stream_both_ways(jodio, waveform, codes["JODIO"])
+    for title, stream, offline in zip(("encode", "decode"), streams, (encoders, decoders), strict=True):
+        seconds = measure({"in chunks of 80 ms": stream, "offline": offline["JODIO"]}, arguments.rounds)
+        report(f"JODIO, {title} in a stream", seconds, arguments.seconds, "audio s", arguments)
+
+
+def time_nano(arguments: argparse.Namespace) -> None:
+    """Measure a trained codec on one thread; seconds of audio a second are times real time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    codec = AutoModel.from_pretrained(arguments.nano).eval()
+    waveform = 0.1 * torch.randn(1, codec.config.audio_channels, arguments.seconds * codec.config.sampling_rate)
+    codes = codec.encode(waveform).audio_codes
+    contestants = {"encode": lambda: codec.encode(waveform), "decode": lambda: codec.decode(codes)}
+    seconds = measure(contestants, arguments.rounds)
+    report(
+        f"{arguments.nano.name}, one thread",
+        seconds,
+        arguments.seconds,
+        "audio s",
+        argparse.Namespace(**vars(arguments) | {"threads": 1}),
+    )
+    torch.set_num_threads(threads)
+
+
+def build_rvq(name: str) -> Any:
+    """Return a function that encodes the common vectors with `"JOSIE"` or with `"vector-quantize-pytorch"`."""
+    torch.manual_seed(0)
+    vectors = torch.randn(1, NUM_VECTORS, VECTOR_SIZE)
+    if name == "JOSIE":
+        config = JosieCodecConfig(codebook_size=CODEBOOK_SIZE, codebook_dim=VECTOR_SIZE)
+        ours = ResidualVectorQuantizer(config, VECTOR_SIZE, NUM_QUANTIZERS).eval()
+        return lambda: ours.encode(vectors.transpose(1, 2))
+    from vector_quantize_pytorch import ResidualVQ
+
+    theirs = ResidualVQ(dim=VECTOR_SIZE, num_quantizers=NUM_QUANTIZERS, codebook_size=CODEBOOK_SIZE).eval()
+    return lambda: theirs(vectors)
+
+
+def measure_peak(name: str) -> int:
+    """Return by how many KiB one encoding raises the memory of this process at its peak; Linux only."""
+    run = build_rvq(name)
+    Path("/proc/self/clear_refs").write_text("5")  # which begins a new peak
+
+    def read(field: str) -> int:
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+    before = read("VmRSS")
+    with torch.inference_mode():
+        run()
+    return read("VmHWM") - before
+
+
+def compare_rvq(arguments: argparse.Namespace) -> None:
+    """Measure time and peak memory of RVQ."""
+    peer = "vector-quantize-pytorch"
+    try:
+        contestants = {name: build_rvq(name) for name in ("JOSIE", peer)}
+    except ImportError:
+        print(f"\nRVQ is not compared: `pip install {peer}` brings the peer.")
+        return
+    report("RVQ, encode, 8 × 2048 × 512", measure(contestants, arguments.rounds), NUM_VECTORS, "frames", arguments)
+    for name in contestants:
+        command = [sys.executable, "-c", PEAK, str(Path(__file__).parent), name]
+        # A fixed threshold gives freed memory back at once, so that building leaves none that encoding could use.
+        environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+        result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        print(f"{name}: {int(result.stdout.splitlines()[-1]) / 1024:.1f} MiB more at the peak")
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = parse_arguments(
+        __doc__.splitlines()[0], {"nano": "a trained codec's checkpoint, timed on one thread"}, seconds=4
+    )
+    if arguments.nano is not None and not arguments.nano.is_dir():
+        raise SystemExit(f"`--nano` must be a folder with a codec's checkpoint, got {str(arguments.nano)!r}.")
+    compare_with_mimi(arguments)
+    if arguments.nano is not None:
+        time_nano(arguments)
+    compare_rvq(arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How speech sounds after a codec: PESQ-WB, STOI, the words that Whisper tiny.en still hears, kbit/s and time.
+r"""How speech sounds after a codec: PESQ-WB, STOI, the words that Whisper tiny.en still hears, kbit/s and time.
 
 Every contestant gets the same clips and returns waveforms of the same length, which judges at 16 kHz compare with the
 clips. Words are counted against what was said: of a folder's `name.wav` or `name.flac` that is `name.txt`, or where
@@ -7,6 +7,10 @@ there is none, what the judge hears in the clip itself.
     pip install '.[judge]'
     python benchmarks/codec_quality.py --flite 40          # speaks benchmarks/sentences.txt with the voice slt
     python benchmarks/codec_quality.py CLIPS --codec DIR   # a folder of clips; a trained codec
+    python benchmarks/codec_quality.py runs/data/speech/test.jsonl --sources asterisk flite --num-clips 80 \\
+        --codec DIR --peers                                # clips a recipe held out; Opus and Codec 2 beside it
+
+`--peers` needs ffmpeg with libopus and libcodec2. What they return late is shifted back before it is compared.
 """
 
 import argparse
@@ -23,6 +27,7 @@ from pathlib import Path
 
 import judge
 import numpy as np
+import soundfile
 import torch
 from transformers import AutoModel
 
@@ -86,6 +91,30 @@ def mel_round_trip(name: str, **changes) -> Contestant:
     return Contestant(name, transmit)
 
 
+def run_ffmpeg(name: str, kbit_rate: float, arguments: list[str], suffix: str) -> Contestant:
+    """Return a codec of ffmpeg's."""
+
+    def transmit(waveform: np.ndarray) -> np.ndarray:
+        with tempfile.TemporaryDirectory() as folder:
+            source, coded, result = (str(Path(folder, file)) for file in ("in.wav", f"coded.{suffix}", "out.wav"))
+            soundfile.write(source, waveform, judge.SAMPLING_RATE)
+            for command in (
+                ["-i", source, *arguments, coded],
+                ["-i", coded, "-ar", str(judge.SAMPLING_RATE), "-c:a", "pcm_s16le", result],
+            ):
+                subprocess.run(["ffmpeg", "-v", "error", "-y", *command], check=True)
+            return shift_back(soundfile.read(result, dtype="float32")[0], waveform)
+
+    return Contestant(name, transmit, kbit_rate)
+
+
+def shift_back(waveform: np.ndarray, original: np.ndarray) -> np.ndarray:
+    """Drop the start of `waveform`, up to 100 ms, that makes it most like `original`."""
+    size = 1 << (len(waveform) + len(original)).bit_length()
+    spectra = np.fft.rfft(waveform, size) * np.fft.rfft(original, size).conj()
+    return waveform[int(np.argmax(np.fft.irfft(spectra, size)[: judge.SAMPLING_RATE // 10])) :]
+
+
 def load_codec(folder: Path) -> Contestant:
     """Return the codec of a checkpoint: JODIO, the mel codec, or an audio tokenizer of transformers."""
     codec = AutoModel.from_pretrained(folder).eval()
@@ -108,6 +137,22 @@ def load_clips(folder: Path) -> list[Clip]:
         waveform, text = load_audio(path, judge.SAMPLING_RATE), path.with_suffix(".txt")
         words = judge.split_words(text.read_text("utf-8")) if text.exists() else judge.hear_words(waveform)
         clips.append(Clip(path.name, waveform, words))
+    return clips
+
+
+def list_clips(manifest: Path, sources: list[str], num_clips: int | None) -> list[Clip]:
+    """Return clips of a recipe's manifest, as many of each source, the first by name; of at least a second."""
+    entries = [json.loads(line) for line in manifest.read_text("utf-8").splitlines()]
+    groups = [[entry for entry in entries if entry["source"] == source] for source in sources] or [entries]
+    chosen = []
+    for group in groups:
+        group = sorted((entry for entry in group if entry["seconds"] >= 1), key=lambda entry: entry["path"])
+        chosen += group if num_clips is None else group[: num_clips // len(groups)]
+    clips = []
+    for entry in chosen:
+        waveform = load_audio(manifest.parent / entry["path"], judge.SAMPLING_RATE)
+        words = judge.split_words(entry["text"]) if entry.get("text") else judge.hear_words(waveform)
+        clips.append(Clip(entry["path"], waveform, words))
     return clips
 
 
@@ -159,20 +204,25 @@ def format_rows(rows: dict[str, dict[str, float | None]]) -> Iterator[str]:
 def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments, checked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?", help="clips, .wav or .flac, and what they say, .txt")
+    parser.add_argument("clips", type=Path, nargs="?", help="folder of .wav or .flac and what they say, or manifest")
+    parser.add_argument("--sources", nargs="+", default=[], help="of the manifest, all when none are given")
+    parser.add_argument("--num-clips", type=int, help="of the manifest, shared by its sources; all when not given")
     parser.add_argument("--flite", type=int, metavar="N", help="or let flite speak N sentences")
     parser.add_argument("--codec", type=Path, action="append", default=[], metavar="DIR", help="a codec's checkpoint")
+    parser.add_argument("--peers", action="store_true", help="also judge Opus at 6 kbit/s and Codec 2 at 3.2 kbit/s")
     parser.add_argument("--json", type=Path, help="also write the table to this file")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
     arguments = parser.parse_args()
     num_sentences = len(SENTENCES.read_text("utf-8").splitlines())
-    if (arguments.folder is None) == (arguments.flite is None):
-        parser.error("give a folder of clips or --flite, and not both.")
+    if (arguments.clips is None) == (arguments.flite is None):
+        parser.error("give clips or --flite, and not both.")
     if arguments.flite is not None and not 1 <= arguments.flite <= num_sentences:
         parser.error(f"`--flite` must be in [1, {num_sentences}], got {arguments.flite}.")
-    for folder in (arguments.folder, *arguments.codec):
-        if folder is not None and not folder.is_dir():
+    for folder in arguments.codec:
+        if not folder.is_dir():
             parser.error(f"`{folder}` must be a folder.")
+    if arguments.clips is not None and not arguments.clips.exists():
+        parser.error(f"`{arguments.clips}` must be a folder or a manifest.")
     try:
         judge.require_judge()
     except judge.MissingJudge as error:
@@ -190,10 +240,19 @@ def main() -> None:
         mel_round_trip("mel round trip, μOmni's hop of 1280", **MUOMNI),
         *map(load_codec, arguments.codec),
     ]
-    clips = load_clips(arguments.folder) if arguments.folder else speak_clips(arguments.flite)
+    if arguments.peers:
+        opus = ["-c:a", "libopus", "-b:a", "6k", "-vbr", "off", "-application", "voip"]
+        contestants.append(run_ffmpeg("Opus", 6.0, opus, "ogg"))
+        contestants.append(run_ffmpeg("Codec 2", 3.2, ["-ar", "8000", "-c:a", "libcodec2", "-mode", "3200"], "c2"))
+    if arguments.flite:
+        clips = speak_clips(arguments.flite)
+    elif arguments.clips.is_dir():
+        clips = load_clips(arguments.clips)
+    else:
+        clips = list_clips(arguments.clips, arguments.sources, arguments.num_clips)
     clips = [clip for clip in clips if clip.words]
     if not clips:
-        raise SystemExit(f"`folder` must have .wav or .flac files with speech, got {str(arguments.folder)!r}.")
+        raise SystemExit(f"`clips` must have .wav or .flac files with speech, got {str(arguments.clips)!r}.")
     seconds = sum(len(clip.waveform) for clip in clips) / judge.SAMPLING_RATE
     rows = {contestant.name: judge_contestant(contestant, clips) for contestant in contestants}
     print(f"{len(clips)} clips, {seconds:.0f} s of speech, {arguments.threads} threads, {date.today()}\n")

@@ -12,12 +12,15 @@ import torch
 import transformers
 
 
-def parse_arguments(description: str, **defaults: int) -> argparse.Namespace:
-    """Return `--json`, `--rounds`, `--threads` and one integer option for each of `defaults`."""
+def parse_arguments(description: str, folders: dict[str, str] | None = None, **defaults: int) -> argparse.Namespace:
+    """Return `--json`, `--rounds`, `--threads`, a path for each of `folders` (with its help) and an integer option for
+    each of `defaults`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="also write the table to this file")
     parser.add_argument("--rounds", type=int, default=7, help="timed runs of each contestant")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
+    for name, text in (folders or {}).items():
+        parser.add_argument("--" + name, type=Path, metavar="DIR", help=text)
     for name, value in defaults.items():
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=value)
     arguments = parser.parse_args()

@@ -73,7 +73,7 @@ class JosieAudioEncoder(JosiePreTrainedModel):
             `ValueError`: A shape is wrong.
         """
         self._check(input_features, attention_mask)
-        hidden_states = input_features.transpose(1, 2)[:, None].to(self.proj.weight.dtype)
+        hidden_states = input_features.transpose(1, 2)[:, None].to(self.dtype)
         mask = None if attention_mask is None else attention_mask.to(hidden_states.device, torch.bool)
         hidden_states = _clear(hidden_states, mask)
         for convolution in self.convolutions:

@@ -103,7 +103,13 @@ class JosieRotaryEmbedding(nn.Module):
 def rotate(heads: torch.Tensor, position_embeddings: PositionEmbeddings) -> torch.Tensor:
     """Rotate `heads` of shape `(batch, heads, length, head_dim)` by what [`JosieRotaryEmbedding`] returned."""
     cos, signed_sin = position_embeddings
-    return torch.addcmul(heads * cos, heads.roll(heads.shape[-1] // 2, dims=-1), signed_sin)
+    if torch.compiler.is_compiling() or heads.shape[2] == 1:  # fewest operations
+        return torch.addcmul(heads * cos, heads.roll(heads.shape[-1] // 2, dims=-1), signed_sin)
+    size = heads.shape[-1] // 2
+    cos, sin = cos[..., :size], signed_sin[..., size:]
+    first, second = heads.split(size, dim=-1)  # and least memory, laid out as attention reads it
+    rotated = torch.addcmul(first * cos, second, sin, value=-1), torch.addcmul(second * cos, first, sin)
+    return torch.cat(rotated, dim=-1)
 
 
 def eager_attention_forward(

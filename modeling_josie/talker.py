@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoModel
 from transformers import initialization as init
-from transformers.utils import can_return_tuple
+from transformers.utils import can_return_tuple, torch_compilable_check
 
 from ..configuration_josie import JosieTalkerConfig
 from .backbone import JosieBackbone, JosiePreTrainedModel
@@ -112,7 +112,7 @@ class JosieParallelHeads(nn.Module):
     ) -> torch.Tensor:
         """As in [`JosieDepthDecoder`]."""
         logits = self(frame_states, codes)
-        return torch.cat((codes[:, None], sampler(logits.flatten(0, 1)).view(len(codes), -1)), dim=1)
+        return torch.cat((codes[:, None], sampler(logits.flatten(0, 1)).view(codes.shape[0], -1)), dim=1)
 
 
 def code_loss(logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
@@ -168,6 +168,10 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
         """Longest speech that the positions allow, in frames."""
         return self.config.max_position_embeddings - 1 - self.config.speech_delay
 
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the embedding of codes: where gradients enter when only adapters inside learn."""
+        return self.code_embedding.embedding
+
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
         if isinstance(module, JosieTalkerForConditionalGeneration):
@@ -206,14 +210,14 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
         codes = self._check_codes(speech_codes)
         batch_size, _, num_frames = codes.shape
         delay = self.config.speech_delay
-        text = self._embed_text(batch_size, thinker_hidden_states, thinker_embeds, thinker_mask)
+        text = self.embed_text(batch_size, thinker_hidden_states, thinker_embeds, thinker_mask)
         steps = torch.arange(delay + num_frames, device=codes.device).clamp(max=text.shape[1] - 1)
         # The frame before step s is s - delay - 1; before the first one stands the extra row `codebook_size`.
         real = (codes >= 0) & (codes < self.config.codebook_size)
         previous = torch.where(real, codes, self.config.codebook_size)[:, :, :-1]
         previous = nn.functional.pad(previous, (delay + 1, 0), value=self.config.codebook_size)
         inputs = text[:, steps] + self.code_embedding(previous)
-        inputs = torch.cat((self._embed_start(batch_size, speaker_ids), inputs), dim=1)
+        inputs = torch.cat((self.embed_start(batch_size, speaker_ids), inputs), dim=1)
         hidden_states = self.model(inputs, use_cache=False)[0][:, 1 + delay :]
 
         logits = self.head(hidden_states)
@@ -274,8 +278,8 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
         sampler = CodeSampler(do_sample, temperature, top_k, top_p, min_p)
         given = thinker_hidden_states if thinker_hidden_states is not None else thinker_embeds
         batch_size = given.shape[0] if given is not None else batch_size or 1
-        text = self._embed_text(batch_size, thinker_hidden_states, thinker_embeds, thinker_mask)
-        start = self._embed_start(batch_size, speaker_ids)
+        text = self.embed_text(batch_size, thinker_hidden_states, thinker_embeds, thinker_mask)
+        start = self.embed_start(batch_size, speaker_ids)
         delay, end_id = self.config.speech_delay, self.config.end_of_speech_id
         num_steps = 1 + delay + max_new_frames
         loop = StepLoop(self.model, batch_size, num_steps, start)
@@ -322,14 +326,16 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
             raise ValueError(f"`speech_codes` must be integers, got {codes.dtype}.")
         highest = torch.full((config.num_quantizers, 1), config.codebook_size - 1, device=codes.device)
         highest[0] += config.end_of_speech
-        if bool(((codes > highest) | ((codes < 0) & (codes != IGNORE))).any()):
-            raise ValueError(
+        torch_compilable_check(
+            ((codes <= highest) & ((codes >= 0) | (codes == IGNORE))).all(),
+            lambda: (
                 f"`speech_codes` must be in [0, {config.codebook_size - 1}], or {IGNORE}, or in quantizer 0 "
                 f"{config.end_of_speech_id} for the end, got values from {int(codes.min())} to {int(codes.max())}."
-            )
+            ),
+        )
         return codes
 
-    def _embed_text(
+    def embed_text(
         self,
         batch_size: int,
         hidden_states: torch.Tensor | None,
@@ -351,7 +357,8 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
             text = torch.where(mask[..., None].bool(), text, end)
         return torch.cat((text, end), dim=1)
 
-    def _embed_start(self, batch_size: int, speaker_ids: torch.Tensor | None) -> torch.Tensor:
+    def embed_start(self, batch_size: int, speaker_ids: torch.Tensor | None) -> torch.Tensor:
+        """Return `(batch, 1, hidden_size)`: the learned start step, which carries the voice."""
         start = self.start.expand(batch_size, 1, -1)
         if self.speaker_embedding is None:
             if speaker_ids is not None:
@@ -361,10 +368,10 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
             speaker_ids = torch.zeros(batch_size, dtype=torch.long, device=start.device)
         if speaker_ids.shape != (batch_size,):
             raise ValueError(f"`speaker_ids` must have shape ({batch_size},), got {tuple(speaker_ids.shape)}.")
-        if bool(((speaker_ids < 0) | (speaker_ids >= len(self.config.speakers))).any()):
-            raise ValueError(
-                f"`speaker_ids` must be in [0, {len(self.config.speakers) - 1}], got {speaker_ids.tolist()}."
-            )
+        torch_compilable_check(
+            ((speaker_ids >= 0) & (speaker_ids < len(self.config.speakers))).all(),
+            lambda: f"`speaker_ids` must be in [0, {len(self.config.speakers) - 1}], got {speaker_ids.tolist()}.",
+        )
         return start + self.speaker_embedding(speaker_ids)[:, None]
 
 

@@ -357,7 +357,8 @@ class JosieThinkerForConditionalGeneration(JosieThinkerPreTrainedModel, Generati
             kwargs: Inputs as in [`JosieThinkerModel`], and everything that `generate` takes in transformers.
 
         Raises:
-            `ValueError`: The prompt leaves no position for a new token, or placeholders do not match.
+            `ValueError`: The prompt leaves no position for a new token, placeholders do not match, or a prompt of more
+                than text is to be read in chunks.
         """
         modal = {name: kwargs.pop(name) for name in MODALITY_INPUTS if name in kwargs}
         length = kwargs["inputs_embeds"].shape[1] if kwargs.get("inputs_embeds") is not None else 0
@@ -381,6 +382,9 @@ class JosieThinkerForConditionalGeneration(JosieThinkerPreTrainedModel, Generati
         elif input_ids is not None and kwargs.get("inputs_embeds") is None:
             for kind in ("audio", "image", "video"):
                 self.model.refuse_placeholders(kind, input_ids)
+        chunk_size = kwargs.get("prefill_chunk_size", defaults.prefill_chunk_size)
+        if chunk_size is not None and kwargs.get("inputs_embeds") is not None:
+            raise ValueError(f"`prefill_chunk_size` must be None for more than text, got {chunk_size}.")
         return super().generate(input_ids, generation_config=generation_config, **kwargs)
 
 

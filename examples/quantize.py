@@ -1,0 +1,120 @@
+"""Weights of 8 bits for the Thinker and the Talker: how much smaller, how far off, how fast.
+
+    josie init micro micro
+    python examples/quantize.py micro [--method int8-weights] [--tokens 64] [--threads 1]
+
+`int8-weights` and `int8-activations` are torchao's (`pip install torchao`): weights alone, or activations too, as they
+come. `torch-dynamic` is torch's own, which torch calls deprecated. Embeddings and the codecs stay as they are.
+"""
+
+import argparse
+import copy
+import io
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import logging, set_seed
+
+from josie import JosieForConditionalGeneration
+
+
+def quantize_by_torch(part: nn.Module) -> nn.Module:
+    """Return a copy with torch's dynamically quantized linear layers."""
+    from torch.ao.quantization import quantize_dynamic
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return quantize_dynamic(part, {nn.Linear}, dtype=torch.qint8)
+
+
+def quantize_by_torchao(part: nn.Module, name: str) -> nn.Module:
+    """Return a copy whose linear layers have torchao's weights."""
+    from torchao import quantization
+
+    part = copy.deepcopy(part)
+    quantization.quantize_(part, getattr(quantization, name)())
+    return part
+
+
+METHODS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "int8-weights": lambda part: quantize_by_torchao(part, "Int8WeightOnlyConfig"),
+    "int8-activations": lambda part: quantize_by_torchao(part, "Int8DynamicActivationInt8WeightConfig"),
+    "torch-dynamic": quantize_by_torch,
+}
+
+
+def count_bytes(part: nn.Module) -> int:
+    """Return how many bytes a part takes on disk."""
+    file = io.BytesIO()
+    torch.save(part.state_dict(), file)
+    return file.tell()
+
+
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the root mean square of the difference, in units of that of `expected`."""
+    return float((actual.float() - expected).norm() / expected.norm())
+
+
+def time_rate(run: Callable[[], object], amount: int) -> float:
+    """Return `amount` a second; the best of three runs after one that does not count."""
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return amount / min(seconds[1:])
+
+
+@torch.no_grad()
+def compare(model: JosieForConditionalGeneration, method: str, num_tokens: int) -> dict[str, dict[str, float]]:
+    """Return megabytes before and after, relative error of the logits, and rates before and after, of each part."""
+    text_config = model.config.get_text_config()
+    ids = torch.randint(text_config.vocab_size // 2, text_config.vocab_size, (1, num_tokens))
+    original = model.thinker
+    parts = {"Thinker": (original, lambda thinker: thinker(ids).logits)}
+    write = dict(max_new_tokens=num_tokens, min_new_tokens=num_tokens, do_sample=False)
+    speak = dict(max_new_frames=num_tokens, min_new_frames=num_tokens)
+    runs = {"Thinker": lambda thinker: thinker.generate(ids[:, :8], **write)}
+    if model.talker is not None:
+        config = model.talker.config
+        codes = torch.randint(0, config.codebook_size, (1, config.num_quantizers, num_tokens))
+        parts["Talker"] = (model.talker, lambda talker: talker(codes).logits)
+        runs["Talker"] = lambda talker: talker.generate(**speak)
+    rows = {}
+    for name, (part, read) in parts.items():
+        smaller = METHODS[method](part)
+        rows[name] = {
+            "megabytes": count_bytes(part) / 1e6,
+            "quantized_megabytes": count_bytes(smaller) / 1e6,
+            "error": relative_error(read(smaller), read(part)),
+            "rate": time_rate(lambda part=part, name=name: runs[name](part), num_tokens),
+            "quantized_rate": time_rate(lambda part=smaller, name=name: runs[name](part), num_tokens),
+        }
+    return rows
+
+
+def main() -> None:
+    """Compare and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="a folder with a JOSIE checkpoint")
+    parser.add_argument("--method", choices=METHODS, default="int8-weights")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens and frames to measure with")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    logging.disable_progress_bar()
+    set_seed(0)
+    model = JosieForConditionalGeneration.from_pretrained(arguments.folder).eval()
+    print(f"{arguments.method}, batch 1, {arguments.threads} threads, torch {torch.__version__}")
+    print(f"{'':10}{'MB':>10}{'MB int8':>10}{'error of logits':>18}{'per second':>14}{'int8 per second':>18}")
+    for name, row in compare(model, arguments.method, arguments.tokens).items():
+        print(f"{name:10}{row['megabytes']:10.1f}{row['quantized_megabytes']:10.1f}{row['error']:18.4f}", end="")
+        print(f"{row['rate']:14.1f}{row['quantized_rate']:18.1f}")
+
+
+if __name__ == "__main__":
+    main()

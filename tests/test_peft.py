@@ -1,0 +1,146 @@
+"""Low-rank adapters (Hu et al., 2021) by peft on Thinker and Talker: trained, saved, loaded, merged."""
+
+import pytest
+import torch
+from tiny import CASES, josie_inputs
+from transformers import Trainer, TrainingArguments
+
+import josie
+
+peft = pytest.importorskip("peft", reason="adapters need peft: pip install 'josie[peft]'")
+
+# What peft 0.21 still asks every model of transformers.
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+
+# Names of the matrices in every transformer of the package; a fused one gets one adapter for all its parts.
+MATRICES = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
+IN_THINKER = rf"thinker\.model\.language_model\..*\.({'|'.join(MATRICES)})"
+IN_TALKER = rf"talker\..*\.({'|'.join(MATRICES)})"
+TARGETS = {"thinker": IN_THINKER, "talker": IN_TALKER, "both": f"({IN_THINKER})|({IN_TALKER})"}
+
+
+def outputs(model) -> list[torch.Tensor]:
+    model.eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        given = model(**josie_inputs())
+    return [given.logits, given.talker_logits, given.depth_logits]
+
+
+def train(model, folder, **options) -> None:
+    inputs = josie_inputs()
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=2,
+        per_device_train_batch_size=2,
+        report_to=[],
+        save_strategy="no",
+        use_cpu=True,
+        learning_rate=3e-2,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        **options,
+    )
+    trainer = Trainer(model, arguments, train_dataset=[0, 1], data_collator=lambda _: inputs)
+    trainer.train()
+    trainer.save_model(str(folder))
+
+
+@pytest.mark.parametrize("part", TARGETS)
+def test_adapters_are_trained_saved_loaded_and_merged(part, tmp_path):
+    model = CASES["josie"].build()
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    untouched = outputs(model)
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=TARGETS[part], r=3))
+    learning = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+    wanted = {"thinker": {"thinker"}, "talker": {"talker"}, "both": {"thinker", "talker"}}[part]
+    assert {name.split(".")[2] for name in learning} == wanted
+    assert all("lora_" in name for name in learning)
+
+    train(adapted, tmp_path)
+    trained = outputs(adapted)
+    # The Talker hears the Thinker, not the other way round.
+    changed = [not torch.equal(ours, theirs) for ours, theirs in zip(trained, untouched, strict=True)]
+    assert changed == [part != "talker", True, True]
+    assert not (tmp_path / "model.safetensors").exists()
+
+    loaded = peft.PeftModel.from_pretrained(CASES["josie"].build(), tmp_path)
+    for ours, theirs in zip(outputs(loaded), trained, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    merged = loaded.merge_and_unload()
+    assert isinstance(merged, josie.JosieForConditionalGeneration)
+    for ours, theirs in zip(outputs(merged), trained, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+    for name, parameter in merged.named_parameters():
+        assert torch.equal(parameter, before[name]) == (
+            not any(f".{matrix}." in name for matrix in MATRICES)
+            or (name.split(".")[0] not in wanted or "front_end" in name)
+        ), name
+
+
+def test_an_adapted_model_speaks(tmp_path):
+    model = peft.get_peft_model(CASES["josie"].build(), peft.LoraConfig(target_modules=TARGETS["both"], r=3))
+    inputs = josie_inputs()
+    inputs = {
+        name: inputs[name]
+        for name in ("input_ids", "attention_mask", "pixel_values", "input_features", "input_features_mask")
+    }
+    options = dict(max_new_tokens=4, talker_max_new_frames=5, generation_mode="audio")
+    fresh = CASES["josie"].build().generate(**inputs, **options)
+    spoken = model.generate(**inputs, **options)  # an adapter begins as zero
+    assert torch.equal(spoken.sequences, fresh.sequences)
+    assert torch.equal(spoken.audio_codes, fresh.audio_codes)
+
+
+# Of the frozen encoders in front, which need none.
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
+@pytest.mark.parametrize("reentrant", [False, True], ids=["plain", "reentrant"])
+@pytest.mark.parametrize("part", TARGETS)
+def test_checkpointing_keeps_the_adapters_gradients(part, reentrant):
+    models = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        config = peft.LoraConfig(target_modules=TARGETS[part], r=3, init_lora_weights=False)
+        models.append(peft.get_peft_model(CASES["josie"].build(), config).train())
+    plain, checkpointed = models
+    checkpointed.activation_checkpointing_enable(dict(use_reentrant=reentrant))
+    checkpointed.enable_input_require_grads()
+    for model in models:
+        torch.manual_seed(0)
+        model(**josie_inputs()).loss.backward()
+    compared = 0
+    for (name, ours), (_, theirs) in zip(plain.named_parameters(), checkpointed.named_parameters(), strict=True):
+        if "lora_" in name:
+            torch.testing.assert_close(theirs.grad, ours.grad, rtol=1e-4, atol=1e-5, msg=name)
+            compared += bool(theirs.grad.abs().sum() > 0)
+    assert compared > 0
+
+
+def test_adapters_by_transformers_own_methods(tmp_path):
+    model = CASES["josie"].build()
+    model.add_adapter(peft.LoraConfig(target_modules=TARGETS["both"], r=3, init_lora_weights=False))
+    expected = outputs(model)
+    model.save_pretrained(tmp_path)
+    loaded = CASES["josie"].build()
+    fresh = outputs(loaded)
+    loaded.load_adapter(str(tmp_path))
+    for ours, theirs, before in zip(outputs(loaded), expected, fresh, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+        assert not torch.equal(ours, before)
+    loaded.disable_adapters()
+    for ours, before in zip(outputs(loaded), fresh, strict=True):
+        torch.testing.assert_close(ours, before, rtol=0, atol=0)
+
+
+def test_a_thinker_alone_is_a_causal_language_model_to_peft(tmp_path):
+    case = CASES["thinker"]
+    model = peft.get_peft_model(
+        case.build(), peft.LoraConfig(task_type="CAUSAL_LM", target_modules=MATRICES, r=3, init_lora_weights=False)
+    )
+    inputs = case.inputs()
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        merged = model.merge_and_unload()(**inputs).logits
+    torch.testing.assert_close(merged, expected, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(case.build()(**inputs).logits, expected)

@@ -1,0 +1,113 @@
+"""Weights of 8 bits: bounds on size and error, and the example that measures both."""
+
+import importlib.util
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import AUDIO_ENCODER, DEPTH, TALKER, TEXT, VISION_ENCODER, josie_config, josie_inputs
+
+import josie
+
+EXAMPLE = Path(josie.__file__).parent / "examples" / "quantize.py"
+WIDER = dict(hidden_size=96, intermediate_size=256, head_dim=32)
+METHODS = [
+    pytest.param(
+        method,
+        marks=pytest.mark.skipif(
+            method != "torch-dynamic" and importlib.util.find_spec("torchao") is None,
+            reason="torchao's weights need torchao: pip install 'josie[quantize]'",
+        ),
+    )
+    for method in ("int8-weights", "int8-activations", "torch-dynamic")
+]
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A model with wide enough matrices that scales, one for each row, are few beside weights."""
+    torch.manual_seed(1)
+    config = josie_config(
+        thinker_config=dict(
+            text_config=dict(TEXT, **WIDER),
+            audio_config=AUDIO_ENCODER,
+            vision_config=VISION_ENCODER,
+            image_token_id=6,
+            video_token_id=7,
+            audio_token_id=8,
+        ),
+        talker_config=dict(TALKER, **WIDER, thinker_hidden_size=96, depth_decoder_config=dict(DEPTH, **WIDER)),
+    )
+    return josie.JosieForConditionalGeneration(config).eval()
+
+
+@pytest.fixture(scope="module")
+def example():
+    return runpy.run_path(str(EXAMPLE))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@torch.no_grad()
+def test_a_quarter_of_the_size_and_almost_the_same_logits(model, example, method):
+    inputs = josie_inputs()
+    expected = model(**inputs)
+    smaller = josie.JosieForConditionalGeneration(model.config).eval()
+    smaller.load_state_dict(model.state_dict())
+    for part in ("thinker", "talker"):
+        linear = sum(module.weight.numel() for module in getattr(model, part).modules() if is_linear(module))
+        before = example["count_bytes"](getattr(model, part))
+        setattr(smaller, part, example["METHODS"][method](getattr(smaller, part)))
+        after = example["count_bytes"](getattr(smaller, part))
+        assert before - after > 0.85 * 3 * linear, "3 of 4 bytes go, but for scales and the names of things"
+    actual = smaller(**inputs)
+    for name in ("logits", "talker_logits", "depth_logits"):
+        error = example["relative_error"](getattr(actual, name), getattr(expected, name))
+        # torch's own has one scale for a whole matrix, torchao's one for each row.
+        assert 0 < error < (0.15 if method == "torch-dynamic" else 0.05), name
+    spoken = smaller.generate(
+        torch.tensor([[20, 21, 22]]), max_new_tokens=3, generation_mode="audio", talker_max_new_frames=3
+    )
+    assert torch.isfinite(spoken.audio_values).all()
+
+
+def is_linear(module) -> bool:
+    return isinstance(module, torch.nn.Linear)
+
+
+@torch.no_grad()
+def test_transformers_loads_and_saves_weights_of_torchao(model, tmp_path):
+    quantization = pytest.importorskip("torchao.quantization", reason="torchao's weights need torchao")
+    from transformers import TorchAoConfig
+
+    model.save_pretrained(tmp_path / "whole")
+    config = TorchAoConfig(quantization.Int8WeightOnlyConfig(), modules_to_not_convert=["audio_codec", "lm_head"])
+    loaded = josie.JosieForConditionalGeneration.from_pretrained(tmp_path / "whole", quantization_config=config)
+    inputs = josie_inputs()
+    expected, actual = model(**inputs), loaded(**inputs)
+    for name in ("logits", "talker_logits", "depth_logits"):
+        error = (getattr(actual, name) - getattr(expected, name)).norm() / getattr(expected, name).norm()
+        assert 0 < error < 0.05, name
+    loaded.save_pretrained(tmp_path / "small")
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "small")]
+    assert sizes[1] < 0.5 * sizes[0]
+    again = josie.JosieForConditionalGeneration.from_pretrained(tmp_path / "small")
+    torch.testing.assert_close(again(**inputs).depth_logits, actual.depth_logits, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_example_prints_size_error_and_speed(tiny_folder, monkeypatch, capsys, method):
+    monkeypatch.setattr(
+        sys, "argv", [str(EXAMPLE), str(tiny_folder), "--method", method, "--tokens", "6", "--threads", "1"]
+    )
+    threads = torch.get_num_threads()
+    try:
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+    finally:
+        torch.set_num_threads(threads)
+    title, head, *rows = capsys.readouterr().out.strip().splitlines()
+    assert title.startswith(f"{method}, batch 1")
+    assert "error of logits" in head
+    assert [row.split()[0] for row in rows] == ["Thinker", "Talker"]
+    assert all(len(row.split()) == 6 and all(float(cell) > 0 for cell in row.split()[1:]) for row in rows)
