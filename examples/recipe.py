@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 import yaml
-from transformers import Trainer, TrainerCallback, set_seed
+from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import TrainerState
 
 logger = logging.getLogger("josie.examples.recipe")
@@ -246,6 +246,13 @@ def run(main: Callable[[], Any]) -> None:
         if isinstance(error, RuntimeError) and type(error) is RuntimeError:
             raise  # torch's
         raise SystemExit(f"error: {error}") from error
+
+
+def save_in_half(model: PreTrainedModel, folder: Path) -> None:
+    """Save a model with weights of 16 bits, which load as 32."""
+    weights = model.state_dict().items()
+    half = {name: value.half() if value.is_floating_point() else value for name, value in weights}
+    model.save_pretrained(folder, state_dict=half)
 
 
 def write_whole(path: Path, text: str) -> None:

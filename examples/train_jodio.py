@@ -8,6 +8,7 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 | --- | --- |
 | `data` | `SpeechDataArguments` in `speech_data.py`: the sources, and how they are split |
 | `crops` | `CropArguments` below |
+| `teacher` | `TeacherArguments` below; `null` for training without one |
 | `model` | `model_type` (`jodio`, `josie_mel_codec`) and fields of its configuration |
 | `discriminator` | fields of `JodioDiscriminatorConfig`; `null` for training without one |
 | `trainer` | `CodecTrainingArguments`: those of `TrainingArguments` and the adversarial part |
@@ -23,13 +24,25 @@ Needs `pip install 'josie[recipes]'`; with `josie[judge]` the report has PESQ an
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from codec_report import ReportArguments, require_matplotlib, write_report
 from datasets import Dataset
-from recipe import RunLog, command_line, read_section, require_sections, run, start_training, train
+from recipe import (
+    RunLog,
+    command_line,
+    read_section,
+    require_sections,
+    run,
+    save_in_half,
+    start_training,
+    train,
+)
 from speech_data import SpeechDataArguments, load_speech
+from torchaudio.transforms import MelSpectrogram
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from josie.configuration_josie import audio_codec_geometry
@@ -39,7 +52,7 @@ from josie.modeling_josie.codec_trainer import CodecTrainer, CodecTrainingArgume
 from josie.processing_josie import JosieFeatureExtractor
 from josie.processing_josie.crops import AudioCrops, AudioCropsCallback, CropSettings
 
-SECTIONS = ("data", "crops", "model", "discriminator", "trainer", "report", "card", "threads")
+SECTIONS = ("data", "crops", "teacher", "model", "discriminator", "trainer", "report", "card", "threads")
 
 
 @dataclass
@@ -55,6 +68,59 @@ class CropArguments:
     seconds: float = 1.0
     min_seconds: float = 0.3
     max_gain_db: float = 0.0
+
+
+@dataclass
+class TeacherArguments:
+    """Log-mel spectrograms that the codes shall predict, as `semantic_targets`.
+
+    From what is heard of its decoder alone, a young encoder learns little but loudness: a linear look at its codes
+    tells it at once what is in the sound. Of the model, `semantic_target_size` must be a multiple of `num_mel_bins`,
+    and says how many mel frames there are to a code frame.
+
+    Args:
+        num_mel_bins (`int`): Mel bands.
+        floor (`float`): Smallest value before the logarithm.
+        mean, std (`float`): What is subtracted and divided by.
+    """
+
+    num_mel_bins: int = 40
+    floor: float = 0.01
+    mean: float = -1.3
+    std: float = 2.1
+
+
+class TaughtCrops(AudioCrops):
+    """Crops with the log-mel spectrograms that a teacher's arguments ask for.
+
+    Args:
+        dataset (`datasets.Dataset`): As of [`AudioCrops`].
+        settings ([`CropSettings`]): What a crop is.
+        teacher ([`TeacherArguments`]): What its spectrogram is.
+        hop_length, frames_per_code (`int`): Samples between mel frames, and mel frames to a code frame.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        settings: CropSettings,
+        teacher: TeacherArguments,
+        hop_length: int,
+        frames_per_code: int,
+    ):
+        super().__init__(dataset, settings)
+        self.teacher, self.frames_per_code = teacher, frames_per_code
+        # Windows of two hops, so that none reaches beyond the code frame it belongs to: codes know no future.
+        self.transform = MelSpectrogram(
+            settings.sampling_rate, 2 * hop_length, hop_length=hop_length, n_mels=teacher.num_mel_bins, power=1.0
+        )
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """Return a crop with its `semantic_targets`, `(code frames, frames_per_code * num_mel_bins)`."""
+        item = super().__getitem__(index)
+        mel = self.transform(item["input_values"].mean(0))[:, :-1].clamp(min=self.teacher.floor).log()
+        frames = ((mel - self.teacher.mean) / self.teacher.std).T
+        return {**item, "semantic_targets": frames.unflatten(0, (-1, self.frames_per_code)).flatten(1)}
 
 
 @dataclass
@@ -79,7 +145,11 @@ def build_model(section: dict[str, Any]) -> PreTrainedModel:
 
 
 def build_crops(
-    speech: dict[str, Dataset], model: PreTrainedModel, arguments: CropArguments, seed: int
+    speech: dict[str, Dataset],
+    model: PreTrainedModel,
+    arguments: CropArguments,
+    seed: int,
+    teacher: TeacherArguments | None = None,
 ) -> tuple[AudioCrops, AudioCrops | None]:
     """Return crops to train on, and fixed ones to validate with if there are clips for it."""
     geometry = audio_codec_geometry(model.config)
@@ -94,10 +164,20 @@ def build_crops(
     }
     if not len(speech["train"]):
         raise ValueError("`data` must leave clips to train on, got none.")
-    training = AudioCrops(speech["train"], CropSettings(**shared, max_gain_db=arguments.max_gain_db))
+    make: Any = AudioCrops
+    if teacher is not None:
+        size = getattr(model.config, "semantic_target_size", None) or 0
+        frames_per_code = size // teacher.num_mel_bins
+        if not frames_per_code or size % teacher.num_mel_bins or hop % frames_per_code:
+            raise ValueError(
+                f"`model.semantic_target_size` must be `teacher.num_mel_bins` ({teacher.num_mel_bins}) times a number "
+                f"that divides a code frame's {hop} samples, got {size}."
+            )
+        make = partial(TaughtCrops, teacher=teacher, hop_length=hop // frames_per_code, frames_per_code=frames_per_code)
+    training = make(speech["train"], CropSettings(**shared, max_gain_db=arguments.max_gain_db))
     if not len(speech["validation"]):
         return training, None
-    return training, AudioCrops(speech["validation"], CropSettings(**shared, is_random=False))
+    return training, make(speech["validation"], CropSettings(**shared, is_random=False))
 
 
 def train_codec(config: dict[str, Any], mode: Any, command: str) -> dict[str, Any] | None:
@@ -126,7 +206,8 @@ def train_codec(config: dict[str, Any], mode: Any, command: str) -> dict[str, An
         discriminator = JodioDiscriminatorModel(read_section(config, "discriminator", kind))
     speech = load_speech(read_section(config, "data", SpeechDataArguments))
     crops = read_section(config, "crops", CropArguments)
-    training, validation = build_crops(speech, model, crops, arguments.seed)
+    teacher = read_section(config, "teacher", TeacherArguments) if config.get("teacher") is not None else None
+    training, validation = build_crops(speech, model, crops, arguments.seed, teacher)
     trainer = CodecTrainer(
         model,
         arguments,
@@ -147,7 +228,7 @@ def finish(
     folder, model = Path(trainer.args.output_dir), trainer.model
     scores = trainer.evaluate() if trainer.eval_dataset is not None else {}
     hours = max((entry.get("hours", 0.0) for entry in trainer.state.log_history), default=0.0)
-    trainer.save_model(str(folder / "model"))
+    save_in_half(model, folder / "model")
     JosieFeatureExtractor.from_config(model.config).save_pretrained(folder / "model")
     unseen = next((speech[split] for split in ("test", "validation") if len(speech[split])), None)
     metrics: dict[str, Any] = {}

@@ -1,4 +1,9 @@
-"""Train JOVIO: `python examples/train_jovio.py examples/train_jovio.json`; not yet trained.
+"""Train JOVIO: `python examples/train_jovio.py examples/train_jovio.json`; 38 minutes on a shared core, PSNR 32.7 dB.
+
+Those are 800 steps on one core that had other work to do, without the start, and the mean over 112 unseen pictures with
+all 16 quantizers; with 8, 4, 2 and 1 of them it is 29.3, 26.3, 23.7 and 21.2 dB. The codec in `nano/jovio` is of that
+run. It was interrupted three times, and to end in time its schedule was cut from 1,600 steps to 1,200 (at step 223),
+1,000 (349) and 800 (502); up to step 502 `ema_decay` was .99 and `dead_code_threshold` 2. A fresh run differs so far.
 
 Everything is stated in the configuration, a JSON or YAML file with these sections:
 
@@ -38,6 +43,7 @@ from recipe import (
     read_section,
     require_sections,
     run,
+    save_in_half,
     start_training,
     train,
 )
@@ -274,12 +280,11 @@ def finish(
         metrics = write_report(saved, Path(data.folder), unseen, folder / "report", report)
         metrics[f"psnr_{most}_float32"] = average_scores(precise, [most])[f"psnr_{most}"]
         trainer.log({f"test_{name}": value for name, value in metrics.items()})
-    counts = Counter((picture.source, picture.licence) for picture in pictures["train"])
     write_model_card(
         folder / "model",
         model.config,
         model=model,
-        data=[f"{number} {source}, {licence}" for (source, licence), number in sorted(counts.items())],
+        data=describe_data(pictures["train"]),
         metrics={**{name: value for name, value in scores.items() if name == "eval_loss"}, **metrics},
         evaluated_on=f"{len(unseen)} pictures of the same sources that were held out, means",
         command=command,
@@ -291,11 +296,15 @@ def finish(
     return metrics
 
 
+def describe_data(pictures: list[Picture]) -> list[str]:
+    """Return a line for each source and licence of the training data, for the model card."""
+    counts = Counter((picture.source, picture.licence) for picture in pictures)
+    return [f"{source}, {licence}: {number}" for (source, licence), number in sorted(counts.items())]
+
+
 def save_codec(model: JovioModel, folder: Path, max_pixels: int) -> None:
     """Save configuration, the processors that make its inputs, and weights in 16 bits, which load as 32."""
-    weights = model.state_dict().items()
-    half = {name: value.half() if value.is_floating_point() else value for name, value in weights}
-    model.save_pretrained(folder, state_dict=half)
+    save_in_half(model, folder)
     side = model.config.patch_size
     size = {"min_pixels": side**2, "max_pixels": max_pixels}
     JovioImageProcessor(patch_size=side, size=size).save_pretrained(folder)

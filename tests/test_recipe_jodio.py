@@ -21,6 +21,7 @@ import train_jodio  # noqa: E402
 BACKBONE = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
 CONFIG = {
     "crops": {"seconds": 0.1, "min_seconds": 0.05, "max_gain_db": 3.0},
+    "teacher": {"num_mel_bins": 3},
     "model": {
         "model_type": "jodio",
         "sampling_rate": 1600,
@@ -34,6 +35,7 @@ CONFIG = {
         "encoder_config": BACKBONE,
         "decoder_config": BACKBONE,
         "loss_windows": [64],
+        "semantic_target_size": 6,
     },
     "trainer": {
         "max_steps": 6,
@@ -73,6 +75,34 @@ def config(sounds, tmp_path):
     config = json.loads(json.dumps(CONFIG)) | {"data": data}
     config["trainer"]["output_dir"] = str(tmp_path / "run")
     return config
+
+
+def test_a_teacher_knows_what_was_heard_so_far_and_no_more(config):
+    model = train_jodio.build_model(config["model"])
+    speech = speech_data.load_speech(speech_data.SpeechDataArguments(**config["data"]))
+    teacher = train_jodio.TeacherArguments(**config["teacher"])
+    crops, _ = train_jodio.build_crops(speech, model, train_jodio.CropArguments(**config["crops"]), 5, teacher)
+    item = crops[3]
+    hop = model.config.hop_length
+    num_frames = item["input_values"].shape[-1] // hop
+    assert item["semantic_targets"].shape == (num_frames, 6)
+
+    def listen(waveform):
+        mel = crops.transform(waveform.mean(0))[:, :-1].clamp(min=teacher.floor).log()
+        return ((mel - teacher.mean) / teacher.std).T.reshape(num_frames, 6)
+
+    assert item["semantic_targets"].equal(listen(item["input_values"]))
+    changed = item["input_values"].clone()
+    changed[:, 4 * hop :] += 1
+    same = (listen(changed) == item["semantic_targets"]).all(-1)
+    assert same[:4].all()
+    assert not same[4:].any()
+
+
+def test_a_teacher_must_fit_the_model(config):
+    config["model"]["semantic_target_size"] = 7
+    with pytest.raises(ValueError, match="`model.semantic_target_size` must be `teacher.num_mel_bins` .3. times"):
+        run_recipe(config)
 
 
 def losses(config):

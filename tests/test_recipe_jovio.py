@@ -341,6 +341,8 @@ def benchmark():
     """The module of the quality benchmark."""
     path = ROOT / "benchmarks" / "vision_codec_quality.py"
     spec = importlib.util.spec_from_file_location("vision_codec_quality", path)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # its dataclasses look it up
     spec.loader.exec_module(module)
