@@ -97,7 +97,9 @@ def test_every_parameter_and_the_waveform_get_gradients(loss_type):
     discriminator_loss(*half, masks, loss_type).backward(retain_graph=True)
     for name, parameter in model.named_parameters():
         assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.abs().sum() > 0, name
+        # Within the margins of the hinge, what real and decoded waveforms want of the last bias cancels.
+        if not (loss_type == "hinge" and name.endswith("head.bias")):
+            assert parameter.grad.abs().sum() > 0, name
     audio.grad = None
     features = tuple(tuple(item[:1] for item in items) for items in output.features)
     others = tuple(tuple(item[1:] for item in items) for items in output.features)

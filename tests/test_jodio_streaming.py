@@ -103,9 +103,9 @@ class LargestTensor(TorchDispatchMode):
 
 
 def count_live_bytes() -> int:
-    """Return the memory of all tensors that this process holds."""
+    """Return the memory of all tensors that this process holds; those of tracers have none."""
     gc.collect()
-    tensors = [value for value in gc.get_objects() if issubclass(type(value), torch.Tensor)]
+    tensors = [value for value in gc.get_objects() if type(value) in (torch.Tensor, torch.nn.Parameter)]
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
