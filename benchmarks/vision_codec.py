@@ -5,9 +5,10 @@ the picture of 224×224 is 196 tokens and the video of 16 frames 1568. Weights a
 contestant begins with pixels. JOVIO's time includes its residual quantizer, 8 codebooks of 1024 vectors of width 64,
 which a tower does not have; `without codes` shows it alone.
 
-Two towers, because no single one does what JOVIO does. Qwen2-VL's has the same patches, also for a picture, and also
-rotary positions; but its attention stays inside a frame, which on the video saves seven eighths of the pairs, and its
-final merger is left out. VideoMAE's attention is over the whole video, as JOVIO's is, so it is the peer there.
+No single tower does what JOVIO does. Qwen2-VL's has the same patches, also for a picture, and rotary positions too; but
+its attention stays inside a frame, which on the video saves seven eighths of the pairs, and its final merger is left
+out. V-JEPA 2's encoder has rotary positions over time, rows and columns and attends over the whole video, as JOVIO
+does, so it is the peer there. VideoMAE attends over the whole video too, and adds fixed positions once at the start.
 
     python benchmarks/vision_codec.py [--json FILE]
 """
@@ -17,7 +18,7 @@ import argparse
 import torch
 from measure import measure, parse_arguments, report
 from torch import nn
-from transformers import Qwen2VLVisionConfig, VideoMAEConfig, VideoMAEModel
+from transformers import Qwen2VLVisionConfig, VideoMAEConfig, VideoMAEModel, VJEPA2Config, VJEPA2Model
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
 from josie import JovioConfig, JovioModel
@@ -71,6 +72,22 @@ def build_qwen() -> Qwen2VisionTransformerPretrainedModel:
     return tower
 
 
+def build_vjepa() -> nn.Module:
+    """Return V-JEPA 2's encoder at the common sizes."""
+    config = VJEPA2Config(
+        patch_size=PATCH,
+        tubelet_size=TEMPORAL,
+        crop_size=SIDE,
+        frames_per_clip=FRAMES,
+        hidden_size=WIDTH,
+        num_hidden_layers=NUM_LAYERS,
+        num_attention_heads=NUM_HEADS,
+        mlp_ratio=MLP_WIDTH / WIDTH,
+        pred_num_hidden_layers=1,
+    )
+    return VJEPA2Model._from_config(config, attn_implementation="sdpa").eval().encoder
+
+
 def build_video_mae() -> VideoMAEModel:
     """Return VideoMAE's encoder at the common sizes."""
     config = VideoMAEConfig(
@@ -120,8 +137,9 @@ def main() -> None:
     """Measure and print."""
     arguments = parse_arguments(__doc__.splitlines()[0])
     torch.manual_seed(0)
-    jovio, causal, qwen, video_mae = build_jovio(), build_jovio(causal_time=True), build_qwen(), build_video_mae()
-    towers = {"JOVIO's encoder": jovio.encoder, "Qwen2-VL's tower": qwen, "VideoMAE": video_mae}
+    jovio, causal = build_jovio(), build_jovio(causal_time=True)
+    qwen, video_mae, vjepa = build_qwen(), build_video_mae(), build_vjepa()
+    towers = {"JOVIO's encoder": jovio.encoder, "Qwen2-VL's tower": qwen, "VideoMAE": video_mae, "V-JEPA 2": vjepa}
     for name, tower in towers.items():
         print(f"{name}: {sum(parameter.numel() for parameter in tower.parameters()) / 1e6:.1f} M parameters")
 
@@ -143,6 +161,7 @@ def main() -> None:
         else:
             contestants["Qwen2-VL (frames apart)"] = qwen_run
             contestants["VideoMAE"] = lambda videos=videos: video_mae(videos).last_hidden_state
+            contestants["V-JEPA 2"] = lambda videos=videos: vjepa(videos).last_hidden_state
         with torch.inference_mode():
             tokens = {name: run().numel() for name, run in contestants.items()}
         num_tokens = tokens["JOVIO"] // NUM_QUANTIZERS
