@@ -25,6 +25,8 @@ import yaml
 from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import TrainerState
 
+from josie.conversion.model_card import write_model_card
+
 logger = logging.getLogger("josie.examples.recipe")
 LOG_FILE, STATE_FILE = "log.jsonl", "trainer_state.json"
 Section = TypeVar("Section")
@@ -246,6 +248,49 @@ def run(main: Callable[[], Any]) -> None:
         if isinstance(error, RuntimeError) and type(error) is RuntimeError:
             raise  # torch's
         raise SystemExit(f"error: {error}") from error
+
+
+@dataclasses.dataclass
+class CardArguments:
+    """What only a person knows for the model card."""
+
+    license: str | None = None
+    hardware: str | None = None
+    limitations: str | None = None
+
+
+def write_card(
+    trainer: Trainer,
+    card: CardArguments,
+    command: str,
+    data: list[str],
+    metrics: dict[str, Any],
+    evaluated_on: str,
+) -> None:
+    """Write the model card of a finished run into the folder `model` of its output.
+
+    Args:
+        trainer (`Trainer`): Its model, its last evaluation and the hours of its log are described.
+        card ([`CardArguments`]): What the configuration says.
+        command (`str`): What trained the model.
+        data (`list[str]`): What it was trained on.
+        metrics (`dict`): What it reached.
+        evaluated_on (`str`): On what.
+    """
+    scores = trainer.evaluate() if trainer.eval_dataset is not None else {}
+    write_model_card(
+        Path(str(trainer.args.output_dir)) / "model",
+        trainer.model.config,
+        model=trainer.model,
+        data=data,
+        metrics={**{name: value for name, value in scores.items() if name == "eval_loss"}, **metrics},
+        evaluated_on=evaluated_on,
+        command=command,
+        hours=max((entry.get("hours", 0.0) for entry in trainer.state.log_history), default=0.0),
+        hardware=card.hardware,
+        license=card.license,
+        limitations=card.limitations,
+    )
 
 
 def save_in_half(model: PreTrainedModel, folder: Path) -> None:

@@ -33,6 +33,7 @@ import torch
 from codec_report import ReportArguments, require_matplotlib, write_report
 from datasets import Dataset
 from recipe import (
+    CardArguments,
     RunLog,
     command_line,
     read_section,
@@ -41,13 +42,13 @@ from recipe import (
     save_in_half,
     start_training,
     train,
+    write_card,
 )
 from speech_data import SpeechDataArguments, load_speech
 from torchaudio.transforms import MelSpectrogram
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from josie.configuration_josie import audio_codec_geometry
-from josie.conversion.model_card import write_model_card
 from josie.modeling_josie import JodioDiscriminatorModel
 from josie.modeling_josie.codec_trainer import CodecTrainer, CodecTrainingArguments
 from josie.processing_josie import JosieFeatureExtractor
@@ -122,15 +123,6 @@ class TaughtCrops(AudioCrops):
         mel = self.transform(item["input_values"].mean(0))[:, :-1].clamp(min=self.teacher.floor).log()
         frames = ((mel - self.teacher.mean) / self.teacher.std).T
         return {**item, "semantic_targets": frames.unflatten(0, (-1, self.frames_per_code)).flatten(1)}
-
-
-@dataclass
-class CardArguments:
-    """What only a person knows for the model card."""
-
-    license: str | None = None
-    hardware: str | None = None
-    limitations: str | None = None
 
 
 def build_model(section: dict[str, Any]) -> PreTrainedModel:
@@ -227,31 +219,20 @@ def finish(
 ) -> dict[str, Any]:
     """Save the model with its card, and report on the clips it never saw."""
     folder, model = Path(trainer.args.output_dir), trainer.model
-    scores = trainer.evaluate() if trainer.eval_dataset is not None else {}
-    hours = max((entry.get("hours", 0.0) for entry in trainer.state.log_history), default=0.0)
     save_in_half(model, folder / "model")
     JosieFeatureExtractor.from_config(model.config).save_pretrained(folder / "model")
     unseen = next((speech[split] for split in ("test", "validation") if len(speech[split])), None)
     metrics: dict[str, Any] = {}
     if unseen is not None:
-        metrics = write_report(model, unseen, folder / "report", report)
+        # What was saved is what is reported on.
+        saved = AutoModel.from_pretrained(folder / "model").to(model.device)
+        metrics = write_report(saved, unseen, folder / "report", report)
         trainer.log({f"test_{name}": value for name, value in metrics.items()})
     licences = sorted({f"{source}: {licence}" for source, licence in zip(*_columns(speech["train"]), strict=True)})
     seconds = sum(value or 0 for value in speech["train"]["seconds"]) if _has_seconds(speech["train"]) else None
     amount = f"{len(speech['train'])} clips" + (f", {seconds / 3600:.2f} hours" if seconds is not None else "")
-    write_model_card(
-        folder / "model",
-        model.config,
-        model=model,
-        data=[*licences, f"together {amount}"],
-        metrics={**{name: value for name, value in scores.items() if name == "eval_loss"}, **metrics},
-        evaluated_on="clips of the same sources that were held out, medians",
-        command=command,
-        hours=hours,
-        hardware=card.hardware,
-        license=card.license,
-        limitations=card.limitations,
-    )
+    data = [*licences, f"together {amount}"]
+    write_card(trainer, card, command, data, metrics, "clips of the same sources that were held out, medians")
     return metrics
 
 

@@ -37,6 +37,7 @@ from typing import Any
 import torch
 from picture_data import Picture, PictureDataArguments, RandomCrops, load_pictures
 from recipe import (
+    CardArguments,
     RunLog,
     command_line,
     find_checkpoint,
@@ -46,13 +47,13 @@ from recipe import (
     save_in_half,
     start_training,
     train,
+    write_card,
 )
 from torch import nn
 from transformers import TrainingArguments
 from vision_report import ReportArguments, average_scores, score_pictures, write_report
 
 from josie.configuration_josie import JovioConfig
-from josie.conversion.model_card import write_model_card
 from josie.modeling_josie import JovioModel, ResidualVectorQuantizer
 from josie.modeling_josie.codec_trainer import CodecTrainer
 from josie.processing_josie.vision import JovioImageProcessor, JovioVideoProcessor
@@ -83,15 +84,6 @@ class StartArguments:
         for name in ("num_crops", "num_steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`start.{name}` must be at least 1, got {getattr(self, name)}.")
-
-
-@dataclass
-class CardArguments:
-    """What only a person knows for the model card."""
-
-    license: str | None = None
-    hardware: str | None = None
-    limitations: str | None = None
 
 
 def cut_patches(pixel_values: torch.Tensor, config: JovioConfig) -> torch.Tensor:
@@ -267,8 +259,6 @@ def finish(
 ) -> dict[str, Any]:
     """Save the model with its processors and its card, and report on the pictures it never saw."""
     folder, model = Path(trainer.args.output_dir), trainer.model
-    scores = trainer.evaluate() if trainer.eval_dataset is not None else {}
-    hours = max((entry.get("hours", 0.0) for entry in trainer.state.log_history), default=0.0)
     save_codec(model, folder / "model", report.max_pixels)
     unseen = [picture for picture in pictures["test"] if picture.source != "video"]
     metrics: dict[str, Any] = {}
@@ -280,19 +270,8 @@ def finish(
         metrics = write_report(saved, Path(data.folder), unseen, folder / "report", report)
         metrics[f"psnr_{most}_float32"] = average_scores(precise, [most])[f"psnr_{most}"]
         trainer.log({f"test_{name}": value for name, value in metrics.items()})
-    write_model_card(
-        folder / "model",
-        model.config,
-        model=model,
-        data=describe_data(pictures["train"]),
-        metrics={**{name: value for name, value in scores.items() if name == "eval_loss"}, **metrics},
-        evaluated_on=f"{len(unseen)} pictures of the same sources that were held out, means",
-        command=command,
-        hours=hours,
-        hardware=card.hardware,
-        license=card.license,
-        limitations=card.limitations,
-    )
+    held_out = f"{len(unseen)} pictures of the same sources that were held out, means"
+    write_card(trainer, card, command, describe_data(pictures["train"]), metrics, held_out)
     return metrics
 
 

@@ -2,11 +2,10 @@
 
 import json
 import os
-import socket
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from processes import run_two
 from test_jodio import make_model
 from transformers import Trainer, TrainingArguments
 
@@ -218,11 +217,7 @@ def train_process(rank: int, port: int, folder: str) -> None:
 
 
 def test_two_processes_stay_equal(tmp_path):
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    mp.spawn(train_process, (port, str(tmp_path)), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    first, second = run_two(train_process, tmp_path)
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
     logged = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]

@@ -1,10 +1,8 @@
 """Laws of the quantizers."""
 
-import socket
-
 import pytest
 import torch
-import torch.multiprocessing as mp
+from processes import run_two
 
 from josie.configuration_josie import JosieCodecConfig
 from josie.modeling_josie.codebook import VectorQuantizer, draw_vectors, find_nearest
@@ -249,10 +247,6 @@ def train_process(rank: int, port: int, folder: str) -> None:
 
 
 def test_two_processes_keep_equal_codebooks(tmp_path):
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    mp.spawn(train_process, (port, str(tmp_path)), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    first, second = run_two(train_process, tmp_path)
     for name, value in first.items():
         assert torch.equal(value, second[name]), name

@@ -17,6 +17,7 @@ import debian  # noqa: E402
 import recipe  # noqa: E402
 import speech_data  # noqa: E402
 import train_jodio  # noqa: E402
+from recipes import interrupt_and_resume, run_recipe  # noqa: E402
 
 BACKBONE = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
 CONFIG = {
@@ -102,46 +103,11 @@ def test_a_teacher_knows_what_was_heard_so_far_and_no_more(config):
 def test_a_teacher_must_fit_the_model(config):
     config["model"]["semantic_target_size"] = 7
     with pytest.raises(ValueError, match="`model.semantic_target_size` must be `teacher.num_mel_bins` .3. times"):
-        run_recipe(config)
-
-
-def losses(config):
-    lines = (Path(config["trainer"]["output_dir"]) / recipe.LOG_FILE).read_text().splitlines()
-    return {
-        entry["step"]: (entry["loss"], entry["loss_mel"]) for entry in map(json.loads, lines) if "loss_mel" in entry
-    }
-
-
-def run_recipe(config, mode="continue"):
-    return train_jodio.train_codec(json.loads(json.dumps(config)), mode, "the command")
-
-
-class InterruptAt(train_jodio.RunLog):
-    """Kills the run in the middle of a step, as a power cut does."""
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step == 5:
-            raise KeyboardInterrupt
+        run_recipe(train_jodio, config)
 
 
 def test_an_interrupted_run_goes_on_with_the_same_losses(config, tmp_path, monkeypatch):
-    run_recipe(config)
-    whole = losses(config)
-    assert sorted(whole) == [1, 2, 3, 4, 5, 6]
-    assert len({loss for loss, _ in whole.values()}) == 6
-
-    config["trainer"]["output_dir"] = str(tmp_path / "interrupted")
-    with monkeypatch.context() as patch:
-        patch.setattr(train_jodio, "RunLog", InterruptAt)
-        with pytest.raises(KeyboardInterrupt):
-            run_recipe(config)
-    # What a run that was killed while it saved leaves behind.
-    (tmp_path / "interrupted" / "checkpoint-5").mkdir()
-    metrics = run_recipe(config, "resume")
-    assert not (tmp_path / "interrupted" / "checkpoint-5").exists()
-    assert losses(config) == whole
-    assert run_recipe(config) == metrics  # all is done: no step more
-    assert losses(config) == whole
+    metrics = interrupt_and_resume(train_jodio, config, "loss_mel", monkeypatch, tmp_path / "interrupted")
     assert metrics["num_clips"] == 2
 
     folder = tmp_path / "interrupted"
@@ -255,7 +221,7 @@ def test_wrong_configurations_are_errors(config, tmp_path, change, message):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
     with pytest.raises(ValueError, match=re.escape(message)):
-        run_recipe(recipe.read_config(path, [change]))
+        run_recipe(train_jodio, recipe.read_config(path, [change]))
 
 
 @pytest.mark.parametrize("override", ["seed", "=3", "data.=3", "threads.x=1"])
@@ -268,7 +234,7 @@ def test_wrong_overrides_are_errors(tmp_path, override):
 
 def test_resuming_needs_a_checkpoint(config):
     with pytest.raises(ValueError, match="`--resume` needs a checkpoint in"):
-        run_recipe(config, "resume")
+        run_recipe(train_jodio, config, "resume")
 
 
 def test_the_report_draws_and_writes_sounds(config, tmp_path):

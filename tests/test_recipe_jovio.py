@@ -21,6 +21,7 @@ import picture_data  # noqa: E402
 import recipe  # noqa: E402
 import train_jovio  # noqa: E402
 import vision_report  # noqa: E402
+from recipes import interrupt_and_resume, run_recipe  # noqa: E402
 
 BACKBONE = {
     "hidden_size": 48,
@@ -105,37 +106,8 @@ def config(folder, tmp_path):
     return config
 
 
-def run_recipe(config, mode="continue"):
-    return train_jovio.train_codec(json.loads(json.dumps(config)), mode, "the command")
-
-
-def losses(config):
-    lines = (Path(config["trainer"]["output_dir"]) / recipe.LOG_FILE).read_text().splitlines()
-    return {entry["step"]: (entry["loss"], entry["loss_l2"]) for entry in map(json.loads, lines) if "loss_l2" in entry}
-
-
-class InterruptAt(train_jovio.RunLog):
-    """Kills the run in the middle of a step, as a power cut does."""
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step == 5:
-            raise KeyboardInterrupt
-
-
 def test_an_interrupted_run_goes_on_with_the_same_losses(config, tmp_path, monkeypatch):
-    run_recipe(config)
-    whole = losses(config)
-    assert sorted(whole) == [1, 2, 3, 4, 5, 6]
-    assert len({loss for loss, _ in whole.values()}) == 6
-
-    config["trainer"]["output_dir"] = str(tmp_path / "interrupted")
-    with monkeypatch.context() as patch:
-        patch.setattr(train_jovio, "RunLog", InterruptAt)
-        with pytest.raises(KeyboardInterrupt):
-            run_recipe(config)
-    metrics = run_recipe(config, "resume")
-    assert losses(config) == whole
-    assert run_recipe(config) == metrics  # all is done: no step more
+    metrics = interrupt_and_resume(train_jovio, config, "loss_l2", monkeypatch, tmp_path / "interrupted")
     assert metrics["num_pictures"] == 3
 
     run = tmp_path / "interrupted"
@@ -333,7 +305,7 @@ def test_wrong_configurations_are_errors(config, tmp_path, change, message):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
     with pytest.raises(ValueError, match=re.escape(message)):
-        run_recipe(recipe.read_config(path, [change]))
+        run_recipe(train_jovio, recipe.read_config(path, [change]))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,53 @@
+"""What the tests of all training recipes share: runs in this process, their losses, and power cuts."""
+
+import json
+from pathlib import Path
+
+import pytest
+from recipe import LOG_FILE, RunLog
+
+
+class InterruptAt(RunLog):
+    """Kills the run in the middle of a step, as a power cut does."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+
+def run_recipe(module, config, mode="continue"):
+    """Run a recipe with a copy of its configuration."""
+    return module.train_codec(json.loads(json.dumps(config)), mode, "the command")
+
+
+def read_losses(config, name):
+    """Return the loss, and its part `name`, of each step that was logged."""
+    lines = (Path(config["trainer"]["output_dir"]) / LOG_FILE).read_text().splitlines()
+    return {entry["step"]: (entry["loss"], entry[name]) for entry in map(json.loads, lines) if name in entry}
+
+
+def interrupt_and_resume(module, config, name, monkeypatch, folder):
+    """Run six steps in one go, and then, in `folder`, with a power cut between; both must have the same losses.
+
+    What a run that was killed while it saved leaves behind is in the way, and a finished run goes no further.
+
+    Returns:
+        The metrics of the resumed run.
+    """
+    run_recipe(module, config)
+    whole = read_losses(config, name)
+    assert sorted(whole) == [1, 2, 3, 4, 5, 6]
+    assert len({loss for loss, _ in whole.values()}) == 6
+
+    config["trainer"]["output_dir"] = str(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "RunLog", InterruptAt)
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(module, config)
+    (folder / "checkpoint-5").mkdir()
+    metrics = run_recipe(module, config, "resume")
+    assert not (folder / "checkpoint-5").exists()
+    assert read_losses(config, name) == whole
+    assert run_recipe(module, config) == metrics
+    assert read_losses(config, name) == whole
+    return metrics
