@@ -162,15 +162,15 @@ def tuxpaint(root: Path, options: dict[str, Any], scratch: Path) -> Iterator[Cli
 
 
 def flite(root: Path, options: dict[str, Any], scratch: Path) -> Iterator[Clip]:
-    """Yield sentences spoken by flite: `num_clips` of them, by its `voices` in turn.
+    """Yield sentences spoken by flite: `num_clips` of them, by its `voices` in turn, `stretch` times as slow.
 
     Which sentences depends on nothing but their text, and more of them begin with the same.
     """
     command = require_tool("flite", "flite")
-    voices = options.get("voices", VOICES)
+    voices, stretch = options.get("voices", VOICES), f"duration_stretch={float(options.get('stretch', 1.0))}"
 
     def speak(text: str, voice: str, target: Path) -> None:
-        _run([command, "-voice", voice, "-t", text, "-o", target])
+        _run([command, "-voice", voice, "--setf", stretch, "-t", text, "-o", target])
 
     ranked = {}
     for text in (*bible(root), *(re.sub(r"\(.*?\)", "", gloss).partition(";")[0] for gloss in wordnet(root))):

@@ -1,0 +1,85 @@
+"""Make what the nano model needs besides its recipes; which of them when, `nano/__init__.py` says.
+
+python examples/make_nano.py start FOLDER                   # the model before training
+python examples/make_nano.py join THINKER TALKER FOLDER     # both parts, trained apart, in one model
+python examples/make_nano.py test FOLDER                    # the test, for `josie evaluate`
+python examples/make_nano.py count                          # how much of the world there is
+"""
+
+import argparse
+from pathlib import Path
+
+from nano.grammar import chats, measure_world, words
+from nano.start import build
+from nano.task_files import TaskFiles
+from recipe import save_in_half
+from transformers import AutoModelForMultimodalLM, AutoProcessor
+
+import josie  # noqa: F401  (makes the Auto classes know its models)
+
+
+def start(arguments: argparse.Namespace) -> None:
+    """Save a model with random weights, a trained codec and a new tokenizer."""
+    model, processor = build(arguments.codec, arguments.packages)
+    model.save_pretrained(arguments.folder)
+    processor.save_pretrained(arguments.folder)
+    print(f"{arguments.folder}: {model.num_parameters():,} parameters, {len(processor.tokenizer)} tokens")
+
+
+def join(arguments: argparse.Namespace) -> None:
+    """Save one model of two that began as the same, with the Thinker of one and the Talker of the other."""
+    model, other = (AutoModelForMultimodalLM.from_pretrained(path) for path in (arguments.thinker, arguments.talker))
+    if not model.get_input_embeddings().weight.equal(other.get_input_embeddings().weight):
+        raise SystemExit("error: `THINKER` and `TALKER` must have the same token embeddings, got others.")
+    model.talker.load_state_dict(other.talker.state_dict())
+    save_in_half(model, arguments.folder)
+    AutoProcessor.from_pretrained(arguments.thinker).save_pretrained(arguments.folder)
+    print(f"{arguments.folder}: {model.num_parameters():,} parameters")
+
+
+def test(arguments: argparse.Namespace) -> None:
+    """Write the rows of all tasks."""
+    files = TaskFiles(arguments.folder, arguments.packages, arguments.num_rows, arguments.seed)
+    files.write()
+    print(f"{arguments.folder / 'tasks.jsonl'}: {len(files.rows)} rows")
+
+
+def count(arguments: argparse.Namespace) -> None:
+    """Print how much there is to ask."""
+    print("| split | things | layouts | questions | hours |\n| --- | ---: | ---: | ---: | ---: |")
+    for split in ("train", "test"):
+        for num_things in (1, 2, 3):
+            size = measure_world(split, num_things)
+            print(f"| {split} | {num_things} | {size.num_layouts} | {size.num_questions} | {size.hours:.1f} |")
+    print(f"Small talk: {len(chats())} pairs; words: {len(words())}.")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    for command, names in (
+        (start, ["folder"]),
+        (join, ["thinker", "talker", "folder"]),
+        (test, ["folder"]),
+        (count, []),
+    ):
+        sub = commands.add_parser(command.__name__, help=command.__doc__)
+        sub.set_defaults(command=command)
+        for name in names:
+            sub.add_argument(name, type=Path)
+        if command in (start, test):
+            sub.add_argument(
+                "--packages", type=Path, default=Path("runs/data/debian"), help="folder of Debian packages"
+            )
+        if command is start:
+            sub.add_argument("--codec", type=Path, default=Path("runs/nano-codec/model"), help="the trained codec")
+        if command is test:
+            sub.add_argument("--num-rows", type=int, default=100, help="rows of each task")
+            sub.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args(argv)
+    arguments.command(arguments)
+
+
+if __name__ == "__main__":
+    main()

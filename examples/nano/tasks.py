@@ -1,0 +1,256 @@
+"""What the nano model is taught: conversations about drawn pictures and spoken sentences, each drawn from its number.
+
+| task | in | out |
+| --- | --- | --- |
+| `answer` | a picture and a spoken question | the answer |
+| `look` | a picture and a written question | the answer |
+| `caption` | a picture | what is on it |
+| `stamp` | a picture of a Tux Paint stamp and a written question | what it is |
+| `transcribe` | a spoken sentence | the same in writing |
+| `chat` | small talk, written or spoken | the answer |
+
+A number stands for the same conversation on every machine, in every worker and process, so that a run that is resumed
+skips what was seen at no cost. Pictures are drawn when they are asked for; flite's voices are recorded once.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from datasets import Dataset, concatenate_datasets
+from PIL.Image import Image
+from torch.utils.data import Dataset as TorchDataset
+
+from josie import add_speech_codes
+from nano.grammar import ask, caption, chats, questions
+from nano.scenes import draw_scene, render
+from nano.sentences import sentences
+from nano.speech import JOSIE_STRETCH, JOSIE_VOICE, QUESTIONERS, SAMPLING_RATE, Recordings, read, spoken
+from nano.stamps import ask as ask_about_stamp
+from nano.stamps import draw_stamp, find_stamps
+from nano.stamps import render as render_stamp
+
+TASKS = ("answer", "look", "caption", "stamp", "transcribe", "chat")
+TRANSCRIBE, CAPTION = "Write what you hear.", "Describe the picture."
+PICTURE_SIZE = 128
+
+_NUM_CENSUS_SCENES = 30000  # as many as show all but the rarest questions and answers
+_NUM_CAPTIONS = 2000
+
+Row = dict[str, Any]
+
+
+@dataclass
+class NanoArguments:
+    """What conversations a recipe uses.
+
+    Args:
+        tasks (`dict[str, float]`): How often each of `TASKS` comes.
+        packages (`str`): Folder that keeps Debian packages.
+        recordings (`str`): Folder that keeps recorded speech.
+        num_rows (`int`): How many conversations there are; an epoch.
+        num_sentences (`int`): Real sentences recorded by each of the four voices.
+        num_validation_rows (`int`): Held out; scenes as in training, and other sentences.
+        seed (`int`): Of what is drawn.
+    """
+
+    LICENCES: ClassVar[list[str]] = [
+        "drawn scenes and small talk (Apache-2.0)",
+        "flite's voices (flite's free licence)",
+        "sentences of the King James Bible (public domain) and WordNet (WordNet licence)",
+        "Tux Paint stamps (GPL-2)",
+    ]
+
+    tasks: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TASKS, 1.0))
+    packages: str = "runs/data/debian"
+    recordings: str = "runs/data/nano/speech"
+    num_rows: int = 1_000_000
+    num_sentences: int = 3000
+    num_validation_rows: int = 100
+    seed: int = 0
+
+
+def load_nano(arguments: NanoArguments) -> dict[str, Any]:
+    """Return the training conversations, and as a list the ones to validate with."""
+    shared: dict[str, Any] = {
+        "tasks": arguments.tasks,
+        "packages": Path(arguments.packages),
+        "recordings": Path(arguments.recordings),
+        "num_sentences": arguments.num_sentences,
+        "seed": arguments.seed,
+    }
+    held_out = NanoTasks(**shared, split="validation", num_rows=arguments.num_validation_rows)
+    return {"train": NanoTasks(**shared, num_rows=arguments.num_rows), "validation": list(held_out)}
+
+
+class NanoTasks(TorchDataset):
+    """Conversations, as many as asked for.
+
+    Args:
+        tasks (`dict[str, float]`): How often each of `TASKS` comes.
+        packages (`Path`): Folder of unpacked Debian packages.
+        recordings (`Path`): Folder of recorded speech.
+        split (`"train"` or `"validation"`): Of sentences. Nothing of it has the combinations of the test's scenes.
+        num_rows (`int`): How many conversations.
+        num_sentences (`int`): Real sentences recorded by each of the four voices.
+        seed (`int`): Of what is drawn.
+    """
+
+    def __init__(
+        self,
+        tasks: dict[str, float],
+        packages: Path,
+        recordings: Path,
+        split: Literal["train", "validation"] = "train",
+        num_rows: int = 1_000_000,
+        num_sentences: int = 3000,
+        seed: int = 0,
+    ):
+        unknown = sorted(set(tasks) - set(TASKS))
+        if unknown or not tasks or min(tasks.values()) < 0 or not sum(tasks.values()):
+            raise ValueError(f"`tasks` must give shares of {list(TASKS)}, got {tasks}.")
+        self.tasks, self.split, self.num_rows, self.seed = tasks, split, num_rows, seed
+        self.packages, self.recordings, self.num_sentences = packages, recordings, num_sentences
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __getitem__(self, index: int) -> Row:
+        """Return conversation `index`: `messages`, and its `task`."""
+        index = range(self.num_rows)[index]
+        draw = random.Random(f"{self.seed}:{self.split}:{index}")
+        task = draw.choices(list(self.tasks), list(self.tasks.values()))[0]
+        said, answer = getattr(self, f"_{task}")(draw)
+        return {"task": task, "messages": [{"role": "user", "content": said}, {"role": "assistant", "content": answer}]}
+
+    def _answer(self, draw: random.Random) -> tuple[list[dict], str]:
+        while True:  # what was not recorded is too rare to miss
+            scene = draw_scene(draw, "train")
+            question = ask(scene, draw)
+            if question.text in self.questions:
+                return [_show(render(scene, PICTURE_SIZE)), self.questions.play(question.text, draw)], question.answer
+
+    def _look(self, draw: random.Random) -> tuple[list[dict], str]:
+        scene = draw_scene(draw, "train")
+        question = ask(scene, draw)
+        return [_show(render(scene, PICTURE_SIZE)), _write(question.text)], question.answer
+
+    def _caption(self, draw: random.Random) -> tuple[list[dict], str]:
+        scene = draw_scene(draw, "train", draw.choice((1, 2, 2)))
+        return [_show(render(scene, PICTURE_SIZE)), _write(CAPTION)], caption(scene)
+
+    def _stamp(self, draw: random.Random) -> tuple[list[dict], str]:
+        scene = draw_stamp(draw, "train")
+        question = ask_about_stamp(scene, draw)
+        picture = render_stamp(scene, find_stamps(self.packages), PICTURE_SIZE)
+        return [_show(picture), _write(question.text)], question.answer
+
+    def _transcribe(self, draw: random.Random) -> tuple[list[dict], str]:
+        text = draw.choice(self.sentences.texts)
+        return [self.sentences.play(text, draw), _write(TRANSCRIBE)], text
+
+    def _chat(self, draw: random.Random) -> tuple[list[dict], str]:
+        said, answer = draw.choice(chats())
+        return [_write(said) if draw.random() < 0.5 else self.small_talk.play(said, draw)], answer
+
+    @cached_property
+    def sentences(self) -> Recordings:
+        """Real sentences, other ones for each voice."""
+        texts = sentences(self.packages, self.split)
+        size = min(self.num_sentences, len(texts) // len(QUESTIONERS))
+        return Recordings(
+            [
+                spoken(texts[place * size : (place + 1) * size], voice, 1.0, self.recordings)
+                for place, voice in enumerate(QUESTIONERS)
+            ]
+        )
+
+    @cached_property
+    def questions(self) -> Recordings:
+        """Questions about scenes, by every voice."""
+        return Recordings([spoken(possible_questions(), voice, 1.0, self.recordings) for voice in QUESTIONERS])
+
+    @cached_property
+    def small_talk(self) -> Recordings:
+        """What is said in small talk, by every voice."""
+        return Recordings([spoken([said for said, _ in chats()], voice, 1.0, self.recordings) for voice in QUESTIONERS])
+
+
+@dataclass
+class VoiceArguments:
+    """What JOSIE's voice is trained on.
+
+    Args:
+        packages (`str`): Folder that keeps Debian packages.
+        recordings (`str`): Folder that keeps recorded speech.
+        num_sentences (`int`): Real sentences, besides all there is to answer.
+        num_validation_rows (`int`): Sentences that are held out.
+    """
+
+    packages: str = "runs/data/debian"
+    recordings: str = "runs/data/nano/speech"
+    num_sentences: int = 12000
+    num_validation_rows: int = 100
+
+
+def load_voice(arguments: VoiceArguments, codec: Any) -> dict[str, Dataset]:
+    """Return what JOSIE's voice says, `messages` with their `speech_codes`: sentences, answers and captions.
+
+    Args:
+        arguments ([`VoiceArguments`]): How much.
+        codec: Makes the codes, once.
+    """
+    packages, record = Path(arguments.packages), partial(_record, Path(arguments.recordings))
+    training = [record(sentences(packages, "train")[: arguments.num_sentences]), record(possible_answers())]
+    held_out = record(sentences(packages, "validation")[: arguments.num_validation_rows])
+    options: Any = {"batched": True, "batch_size": 64, "fn_kwargs": {"codec": codec}}
+    return {
+        split: rows.map(_encode, remove_columns=rows.column_names, **options)
+        for split, rows in (("train", concatenate_datasets(training)), ("validation", held_out))
+    }
+
+
+def _record(folder: Path, texts: Sequence[str]) -> Dataset:
+    return spoken(texts, JOSIE_VOICE, JOSIE_STRETCH, folder)
+
+
+def _encode(rows: dict[str, list[Any]], codec: Any) -> dict[str, list[Any]]:
+    sounds = [{"type": "audio", "audio": read(flac), "sampling_rate": SAMPLING_RATE} for flac in rows["flac"]]
+    said = [[{"role": "assistant", "content": [_write(text)]}] for text in rows["text"]]
+    heard = [[{"role": "assistant", "content": [_write("."), sound]}] for sound in sounds]
+    return {"messages": said, **add_speech_codes({"messages": heard}, codec)}
+
+
+def possible_questions() -> list[str]:
+    """Return what may be asked about training scenes, in a mixed order; the rarest may be missing."""
+    return _census()[0]
+
+
+def possible_answers() -> list[str]:
+    """Return the answers of small talk, those about training scenes, and many captions, in a mixed order."""
+    _, answers, captions = _census()
+    return [*sorted({answer for _, answer in chats()}), *answers, *captions[:_NUM_CAPTIONS]]
+
+
+@cache
+def _census() -> tuple[list[str], list[str], list[str]]:
+    """Return the questions, answers and captions of many training scenes."""
+    draw, mix = random.Random(1), random.Random(0)
+    scenes = [draw_scene(draw, "train") for _ in range(_NUM_CENSUS_SCENES)]
+    asked = [question for scene in scenes for question in questions(scene)]
+    captions = sorted({caption(scene) for scene in scenes if len(scene.things) < 3})
+    answers, texts = sorted({question.answer for question in asked}), sorted({question.text for question in asked})
+    for found in (captions, answers, texts):
+        mix.shuffle(found)
+    return texts, answers, captions
+
+
+def _show(image: Image) -> dict[str, Any]:
+    return {"type": "image", "image": image}
+
+
+def _write(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
