@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from .command_line import quieten
+from .command_line import print_table, quieten
 from .conversion.folders import new_folder, require_new
 
 _SOURCE = "a folder or a name on the Hub"
@@ -62,9 +62,6 @@ def assemble_command(
 
 
 def _show_parts(folder: Path, model: Any) -> None:
-    import sys
-
-    from rich.console import Console
     from rich.table import Table
 
     from .conversion.assemble import list_parts
@@ -75,4 +72,4 @@ def _show_parts(folder: Path, model: Any) -> None:
     for part in list_parts(model):
         origin = "pretrained" if part.is_pretrained else "fresh"
         table.add_row(part.name, part.class_name, f"{part.num_parameters:,}", origin)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    print_table(table)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from .command_line import load_codec, readable, report, writable
+from .command_line import Seconds, check_seconds, load_codec, readable, report, writable
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,6 @@ Model = Annotated[Path, typer.Option(metavar="DIR", help="A codec's checkpoint, 
 Quantizers = Annotated[int | None, typer.Option("--num-quantizers", help="Use only the first ones.")]
 Stream = Annotated[bool, typer.Option("--stream", help="Go through sound in chunks of 250 ms.")]
 Mic = Annotated[bool, typer.Option("--mic", help="Listen to the microphone (16 kHz, mono) in place of a file.")]
-Seconds = Annotated[float | None, typer.Option(help="How long to listen; until Ctrl-C where it is not given.")]
 MaxPatches = Annotated[int, typer.Option(help="Most patches of a picture; larger ones are made smaller.")]
 
 
@@ -95,8 +94,7 @@ def _load_for(file: Path | None, model: Path, mic: bool, seconds: float | None) 
     """Check where the input comes from, and load the codec for it."""
     if (file is None) != mic:
         raise ValueError(f"Either `FILE` or `--mic` must be given, got {'both' if mic else 'neither'}.")
-    if seconds is not None and (not mic or not 0 < seconds < float("inf")):
-        raise ValueError(f"`--seconds` must be above 0 and go with `--mic`, got {seconds}.")
+    check_seconds(seconds, mic)
 
     from .conversion.codec_files import codec_kinds, is_sound_file
 

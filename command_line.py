@@ -1,6 +1,7 @@
 """What the commands of the command line share: errors in one line, checks of paths, and reading checkpoints."""
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +12,21 @@ import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from .configuration_josie import JosieConfig
     from .modeling_josie import JosieForConditionalGeneration
     from .processing_josie import JosieProcessor
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder with a JOSIE checkpoint.")]
+Folder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A folder with a JOSIE checkpoint; or nano, the small one.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Speaker = Annotated[str | None, typer.Option(help="The voice, where the checkpoint has several.")]
+Temperature = Annotated[float | None, typer.Option(help="Sample at this temperature instead of taking the likeliest.")]
+MaxNewTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
+MaxSeconds = Annotated[float | None, typer.Option(help="Longest speech, in seconds.")]
+Seconds = Annotated[float | None, typer.Option(help="How long to listen; until Ctrl-C where it is not given.")]
 
 _UsageError = typer.BadParameter.__mro__[1]  # what typer raises for a wrong command line; it does not export it
 
@@ -46,7 +57,9 @@ def _expected_errors() -> tuple[type[BaseException], ...]:
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    return (_UsageError, ValueError, OSError, StrictDataclassError, SafetensorError)
+    from .judge import MissingJudge
+
+    return (_UsageError, ValueError, OSError, StrictDataclassError, SafetensorError, MissingJudge)
 
 
 def report(message: str) -> None:
@@ -77,12 +90,69 @@ def writable(path: Path) -> None:
         raise ValueError(f"`--out` must be a file in an existing folder, got {str(path)!r}.")
 
 
+def print_table(table: "Table") -> None:
+    """Print a table of rich: as wide as the terminal, or of a fixed width into a file or pipe."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def check_seconds(seconds: float | None, mic: bool) -> None:
+    """Raise a `ValueError` if `--seconds` is given without `--mic`, or not above 0."""
+    if seconds is not None and (not mic or not 0 < seconds < math.inf):
+        raise ValueError(f"`--seconds` must be above 0 and go with `--mic`, got {seconds}.")
+
+
+def sampling_options(temperature: float | None, prefix: str = "") -> dict[str, Any]:
+    """Return how `generate` chooses: by a temperature, or the likeliest."""
+    if temperature is None:
+        return {f"{prefix}do_sample": False}
+    return {f"{prefix}do_sample": True, f"{prefix}temperature": temperature}
+
+
+def talking_options(
+    model: "JosieForConditionalGeneration", max_seconds: float | None, temperature: float | None = None
+) -> dict[str, Any]:
+    """Return the Talker's options of `generate`.
+
+    Raises:
+        `ValueError`: `max_seconds` is not above 0.
+    """
+    options = sampling_options(temperature, prefix="talker_")
+    if max_seconds is None or model.audio_codec is None:
+        return options
+    if not 0 < max_seconds < math.inf:
+        raise ValueError(f"`--max-seconds` must be above 0, got {max_seconds}.")
+
+    from .configuration_josie import audio_codec_geometry
+
+    frame_rate = audio_codec_geometry(model.audio_codec.config).frame_rate
+    return options | {"talker_max_new_frames": max(int(max_seconds * frame_rate), 1)}
+
+
+def find_checkpoint(folder: Path) -> Path:
+    """Return the folder that a name on the command line means.
+
+    `nano` is the small model that comes with the package, unless there is a checkpoint `nano` in the working directory.
+
+    Raises:
+        `ValueError`: It is not installed.
+    """
+    if folder != Path("nano") or (folder / "config.json").is_file():
+        return folder
+
+    from .configuration_josie import nano_path
+
+    return Path(nano_path())
+
+
 def read_facts(folder: Path) -> dict[str, Any]:
-    """Return what a checkpoint's config.json holds, and at least its `model_type`.
+    """Return what a checkpoint's config.json holds, and at least its `model_type`; see [`find_checkpoint`] for `nano`.
 
     Raises:
         `ValueError`: There is none, or it is damaged.
     """
+    folder = find_checkpoint(folder)
     file = folder / "config.json"
     if not file.is_file():
         raise ValueError(f"`DIR` must be a folder with a JOSIE checkpoint, got {str(folder)!r}, without a config.json.")
@@ -124,7 +194,8 @@ def reading(folder: Path, what: str) -> Iterator[None]:
 
 
 def load(folder: Path) -> "tuple[JosieForConditionalGeneration, JosieProcessor]":
-    """Load a JOSIE checkpoint: the model, in eval mode, and its processor."""
+    """Load a JOSIE checkpoint, or `nano`: the model, in eval mode, and its processor."""
+    folder = find_checkpoint(folder)
     read_config(folder)
 
     from .modeling_josie import JosieForConditionalGeneration
@@ -172,6 +243,7 @@ def load_codec(folder: Path, kind: Literal["audio", "vision"]) -> Any:
     Raises:
         `ValueError`: There is no codec, or the checkpoint is damaged.
     """
+    folder = find_checkpoint(folder)
     facts = read_facts(folder)
 
     from transformers import CONFIG_MAPPING, AutoConfig, AutoModel

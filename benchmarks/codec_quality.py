@@ -25,13 +25,12 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-import judge
 import numpy as np
 import soundfile
 import torch
 from transformers import AutoModel
 
-from josie import load_audio
+from josie import judge, load_audio
 from josie.configuration_josie import JosieMelCodecConfig, audio_codec_geometry
 from josie.modeling_josie.codecs import decode_audio, encode_audio
 from josie.modeling_josie.mel_codec import JosieMelCodecModel

@@ -4,7 +4,6 @@ import hashlib
 import importlib.util
 import json
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,10 +144,7 @@ def _measure(original: np.ndarray, decoded: np.ndarray, rate: int) -> dict[str, 
         "si_sdr": float(10 * np.log10(max(np.sum(aligned**2), 1e-12) / max(noise, 1e-12))),
     }
     if importlib.util.find_spec("pesq") is not None and importlib.util.find_spec("pystoi") is not None:
-        benchmarks = str(Path(__file__).resolve().parents[1] / "benchmarks")
-        if benchmarks not in sys.path:
-            sys.path.append(benchmarks)
-        from judge import SAMPLING_RATE, rate_quality
+        from josie.judge import SAMPLING_RATE, rate_quality
 
         scores |= rate_quality(resample(target, rate, SAMPLING_RATE), resample(estimate, rate, SAMPLING_RATE))
     return {name: round(value, 4) for name, value in scores.items()}

@@ -1,62 +1,131 @@
-"""A picture, a recording and a sentence in; text and a sound file out.
+"""JOSIE looks at a drawn scene, hears a question about it, and answers aloud.
 
-    make demo        (or: python examples/demo.py [FOLDER])
+    make demo        (or: python examples/demo.py [FOLDER] [--seed N] [--model DIR])
 
-Takes about 15 seconds on two cores. Makes the checkpoint `demo/` with the smallest preset, then uses it as one would
-use any model of the Hub. Its weights are random: what it says means nothing yet, and what it speaks is noise.
+Takes some seconds on two cores once the environment is there. The scene has a combination of colour, shape and place
+that no training scene had. Where flite is installed, it asks one of the questions there are; elsewhere the scene is
+chosen to fit one of the recorded questions in `examples/nano/questions`, which flite's voices spoke too. In FOLDER,
+`demo/` if not given, `reply.wav` is what JOSIE says, and `demo.png` shows all of it.
 """
 
-import sys
+import argparse
+import json
+import random
+import shutil
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import logging, set_seed
+import numpy as np
+from demo_picture import Spoken, draw_demo
+from nano.grammar import Question, article, ask, questions
+from nano.scenes import Scene, draw_scene, render
+from nano.speech import QUESTIONERS, SAMPLING_RATE, speak
+from transformers import AutoModelForMultimodalLM, AutoProcessor, logging
 
-from josie import JosieConfig, JosieForConditionalGeneration, JosieProcessor, load_default_tokenizer
+import josie
 
-DATA = Path(__file__).parents[1] / "tests" / "data"
-MESSAGES = [
-    {
-        "role": "user",
-        "content": [
-            {"type": "image", "path": str(DATA / "picture.png")},
-            {"type": "audio", "path": str(DATA / "speech.wav")},
-            {"type": "text", "text": "What do you see, and what was said?"},
-        ],
-    }
-]
+RECORDINGS = Path(__file__).parent / "nano" / "questions"
+PICTURE_SIZE, LARGE_PICTURE_SIZE = 256, 1024  # pixels a side, for JOSIE and for us
 
 
-def make_checkpoint(folder: Path) -> None:
-    """Write a model with random weights, and its processor."""
-    config = JosieConfig.from_preset("micro")
-    JosieForConditionalGeneration(config).save_pretrained(folder)
-    tokenizer = load_default_tokenizer(config.get_text_config().vocab_size)
-    JosieProcessor.from_config(config, tokenizer).save_pretrained(folder)
+@dataclass
+class Asked:
+    """A scene and what is asked about it.
+
+    Args:
+        scene (`Scene`): What JOSIE sees.
+        question (`Question`): With its answer.
+        voice (`str`): Of flite, who asks.
+        waveform (`np.ndarray`): `(num_samples,)`, at 16 kHz.
+    """
+
+    scene: Scene
+    question: Question
+    voice: str
+    waveform: np.ndarray
 
 
-def main(folder: Path) -> None:
-    """Make the checkpoint, load it, answer."""
-    logging.disable_progress_bar()
-    set_seed(0)
-    make_checkpoint(folder)
-    model = JosieForConditionalGeneration.from_pretrained(folder)
-    processor = JosieProcessor.from_pretrained(folder)
+def ask_aloud(draw: random.Random) -> Asked:
+    """Return a scene of the test split and any question about it, spoken now."""
+    scene, voice = draw_scene(draw, "test"), draw.choice(QUESTIONERS)
+    question = ask(scene, draw)
+    return Asked(scene, question, voice, speak(question.text, voice))
 
+
+def play_question(draw: random.Random) -> Asked:
+    """Return one of the recorded questions, and a scene of the test split that it can be asked about."""
+    recorded = json.loads((RECORDINGS / "questions.json").read_text(encoding="utf-8"))
+    name = draw.choice(sorted(recorded))
+    text, voice = recorded[name]["text"], recorded[name]["voice"]
+    while True:
+        scene = draw_scene(draw, "test")
+        fitting = [question for question in questions(scene) if question.text == text]
+        if fitting:
+            return Asked(scene, fitting[0], voice, josie.load_audio(RECORDINGS / name, SAMPLING_RATE))
+
+
+def answer(asked: Asked, folder: str) -> tuple[str, np.ndarray, int]:
+    """Return what a model writes and says, `(num_samples,)`, and the rate of its speech."""
+    model = AutoModelForMultimodalLM.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    content = [
+        {"type": "image", "image": render(asked.scene, PICTURE_SIZE)},
+        {"type": "audio", "audio": asked.waveform, "sampling_rate": SAMPLING_RATE},
+    ]
     inputs = processor.apply_chat_template(
-        MESSAGES, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
     )
-    reply = model.generate(**inputs, generation_mode="audio", max_new_tokens=24, talker_max_new_frames=50)
+    reply = model.generate(**inputs, generation_mode="audio", max_new_tokens=32)
+    written = processor.batch_decode(reply.sequences[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]
+    return written.strip(), reply.audio_values[0, 0, : reply.audio_lengths[0]].float().numpy(), reply.sampling_rate
 
-    text = processor.batch_decode(reply.sequences[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]
-    sound = reply.audio_values[0, :, : reply.audio_lengths[0]]
-    processor.save_audio(sound, folder / "reply.wav")
-    print(f"{model.num_parameters() / 1e6:.1f} million parameters, all of them random: expect nonsense and noise.")
-    print(f"read:   {inputs['input_ids'].shape[1]} tokens, of a picture, a recording and a sentence")
-    print(f"wrote:  {text!r}")
-    print(
-        f"spoke:  {sound.shape[-1] / reply.sampling_rate:.2f} s at {reply.sampling_rate} Hz, in {folder / 'reply.wav'}"
+
+def describe(scene: Scene) -> str:
+    """Return the things of a scene in words."""
+    return ", ".join(f"{article(thing.size)} {thing.size} {thing.colour} {thing.shape}" for thing in scene.things)
+
+
+def main() -> None:
+    """Draw, ask, answer, show."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("demo"), help="where to write; demo if not given")
+    parser.add_argument("--seed", type=int, default=0, help="of scene, question and voice")
+    parser.add_argument("--model", help="another checkpoint than the small one that comes with the package")
+    arguments = parser.parse_args()
+    logging.disable_progress_bar()
+    start = time.perf_counter()
+    draw = random.Random(arguments.seed)
+    asked = ask_aloud(draw) if shutil.which("flite") else play_question(draw)
+    written, waveform, rate = answer(asked, arguments.model or josie.nano_path())
+    is_right = written == asked.question.answer
+
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    sound, picture = arguments.folder / "reply.wav", arguments.folder / "demo.png"
+    print(f"scene:     {describe(asked.scene)}")
+    print(f"question:  {asked.question.text!r}, spoken by {asked.voice}")
+    print(f"answer:    {written!r}, " + ("right" if is_right else f"wrong: {asked.question.answer!r} is right"))
+    if len(waveform):
+        josie.save_audio(sound, waveform, rate)
+        print(f"speech:    {len(waveform) / rate:.2f} s, {sound}")
+    else:
+        sound.unlink(missing_ok=True)
+        print("speech:    none")
+    verdict = "right" if is_right else f"right would be: {asked.question.answer}"
+    draw_demo(
+        render(asked.scene, LARGE_PICTURE_SIZE),
+        Spoken(f"asked aloud by {asked.voice}", asked.question.text, asked.waveform, SAMPLING_RATE),
+        Spoken(f"JOSIE answers  ·  {verdict}", written, waveform, rate),
+        f"seed {arguments.seed}: colour, shape and place in a combination that training never showed",
+        picture,
     )
+    print(f"picture:   {picture}")
+    print(f"time:      {time.perf_counter() - start:.1f} s")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "demo"))
+    main()

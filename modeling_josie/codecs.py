@@ -74,6 +74,8 @@ def decode_audio(
         values = codec.decode(audio_codes[None], [None]).audio_values  # type: ignore[operator]
     elif config.model_type == "dac":
         values = codec.decode(audio_codes=audio_codes).audio_values  # type: ignore[operator]
+    elif hasattr(codec, "decode_to_mel"):
+        values = _decode_by_length(codec, audio_codes, num_frames)
     elif hasattr(config, "get_num_frames"):
         values = codec.decode(audio_codes, audio_lengths=lengths).audio_values  # type: ignore[operator]
     else:
@@ -81,3 +83,18 @@ def decode_audio(
     values = values if values.ndim == 3 else values[:, None]
     lengths = lengths.clamp(max=values.shape[-1])
     return values * length_mask(lengths, values.shape[-1])[:, None], lengths
+
+
+def _decode_by_length(codec: Any, audio_codes: torch.Tensor, num_frames: torch.Tensor) -> torch.Tensor:
+    """Decode rows of one length together, without the frames of longer rows.
+
+    The window of a spectrogram at the end of a row's samples reaches into the next frame. Alone, a row has none; given
+    one, the codec cannot tell it from a real frame, as sound of this length is encoded with a frame more.
+    """
+    sizes = num_frames.tolist()
+    hop = audio_codec_geometry(codec.config).hop_length
+    values = torch.zeros(len(sizes), 1, max(sizes) * hop, dtype=codec.dtype, device=audio_codes.device)
+    for size in sorted({size for size in sizes if size > 0}):
+        rows = [row for row, other in enumerate(sizes) if other == size]
+        values[rows, :, : size * hop] = codec.decode(audio_codes[rows, :, :size]).audio_values
+    return values

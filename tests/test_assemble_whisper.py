@@ -1,6 +1,5 @@
 """A real pretrained encoder in an assembled JOSIE: Whisper tiny.en, out of the wheel that also judges speech."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from assembly_parts import save_text
 from ctranslate2_whisper import load_whisper
 
 import josie
+from josie import judge
 from josie.conversion.assemble import assemble
 
 ROOT = Path(__file__).parent.parent
@@ -32,9 +32,6 @@ def whisper(weights):
 def test_it_transcribes_what_the_judge_hears(whisper, weights):
     from tokenizers import Tokenizer
 
-    spec = importlib.util.spec_from_file_location("judge", ROOT / "benchmarks" / "judge.py")
-    judge = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(judge)
     try:
         judge.require_judge()
     except judge.MissingJudge as error:

@@ -1,6 +1,5 @@
 """The mel codec can be heard: its analysis, its way back to a waveform, and its training on speech."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from safetensors import safe_open
 from transformers import Trainer, TrainingArguments
 
 import josie
+from josie import judge
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
@@ -60,15 +60,6 @@ def measure_convergence(waveform: torch.Tensor, target: torch.Tensor) -> float:
     return ((magnitudes(waveform) - wanted).norm() / wanted.norm()).item()
 
 
-@pytest.fixture(scope="module")
-def judge():
-    """The module with the judges, which is no part of the package."""
-    spec = importlib.util.spec_from_file_location("judge", ROOT / "benchmarks" / "judge.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(
     "config",
     [josie.JosieMelCodecConfig(), josie.JosieConfig.from_preset("micro").audio_codec_config],
@@ -105,7 +96,7 @@ def test_a_row_of_a_batch_sounds_like_the_row_alone():
         assert together[row, :, length:].abs().sum() == 0
 
 
-def test_whisper_hears_every_word_of_the_round_trip(judge):
+def test_whisper_hears_every_word_of_the_round_trip():
     try:
         judge.require_judge()
     except judge.MissingJudge as error:
@@ -120,7 +111,7 @@ def test_whisper_hears_every_word_of_the_round_trip(judge):
     ("heard", "num_errors"),
     [("A red ball.", 0), ("a RED, ball!", 0), ("a ball", 1), ("a bread ball", 1), ("oh, a red ball", 1), ("", 3)],
 )
-def test_the_judge_counts_word_errors(judge, heard, num_errors):
+def test_the_judge_counts_word_errors(heard, num_errors):
     assert judge.count_word_errors(judge.split_words(heard), judge.split_words("A red ball.")) == num_errors
 
 

@@ -8,6 +8,7 @@ from torchaudio.transforms import MelSpectrogram
 from transformers import AutoModel, AutoModelForAudioTokenization
 
 from josie.configuration_josie import JosieMelCodecConfig
+from josie.modeling_josie.codecs import decode_audio
 from josie.modeling_josie.losses import mel_filters
 from josie.modeling_josie.mel_codec import JosieMelCodecModel
 from josie.modeling_josie.streaming import JodioStreamingState
@@ -243,3 +244,17 @@ def test_golden_values_of_muomni():
     model = make_model(**(MUOMNI | sizes | hearing))
     mel = model.extract_mel(golden["audio.waveform"][:, None]).transpose(1, 2)
     torch.testing.assert_close(mel, golden["audio.mel"], atol=1e-2, rtol=1e-4)
+
+
+@SHAPES
+@torch.no_grad()
+def test_frames_of_longer_rows_do_not_reach_shorter_ones(changes):
+    model, lengths = make_model(**changes), torch.tensor([4, 9, 1, 9])
+    codes = torch.randint(model.config.codebook_size, (4, model.config.num_quantizers, 9))
+    values, num_samples = decode_audio(model, codes, lengths)
+    assert num_samples.tolist() == (lengths * model.config.hop_length).tolist()
+    for row, length in enumerate(lengths.tolist()):
+        alone, _ = decode_audio(model, codes[row : row + 1, :, :length], lengths[row : row + 1])
+        size = alone.shape[-1]
+        torch.testing.assert_close(values[row : row + 1, :, :size], alone, atol=1e-4, rtol=1e-3)
+        assert values[row, :, size:].abs().sum() == 0

@@ -72,5 +72,5 @@ def test_its_extractor_makes_what_it_reads(codec, speech):
 
 
 def test_there_is_no_other_part():
-    with pytest.raises(ValueError, match="`part` must be one of .'jodio', 'jovio'., got 'talker'."):
+    with pytest.raises(ValueError, match="`part` must be one of .'josie', 'jodio', 'jovio'., got 'talker'."):
         josie.nano_path("talker")
