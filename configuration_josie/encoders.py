@@ -20,6 +20,8 @@ class JosieAudioEncoderConfig(JosieBackboneConfig):
         n_fft, win_length, mel_hop_length (`int`): Short-time Fourier transform, in samples.
         mel_power (`float`): 1 for magnitudes, 2 for power.
         log_mel (`bool`): Take the logarithm of the mel spectrogram.
+        mel_mean, mel_std (`float`): What the encoder subtracts and divides by; a new one learns much faster from values
+            around 0.
         conv_channels (`int`): Channels of the convolutions.
         downsampling_factor (`4` or `8`): Mel frames a feature stands for: one strided convolution for each factor of 2.
     """
@@ -45,6 +47,8 @@ class JosieAudioEncoderConfig(JosieBackboneConfig):
     mel_hop_length: int = 160
     mel_power: float | int = 2.0
     log_mel: bool = False
+    mel_mean: float | int = 0.0
+    mel_std: float | int = 1.0
     conv_channels: int = 64
     downsampling_factor: Literal[4, 8] = 4
 
@@ -70,6 +74,8 @@ class JosieAudioEncoderConfig(JosieBackboneConfig):
         )
         if self.win_length > self.n_fft:
             raise ValueError(f"`win_length` must be at most `n_fft` ({self.n_fft}), got {self.win_length}.")
+        if self.mel_std <= 0:
+            raise ValueError(f"`mel_std` must be above 0, got {self.mel_std}.")
 
 
 @strict
@@ -82,6 +88,8 @@ class JosieVisionEncoderConfig(JosieBackboneConfig):
         image_size (`int`): Height and width of the picture, in pixels.
         patch_size (`int`): Height and width of a patch, in pixels.
         num_channels (`int`): Colour channels.
+        pixel_mean, pixel_std (`float`): What the encoder subtracts and divides by. Where most of a picture has one
+            colour, a new encoder sees little else without that.
     """
 
     model_type = "josie_vision_encoder"
@@ -103,6 +111,8 @@ class JosieVisionEncoderConfig(JosieBackboneConfig):
     image_size: int = 224
     patch_size: int = 16
     num_channels: int = 3
+    pixel_mean: float | int = 0.0
+    pixel_std: float | int = 1.0
 
     @property
     def num_patches(self) -> int:
@@ -112,6 +122,8 @@ class JosieVisionEncoderConfig(JosieBackboneConfig):
     def validate_geometry(self):
         """Patches tile the picture."""
         require_positive(self, "image_size", "patch_size", "num_channels")
+        if self.pixel_std <= 0:
+            raise ValueError(f"`pixel_std` must be above 0, got {self.pixel_std}.")
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"`image_size` must be a multiple of `patch_size` ({self.patch_size}), got {self.image_size}."

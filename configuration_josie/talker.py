@@ -35,7 +35,13 @@ class JosieTalkerConfig(JosieBackboneConfig):
         share_code_embedding (`bool`): One embedding table for all quantizers instead of one each.
         head_bias (`bool`): Biases in the output heads.
         end_of_speech (`bool`): Give quantizer 0 an extra last class that ends the speech.
+        reads_thinker_states (`bool`): Read the Thinker's hidden states beside its token embeddings. Without them
+            Thinker and Talker can be trained at the same time, once the embeddings are fixed.
+        frames_per_token (`int`): Steps for which each spoken token is read. The closer this is to how long tokens take
+            to be said, without exceeding it, the sooner a Talker learns which of them it is at.
         speech_delay (`int`): Steps by which speech trails the text.
+        depth_loss_fraction (`float`): In training, share of the frames, chosen anew at random for every batch, of which
+            quantizers 1...N-1 are learned: memory for noise (CSM, Sesame, 2025).
         speakers (`list[str]`): Names of the voices; empty for a single, unnamed one.
     """
 
@@ -50,7 +56,10 @@ class JosieTalkerConfig(JosieBackboneConfig):
     share_code_embedding: bool = False
     head_bias: bool = False
     end_of_speech: bool = True
+    reads_thinker_states: bool = True
+    frames_per_token: int = 1
     speech_delay: int = 0
+    depth_loss_fraction: float | int = 1.0
     speakers: list[str] = field(default_factory=list)
 
     @property
@@ -70,9 +79,11 @@ class JosieTalkerConfig(JosieBackboneConfig):
 
     def validate_geometry(self):
         """Counts are positive, and a depth decoder has something to predict."""
-        require_positive(self, "num_quantizers", "codebook_size", "thinker_hidden_size")
+        require_positive(self, "num_quantizers", "codebook_size", "thinker_hidden_size", "frames_per_token")
         if self.speech_delay < 0:
             raise ValueError(f"`speech_delay` must be at least 0, got {self.speech_delay}.")
+        if not 0 < self.depth_loss_fraction <= 1:
+            raise ValueError(f"`depth_loss_fraction` must be in (0, 1], got {self.depth_loss_fraction}.")
         if self.depth_decoder_config is not None and self.num_quantizers < 2:
             raise ValueError(f"`num_quantizers` must be at least 2 with a depth decoder, got {self.num_quantizers}.")
         if len(set(self.speakers)) != len(self.speakers):

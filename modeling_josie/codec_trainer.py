@@ -7,19 +7,18 @@ waveforms serves both.
 
 import inspect
 import os
-from collections import defaultdict
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments, get_scheduler
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import ModelOutput, logging
 
+from .averages import AverageMeter
 from .discriminators import adversarial_loss, discriminator_loss, feature_loss
 
 logger = logging.get_logger(__name__)
@@ -27,41 +26,6 @@ logger = logging.get_logger(__name__)
 # Of checkpoints: the folder of the discriminator's weights, and what is in it beside them.
 DISCRIMINATOR_FOLDER = "discriminator"
 _OPTIMIZER_FILE, _SCHEDULER_FILE, _SCALER_FILE = "optimizer.pt", "scheduler.pt", "scaler.pt"
-
-
-class AverageMeter:
-    """Averages of named values since they were last asked for, which stay on their device until then.
-
-    A vector `name` gives the averages `name_0`, `name_1` and so on.
-    """
-
-    def __init__(self):
-        self._sums: dict[str, torch.Tensor] = {}
-        self._counts: defaultdict[str, int] = defaultdict(int)
-
-    @torch.no_grad()
-    def add(self, values: dict[str, torch.Tensor]) -> None:
-        """Count in one scalar or vector for each name."""
-        for name, value in values.items():
-            value = value.detach().float()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._counts[name] += 1
-
-    def pop(self, num_processes: int = 1) -> dict[str, float]:
-        """Return the averages, over all processes, and forget what they are made of. All processes have to ask."""
-        names = []
-        for name, value in self._sums.items():
-            names += [(name, name)] if value.ndim == 0 else [(f"{name}_{index}", name) for index in range(len(value))]
-        values = torch.cat([value.flatten() for value in self._sums.values()]).tolist() if names else []
-        parts = [{name: (value, self._counts[key]) for (name, key), value in zip(names, values, strict=True)}]
-        if num_processes > 1:
-            parts = gather_object(parts)
-        totals: dict[str, tuple[float, int]] = {}
-        for name, (value, count) in (item for part in parts for item in part.items()):
-            total, number = totals.get(name, (0.0, 0))
-            totals[name] = total + value, number + count
-        self.__init__()
-        return {name: total / number for name, (total, number) in totals.items()}
 
 
 @dataclass

@@ -73,7 +73,8 @@ class JosieAudioEncoder(JosiePreTrainedModel):
             `ValueError`: A shape is wrong.
         """
         self._check(input_features, attention_mask)
-        hidden_states = input_features.transpose(1, 2)[:, None].to(self.dtype)
+        features = (input_features - self.config.mel_mean) / self.config.mel_std
+        hidden_states = features.transpose(1, 2)[:, None].to(self.dtype)
         mask = None if attention_mask is None else attention_mask.to(hidden_states.device, torch.bool)
         hidden_states = _clear(hidden_states, mask)
         for convolution in self.convolutions:
@@ -147,6 +148,7 @@ class JosieVisionEncoder(JosiePreTrainedModel):
                 f"`pixel_values` must be of shape (batch, {', '.join(map(str, expected))}), "
                 f"got {tuple(pixel_values.shape)}."
             )
+        pixel_values = (pixel_values - self.config.pixel_mean) / self.config.pixel_std
         patches = self.patch_embed(pixel_values.to(self.patch_embed.weight.dtype)).flatten(2).transpose(1, 2)
         hidden_states = torch.cat((self.cls_token.expand(len(patches), -1, -1).to(patches.dtype), patches), dim=1)
         hidden_states = hidden_states + self.position_embedding

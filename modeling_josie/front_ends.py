@@ -112,6 +112,12 @@ def freeze_unused(encoder: PreTrainedModel | None):
             part.requires_grad_(False)
 
 
+def rest_if_frozen(encoder: PreTrainedModel | None):
+    """Put an encoder of which nothing learns in evaluation mode; no gradients pass through it either."""
+    if encoder is not None and not any(parameter.requires_grad for parameter in encoder.parameters()):
+        encoder.eval()
+
+
 def pack(features: torch.Tensor, mask: torch.Tensor | None) -> PackedRows:
     """Put the real rows of all items one after the other.
 
@@ -176,6 +182,23 @@ class AudioFrontEnd(nn.Module):
     def freeze_fixed_parts(self):
         """Freeze what of the encoder is not used."""
         freeze_unused(self.encoder)
+
+    def train(self, mode: bool = True):
+        """Set the mode; an encoder of which nothing learns stays in evaluation mode."""
+        super().train(mode)
+        rest_if_frozen(self.encoder)
+        return self
+
+    def run_on_nothing(self) -> torch.Tensor:
+        """Return the rows of the shortest silence."""
+        weight = next(self.parameters())
+        if self.code_embedding is not None:
+            return self(audio_codes=torch.zeros(1, 1, 1, dtype=torch.long, device=weight.device))[0]
+        audio_config: Any = self.config.audio_config
+        if reads_waveforms(audio_config):
+            return self(input_values=weight.new_zeros(1, 1, _shortest_clip(self.config)))[0]
+        mels = (getattr(audio_config, "num_mel_bins"), _shortest_clip(self.config))  # noqa: B009
+        return self(input_features=weight.new_zeros(1, *mels))[0]
 
     def forward(
         self,
@@ -277,6 +300,21 @@ class VisionFrontEnd(nn.Module):
         """Freeze what of the tower is not used."""
         freeze_unused(self.encoder)
 
+    def train(self, mode: bool = True):
+        """Set the mode; a tower of which nothing learns stays in evaluation mode."""
+        super().train(mode)
+        rest_if_frozen(self.encoder)
+        return self
+
+    def run_on_nothing(self) -> torch.Tensor:
+        """Return the rows of one black picture."""
+        weight = next(self.parameters())
+        if self.code_embedding is not None:
+            return self(vision_codes=torch.zeros(1, 1, 1, dtype=torch.long, device=weight.device))[0]
+        vision_config: Any = self.config.vision_config
+        sides = (vision_config.image_size,) * 2
+        return self(pixel_values=weight.new_zeros(1, getattr(vision_config, "num_channels", 3), *sides))[0]
+
     def forward(
         self,
         pixel_values: torch.Tensor | None = None,
@@ -354,6 +392,21 @@ class VisionFrontEnd(nn.Module):
         if features.shape[1] < expected:
             raise ValueError(f"`vision_config` must give {expected} patches a picture, got {features.shape[1]}.")
         return self.projector(features[:, -expected:])  # whatever else a tower has (CLS, registers) comes first
+
+
+def _shortest_clip(config: JosieThinkerConfig) -> int:
+    """Return a length of a clip, in samples or mel frames, that gives a row, and not much more than one."""
+    positions = getattr(config.audio_config, "max_source_positions", None)
+    if positions is not None and not hasattr(config.audio_config, "downsample"):
+        return 2 * positions  # Whisper reads nothing shorter
+    length = 1
+    while True:
+        try:
+            if config.get_num_audio_tokens(length) > 0:
+                return length
+        except ValueError:  # too short for the convolutions
+            pass
+        length *= 2
 
 
 def _require_codes(name: str, codes: torch.Tensor | None, raw_name: str, raw: torch.Tensor | None) -> torch.Tensor:

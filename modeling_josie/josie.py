@@ -14,13 +14,16 @@ from ..configuration_josie import JosieConfig, audio_codec_geometry, is_codec
 from . import jodio, jovio, mel_codec  # noqa: F401  (registers our codecs with AutoModel)
 from .backbone import JosiePreTrainedModel
 from .codecs import encode_audio
+from .freezing import FreezingMixin, Groups, nest
 from .generation import JosieGenerationMixin, gather_rows
 from .outputs import JosieOutput, JosieTalkerOutput
 from .talker import JosieTalkerForConditionalGeneration
+from .targets import NumItems, num_codes
 from .thinker import JosieThinkerForConditionalGeneration, suppress_placeholders
+from .unused_parts import keep_in_graph
 
 
-class JosieForConditionalGeneration(JosieGenerationMixin, JosiePreTrainedModel):
+class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePreTrainedModel):
     """The whole model.
 
     The codecs are frozen here: this model's `forward` reads their codes, they are trained by their own.
@@ -31,8 +34,7 @@ class JosieForConditionalGeneration(JosieGenerationMixin, JosiePreTrainedModel):
 
     config: JosieConfig
     base_model_prefix = ""
-    # The speech losses are means of their own batch: the Trainer has to average over accumulated batches by itself.
-    accepts_loss_kwargs = False
+    target_names = ("text", "talker", "depth")
     # Parts that may be absent are `None` then; whoever needs one checks first.
     talker: Any
     audio_codec: Any
@@ -65,6 +67,23 @@ class JosieForConditionalGeneration(JosieGenerationMixin, JosiePreTrainedModel):
         for codec in (self.audio_codec, self.vision_codec):
             if codec is not None:
                 codec.requires_grad_(False)
+
+    def get_groups(self) -> Groups:
+        """Return what can be frozen by name, see [`FreezingMixin`]; the codecs are always frozen."""
+        groups: Groups = {}
+        for name in ("thinker", "talker"):
+            part = getattr(self, name)
+            if part is not None:
+                groups |= {name: [part]} | nest(name, part.get_groups())
+        codecs = {name: getattr(self, name) for name in ("audio_codec", "vision_codec")}
+        return groups | {name: [codec] for name, codec in codecs.items() if codec is not None}
+
+    def count_targets(
+        self, labels: torch.Tensor | None = None, speech_codes: torch.Tensor | None = None, **inputs: Any
+    ) -> dict[str, torch.Tensor]:
+        """Return how many targets of each kind a batch has; takes what `forward` takes."""
+        counts = self.thinker.count_targets(labels=labels)
+        return counts if self.talker is None else counts | self.talker.count_targets(speech_codes=speech_codes)
 
     @property
     def input_modalities(self) -> tuple[str, ...]:
@@ -152,6 +171,7 @@ class JosieForConditionalGeneration(JosieGenerationMixin, JosiePreTrainedModel):
         pixel_values_videos: torch.Tensor | None = None,
         video_grid_thw: torch.Tensor | None = None,
         video_codes: torch.Tensor | None = None,
+        num_items_in_batch: NumItems = None,
         **kwargs: Any,
     ) -> JosieOutput:
         """Predict text and speech, and the losses of doing so.
@@ -166,6 +186,10 @@ class JosieForConditionalGeneration(JosieGenerationMixin, JosiePreTrainedModel):
             input_values (`torch.Tensor`, *optional*): `(num_clips, channels, num_samples)`, for a Thinker that hears
                 through a codec or an encoder of waveforms.
             padding_mask (`torch.Tensor`, *optional*): `(num_clips, num_samples)`.
+            num_items_in_batch (`torch.Tensor`, `int` or `dict[str, torch.Tensor]`, *optional*): What `count_targets`
+                gives of the whole batch of which this is a part, by which each loss is divided; or the number of its
+                words, as the `Trainer` counts them, and then the losses of codes are means of this part, which counts
+                for as much as it has of the words. Its own targets when `None`.
 
         All other inputs as in [`JosieThinkerModel`]; pixels may also be given where it sees through JOVIO.
 
@@ -173,7 +197,8 @@ class JosieForConditionalGeneration(JosieGenerationMixin, JosiePreTrainedModel):
             [`JosieOutput`].
 
         Raises:
-            `ValueError`: `speech_codes` without a Talker, and as the parts do.
+            `ValueError`: `speech_codes` without a Talker, or without a word to learn where the number of words is
+                given, and as the parts do.
         """
         if speech_codes is not None and self.talker is None:
             raise ValueError("`speech_codes` must be None for a model without a Talker, got codes.")
@@ -198,8 +223,9 @@ class JosieForConditionalGeneration(JosieGenerationMixin, JosiePreTrainedModel):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             labels=labels,
-            use_cache=use_cache,
+            use_cache=getattr(self.config, "use_cache", None) if use_cache is None else use_cache,
             logits_to_keep=logits_to_keep,
+            num_items_in_batch=num_items_in_batch,
             **inputs,
             **kwargs,
         )
@@ -209,13 +235,15 @@ class JosieForConditionalGeneration(JosieGenerationMixin, JosiePreTrainedModel):
             if speech_mask is None:
                 speech_mask = self.get_speech_mask(input_ids, attention_mask, labels)
             states = gather_rows(speech_mask, thought.last_hidden_state, thought.inputs_embeds)
-            speech = self.talker(speech_codes, *states, speaker_ids=speaker_ids)
+            num_items = num_codes(num_items_in_batch, labels, speech_codes)
+            speech = self.talker(speech_codes, *states, speaker_ids=speaker_ids, num_items_in_batch=num_items)
             losses |= {"talker": speech.talker_loss, "depth": speech.depth_loss}
         weighted = [
             getattr(self.config, f"{name}_loss_weight") * loss for name, loss in losses.items() if loss is not None
         ]
+        loss = self._keep_unused(torch.stack(weighted).sum(), labels, thought.logits, speech) if weighted else None
         return JosieOutput(
-            loss=torch.stack(weighted).sum() if weighted else None,
+            loss=loss,
             text_loss=losses["text"],
             talker_loss=losses.get("talker"),
             depth_loss=losses.get("depth"),
@@ -227,6 +255,20 @@ class JosieForConditionalGeneration(JosieGenerationMixin, JosiePreTrainedModel):
             hidden_states=thought.hidden_states,
             attentions=thought.attentions,
         )
+
+    def _keep_unused(
+        self,
+        loss: torch.Tensor,
+        labels: torch.Tensor | None,
+        logits: torch.Tensor,
+        speech: JosieTalkerOutput | None,
+    ) -> torch.Tensor:
+        """Let parts take part in the loss that this batch has nothing to learn for."""
+        if speech is None:
+            loss = keep_in_graph(loss, self.talker, lambda: self.talker.run_on_nothing())
+        if labels is None and self.training:
+            loss = loss + logits.flatten()[:0].sum()  # the projection to the vocabulary, and all below it
+        return loss
 
 
 AutoModel.register(JosieConfig, JosieForConditionalGeneration, exist_ok=True)

@@ -160,7 +160,8 @@ class JosieTalkerOutput(ModelOutput):
         talker_loss (`torch.FloatTensor`, *optional*): Scalar, cross-entropy of quantizer 0 and end of speech.
         depth_loss (`torch.FloatTensor`, *optional*): Scalar, mean cross-entropy of quantizers 1...N-1.
         logits (`torch.FloatTensor`): `(batch, num_frames, codebook_size (+ 1))`, of quantizer 0.
-        depth_logits (`torch.FloatTensor`, *optional*): `(batch, num_quantizers - 1, num_frames, codebook_size)`.
+        depth_logits (`torch.FloatTensor`, *optional*): `(batch, num_quantizers - 1, num_frames, codebook_size)`; in
+            evaluation mode.
         last_hidden_state (`torch.FloatTensor`): `(batch, num_frames, hidden_size)`.
     """
 
@@ -194,7 +195,8 @@ class JosieOutput(ModelOutput):
         text_loss, talker_loss, depth_loss (`torch.FloatTensor`, *optional*): Scalars, unweighted.
         logits (`torch.FloatTensor`): `(batch, length, vocab_size)`.
         talker_logits (`torch.FloatTensor`, *optional*): `(batch, num_frames, codebook_size (+ 1))`, of quantizer 0.
-        depth_logits (`torch.FloatTensor`, *optional*): `(batch, num_quantizers - 1, num_frames, codebook_size)`.
+        depth_logits (`torch.FloatTensor`, *optional*): `(batch, num_quantizers - 1, num_frames, codebook_size)`; in
+            evaluation mode.
         last_hidden_state (`torch.FloatTensor`): `(batch, length, hidden_size)`, the Thinker's.
         past_key_values (`Cache`, *optional*): For the next step.
         hidden_states, attentions (`tuple[torch.Tensor]`, *optional*): The Thinker's, when asked for.

@@ -6,6 +6,7 @@ each given the ones before it. Generation is two plain loops over preallocated c
 frame is where comparable models spend nearly all their time.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,118 +18,15 @@ from transformers.utils import can_return_tuple, torch_compilable_check
 from ..configuration_josie import JosieTalkerConfig
 from .backbone import JosieBackbone, JosiePreTrainedModel
 from .decoding import CodeSampler, StepLoop
+from .depth_decoder import JosieDepthDecoder, JosieParallelHeads
+from .freezing import FreezingMixin, Groups
 from .front_ends import CodeEmbedding
 from .masks import length_mask
 from .outputs import JosieTalkerGenerateOutput, JosieTalkerOutput
-
-IGNORE = -100
-
-
-class JosieDepthDecoder(nn.Module):
-    """A small causal transformer over the codebooks of one frame (Moshi, Défossez et al., 2024).
-
-    Position `k` reads the frame's state and the code of quantizer `k`, and predicts quantizer `k + 1`.
-
-    Args:
-        config ([`JosieTalkerConfig`]): With a `depth_decoder_config`.
-    """
-
-    def __init__(self, config: JosieTalkerConfig):
-        super().__init__()
-        depth_config = config.depth_decoder_config
-        self.num_levels = config.num_quantizers - 1
-        self.model = JosieBackbone(depth_config)
-        self.input_projection = nn.Linear(config.hidden_size, depth_config.hidden_size, bias=False)
-        self.code_embedding = CodeEmbedding(self.num_levels, config.codebook_size, depth_config.hidden_size)
-        self.heads = nn.ModuleList(
-            nn.Linear(depth_config.hidden_size, config.codebook_size, bias=config.head_bias)
-            for _ in range(self.num_levels)
-        )
-
-    def forward(self, frame_states: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        """Predict quantizers 1...N-1 of known frames.
-
-        Args:
-            frame_states (`torch.Tensor`): `(num_frames, hidden_size)`, any frames of any rows.
-            codes (`torch.LongTensor`): `(num_frames, num_quantizers - 1)`, quantizers 0...N-2 of those frames.
-
-        Returns:
-            Logits `(num_frames, num_quantizers - 1, codebook_size)`.
-        """
-        embeds = torch.stack(
-            [self.code_embedding.embed_level(codes[:, level], level) for level in range(self.num_levels)], dim=1
-        )
-        hidden_states = self.model(self.input_projection(frame_states)[:, None] + embeds, use_cache=False)[0]
-        return torch.stack([head(hidden_states[:, level]) for level, head in enumerate(self.heads)], dim=1)
-
-    def make_loop(self, batch_size: int, like: torch.Tensor) -> StepLoop:
-        """Return the loop for [`JosieDepthDecoder.generate`]; one serves all frames."""
-        return StepLoop(self.model, batch_size, self.num_levels, like)
-
-    def generate(
-        self, frame_states: torch.Tensor, codes: torch.Tensor, sampler: CodeSampler, loop: StepLoop
-    ) -> torch.Tensor:
-        """Choose quantizers 1...N-1 of one frame.
-
-        Args:
-            frame_states (`torch.Tensor`): `(batch, hidden_size)`.
-            codes (`torch.LongTensor`): `(batch,)`, quantizer 0.
-            sampler ([`CodeSampler`]): Chooses from logits.
-            loop: What [`JosieDepthDecoder.make_loop`] returned.
-
-        Returns:
-            `(batch, num_quantizers)`, quantizer 0 included.
-        """
-        loop.restart()
-        chosen = [codes]
-        base = self.input_projection(frame_states)
-        for level, head in enumerate(self.heads):
-            state = loop.step(base + self.code_embedding.embed_level(chosen[-1], level))
-            chosen.append(sampler(head(state)))
-        return torch.stack(chosen, dim=1)
+from .targets import IGNORE, choose_frames, count_codes, target_loss
 
 
-class JosieParallelHeads(nn.Module):
-    """Quantizers 1...N-1 all at once from the frame's state: μOmni's Talker. The surface of [`JosieDepthDecoder`].
-
-    Args:
-        config ([`JosieTalkerConfig`]): Without a `depth_decoder_config`.
-    """
-
-    def __init__(self, config: JosieTalkerConfig):
-        super().__init__()
-        self.num_levels = config.num_quantizers - 1
-        self.heads = nn.Linear(config.hidden_size, self.num_levels * config.codebook_size, bias=config.head_bias)
-
-    def forward(self, frame_states: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        """As in [`JosieDepthDecoder`]; `codes` are not read."""
-        return self.heads(frame_states).unflatten(-1, (self.num_levels, -1))
-
-    def make_loop(self, batch_size: int, like: torch.Tensor) -> None:
-        """Nothing is carried from level to level."""
-
-    def generate(
-        self, frame_states: torch.Tensor, codes: torch.Tensor, sampler: CodeSampler, loop: None
-    ) -> torch.Tensor:
-        """As in [`JosieDepthDecoder`]."""
-        logits = self(frame_states, codes)
-        return torch.cat((codes[:, None], sampler(logits.flatten(0, 1)).view(codes.shape[0], -1)), dim=1)
-
-
-def code_loss(logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-    """Return the mean cross-entropy of the codes that are not -100; 0 where all are.
-
-    Args:
-        logits (`torch.Tensor`): `(..., num_classes)`.
-        codes (`torch.LongTensor`): `(...)`.
-    """
-    losses = nn.functional.cross_entropy(
-        logits.flatten(0, -2).float(), codes.flatten(), ignore_index=IGNORE, reduction="sum"
-    )
-    return losses / (codes != IGNORE).sum().clamp(min=1)
-
-
-class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
+class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
     """Backbone over frames, head for quantizer 0, depth decoder or parallel heads for the rest.
 
     Differs from both seeds where they are broken: the Talker hears the text, speech ends, and every quantizer that the
@@ -141,6 +39,8 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
     config: JosieTalkerConfig
     main_input_name = "speech_codes"
     output_modalities = ("audio",)
+    target_names = ("talker", "depth")
+    accepts_loss_kwargs = False  # the Trainer counts words, of which there are none
 
     def __init__(self, config: JosieTalkerConfig):
         super().__init__(config)
@@ -152,12 +52,13 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
             shared=config.share_code_embedding,
             num_extra=1,
         )
-        self.thinker_projection = nn.Linear(2 * config.thinker_hidden_size, config.hidden_size, bias=False)
+        num_inputs = 1 + config.reads_thinker_states
+        self.thinker_projection = nn.Linear(num_inputs * config.thinker_hidden_size, config.hidden_size, bias=False)
         self.end_of_text = nn.Parameter(torch.zeros(config.hidden_size))
         self.start = nn.Parameter(torch.zeros(config.hidden_size))
         self.speaker_embedding = nn.Embedding(len(config.speakers), config.hidden_size) if config.speakers else None
         self.head = nn.Linear(config.hidden_size, config.codebook_size + config.end_of_speech, bias=config.head_bias)
-        self.depth_decoder = None
+        self.depth_decoder: Any = None  # one of two classes, or none
         if config.num_quantizers > 1:
             has_depth = config.depth_decoder_config is not None
             self.depth_decoder = JosieDepthDecoder(config) if has_depth else JosieParallelHeads(config)
@@ -171,6 +72,19 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         """Return the embedding of codes: where gradients enter when only adapters inside learn."""
         return self.code_embedding.embedding
+
+    def get_groups(self) -> Groups:
+        """Return what can be frozen by name, see [`FreezingMixin`]."""
+        embeddings = [self.code_embedding, self.start, self.end_of_text]
+        if self.speaker_embedding is not None:
+            embeddings.append(self.speaker_embedding)
+        groups: Groups = {"embeddings": embeddings, "projection": [self.thinker_projection]}
+        groups |= {"backbone": [self.model], "head": [self.head]}
+        return groups if self.depth_decoder is None else groups | {"depth": [self.depth_decoder]}
+
+    def count_targets(self, speech_codes: torch.Tensor | None = None, **inputs: Any) -> dict[str, torch.Tensor]:
+        """Return how many targets of each kind a batch has; takes what `forward` takes."""
+        return {} if speech_codes is None else count_codes(speech_codes)
 
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
@@ -186,6 +100,7 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
         thinker_embeds: torch.Tensor | None = None,
         thinker_mask: torch.Tensor | None = None,
         speaker_ids: torch.Tensor | None = None,
+        num_items_in_batch: Mapping[str, torch.Tensor] | None = None,
         **kwargs,
     ) -> JosieTalkerOutput:
         """Predict every frame of known speech from the frames before it, and the loss of doing so.
@@ -199,9 +114,12 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
                 right; no text when `None`.
             thinker_mask (`torch.Tensor`, *optional*): `(batch, num_tokens)`, 1 for real tokens.
             speaker_ids (`torch.LongTensor`, *optional*): `(batch,)`, rows of `config.speakers`; the first when `None`.
+            num_items_in_batch (`dict[str, torch.Tensor]`, *optional*): What `count_targets` gives of the whole batch of
+                which this is a part; its own when `None`.
 
         Returns:
-            [`JosieTalkerOutput`].
+            [`JosieTalkerOutput`], in training mode without `depth_logits`: only frames with something to learn are
+            decoded, or `config.depth_loss_fraction` of them.
 
         Raises:
             `ValueError`: Codes are out of range, of the wrong shape or more than the positions allow, or speakers are
@@ -211,7 +129,8 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
         batch_size, _, num_frames = codes.shape
         delay = self.config.speech_delay
         text = self.embed_text(batch_size, thinker_hidden_states, thinker_embeds, thinker_mask)
-        steps = torch.arange(delay + num_frames, device=codes.device).clamp(max=text.shape[1] - 1)
+        steps = torch.arange(delay + num_frames, device=codes.device) // self.config.frames_per_token
+        steps = steps.clamp(max=text.shape[1] - 1)
         # The frame before step s is s - delay - 1; before the first one stands the extra row `codebook_size`.
         real = (codes >= 0) & (codes < self.config.codebook_size)
         previous = torch.where(real, codes, self.config.codebook_size)[:, :, :-1]
@@ -221,13 +140,12 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
         hidden_states = self.model(inputs, use_cache=False)[0][:, 1 + delay :]
 
         logits = self.head(hidden_states)
-        talker_loss = code_loss(logits, codes[:, 0])
+        num_items = {} if num_items_in_batch is None else num_items_in_batch
+        talker_loss = target_loss(logits, codes[:, 0], num_items.get("talker"))
         loss, depth_loss, depth_logits = talker_loss, None, None
         if self.depth_decoder is not None:
-            known = torch.where(real, codes, 0)[:, :-1].transpose(1, 2).flatten(0, 1)
-            depth_logits = self.depth_decoder(hidden_states.flatten(0, 1), known)
-            depth_logits = depth_logits.unflatten(0, (batch_size, num_frames)).transpose(1, 2)
-            depth_loss = code_loss(depth_logits, codes[:, 1:])
+            known = torch.where(real, codes, 0)
+            depth_loss, depth_logits = self._predict_depth(hidden_states, known, codes, num_items.get("depth"))
             loss = talker_loss + depth_loss
         return JosieTalkerOutput(
             loss=loss,
@@ -237,6 +155,28 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
             depth_logits=depth_logits,
             last_hidden_state=hidden_states,
         )
+
+    def _predict_depth(
+        self, hidden_states: torch.Tensor, known: torch.Tensor, codes: torch.Tensor, num_items: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the loss of quantizers 1...N-1, and their logits in evaluation mode."""
+        states = hidden_states.flatten(0, 1)
+        known, targets = (some.transpose(1, 2).flatten(0, 1) for some in (known[:, :-1], codes[:, 1:]))
+        fraction = self.config.depth_loss_fraction
+        # All frames make one compiled graph; how many of them are learned from would break it.
+        if self.training and not (fraction == 1 and torch.compiler.is_compiling()):
+            num_items = (targets != IGNORE).sum() if num_items is None else num_items
+            frames, scale = choose_frames(targets, fraction)
+            logits = self.depth_decoder(states[frames], known[frames])
+            return scale * target_loss(logits, targets[frames], num_items), None
+        logits = self.depth_decoder(states, known)
+        loss = target_loss(logits, targets, num_items)
+        return loss, logits.unflatten(0, hidden_states.shape[:2]).transpose(1, 2)
+
+    def run_on_nothing(self) -> torch.Tensor:
+        """Run every part on one frame of which nothing is learned, and return the loss, which is 0."""
+        codes = torch.full((1, self.config.num_quantizers, 1), IGNORE, device=self.device)
+        return self(codes).loss
 
     @torch.no_grad()
     def generate(
@@ -292,7 +232,7 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
         frames: list[torch.Tensor] = []
         num_frames = torch.full((batch_size,), max_new_frames, device=start.device)
         for index in range(delay + max_new_frames):
-            embeds = text[:, min(index, text.shape[1] - 1)] + self.code_embedding(codes[:, :, None])[:, 0]
+            embeds = text[:, min(index // self.config.frames_per_token, text.shape[1] - 1)] + self.code_embedding(codes[:, :, None])[:, 0]
             state = loop.step(embeds)
             if index < delay:
                 continue
@@ -345,14 +285,20 @@ class JosieTalkerForConditionalGeneration(JosiePreTrainedModel):
         """Return `(batch, num_tokens + 1, hidden_size)`: what each step adds; the last for all steps after, too."""
         end = self.end_of_text.expand(batch_size, 1, -1)
         if hidden_states is None and embeds is None:
-            return end
+            if not self.training:
+                return end
+            # No tokens are projected too, so that the projection takes part in every step.
+            hidden_states = embeds = end.new_zeros(batch_size, 0, self.config.thinker_hidden_size)
+        if hidden_states is None and not self.config.reads_thinker_states:
+            hidden_states = embeds
         if hidden_states is None or embeds is None or hidden_states.shape != embeds.shape:
             raise ValueError("`thinker_hidden_states` and `thinker_embeds` must be given together and have one shape.")
         if hidden_states.shape[0] != batch_size:
             raise ValueError(
                 f"`speech_codes` must have one row for each of the {hidden_states.shape[0]} texts, got {batch_size}."
             )
-        text = self.thinker_projection(torch.cat((hidden_states, embeds), dim=-1).to(end.dtype))
+        given = torch.cat((hidden_states, embeds), dim=-1) if self.config.reads_thinker_states else embeds
+        text = self.thinker_projection(given.to(end.dtype))
         if mask is not None:
             text = torch.where(mask[..., None].bool(), text, end)
         return torch.cat((text, end), dim=1)

@@ -18,8 +18,11 @@ from transformers.utils import can_return_tuple, logging, torch_compilable_check
 from ..configuration_josie import JosieThinkerConfig
 from . import text  # noqa: F401  (registers our text backbone with AutoModel)
 from .backbone import JosiePreTrainedModel
+from .freezing import FreezingMixin, Groups, group_parts
 from .front_ends import AudioFrontEnd, VisionFrontEnd
 from .outputs import JosieThinkerOutput
+from .targets import NumItems, count_words, num_words
+from .unused_parts import keep_in_graph
 
 logger = logging.get_logger(__name__)
 
@@ -124,6 +127,7 @@ class JosieThinkerModel(JosieThinkerPreTrainedModel):
             if not given:
                 if is_prompt:
                     self.refuse_placeholders(kind, input_ids)
+                    inputs_embeds = self._keep_unused(kind, inputs_embeds, inputs)
                 continue
             # One front end serves pictures and videos: codes of either are `vision_codes` to it.
             given = {"vision_codes" if name in ("image_codes", "video_codes") else name: given[name] for name in given}
@@ -140,6 +144,18 @@ class JosieThinkerModel(JosieThinkerPreTrainedModel):
         torch_compilable_check(
             count == 0, lambda: f"`input_ids` must hold no {kind} placeholders without {kind} inputs, got {int(count)}."
         )
+
+    def _keep_unused(
+        self, kind: str, inputs_embeds: torch.Tensor, inputs: dict[str, torch.Tensor | None]
+    ) -> torch.Tensor:
+        """Let the front end of a kind that has no inputs take part; pictures and videos have one."""
+        if kind == "audio":
+            front_end: Any = self.audio_front_end
+        elif kind == "video" or any(inputs.get(name) is not None for name in VIDEO_INPUTS):
+            return inputs_embeds  # has been asked for as the one of pictures, or is about to be used
+        else:
+            front_end = self.vision_front_end
+        return keep_in_graph(inputs_embeds, front_end, lambda: front_end.run_on_nothing())
 
     def _place(
         self, kind: str, input_ids: torch.Tensor, inputs_embeds: torch.Tensor, features: torch.Tensor
@@ -206,6 +222,8 @@ class JosieThinkerModel(JosieThinkerPreTrainedModel):
         Raises:
             `ValueError`: The sequence is longer than the positions allow, or placeholders do not match.
         """
+        if use_cache is None:
+            use_cache = getattr(self.config, "use_cache", None)  # `Trainer` sets it there
         modal = dict(
             input_features=input_features,
             input_features_mask=input_features_mask,
@@ -239,7 +257,7 @@ class JosieThinkerModel(JosieThinkerPreTrainedModel):
         )
 
 
-class JosieThinkerForConditionalGeneration(JosieThinkerPreTrainedModel, GenerationMixin):
+class JosieThinkerForConditionalGeneration(FreezingMixin, JosieThinkerPreTrainedModel, GenerationMixin):
     """The Thinker with its language-model head.
 
     Args:
@@ -247,6 +265,7 @@ class JosieThinkerForConditionalGeneration(JosieThinkerPreTrainedModel, Generati
     """
 
     _tp_plan = {"lm_head": "colwise_gather_output"}
+    target_names = ("text",)
 
     def __init__(self, config: JosieThinkerConfig):
         super().__init__(config)
@@ -267,6 +286,21 @@ class JosieThinkerForConditionalGeneration(JosieThinkerPreTrainedModel, Generati
     def set_input_embeddings(self, value: nn.Module):
         """Replace the token embedding."""
         self.model.set_input_embeddings(value)
+
+    def get_groups(self) -> Groups:
+        """Return what can be frozen by name, see [`FreezingMixin`]."""
+        model = self.model
+        words = {"embeddings": self.get_input_embeddings(), "head": self.lm_head}
+        groups = group_parts("text", model.language_model, words)
+        groups["text"].append(self.lm_head)
+        for name, front_end in (("audio", model.audio_front_end), ("vision", model.vision_front_end)):
+            parts = ("encoder", "projector", "code_embedding")
+            groups |= group_parts(name, front_end, {part: getattr(front_end, part, None) for part in parts})
+        return groups
+
+    def count_targets(self, labels: torch.Tensor | None = None, **inputs: Any) -> dict[str, torch.Tensor]:
+        """Return how many targets of each kind a batch has; takes what `forward` takes."""
+        return {} if labels is None else {"text": count_words(labels)}
 
     @can_return_tuple
     def forward(
@@ -291,6 +325,7 @@ class JosieThinkerForConditionalGeneration(JosieThinkerPreTrainedModel, Generati
         pixel_values_videos: torch.Tensor | None = None,
         video_grid_thw: torch.Tensor | None = None,
         video_codes: torch.Tensor | None = None,
+        num_items_in_batch: NumItems = None,
         **kwargs: Any,
     ) -> JosieThinkerOutput:
         """Predict the next token at every position.
@@ -299,6 +334,8 @@ class JosieThinkerForConditionalGeneration(JosieThinkerPreTrainedModel, Generati
             labels (`torch.LongTensor`, *optional*): `(batch, length)`, the token *at* each position (they are shifted
                 inside, as everywhere in transformers), -100 where nothing is to be learned.
             logits_to_keep (`int` or `torch.Tensor`): Only the last so many positions, 0 for all.
+            num_items_in_batch (`torch.Tensor`, `int` or `dict[str, torch.Tensor]`, *optional*): How many words are
+                learned in the whole batch of which this is a part, alone or as `"text"`; those of `labels` when `None`.
 
         All other arguments, and errors, as in [`JosieThinkerModel`].
 
@@ -333,7 +370,11 @@ class JosieThinkerForConditionalGeneration(JosieThinkerPreTrainedModel, Generati
         logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits, labels, vocab_size=self.config.text_config.vocab_size, **kwargs)
+            words = kwargs.get("shift_labels")
+            words = labels if words is None else nn.functional.pad(words, (1, 0))  # already shifted by the caller
+            num_items = num_words(num_items_in_batch, words)
+            vocab_size = self.config.text_config.vocab_size
+            loss = self.loss_function(logits, labels, vocab_size=vocab_size, num_items_in_batch=num_items, **kwargs)
         return JosieThinkerOutput(
             loss=loss,
             logits=logits,

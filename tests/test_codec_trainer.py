@@ -10,7 +10,8 @@ from test_jodio import make_model
 from transformers import Trainer, TrainingArguments
 
 from josie.configuration_josie import JodioDiscriminatorConfig, JosieMelCodecConfig
-from josie.modeling_josie.codec_trainer import AverageMeter, CodecTrainer, CodecTrainingArguments
+from josie.modeling_josie.averages import AverageMeter
+from josie.modeling_josie.codec_trainer import CodecTrainer, CodecTrainingArguments
 from josie.modeling_josie.discriminators import JodioDiscriminatorModel
 from josie.modeling_josie.mel_codec import JosieMelCodecModel
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from transformers import AutoModel
 
@@ -248,6 +249,30 @@ def test_the_first_row_of_a_picture_is_its_cls_row():
     patch = vision_inputs()["pixel_values"][:, :, 4:8, 8:12]  # row 1, column 2 of 3
     expected = encoder.patch_embed(patch).flatten(1) + encoder.position_embedding[:, 1 + 5]
     torch.testing.assert_close(seen[0][:, 1 + 5], expected)
+
+
+def test_what_is_subtracted_and_divided_by_is_done_in_the_encoder():
+    mask = torch.tensor([[1] * 20, [1] * 13 + [0] * 7])
+    features = torch.randn(2, 10, 20) * mask[:, None]
+    plain, shifted = audio_encoder(), audio_encoder(mel_mean=-5.0, mel_std=4.0)
+    shifted.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        expected = plain((features + 5) / 4, attention_mask=mask).last_hidden_state
+        found = shifted(features, attention_mask=mask).last_hidden_state
+    torch.testing.assert_close(found, expected)
+    pictures = torch.rand(2, 3, 12, 12)
+    plain, shifted = vision_encoder(), vision_encoder(pixel_mean=0.9, pixel_std=0.2)
+    shifted.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        expected = plain((pictures - 0.9) / 0.2).last_hidden_state
+        torch.testing.assert_close(shifted(pictures).last_hidden_state, expected)
+
+
+@pytest.mark.parametrize("name", ["mel_std", "pixel_std"])
+def test_nothing_is_divided_by_zero(name):
+    kind = JosieAudioEncoderConfig if name == "mel_std" else JosieVisionEncoderConfig
+    with pytest.raises(StrictDataclassError, match=f"`{name}` must be above 0, got 0"):
+        kind(**{name: 0.0})
 
 
 @pytest.mark.parametrize("shape", [(2, 9, 20), (2, 20, 10), (10, 20), (2, 10, 0)], ids=str)

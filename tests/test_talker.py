@@ -126,6 +126,40 @@ def test_it_hears_the_text_and_the_speaker():
     assert not torch.allclose(model(**other_voice).logits, logits)
 
 
+def test_it_can_do_without_the_thinkers_states():
+    model = make(reads_thinker_states=False)
+    inputs = talker_inputs()
+    with torch.no_grad():
+        expected = model(**inputs)
+        others = model(**inputs | {"thinker_hidden_states": torch.randn(2, 5, 30)})
+        without = model(**{name: value for name, value in inputs.items() if name != "thinker_hidden_states"})
+        other_words = model(**inputs | {"thinker_embeds": torch.randn(2, 5, 30)})
+    for outputs in (others, without):
+        assert torch.equal(outputs.logits, expected.logits)
+    assert not torch.allclose(other_words.logits, expected.logits)
+    spoken = {name: value for name, value in inputs.items() if name not in ("speech_codes", "thinker_hidden_states")}
+    assert model.generate(**spoken, max_new_frames=3).audio_codes.shape == (2, 3, 3)
+    with pytest.raises(ValueError, match="must be given together"):
+        make()(inputs["speech_codes"], thinker_embeds=inputs["thinker_embeds"])
+
+
+def test_tokens_are_read_for_several_frames():
+    """A token that is read for two frames is a token that stands there twice."""
+    slow, fast = make(frames_per_token=2), make()
+    inputs = talker_inputs()
+    twice = inputs | {
+        name: inputs[name].repeat_interleave(2, dim=1)
+        for name in ("thinker_hidden_states", "thinker_embeds", "thinker_mask")
+    }
+    with torch.no_grad():
+        torch.testing.assert_close(slow(**inputs).logits, fast(**twice).logits)
+    found, expected = (
+        model.generate(**{name: value for name, value in given.items() if name != "speech_codes"}, max_new_frames=12)
+        for model, given in ((slow, inputs), (fast, twice))
+    )
+    assert torch.equal(found.audio_codes, expected.audio_codes)
+
+
 def test_speech_delay_lets_text_go_ahead():
     """With a delay of d steps, frame t depends on tokens 0...t+d and on no later one."""
     inputs = talker_inputs()
