@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .configuration_josie import JosieVisionEncoderConfig as JosieVisionEncoderConfig
     from .configuration_josie import JovioConfig as JovioConfig
     from .configuration_josie import nano_path as nano_path
+    from .conversion.speech_codes import add_speech_codes as add_speech_codes
     from .modeling_josie import CodeEmbedding as CodeEmbedding
     from .modeling_josie import JodioDiscriminatorModel as JodioDiscriminatorModel
     from .modeling_josie import JodioModel as JodioModel
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from .modeling_josie.export import JodioEncodeStep as JodioEncodeStep
     from .modeling_josie.export import TalkerDepthLoop as TalkerDepthLoop
     from .modeling_josie.export import TalkerStep as TalkerStep
+    from .modeling_josie.loss_parts import LossParts as LossParts
     from .processing_josie import AudioCrops as AudioCrops
     from .processing_josie import AudioCropsCallback as AudioCropsCallback
     from .processing_josie import AudioCropStream as AudioCropStream
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from .processing_josie import JosieVideoProcessor as JosieVideoProcessor
     from .processing_josie import JovioImageProcessor as JovioImageProcessor
     from .processing_josie import JovioVideoProcessor as JovioVideoProcessor
+    from .processing_josie import LengthGroupedStream as LengthGroupedStream
     from .processing_josie import load_audio as load_audio
     from .processing_josie import save_audio as save_audio
     from .tokenization import load_default_tokenizer as load_default_tokenizer
@@ -79,6 +82,7 @@ _SUBMODULE_OF = {
     "JosieVisionEncoderConfig": "configuration_josie",
     "JovioConfig": "configuration_josie",
     "nano_path": "configuration_josie",
+    "add_speech_codes": "conversion.speech_codes",
     "CodeEmbedding": "modeling_josie",
     "JodioDiscriminatorModel": "modeling_josie",
     "JodioModel": "modeling_josie",
@@ -99,6 +103,7 @@ _SUBMODULE_OF = {
     "VectorQuantizer": "modeling_josie",
     "CodecTrainer": "modeling_josie.codec_trainer",
     "CodecTrainingArguments": "modeling_josie.codec_trainer",
+    "LossParts": "modeling_josie.loss_parts",
     "JodioDecodeStep": "modeling_josie.export",
     "JodioEncodeStep": "modeling_josie.export",
     "TalkerDepthLoop": "modeling_josie.export",
@@ -114,6 +119,7 @@ _SUBMODULE_OF = {
     "JosieVideoProcessor": "processing_josie",
     "JovioImageProcessor": "processing_josie",
     "JovioVideoProcessor": "processing_josie",
+    "LengthGroupedStream": "processing_josie",
     "load_audio": "processing_josie",
     "save_audio": "processing_josie",
     "load_default_tokenizer": "tokenization",

@@ -4,7 +4,6 @@ Everything heavy is imported inside the commands, so that `--help` is there at o
 one line on standard error and exit code 2, and files and folders appear under their names only when they are complete.
 """
 
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,12 +11,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .assemble_command import assemble_command
+from .chat_command import chat_command
 from .codec_commands import codec_app
-from .command_line import Folder, OneLineErrors, load, quieten, read_config, readable, report, writable
+from .command_line import (
+    Folder,
+    MaxNewTokens,
+    MaxSeconds,
+    OneLineErrors,
+    Seed,
+    Speaker,
+    Temperature,
+    find_checkpoint,
+    load,
+    quieten,
+    read_config,
+    readable,
+    report,
+    sampling_options,
+    talking_options,
+    writable,
+)
 from .conversion.folders import new_folder
+from .evaluate_command import evaluate_command
 
 if TYPE_CHECKING:
-    from .modeling_josie import JosieForConditionalGeneration
     from .processing_josie import JosieProcessor
 
 app = typer.Typer(
@@ -29,12 +46,10 @@ app = typer.Typer(
 )
 app.add_typer(codec_app, name="codec")
 app.command("assemble")(assemble_command)
+app.command("chat")(chat_command)
+app.command("evaluate")(evaluate_command)
 
 Out = Annotated[Path, typer.Option(help="The sound file to write; its ending chooses the format.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-Speaker = Annotated[str | None, typer.Option(help="The voice, where the checkpoint has several.")]
-Temperature = Annotated[float | None, typer.Option(help="Sample at this temperature instead of taking the likeliest.")]
-MaxSeconds = Annotated[float | None, typer.Option(help="Longest speech, in seconds.")]
 
 
 @app.command("init")
@@ -75,7 +90,7 @@ def generate(
     out: Out = Path("reply.wav"),
     text_only: Annotated[bool, typer.Option("--text-only", help="Answer in text and write no sound.")] = False,
     stream_text: Annotated[bool, typer.Option("--stream-text", help="Print the text as it is made.")] = False,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 64,
+    max_new_tokens: MaxNewTokens = 64,
     max_seconds: MaxSeconds = None,
     seed: Seed = 0,
     temperature: Temperature = None,
@@ -112,9 +127,13 @@ def generate(
         "streamer": streamer,
         "return_dict_in_generate": True,
     }
-    arguments |= _sampling(temperature)
+    arguments |= sampling_options(temperature)
     if not text_only:
-        arguments |= {"generation_mode": "audio", "speaker": speaker, **_talking(model, max_seconds, temperature)}
+        arguments |= {
+            "generation_mode": "audio",
+            "speaker": speaker,
+            **talking_options(model, max_seconds, temperature),
+        }
     output = model.generate(**inputs, **arguments)
     if not stream_text:
         reply = output.sequences[:, inputs["input_ids"].shape[1] :]
@@ -148,14 +167,17 @@ def speak(
         inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
         speaker=speaker,
-        **_talking(model, max_seconds, temperature),
+        **talking_options(model, max_seconds, temperature),
     )
     _save_speech(processor, output, out)
 
 
 @app.command()
-def info(folder: Folder) -> None:
-    """Show the parts of a checkpoint: parameters, memory, geometry."""
+def info(
+    folder: Folder,
+    freeze: Annotated[list[str] | None, typer.Option(help="A part that is not to learn; may be repeated.")] = None,
+) -> None:
+    """Show the parts of a checkpoint: parameters, how many of them training changes, memory, geometry."""
     config = read_config(folder)
     import torch
     from rich.console import Console
@@ -165,17 +187,18 @@ def info(folder: Folder) -> None:
 
     with torch.device("meta"):
         model = JosieForConditionalGeneration(config)
+    model.freeze(*(freeze or ()))
     dtype = config.dtype or torch.float32
     table = Table(title=f"{folder}, {str(dtype).removeprefix('torch.')}")
-    for name, justify in (("part", "left"), ("parameters", "right"), ("memory", "right"), ("geometry", "left")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name in ("part", "parameters", "trains", "memory", "geometry"):
+        table.add_column(name, justify="left" if name in ("part", "geometry") else "right")
     rows = _describe(config)
     for path, geometry in rows.items():
         part = model.get_submodule(path)
         table.add_row("  " * ("." in path) + path.rpartition(".")[2], *_weigh(part, dtype), geometry)
     table.add_section()
     table.add_row("all", *_weigh(model, dtype), "")
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
 @app.command("train-tokenizer")
@@ -207,7 +230,7 @@ def export_command(
     from .conversion.hub import export_folder
 
     quieten()
-    files = export_folder(folder, out, max_shard_size, license=license, languages=language or ())
+    files = export_folder(find_checkpoint(folder), out, max_shard_size, license=license, languages=language or ())
     typer.echo(f"{out}: {len(files)} files, {sum(name.endswith('.py') for name in files)} of them code")
 
 
@@ -238,31 +261,12 @@ def _save_speech(processor: "JosieProcessor", output: Any, path: Path) -> None:
     typer.echo(f"{path}: {length / output.sampling_rate:.2f} s of speech", err=True)
 
 
-def _sampling(temperature: float | None, prefix: str = "") -> dict[str, Any]:
-    if temperature is None:
-        return {f"{prefix}do_sample": False}
-    return {f"{prefix}do_sample": True, f"{prefix}temperature": temperature}
-
-
-def _talking(
-    model: "JosieForConditionalGeneration", max_seconds: float | None, temperature: float | None
-) -> dict[str, Any]:
-    options = _sampling(temperature, prefix="talker_")
-    if max_seconds is None or model.audio_codec is None:
-        return options
-    if not 0 < max_seconds < math.inf:
-        raise ValueError(f"`--max-seconds` must be above 0, got {max_seconds}.")
-
-    from .configuration_josie import audio_codec_geometry
-
-    frame_rate = audio_codec_geometry(model.audio_codec.config).frame_rate
-    return options | {"talker_max_new_frames": max(int(max_seconds * frame_rate), 1)}
-
-
-def _weigh(part: Any, dtype: Any) -> tuple[str, str]:
-    """Return the parameters of a module, and the memory of parameters and buffers in `dtype`."""
+def _weigh(part: Any, dtype: Any) -> tuple[str, str, str]:
+    """Return the parameters of a module, those that learn, and the memory of parameters and buffers in `dtype`."""
     size = sum(tensor.numel() for tensor in (*part.parameters(), *part.buffers()))
-    return f"{sum(p.numel() for p in part.parameters()):,}", f"{size * dtype.itemsize / 2**20:,.1f} MiB"
+    parameters = list(part.parameters())
+    learning = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    return f"{sum(p.numel() for p in parameters):,}", f"{learning:,}", f"{size * dtype.itemsize / 2**20:,.1f} MiB"
 
 
 def _describe(config: Any) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from .audio import JosieFeatureExtractor, load_audio, resample, save_audio
 from .collator import JosieDataCollator
 from .crops import AudioCrops, AudioCropsCallback, AudioCropStream, CropSettings
+from .grouping import LengthGroupedStream
 from .processor import JosieProcessor
 from .vision import JosieImageProcessor, JosieVideoProcessor, JovioImageProcessor, JovioVideoProcessor
 
@@ -18,6 +19,7 @@ __all__ = [
     "JosieVideoProcessor",
     "JovioImageProcessor",
     "JovioVideoProcessor",
+    "LengthGroupedStream",
     "load_audio",
     "resample",
     "save_audio",

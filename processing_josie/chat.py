@@ -22,12 +22,16 @@ def collect_parts(conversations: list[list[dict[str, Any]]]) -> dict[str, list[l
             content = message.get("content")
             for part in content if isinstance(content, (list, tuple)) else []:
                 if isinstance(part, dict) and part.get("type") in KINDS:
-                    found[part["type"]][row].append(_part_value(part))
+                    found[part["type"]][row].append(part_value(part))
     return found
 
 
-def _part_value(part: dict[str, Any]) -> Any:
-    """Return the input of a part, in a form that its processor takes."""
+def part_value(part: dict[str, Any]) -> Any:
+    """Return the input of a part, in a form that its processor takes.
+
+    Raises:
+        `ValueError`: It has none.
+    """
     kind = part["type"]
     for key in (kind, "url", "path", "base64"):
         value = part.get(key)

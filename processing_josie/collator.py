@@ -1,4 +1,4 @@
-"""Batches for training: already processed examples, padded and joined."""
+"""Batches for training: of conversations, or of already processed examples."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional
 
 from .processor import JosieProcessor
+from .speech import IGNORED, join_codes, with_codes
 
-IGNORED = -100
 # By position of the text. Everything else that is a tensor holds items (clips, pictures, videos) along its first axis.
 _TOKEN_FILLERS = {
     "attention_mask": 0,
@@ -21,10 +21,12 @@ _TOKEN_FILLERS = {
 
 @dataclass
 class JosieDataCollator:
-    """Joins processed examples into a batch.
+    """Joins examples into a batch: conversations, which it processes all at once, or processed ones.
+
+    `Trainer` needs `remove_unused_columns=False`, so that conversations reach it.
 
     Args:
-        processor ([`JosieProcessor`]): Made the examples; its tokenizer gives the padding token.
+        processor ([`JosieProcessor`]): Processes conversations, or made the examples.
         padding_side (`"left"` or `"right"`): Where shorter texts are filled up.
     """
 
@@ -35,11 +37,14 @@ class JosieDataCollator:
         """Join examples.
 
         Args:
-            features (`list[dict]`): Each with `input_ids` of shape `(length,)` or `(1, length)` and, as wanted, others
-                of that shape (`attention_mask`, `labels`, `speech_mask`); a number as `speaker_ids`; `speech_codes` of
-                shape `(num_quantizers, num_frames)`, or with a batch of 1 in front; and the inputs of its clips,
-                pictures and videos, `(num_items, ...)`.
-                Examples may have different ones.
+            features (`list[dict]`): Either conversations, each with `messages` as in
+                [`JosieProcessor.apply_chat_template`]; where the assistant speaks, `speech_codes` of shape
+                `(num_quantizers, num_frames)`, of its turn with a sound or else of its last one; and `speaker`, the
+                name of its voice. All else in them is ignored, as `speaker` is by a model whose voice has no name.
+                Or processed examples, each with `input_ids` of shape `(length,)` or `(1, length)` and, as wanted,
+                others of that shape (`attention_mask`, `labels`, `speech_mask`); a number as `speaker_ids`;
+                `speech_codes` as above, or with a batch of 1 in front; and the inputs of its clips, pictures and
+                videos, `(num_items, ...)`. Examples may have different ones.
 
         Returns:
             `dict` of tensors: by text `(batch, max_length)`, `labels` filled up with -100; `speech_codes`
@@ -47,8 +52,11 @@ class JosieDataCollator:
             order, filled up with 0.
 
         Raises:
-            `ValueError`: No examples, or one without `input_ids`.
+            `ValueError`: No examples, or one without `input_ids`; the errors of
+                [`JosieProcessor.apply_chat_template`], an unknown voice, or a spoken turn without codes.
         """
+        if features and all("messages" in feature for feature in features):
+            return self._process(features)
         if not features or any("input_ids" not in feature for feature in features):
             raise ValueError("`features` must be examples with `input_ids`, got none or one without.")
         names = list(dict.fromkeys(name for feature in features for name in feature))
@@ -65,10 +73,38 @@ class JosieDataCollator:
             if name in fillers:
                 batch[name] = self._join_tokens(rows, name, lengths, fillers[name])
             elif name == "speech_codes":
-                batch[name] = _join_speech_codes([row.get(name) for row in rows])
+                batch[name] = join_codes([row.get(name) for row in rows])
             else:
                 batch[name] = _join_items([torch.atleast_1d(row[name]) for row in rows if name in row])
         return batch
+
+    def _process(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return a batch of conversations."""
+        conversations = [with_codes(example["messages"], example.get("speech_codes")) for example in examples]
+        batch = self.processor.apply_chat_template(
+            conversations,
+            tokenize=True,
+            return_dict=True,
+            output_labels=True,
+            processor_kwargs={"padding": True, "padding_side": self.padding_side},
+        )
+        if "speech_values" in batch:
+            raise ValueError(
+                "`messages` must have codes of the assistant's speech: make them with `josie.add_speech_codes`, got a "
+                "sound alone."
+            )
+        names = [example.get("speaker") for example in examples]
+        if self.processor.speakers and any(name is not None for name in names):
+            batch["speaker_ids"] = torch.tensor([self._speaker_id(name) for name in names])
+        return dict(batch)
+
+    def _speaker_id(self, speaker: str | None) -> int:
+        """Return the number of a voice; the first one's without a name, as in the Talker."""
+        if speaker is None:
+            return 0
+        if speaker not in self.processor.speakers:
+            raise ValueError(f"`speaker` must be one of {self.processor.speakers}, got {speaker!r}.")
+        return self.processor.speakers.index(speaker)
 
     def _join_tokens(self, rows: list[dict], name: str, lengths: list[int], filler: int) -> torch.Tensor:
         """Return `(batch, max_length)`; an example without it has nothing masked, or nothing to learn."""
@@ -82,19 +118,6 @@ class JosieDataCollator:
             sides = (missing, 0) if self.padding_side == "left" else (0, missing)
             joined.append(functional.pad(values, sides, value=filler))
         return torch.stack(joined)
-
-
-def _join_speech_codes(codes: list[torch.Tensor | None]) -> torch.Tensor:
-    given = [value.reshape(value.shape[-2:]) for value in codes if value is not None]
-    num_quantizers = {value.shape[0] for value in given}
-    if len(num_quantizers) > 1:
-        raise ValueError(f"`speech_codes` must have one number of quantizers, got {sorted(num_quantizers)}.")
-    shape = (len(codes), *num_quantizers, max(value.shape[1] for value in given))
-    joined = given[0].new_full(shape, IGNORED)
-    for row, value in enumerate(codes):
-        if value is not None:
-            joined[row, :, : value.shape[-1]] = value.reshape(value.shape[-2:])
-    return joined
 
 
 def _join_items(items: list[torch.Tensor]) -> torch.Tensor:

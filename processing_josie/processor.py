@@ -26,7 +26,8 @@ from ..configuration_josie import (
     num_audio_tokens,
 )
 from .audio import AudioInput, JosieFeatureExtractor, as_waveform, is_clip, save_audio
-from .chat import collect_parts
+from .conversations import ConversationMixin
+from .labels import make_labels
 from .layout import ARGUMENTS, KINDS, RowItems, pad_tokens, split_rows, to_rows
 from .vision import ImageInput, JosieImageProcessor, JosieVideoProcessor, VideoInput
 
@@ -47,7 +48,7 @@ class PresentAttributes:
         return lambda: [name for name in self.NAMES if processor is None or hasattr(processor, name)]
 
 
-class JosieProcessor(ProcessorMixin):
+class JosieProcessor(ConversationMixin):
     """Turns text, pictures, videos and sounds into the inputs of [`JosieForConditionalGeneration`], and outputs back.
 
     Args:
@@ -57,6 +58,7 @@ class JosieProcessor(ProcessorMixin):
         tokenizer ([`PreTrainedTokenizerBase`]): For text; its vocabulary has the placeholder tokens.
         thinker_config ([`JosieThinkerConfig`] or `dict`): What placeholders are counted from.
         output_sampling_rate (`int`, *optional*): Rate of the model's speech, in Hz.
+        speakers (`list[str]`, *optional*): Names of the model's voices; none when `None`.
         chat_template (`str`, *optional*): The tokenizer's when `None`.
     """
 
@@ -72,6 +74,7 @@ class JosieProcessor(ProcessorMixin):
         tokenizer: PreTrainedTokenizerBase | None = None,
         thinker_config: JosieThinkerConfig | dict | None = None,
         output_sampling_rate: int | None = None,
+        speakers: list[str] | None = None,
         chat_template: str | None = None,
     ):
         if tokenizer is None or thinker_config is None:
@@ -91,6 +94,7 @@ class JosieProcessor(ProcessorMixin):
             thinker_config = JosieThinkerConfig.from_dict(thinker_config)
         self.thinker_config = thinker_config
         self.output_sampling_rate = output_sampling_rate
+        self.speakers = list(speakers or [])
         for kind in KINDS:
             token_id = getattr(thinker_config, f"{kind}_token_id") if PARTS[kind] in parts else None
             if token_id is not None and not 0 <= token_id < len(tokenizer):
@@ -134,7 +138,9 @@ class JosieProcessor(ProcessorMixin):
             frames = min(max(2 * share // tokens, 1) * temporal, MAX_FRAMES)
             parts["video_processor"] = JosieVideoProcessor.from_config(vision, patches, frames)
         rate = None if codec is None else audio_codec_geometry(codec).sampling_rate
-        return cls(**parts, tokenizer=tokenizer, thinker_config=thinker, output_sampling_rate=rate)
+        talker: Any = config.talker_config if isinstance(config, JosieConfig) else None
+        speakers = None if talker is None else talker.speakers
+        return cls(**parts, tokenizer=tokenizer, thinker_config=thinker, output_sampling_rate=rate, speakers=speakers)
 
     def __call__(
         self,
@@ -142,6 +148,7 @@ class JosieProcessor(ProcessorMixin):
         text: str | list[str] | None = None,
         videos: VideoInput | None = None,
         audio: AudioInput | None = None,
+        output_labels: bool = False,
         **kwargs: Any,
     ) -> BatchFeature:
         """Make model inputs.
@@ -154,6 +161,8 @@ class JosieProcessor(ProcessorMixin):
                 placeholders, or one each; or a list of lists, one for each text. Forms: see
                 [`JosieImageProcessor.preprocess`], [`JosieVideoProcessor.preprocess`] and [`as_waveform`].
             text (`str` or `list[str]`, *optional*): The texts, one a row; an empty one when `None`.
+            output_labels (`bool`): Also return `labels`, `(batch, length)`: the whole text, -100 at placeholders and
+                padding. For what the assistant says alone, see [`JosieProcessor.apply_chat_template`].
             kwargs: `sampling_rate` of sounds that come without one, in Hz; `padding` (`True`, `False` or
                 `"max_length"`), `padding_side`, `max_length`, `pad_to_multiple_of`, `add_special_tokens`; `fps` or
                 `num_frames` of videos; `return_tensors` (`"pt"`); or `text_kwargs`, `images_kwargs`, `videos_kwargs`,
@@ -189,6 +198,8 @@ class JosieProcessor(ProcessorMixin):
             token = getattr(self, f"{kind}_token")
             replacements[kind] = split_rows([token * count for count in counts], [len(row) for row in items])
         tokens = self._tokenize(texts, found, replacements, options)
+        if output_labels:
+            tokens["labels"] = make_labels(tokens["input_ids"], tokens["attention_mask"], self._placeholder_ids())
         return BatchFeature(
             tokens | data, tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion
         )
@@ -289,11 +300,11 @@ class JosieProcessor(ProcessorMixin):
         padding = {name: kwargs.pop(name, None) for name in ("padding", "padding_side", "pad_to_multiple_of")}
         for name in ("return_tensors", "return_mm_token_type_ids", "return_text_replacement_offsets"):
             kwargs.pop(name, None)
-        wants_offsets = kwargs.get("return_offsets_mapping", False)
         max_length = kwargs.get("max_length") if kwargs.get("truncation") else kwargs.pop("max_length", None)
         wants_bos = kwargs.pop("add_special_tokens", True) in (True, None) and self._starts_with_bos()
         bos = self.tokenizer.bos_token_id if wants_bos else None
-        all_ids, all_offsets, all_spans = [], [], []
+        fronts, all_spans = [], []
+        texts = list(texts)
         for row, text in enumerate(texts):
             pieces = [replacements[kind][row] for kind in KINDS]
             front: list[int] = []
@@ -305,25 +316,43 @@ class JosieProcessor(ProcessorMixin):
             (text,), spans = self.get_text_with_replacements([text], *pieces)
             if bos is not None and not text.startswith(self.tokenizer.bos_token):
                 front.append(bos)
-            if kwargs.get("truncation") and max_length is not None:
-                if len(front) > max_length:
-                    raise ValueError(
-                        f"`max_length` must be at least {len(front)}, for what goes in front of row {row}, "
-                        f"got {max_length}."
-                    )
-                kwargs["max_length"] = max_length - len(front)
-            encoded = self.tokenizer(text, add_special_tokens=False, **kwargs)
-            ids = front + encoded["input_ids"]
-            self._check_ids(ids, row, replacements)
-            all_ids.append(ids)
-            all_offsets.append([(0, 0)] * len(front) + list(encoded["offset_mapping"] if wants_offsets else []))
+            texts[row] = text
+            fronts.append(front)
             all_spans += spans or [[]]
-        data = {"input_ids": all_ids} | ({"offset_mapping": all_offsets} if wants_offsets else {})
+        data = self._encode(texts, fronts, max_length, kwargs)
+        for row, ids in enumerate(data["input_ids"]):
+            self._check_ids(ids, row, replacements)
         data = pad_tokens(data, self.tokenizer.pad_token_id, max_length, **padding)
         if options["return_mm_token_type_ids"]:
             data["mm_token_type_ids"] = self.create_mm_token_type_ids(data["input_ids"])
         if options["return_text_replacement_offsets"]:
             data["text_replacement_offsets"] = all_spans
+        return data
+
+    def _encode(
+        self, texts: list[str], fronts: list[list[int]], max_length: int | None, kwargs: dict[str, Any]
+    ) -> dict[str, list]:
+        """Return `input_ids`, and `offset_mapping` if wanted, of texts behind what goes in front of them."""
+        rooms: list[int | None] = [None] * len(texts)
+        if kwargs.get("truncation") and max_length is not None:
+            for row, front in enumerate(fronts):
+                if len(front) > max_length:
+                    raise ValueError(
+                        f"`max_length` must be at least {len(front)}, for what goes in front of row {row}, "
+                        f"got {max_length}."
+                    )
+            rooms = [max_length - len(front) for front in fronts]
+        names = ["input_ids", *(["offset_mapping"] if kwargs.get("return_offsets_mapping", False) else [])]
+        data: dict[str, list] = {name: [None] * len(texts) for name in names}
+        # Calling a tokenizer is slow, so that rows with the same room go together: as a rule, all.
+        for room in set(rooms):
+            rows = [row for row, other in enumerate(rooms) if other == room]
+            limit = {} if room is None else {"max_length": room}
+            encoded = self.tokenizer([texts[row] for row in rows], add_special_tokens=False, **(kwargs | limit))
+            for index, row in enumerate(rows):
+                data["input_ids"][row] = fronts[row] + encoded["input_ids"][index]
+                if "offset_mapping" in data:
+                    data["offset_mapping"][row] = [(0, 0)] * len(fronts[row]) + list(encoded["offset_mapping"][index])
         return data
 
     def _starts_with_bos(self) -> bool:
@@ -353,27 +382,6 @@ class JosieProcessor(ProcessorMixin):
                     f"`max_length` must leave all {expected} {token} of row {row}, "
                     f"got {ids.count(getattr(self, f'{kind}_token_id'))} after truncation."
                 )
-
-    def _multimodal_inputs_from_conversations(
-        self, conversations: list[list[dict]], audio_loading_params: dict, load_audio_from_video: bool = False
-    ) -> tuple[list, list, list, dict]:
-        """Collect pictures, videos and sounds of conversations, each nested by conversation; they are read later."""
-        if load_audio_from_video:
-            raise ValueError("`load_audio_from_video` must be False: give the sound as a part of its own, got True.")
-        found = collect_parts(conversations)
-        audio = found["audio"] if any(found["audio"]) else []
-        return found["image"], found["video"], audio, {}
-
-    def _resolve_audio_loading_params(self, processor_kwargs: dict) -> dict:
-        """Keep the caller's sampling rate, or none: sounds without one are refused and not guessed at."""
-        given = processor_kwargs.get("audio_kwargs", {}).get("sampling_rate")
-        return {"sampling_rate": processor_kwargs.get("sampling_rate", given)}
-
-    def _adjust_assistant_masks_indices(self, processed_dict: Any, generation_indices: list) -> Any:
-        processed = super()._adjust_assistant_masks_indices(processed_dict, generation_indices)
-        if isinstance(processed["input_ids"], torch.Tensor):
-            processed["assistant_masks"] = torch.tensor(processed["assistant_masks"])
-        return processed
 
     def post_process_multimodal_output(
         self,

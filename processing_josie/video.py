@@ -5,6 +5,7 @@ Only the second is costly, and no more than the chosen frames are ever held.
 """
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from PIL import Image, ImageSequence
 
 from .pixels import array_to_pixels, is_picture, picture_to_pixels
 from .sources import Source, describe_source, is_source, open_source
+
+_GIF = (b"GIF87a", b"GIF89a")  # how such files begin
 
 
 def is_video(value: Any) -> bool:
@@ -96,7 +99,7 @@ def _read_stream(file: Any, label: str, wanted: tuple[float | None, int | None, 
     file.seek(0)
     if not start:
         raise ValueError(f"`videos` must not be empty, got {label} of 0 bytes.")
-    if start in (b"GIF87a", b"GIF89a"):
+    if start in _GIF:
         return _read_gif(file, label, wanted)
     return _read_container(file.read() if not file.seekable() else file, label, wanted)
 
@@ -114,15 +117,40 @@ def _read_gif(file: Any, label: str, wanted: tuple[float | None, int | None, int
         raise ValueError(f"`videos` must be readable, got {label}: {str(error).rstrip('.')}.") from error
 
 
-def _read_container(file: Any, label: str, wanted: tuple[float | None, int | None, int]) -> np.ndarray:
-    """Return the chosen frames, `(frames, height, width, 3)` in uint8, of a file with PyAV."""
-    try:
-        import av
-        from av.error import FFmpegError
-    except ImportError as error:
-        raise ImportError("Video files need PyAV: `pip install josie[video]`.") from error
+@dataclass(frozen=True)
+class VideoProbe:
+    """What is known of a video without decoding it: how many frames it has, of what size, and their rate in Hz."""
 
-    file = io.BytesIO(file) if isinstance(file, bytes) else file
+    num_frames: int
+    height: int
+    width: int
+    rate: float | None
+
+
+def probe_video(source: Source) -> VideoProbe | None:
+    """Return what is known of a file without decoding it; `None` of an animated GIF.
+
+    Raises:
+        `ValueError`: It cannot be read, or is cut short.
+        `ImportError`: PyAV is needed and not installed.
+    """
+    opened, label = open_source(source, "videos"), describe_source(source)
+    if isinstance(opened, Path):
+        with opened.open("rb") as file:
+            return _probe_stream(file, label)
+    return _probe_stream(opened, label)
+
+
+def _probe_stream(file: Any, label: str) -> VideoProbe | None:
+    start = file.read(6)
+    file.seek(0)
+    probe = None if start in _GIF else _probe_container(file, label)
+    file.seek(0)
+    return probe
+
+
+def _probe_container(file: Any, label: str) -> VideoProbe:
+    av, errors = _require_av()
     try:
         with av.open(file) as container:
             if not container.streams.video:
@@ -131,16 +159,42 @@ def _read_container(file: Any, label: str, wanted: tuple[float | None, int | Non
             promised = stream.frames
             total = sum(1 for packet in container.demux(stream) if packet.size)
             rate = float(stream.average_rate) if stream.average_rate else None
-        if total == 0 or total < promised:
-            raise ValueError(f"`videos` must be complete, got {label} with {total} of {promised} frames.")
-        chosen = set(choose_frames(total, rate, *wanted))
-        file.seek(0)
+            height, width = stream.codec_context.height, stream.codec_context.width
+    except errors as error:
+        raise _unreadable(label, error) from error
+    if total == 0 or total < promised:
+        raise ValueError(f"`videos` must be complete, got {label} with {total} of {promised} frames.")
+    return VideoProbe(total, height, width, rate)
+
+
+def _read_container(file: Any, label: str, wanted: tuple[float | None, int | None, int]) -> np.ndarray:
+    """Return the chosen frames, `(frames, height, width, 3)` in uint8, of a file with PyAV."""
+    av, errors = _require_av()
+    file = io.BytesIO(file) if isinstance(file, bytes) else file
+    probe = _probe_container(file, label)
+    chosen = set(choose_frames(probe.num_frames, probe.rate, *wanted))
+    file.seek(0)
+    try:
         with av.open(file) as container:
             frames = enumerate(container.decode(video=0))
             kept = [frame.to_ndarray(format="rgb24") for index, frame in frames if index in chosen]
-    except (FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"`videos` must be readable, got {label}: {reason.rstrip('.')}.") from error
+    except errors as error:
+        raise _unreadable(label, error) from error
     if len(kept) < len(chosen):
         raise ValueError(f"`videos` must be complete, got {label}, which cannot be decoded to its end.")
     return np.stack(kept)
+
+
+def _require_av() -> tuple[Any, tuple[type[Exception], ...]]:
+    """Return PyAV, and what it raises on files it cannot read."""
+    try:
+        import av
+        from av.error import FFmpegError
+    except ImportError as error:
+        raise ImportError("Video files need PyAV: `pip install josie[video]`.") from error
+    return av, (FFmpegError, OSError)
+
+
+def _unreadable(label: str, error: Exception) -> ValueError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return ValueError(f"`videos` must be readable, got {label}: {reason.rstrip('.')}.")

@@ -31,10 +31,13 @@ ALLOWED_IMPORTS = {
     MODELING: {CONFIGURATION, TOKENIZATION, CONVERSION},
     CONVERSION: {CONFIGURATION, TOKENIZATION, PROCESSING, MODELING},
     "auto_registration": set(),
-    "__init__": {CONFIGURATION, TOKENIZATION, PROCESSING, MODELING, "auto_registration"},
-    "command_line": {CONFIGURATION, PROCESSING, MODELING},
+    "__init__": {CONFIGURATION, TOKENIZATION, PROCESSING, MODELING, CONVERSION, "auto_registration"},
+    "judge": set(),
+    "command_line": {CONFIGURATION, PROCESSING, MODELING, "judge"},
     "codec_commands": {CONFIGURATION, CONVERSION, MODELING, PROCESSING, "command_line"},
     "assemble_command": {CONVERSION, "command_line"},
+    "chat_command": {CONVERSION, "command_line"},
+    "evaluate_command": {CONVERSION, PROCESSING, "command_line", "judge"},
     "__main__": {
         CONFIGURATION,
         TOKENIZATION,
@@ -44,6 +47,8 @@ ALLOWED_IMPORTS = {
         "command_line",
         "codec_commands",
         "assemble_command",
+        "chat_command",
+        "evaluate_command",
     },
 }
 # How many asserts a module has: each is on what only our own code can get wrong, never on input.

@@ -1,0 +1,168 @@
+"""Conversations to model inputs: their pictures, videos and sounds, what the assistant said, and how it sounded."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.processing_utils import ProcessorMixin
+
+from .chat import collect_parts
+from .labels import in_form_of, make_labels, number_turns
+from .layout import KINDS
+from .lengths import count_media_tokens
+from .speech import IGNORED, Conversation, SpokenTurn, join_codes, join_waveforms, split_speech
+
+TURNS = "assistant_turns"
+
+
+class ConversationMixin(ProcessorMixin):
+    """The part of [`JosieProcessor`] that takes conversations."""
+
+    output_sampling_rate: int | None
+    _starts_with_bos: Callable[[], bool]
+
+    def apply_chat_template(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        conversation: Conversation | list[Conversation],
+        *args: Any,
+        output_labels: bool = False,
+        processor_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Render one conversation or a batch, and make model inputs of it.
+
+        Parts of a message's `content` are dicts with `type`: `"text"` with `text`; `"image"`, `"video"` or `"audio"`
+        with the input under that name, `path`, `url` or `base64`. A sound in a turn of the assistant is how that turn
+        was spoken: it puts no placeholder into the text. It may come as `codes` instead.
+
+        Args:
+            conversation (`list[dict]` or a list of those): Messages with `role` and `content`.
+            output_labels (`bool`): Also return what is learned; needs `tokenize` and `return_dict`.
+            processor_kwargs (`dict`, *optional*): For [`JosieProcessor.__call__`].
+            args, kwargs: As in transformers: `tokenize`, `return_dict`, `add_generation_prompt`...
+
+        Returns:
+            A text or texts; with `tokenize` and `return_dict` a [`BatchFeature`] as of [`JosieProcessor.__call__`].
+            With `output_labels` it also has `labels`, `(batch, length)`: the assistant's words with the token that ends
+            a turn, -100 elsewhere. If a turn is spoken, it has `speech_mask`, `(batch, length)`, 1 for that turn's
+            words; and `speech_codes`, `(batch, num_quantizers, num_frames)`, or `speech_values`,
+            `(batch, 1, num_samples)` at `output_sampling_rate`, with `speech_values_mask`, `(batch, num_samples)`.
+
+        Raises:
+            `ValueError`: As [`JosieProcessor.__call__`]; labels without `tokenize` and `return_dict`, or from a
+                template that does not mark the assistant's turns; more than one spoken turn, or one without words.
+        """
+        conversations, is_batched = self._normalize_conversations(conversation)
+        heard, spoken = zip(*(split_speech(each) for each in conversations), strict=True)
+        # Also what users of transformers' own processors write.
+        processor_kwargs = dict(processor_kwargs or {})
+        output_labels = processor_kwargs.pop("output_labels", False) or output_labels
+        wants_masks = kwargs.get("return_assistant_tokens_mask", False)
+        if output_labels:
+            for name, needed in (("tokenize", True), ("return_dict", True), ("continue_final_message", False)):
+                if bool(kwargs.get(name, False)) is not needed:
+                    raise ValueError(f"`{name}` must be {needed} with `output_labels`, got {kwargs.get(name)}.")
+            kwargs["return_assistant_tokens_mask"] = True
+        given = list(heard) if is_batched else heard[0]
+        output = super().apply_chat_template(given, *args, processor_kwargs=processor_kwargs, **kwargs)
+        if not isinstance(output, BatchFeature) or TURNS not in output:
+            return output
+        turns = output.pop(TURNS)
+        if output_labels:
+            self._add_labels(output, turns, list(heard))
+            rate = processor_kwargs.get("sampling_rate", processor_kwargs.get("audio_kwargs", {}).get("sampling_rate"))
+            self._add_speech(output, turns, list(spoken), rate)
+        if not wants_masks:
+            del output["assistant_masks"]
+        return output
+
+    def get_num_tokens(self, conversation: Conversation) -> int:
+        """Return how long `input_ids` of a conversation are, without decoding what is in files.
+
+        Sizes of pictures and lengths of sounds and videos are read from the heads of their files; only animated GIFs
+        are read in full. Meant for a column `length`, by which `Trainer` groups rows of like length.
+
+        Args:
+            conversation (`list[dict]`): As in [`JosieProcessor.apply_chat_template`].
+
+        Raises:
+            `ValueError`: A file cannot be opened, or a kind of input the model does not take.
+        """
+        heard, _ = split_speech(conversation)
+        text: Any = self.apply_chat_template(heard)
+        length = len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        length += int(self._starts_with_bos() and not text.startswith(self.tokenizer.bos_token))
+        for kind, (items,) in collect_parts([heard]).items():
+            length += sum(count_media_tokens(self, kind, item) - 1 for item in items)
+        return length
+
+    def _placeholder_ids(self) -> set[int]:
+        ids = (getattr(self, f"{kind}_token_id") for kind in KINDS)
+        return {token_id for token_id in ids if token_id is not None}
+
+    def _add_labels(self, output: BatchFeature, turns: Any, conversations: list[Conversation]) -> None:
+        says = any(message.get("role") == "assistant" for conversation in conversations for message in conversation)
+        if says and not any(bool(row.any()) for row in map(torch.as_tensor, turns)):
+            raise ValueError(
+                "`output_labels` must be False for a chat template that does not mark the assistant's turns with "
+                "{% generation %}, or where `max_length` cuts all of them off, got True."
+            )
+        output["labels"] = make_labels(output["input_ids"], turns, self._placeholder_ids())
+
+    def _add_speech(
+        self, output: BatchFeature, turns: Any, spoken: list[SpokenTurn | None], sampling_rate: int | None
+    ) -> None:
+        if not any(spoken):
+            return
+        # Neither spoken: placeholders, and the token that ends the turn.
+        silent = self._placeholder_ids() | set(self.tokenizer.all_special_ids)
+        is_said = [
+            turn is not None and torch.as_tensor(row) == turn.turn for row, turn in zip(turns, spoken, strict=True)
+        ]
+        words = make_labels(output["input_ids"], is_said, silent)
+        masks = [(np.asarray(row) != IGNORED).astype(np.int64) for row in words]
+        for row, (turn, mask) in enumerate(zip(spoken, masks, strict=True)):
+            if turn is not None and not mask.any():
+                raise ValueError(
+                    "A spoken turn must have words, which the chat template marks as the assistant's and `max_length` "
+                    f"leaves, got none in row {row}."
+                )
+        output["speech_mask"] = in_form_of(output["input_ids"], masks)
+        codes = [turn.codes if turn is not None else None for turn in spoken]
+        if any(value is not None for value in codes):
+            output["speech_codes"] = join_codes(codes)
+        if all(turn is None or turn.codes is not None for turn in spoken):
+            return
+        if self.output_sampling_rate is None:
+            raise ValueError("The assistant's turns must have no sound, as this model has no audio codec, got one.")
+        rate = self.output_sampling_rate
+        output["speech_values"], output["speech_values_mask"] = join_waveforms(
+            [None if turn is None or turn.codes is not None else turn.read(rate, 1, sampling_rate) for turn in spoken]
+        )
+
+    def _multimodal_inputs_from_conversations(
+        self, conversations: list[list[dict]], audio_loading_params: dict, load_audio_from_video: bool = False
+    ) -> tuple[list, list, list, dict]:
+        """Collect pictures, videos and sounds of conversations, each nested by conversation; they are read later."""
+        if load_audio_from_video:
+            raise ValueError("`load_audio_from_video` must be False: give the sound as a part of its own, got True.")
+        found = collect_parts(conversations)
+        audio = found["audio"] if any(found["audio"]) else []
+        return found["image"], found["video"], audio, {}
+
+    def _resolve_audio_loading_params(self, processor_kwargs: dict) -> dict:
+        """Keep the caller's sampling rate, or none: sounds without one are refused and not guessed at."""
+        given = processor_kwargs.get("audio_kwargs", {}).get("sampling_rate")
+        return {"sampling_rate": processor_kwargs.get("sampling_rate", given)}
+
+    def _adjust_assistant_masks_indices(self, processed_dict: Any, generation_indices: list) -> Any:
+        """Add `assistant_masks`, and which turn each token is in, for [`ConversationMixin.apply_chat_template`]."""
+        offsets = processed_dict.pop("offset_mapping")
+        replacements = processed_dict.pop("text_replacement_offsets", None) or [[] for _ in offsets]
+        turns = [number_turns(*row) for row in zip(offsets, generation_indices, replacements, strict=True)]
+        processed_dict[TURNS] = in_form_of(processed_dict["input_ids"], turns)
+        masks = [(row > 0).astype(np.int64) for row in turns]
+        processed_dict["assistant_masks"] = in_form_of(processed_dict["input_ids"], masks)
+        return processed_dict
