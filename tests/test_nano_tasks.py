@@ -1,0 +1,185 @@
+"""What the nano model is taught: the same conversation for a number everywhere, and nothing that it is tested on."""
+
+import io
+import pickle
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from datasets import Dataset
+
+import josie
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT / "examples") not in sys.path:
+    sys.path.append(str(ROOT / "examples"))
+
+from nano.grammar import chats, questions  # noqa: E402
+from nano.scenes import is_held_out  # noqa: E402
+from nano.sentences import split_of  # noqa: E402
+from nano.stamps import STAMPS_FOLDER  # noqa: E402
+
+from nano import sentences as nano_sentences  # noqa: E402
+from nano import tasks  # noqa: E402
+
+PACKAGES = ROOT / "runs" / "data" / "debian"
+WITHOUT_STAMPS = {name: 1.0 for name in tasks.TASKS if name != "stamp"}
+
+
+def hum(text, voice):
+    """Return FLAC that is as long as a text, and another one for each text and voice."""
+    frequency = 100 + sum(map(ord, text + voice)) % 900
+    file = io.BytesIO()
+    samples = 0.3 * np.sin(np.arange(200 * len(text)) / 16000 * frequency * 2 * np.pi)
+    soundfile.write(file, samples, 16000, format="FLAC")
+    return file.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def without_flite_and_debian(monkeypatch):
+    """Let sentences and voices be made up: neither packages nor flite are needed."""
+    names = ("Ada", "Bob", "Eve", "Ira")
+    made_up = {
+        split: tuple(f"{name} has {number} {split} words." for number in range(5) for name in names)
+        for split in ("train", "validation", "test")
+    }
+    monkeypatch.setattr(tasks, "sentences", lambda packages, split: made_up[split])
+    monkeypatch.setattr(tasks, "_NUM_CENSUS_SCENES", 300)
+    monkeypatch.setattr(
+        tasks,
+        "spoken",
+        lambda texts, voice, stretch, folder: Dataset.from_dict(
+            {"text": list(texts), "flac": [hum(text, voice) for text in texts]}
+        ),
+    )
+    tasks._census.cache_clear()
+    yield
+    tasks._census.cache_clear()
+
+
+def make(**changes):
+    given = {"tasks": WITHOUT_STAMPS, "packages": Path("none"), "recordings": Path("none"), "num_rows": 60}
+    return tasks.NanoTasks(**given | changes)
+
+
+def as_bytes(name, value):
+    return np.asarray(value).tobytes() if name in ("image", "audio") else value
+
+
+def plain(row):
+    """Return a row with arrays and pictures as bytes."""
+    return [
+        (message["role"], message["content"])
+        if isinstance(message["content"], str)
+        else (
+            message["role"],
+            [
+                {
+                    name: np.asarray(value).tobytes() if name in ("image", "audio") else value
+                    for name, value in part.items()
+                }
+                for part in message["content"]
+            ],
+        )
+        for message in row["messages"]
+    ]
+
+
+def test_a_number_is_one_conversation_in_any_order_and_process():
+    rows, others = make(), pickle.loads(pickle.dumps(make()))
+    order = random.Random(0).sample(range(60), 60)
+    found = {index: plain(others[index]) for index in order}
+    assert [found[index] for index in range(60)] == [plain(row) for row in rows]
+    assert plain(make(seed=1)[0]) != plain(rows[0])
+    assert {row["task"] for row in rows} == set(WITHOUT_STAMPS)
+    with pytest.raises(IndexError):
+        rows[60]
+
+
+def test_tasks_are_what_they_say():
+    known = {text for pair in chats() for text in pair}
+    for row in make(num_rows=200):
+        parts = row["messages"][0]["content"]
+        kinds = [part["type"] for part in parts]
+        assert kinds == {
+            "answer": ["image", "audio"],
+            "look": ["image", "text"],
+            "caption": ["image", "text"],
+            "transcribe": ["audio", "text"],
+        }.get(row["task"], kinds)
+        if row["task"] == "transcribe":
+            assert parts[0]["text"] == row["messages"][1]["content"]
+            assert len(parts[0]["audio"]) == 200 * len(parts[0]["text"])
+        if row["task"] == "chat":
+            assert parts[0]["text"] in known
+            assert row["messages"][1]["content"] in known
+
+
+def test_pictures_show_no_held_out_combination(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(tasks, "render", lambda scene, size: drawn.append(scene) or size)
+    for row in make(num_rows=300, tasks={"look": 1.0, "answer": 1.0, "caption": 1.0}):
+        scene = drawn[-1]
+        answers = {question.answer for question in questions(scene)}
+        assert row["task"] == "caption" or row["messages"][1]["content"] in answers
+    assert len(drawn) >= 300
+    assert not any(map(is_held_out, drawn))
+
+
+@pytest.mark.parametrize("wrong", [{}, {"dance": 1.0}, {"look": -1.0}, {"look": 0.0}], ids=str)
+def test_wrong_tasks_are_named(wrong):
+    with pytest.raises(ValueError, match="`tasks` must give shares of"):
+        make(tasks=wrong)
+
+
+def test_the_recipes_rows(tmp_path):
+    loaded = tasks.load_nano(tasks.NanoArguments(tasks=WITHOUT_STAMPS, num_rows=9, num_validation_rows=40))
+    assert len(loaded["train"]) == 9
+    assert len(loaded["validation"]) == 40
+    said = [row["messages"][1]["content"] for row in loaded["validation"] if row["task"] == "transcribe"]
+    assert said
+    assert all("validation" in text for text in said)
+
+
+def test_the_voice_has_codes_of_what_it_says():
+    config = josie.JosieMelCodecConfig(
+        num_mel_bins=20, n_fft=256, win_length=256, hidden_size=8, num_quantizers=3, codebook_size=16, codebook_dim=4
+    )
+    codec = josie.JosieMelCodecModel(config).eval()
+    rows = tasks.load_voice(tasks.VoiceArguments(num_sentences=4, num_validation_rows=3), codec)
+    assert len(rows["validation"]) == 3
+    assert [row["messages"][0]["content"][0]["text"] for row in rows["train"]][:4] == list(
+        tasks.sentences(None, "train")[:4]
+    )
+    for row in rows["validation"]:
+        text, codes = row["messages"][0]["content"][0]["text"], row["speech_codes"]
+        assert len(codes) == 3
+        assert len(codes[0]) == config.get_num_frames(200 * len(text)) + 1
+        assert [code[-1] for code in codes] == [16, -100, -100]
+
+
+def test_a_sentence_has_one_split_however_it_is_written():
+    texts = [f"The {word} sat on a mat." for word in ("cat", "dog", "hen", "cow", "pig", "fox")]
+    for text in texts:
+        assert split_of(text) == split_of(text.upper().rstrip(".")) == split_of(text.replace(" ", "  "))
+
+
+@pytest.mark.skipif(not (PACKAGES / "root" / "usr/bin/bible").exists(), reason=f"no Debian packages in {PACKAGES}")
+def test_no_real_sentence_is_in_two_splits():
+    found = {split: nano_sentences.sentences(PACKAGES, split) for split in ("train", "validation", "test")}
+    keys = {split: {nano_sentences.sentence_key(text) for text in texts} for split, texts in found.items()}
+    assert len(found["train"]) > 20000
+    assert len(found["test"]) >= 200
+    assert all(len(keys[split]) == len(found[split]) for split in found)
+    assert not keys["train"] & keys["test"]
+    assert not keys["train"] & keys["validation"]
+    assert not keys["validation"] & keys["test"]
+
+
+@pytest.mark.skipif(not (PACKAGES / "root" / STAMPS_FOLDER).exists(), reason=f"no stamps in {PACKAGES}")
+def test_stamps_are_drawn():
+    rows = make(tasks={"stamp": 1.0}, packages=PACKAGES)
+    assert all(row["messages"][1]["content"].startswith("It is a") for row in rows)
