@@ -7,15 +7,24 @@ python examples/make_nano.py count                          # how much of the wo
 """
 
 import argparse
+import json
 from pathlib import Path
+from typing import Any
 
 from nano.grammar import chats, measure_world, words
 from nano.start import build
 from nano.task_files import TaskFiles
+from nano.tasks import NanoArguments
 from recipe import save_in_half
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
-import josie  # noqa: F401  (makes the Auto classes know its models)
+from josie.conversion.model_card import write_model_card
+
+HARDWARE = "two CPU cores"
+LIMITATIONS = (
+    "It knows drawn shapes, 45 stamps, some hundred small-talk questions, and to read aloud and write down plain "
+    "English of 1,500 words, in four synthetic voices. It understands nothing else."
+)
 
 
 def start(arguments: argparse.Namespace) -> None:
@@ -34,6 +43,28 @@ def join(arguments: argparse.Namespace) -> None:
     model.talker.load_state_dict(other.talker.state_dict())
     save_in_half(model, arguments.folder)
     AutoProcessor.from_pretrained(arguments.thinker).save_pretrained(arguments.folder)
+    report: dict[str, Any] = (
+        json.loads(arguments.report.read_text(encoding="utf-8")) if arguments.report else {"tasks": {}}
+    )
+    scores = {
+        f"{task}_{name}": round(value, 4)
+        for task, found in report["tasks"].items()
+        for name, value in found["scores"].items()
+    }
+    write_model_card(
+        arguments.folder,
+        model.config,
+        model=model,
+        data=NanoArguments.LICENCES,
+        metrics=scores,
+        evaluated_on="scenes, stamps and sentences that training never had",
+        command="the commands in `examples/nano/__init__.py`",
+        hours=arguments.hours,
+        hardware=HARDWARE,
+        license="gpl-2.0",
+        languages=["en"],
+        limitations=LIMITATIONS,
+    )
     print(f"{arguments.folder}: {model.num_parameters():,} parameters")
 
 
@@ -68,6 +99,9 @@ def main(argv: list[str] | None = None) -> None:
         sub.set_defaults(command=command)
         for name in names:
             sub.add_argument(name, type=Path)
+        if command is join:
+            sub.add_argument("--report", type=Path, help="what `josie evaluate --out` wrote of it, for the card")
+            sub.add_argument("--hours", type=float, help="of training, for the card")
         if command in (start, test):
             sub.add_argument(
                 "--packages", type=Path, default=Path("runs/data/debian"), help="folder of Debian packages"

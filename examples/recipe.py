@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 import yaml
+from datasets import IterableDataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import TrainerState
 
@@ -120,11 +121,11 @@ def read_section(config: dict[str, Any], name: str, kind: type[Section], **defau
     return kind(**defaults | values)
 
 
-def require_sections(config: dict[str, Any], *names: str) -> None:
-    """Raise a `ValueError` for a section that a recipe does not know."""
+def require_sections(config: dict[str, Any], *names: str, within: str = "config") -> None:
+    """Raise a `ValueError` for a section, of all or `within` another one, that a recipe does not know."""
     for name in config:
         if name not in names:
-            raise ValueError(f"`config` must have sections of {list(names)}, got {name!r}.")
+            raise ValueError(f"`{within}` must have sections of {list(names)}, got {name!r}.")
 
 
 def start_training(config: dict[str, Any], kind: type[Section], **defaults: Any) -> Section:
@@ -154,9 +155,9 @@ class RunLog(TrainerCallback):
         self._before = max((entry.get("hours", 0.0) for entry in state.log_history), default=0.0)
         self._start = time.perf_counter()
         if state.is_world_process_zero:
-            Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+            Path(str(args.output_dir)).mkdir(parents=True, exist_ok=True)
             lines = (json.dumps(entry) + "\n" for entry in state.log_history)
-            write_whole(Path(args.output_dir) / LOG_FILE, "".join(lines))
+            write_whole(Path(str(args.output_dir)) / LOG_FILE, "".join(lines))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Write one line."""
@@ -167,7 +168,7 @@ class RunLog(TrainerCallback):
         if logs is not None:
             logs["hours"] = hours
         if state.is_world_process_zero:
-            with (Path(args.output_dir) / LOG_FILE).open("a", encoding="utf-8") as file:
+            with (Path(str(args.output_dir)) / LOG_FILE).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(state.log_history[-1]) + "\n")
 
 
@@ -185,6 +186,37 @@ class StopOnSignal(TrainerCallback):
         """End the run early."""
         if self.was_asked:
             control.should_save = control.should_training_stop = True
+
+
+class ResumeStream(TrainerCallback):
+    """Lets a run go on in the middle of a stream whose seen rows are left out before anything is made of them.
+
+    By itself `Trainer` would make every batch that was seen once more, sounds and pictures and all. Rows that are left
+    out are only read. The state of the random numbers is the checkpoint's when the first step begins.
+
+    Args:
+        trainer (`Trainer`): Its `train_dataset` becomes the rest of the stream.
+        checkpoint (`Path`): Where it goes on.
+        state (`TrainerState`): Of the checkpoint.
+    """
+
+    def __init__(self, trainer: Trainer, checkpoint: Path, state: TrainerState):
+        self.trainer, self.checkpoint = trainer, checkpoint
+        arguments: Any = trainer.args
+        rows = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+        trainer.train_dataset = trainer.train_dataset.skip(state.global_step * rows)
+        arguments.ignore_data_skip = True
+        self.is_restored = False
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        """Restore random numbers, after the reading of data has started."""
+        if not self.is_restored:
+            self.trainer._load_rng_state(str(self.checkpoint))
+            self.is_restored = True
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Count on, where `Trainer` counts from the start of what is left."""
+        state.epoch = state.global_step / state.max_steps
 
 
 def find_checkpoint(folder: Path) -> Path | None:
@@ -212,7 +244,7 @@ def train(trainer: Trainer, mode: Literal["continue", "resume", "restart"]) -> b
     Raises:
         `ValueError`: It shall be resumed and there is no checkpoint.
     """
-    folder = Path(trainer.args.output_dir)
+    folder = Path(str(trainer.args.output_dir))
     if mode == "restart":
         for path in folder.glob("checkpoint-*"):
             shutil.rmtree(path)
@@ -227,6 +259,9 @@ def train(trainer: Trainer, mode: Literal["continue", "resume", "restart"]) -> b
             trainer.state = state
             return True
         logger.info(f"Going on from {checkpoint}")
+        stream = trainer.train_dataset
+        if isinstance(stream, IterableDataset) and stream.num_shards == 1:  # whose order no worker changes
+            trainer.add_callback(ResumeStream(trainer, checkpoint, state))
     stop = StopOnSignal()
     trainer.add_callback(stop)
     previous = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -266,6 +301,8 @@ def write_card(
     data: list[str],
     metrics: dict[str, Any],
     evaluated_on: str,
+    model: PreTrainedModel | None = None,
+    **facts: Any,
 ) -> None:
     """Write the model card of a finished run into the folder `model` of its output.
 
@@ -276,12 +313,20 @@ def write_card(
         data (`list[str]`): What it was trained on.
         metrics (`dict`): What it reached.
         evaluated_on (`str`): On what.
+        model ([`PreTrainedModel`], *optional*): What is in the folder; what the trainer trained when `None`.
+        facts: More of what [`write_model_card`] takes.
     """
-    scores = trainer.evaluate() if trainer.eval_dataset is not None else {}
+    scores: dict[str, Any] = {}
+    if trainer.eval_dataset is not None and "eval_loss" not in metrics:
+        scores = trainer.evaluate()
+    if model is None:
+        trained: Any = trainer.model
+        adapted = getattr(trained, "get_base_model", None)  # of what peft has wrapped
+        model = trained if adapted is None else adapted()
     write_model_card(
         Path(str(trainer.args.output_dir)) / "model",
-        trainer.model.config,
-        model=trainer.model,
+        model.config,
+        model=model,
         data=data,
         metrics={**{name: value for name, value in scores.items() if name == "eval_loss"}, **metrics},
         evaluated_on=evaluated_on,
@@ -290,6 +335,7 @@ def write_card(
         hardware=card.hardware,
         license=card.license,
         limitations=card.limitations,
+        **facts,
     )
 
 

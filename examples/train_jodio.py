@@ -173,7 +173,7 @@ def build_crops(
     return training, make(speech["validation"], CropSettings(**shared, is_random=False))
 
 
-def train_codec(config: dict[str, Any], mode: Any, command: str) -> dict[str, Any] | None:
+def train_model(config: dict[str, Any], mode: Any, command: str) -> dict[str, Any] | None:
     """Train, evaluate and report.
 
     Args:
@@ -247,7 +247,7 @@ def _has_seconds(dataset: Dataset) -> bool:
 def main(argv: list[str] | None = None) -> None:
     """Do what the command line says."""
     line = command_line(__doc__, argv)
-    run(lambda: train_codec(line.config, line.mode, line.command))
+    run(lambda: train_model(line.config, line.mode, line.command))
 
 
 if __name__ == "__main__":

@@ -199,7 +199,7 @@ def collate_crops(crops: list[dict[str, torch.Tensor]], config: JovioConfig) -> 
     return {"pixel_values": batch, "grid_thw": torch.tensor(grids), "num_frames": counts}
 
 
-def train_codec(config: dict[str, Any], mode: Any, command: str) -> dict[str, Any] | None:
+def train_model(config: dict[str, Any], mode: Any, command: str) -> dict[str, Any] | None:
     """Train, evaluate and report.
 
     Args:
@@ -298,7 +298,7 @@ def save_codec(model: JovioModel, folder: Path, max_pixels: int) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Do what the command line says."""
     line = command_line(__doc__, argv)
-    run(lambda: train_codec(line.config, line.mode, line.command))
+    run(lambda: train_model(line.config, line.mode, line.command))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+import soundfile
+import torch
+from PIL import Image
 from recipe import LOG_FILE, RunLog
 
 
@@ -17,7 +20,7 @@ class InterruptAt(RunLog):
 
 def run_recipe(module, config, mode="continue"):
     """Run a recipe with a copy of its configuration."""
-    return module.train_codec(json.loads(json.dumps(config)), mode, "the command")
+    return module.train_model(json.loads(json.dumps(config)), mode, "the command")
 
 
 def read_losses(config, name):
@@ -51,3 +54,30 @@ def interrupt_and_resume(module, config, name, monkeypatch, folder):
     assert run_recipe(module, config) == metrics
     assert read_losses(config, name) == whole
     return metrics
+
+
+def write_conversations(folder, number=24):
+    """Write a JSONL file of conversations: what is asked may be heard or about a picture, what is answered is spoken.
+
+    Every other question is a sound, of which two in three have a transcript; every third comes with a picture. The
+    assistant's recordings are of different lengths, and every fourth row has none.
+    """
+    Image.new("RGB", (30, 25), "red").save(folder / "red.png")
+    for name, length in (("question", 900), ("short", 300), ("long", 500)):
+        soundfile.write(folder / f"{name}.wav", torch.linspace(-30, 30, length).sin().mul(0.3).numpy(), 1600)
+    rows = []
+    for index in range(number):
+        question = [{"type": "text", "text": f"What is {index}?"}]
+        if index % 3 == 0:
+            question.insert(0, {"type": "image", "path": "red.png"})
+        if index % 2:
+            transcript = {"text": f"No {chr(97 + index)}"} if index % 6 > 1 else {}
+            question.insert(0, {"type": "audio", "path": "question.wav", **transcript})
+        answer = [{"type": "text", "text": f"It is {index}."}]
+        if index % 4:
+            answer.append({"type": "audio", "path": f"{('short', 'long')[index % 2]}.wav"})
+        messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        rows.append({"messages": messages, "speaker": ("ada", "bob")[index % 2]})
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return path

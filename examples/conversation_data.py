@@ -1,0 +1,253 @@
+"""Conversations for training: JSONL files, data sets of the Hub, and whatever a recipe adds to `SOURCES`.
+
+A row has `messages`, each with a `role` and a `content`: a text, or parts such as `{"type": "text", "text": "..."}` and
+`{"type": "audio", "path": "question.wav"}`. The paths of pictures, videos and sounds are relative to the file. Nothing
+of them is read here: that is the collator's work.
+
+Which split a row is in depends on its messages, wherever their files are, and the seed alone, unless its source has
+splits of its own.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Features, IterableDataset, Json, concatenate_datasets, load_dataset
+from streams import endless_stream, read_rows
+
+SPLITS = ("train", "validation", "test")
+_NOT_LOCAL = ("http://", "https://", "data:")
+
+
+@dataclass
+class ConversationDataArguments:
+    """What conversations a recipe uses.
+
+    Args:
+        sources (`list[dict]`): Each with a `name`: `"jsonl"` (with `path`, and `split` for a file that is of one split
+            alone), `"datasets"` (with what `load_dataset` takes, and `root`, the folder that paths are relative to), or
+            another one of `SOURCES`.
+        columns (`list[str]`): What rows keep beside `messages`; `None` in those without.
+        streaming (`bool`): Train on streams, which are never in memory; several are mixed row by row.
+        shuffle_buffer (`int`): Rows of a stream among which the next one is drawn.
+        validation_share, test_share (`float`): Of all rows.
+        max_validation_rows (`int`): More of them are not used; of a stream, the first.
+        seed (`int`): Of splits and orders.
+        folder (`str`): Where codes of speech are kept.
+    """
+
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    streaming: bool = False
+    shuffle_buffer: int = 1000
+    validation_share: float = 0.02
+    test_share: float = 0.0
+    max_validation_rows: int = 200
+    seed: int = 0
+    folder: str = "runs/data/conversations"
+
+    def __post_init__(self):
+        for source in self.sources:
+            if not isinstance(source, dict) or source.get("name") not in SOURCES:
+                raise ValueError(f"`data.sources` must be of {sorted(SOURCES)}, got {source!r}.")
+        if not self.sources:
+            raise ValueError(f"`data.sources` must name at least one of {sorted(SOURCES)}, got none.")
+        shares = (self.validation_share, self.test_share)
+        if min(shares) < 0 or sum(shares) >= 1:
+            raise ValueError(
+                f"`data.validation_share` and `data.test_share` must be at least 0 and below 1 together, got {shares}."
+            )
+
+
+# Rows of a source by their split, or all rows, which are split here; streams where the arguments ask for them.
+Loaded = dict[str, Dataset | IterableDataset] | Dataset | IterableDataset
+Source = Callable[[dict[str, Any], ConversationDataArguments], Loaded]
+
+
+def load_conversations(
+    arguments: ConversationDataArguments, keep: Callable[[dict[str, Any]], bool] | None = None
+) -> dict[str, Dataset | IterableDataset]:
+    """Return the rows of each split, of all sources together.
+
+    Args:
+        arguments ([`ConversationDataArguments`]): Which.
+        keep (`Callable`, *optional*): Whether a row is used; all are when `None`.
+
+    Returns:
+        `train`, a `Dataset`, or an `IterableDataset` without end; and, as `Dataset`s, `validation` and `test`, those of
+        a stream cut at `max_validation_rows`.
+
+    Raises:
+        `ValueError`: A source that cannot be read, or nothing to train on.
+    """
+    found: dict[str, list[Any]] = {split: [] for split in SPLITS}
+    for source in arguments.sources:
+        options = {name: value for name, value in source.items() if name != "name"}
+        loaded = SOURCES[source["name"]](options, arguments)
+        for split, rows in (loaded if isinstance(loaded, dict) else split_rows(loaded, arguments)).items():
+            found[split].append(rows if keep is None else rows.filter(keep))
+    result = {
+        split: _join_held_out(parts, None if split == "test" and not arguments.streaming else arguments)
+        for split, parts in found.items()
+        if split != "train"
+    }
+    if not arguments.streaming:
+        train = _join_held_out(found["train"], None)
+        if not len(train):
+            raise ValueError("`data` must leave conversations to train on, got none.")
+        return {"train": train, **result}
+    if all(next(iter(rows), None) is None for rows in found["train"]):
+        raise ValueError("`data` must leave conversations to train on, got none.")
+    return {"train": endless_stream(found["train"], arguments.seed, arguments.shuffle_buffer), **result}
+
+
+def _join_held_out(parts: list[Any], limit: ConversationDataArguments | None) -> Dataset:
+    """Return rows of all sources as one data set, of streams too, at most as many as a limit says."""
+    if limit is not None:
+        share = max(limit.max_validation_rows // max(len(parts), 1), 1)
+        parts = [
+            part.select(range(min(len(part), share))) if isinstance(part, Dataset) else list(part.take(share))
+            for part in parts
+        ]
+    joined = [part if isinstance(part, Dataset) else to_dataset(part) for part in parts]
+    return concatenate_datasets(joined) if joined else to_dataset([])
+
+
+def to_dataset(rows: list[dict[str, Any]], columns: tuple[str, ...] = ()) -> Dataset:
+    """Return rows as a data set in which messages keep the form they have.
+
+    Args:
+        rows (`list[dict]`): All with the same keys.
+        columns (`tuple[str]`): Beside `messages`, where there are no rows to tell.
+    """
+    names = tuple(rows[0]) if rows else ("messages", *columns)
+    parts = [
+        Dataset.from_dict(
+            {name: [row[name] for row in rows]}, features=Features(messages=Json()) if name == "messages" else None
+        )
+        for name in names
+    ]
+    return concatenate_datasets(parts, axis=1)
+
+
+def split_rows(rows: Dataset | IterableDataset, arguments: ConversationDataArguments) -> dict[str, Any]:
+    """Return the rows of each split; those without rows to expect are left out."""
+    if isinstance(rows, IterableDataset):
+        return {
+            split: IterableDataset.from_generator(
+                _rows_of_split, gen_kwargs={"rows": rows, "split": split, "arguments": arguments}
+            )
+            for split in SPLITS
+            if split == "train" or getattr(arguments, f"{split}_share") > 0
+        }
+    chosen = [choose_split(messages, arguments) for messages in rows["messages"]]
+    return {split: rows.select([index for index, name in enumerate(chosen) if name == split]) for split in SPLITS}
+
+
+def _rows_of_split(rows: IterableDataset, split: str, arguments: ConversationDataArguments) -> Iterator[dict[str, Any]]:
+    for row in read_rows(rows):
+        if choose_split(row["messages"], arguments) == split:
+            yield row
+
+
+def choose_split(messages: list[dict[str, Any]], arguments: ConversationDataArguments) -> str:
+    """Return the split of a conversation, the same wherever its files are."""
+    text = f"{arguments.seed}:{json.dumps([_without_folders(message) for message in messages], sort_keys=True)}"
+    place = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
+    if place < arguments.test_share:
+        return "test"
+    return "validation" if place < arguments.test_share + arguments.validation_share else "train"
+
+
+def _without_folders(message: dict[str, Any]) -> dict[str, Any]:
+    content = message.get("content")
+    if isinstance(content, list):
+        content = [_change_paths(part, _file_name) if isinstance(part, dict) else part for part in content]
+    return message | {"content": content}
+
+
+def _file_name(path: str) -> str:
+    return Path(path).name
+
+
+def read_jsonl(path: str | Path, columns: tuple[str, ...] | list[str] = ()) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a JSONL file, their paths relative to where the program runs.
+
+    Raises:
+        `ValueError`: No such file, or a line that is no conversation.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"`path` of a source must be an existing file, got {str(path)!r}.")
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield normalize_row(json.loads(line), path.parent, columns)
+            except ValueError as error:
+                raise ValueError(f"Line {number} of {str(path)!r}: {error}") from error
+
+
+def normalize_row(row: Any, root: Path | None, columns: tuple[str, ...] | list[str]) -> dict[str, Any]:
+    """Return `messages` and the other columns to keep, with paths under `root` and without keys of no value."""
+    messages = row.get("messages") if isinstance(row, dict) else None
+    if not isinstance(messages, list) or not messages or not all(isinstance(item, dict) for item in messages):
+        raise ValueError(f"A row must have `messages`, a list of dicts, got {messages!r}.")
+    return {
+        "messages": [_normalize_message(item, root) for item in messages],
+        **{name: row.get(name) for name in columns},
+    }
+
+
+def _normalize_message(message: dict[str, Any], root: Path | None) -> dict[str, Any]:
+    content = message.get("content")
+    if isinstance(content, list):
+        content = [_normalize_part(part, root) if isinstance(part, dict) else part for part in content]
+    return {name: value for name, value in message.items() if value is not None} | {"content": content}
+
+
+def _normalize_part(part: dict[str, Any], root: Path | None) -> dict[str, Any]:
+    part = {name: value for name, value in part.items() if value is not None}
+    return part if root is None else _change_paths(part, lambda path: str(root / path))
+
+
+def _change_paths(part: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """Return a part of a message with other paths; other addresses stay as they are."""
+    names = [name for name in ("path", str(part.get("type"))) if name in ("path", "image", "video", "audio")]
+    paths = {name: part[name] for name in names if isinstance(part.get(name), str)}
+    return part | {name: change(path) for name, path in paths.items() if not path.startswith(_NOT_LOCAL)}
+
+
+def _jsonl(options: dict[str, Any], arguments: ConversationDataArguments) -> Loaded:
+    path, split = options.get("path"), options.get("split")
+    if not isinstance(path, str) or options.keys() - {"path", "split"} or split not in (None, *SPLITS):
+        raise ValueError(f"A source 'jsonl' must have `path` and perhaps `split` of {list(SPLITS)}, got {options!r}.")
+    if arguments.streaming:
+        next(read_jsonl(path), None)  # what is wrong with it is said at once
+        given: Any = {"path": path, "columns": tuple(arguments.columns)}
+        rows: Any = IterableDataset.from_generator(read_jsonl, gen_kwargs=given)
+    else:
+        rows = to_dataset(list(read_jsonl(path, arguments.columns)), tuple(arguments.columns))
+    return rows if split is None else {split: rows}
+
+
+def _datasets(options: dict[str, Any], arguments: ConversationDataArguments) -> Loaded:
+    root = Path(options["root"]) if options.get("root") else None
+    options = {"split": "train"} | {name: value for name, value in options.items() if name != "root"}
+    loaded = load_dataset(**options, streaming=arguments.streaming)
+    given = {"dataset": loaded, "root": root, "columns": tuple(arguments.columns)}
+    if arguments.streaming:
+        return IterableDataset.from_generator(_normalize, gen_kwargs=given)
+    return to_dataset(list(_normalize(**given)), tuple(arguments.columns))
+
+
+def _normalize(dataset: Any, root: Path | None, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    for row in read_rows(dataset):
+        yield normalize_row(row, root, columns)
+
+
+SOURCES: dict[str, Source] = {"jsonl": _jsonl, "datasets": _datasets}

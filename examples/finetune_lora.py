@@ -1,0 +1,172 @@
+"""Fine-tune any JOSIE by low-rank adapters: `python examples/finetune_lora.py examples/finetune_lora.json`.
+
+LoRA (Hu et al., 2021) leaves the model as it is and learns small matrices beside its own, which are all that is saved.
+Everything is stated in the configuration, a JSON or YAML file with these sections:
+
+| section | what |
+| --- | --- |
+| `data` | `ConversationDataArguments` in `conversation_data.py`: JSONL files or data sets, streaming |
+| `model` | `ModelArguments` in `starting_model.py`: a folder or Hub name, or a preset with random weights |
+| `lora` | `AdapterArguments` below: which parts learn, and their rank |
+| `answers` | `AnswerArguments` in `metrics.py`: how answers are compared at each evaluation |
+| `trainer` | `TrainingArguments` |
+| `card` | `license`, `hardware`, `limitations` of the model card |
+| `threads` | of torch; its own choice where it is missing |
+
+A run that ends in any way goes on with the same command from its last checkpoint, and its next losses are those it
+would have had, also when it trains on a stream. In `trainer.output_dir` it leaves `log.jsonl`, checkpoints, `base` (the
+model of a preset) and `model` (the adapters, the processor, a model card), which `AutoModelForMultimodalLM` loads.
+
+Needs `pip install 'josie[peft]'`.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from conversation_data import ConversationDataArguments, load_conversations
+from metrics import AnswerArguments, AnswerCheck, Metrics, find_questions, keep_scores
+from peft import LoraConfig, get_peft_model
+from recipe import (
+    CardArguments,
+    RunLog,
+    command_line,
+    read_section,
+    require_sections,
+    run,
+    start_training,
+    train,
+    write_card,
+)
+from starting_model import ModelArguments, load_model
+from torch import nn
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+
+from josie.processing_josie import JosieDataCollator
+
+SECTIONS = ("data", "model", "lora", "answers", "trainer", "card", "threads")
+
+
+@dataclass
+class AdapterArguments:
+    """What learns.
+
+    Args:
+        parts (`list[str]`): Whose linear layers get adapters: `"thinker"`, its text backbone; `"talker"`, its backbone.
+        rank (`int`): Of the learned matrices.
+        alpha (`float`): Their product is scaled by this, divided by the rank.
+        dropout (`float`): Of what goes into them.
+        modules_to_save (`list[str]`): Names of modules that learn as a whole, and are saved with the adapters.
+    """
+
+    parts: list[Literal["thinker", "talker"]] = field(default_factory=lambda: ["thinker"])
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    modules_to_save: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        if not self.parts or set(self.parts) - {"thinker", "talker"}:
+            raise ValueError(f"`lora.parts` must be of ['talker', 'thinker'], got {self.parts!r}.")
+        if self.rank < 1:
+            raise ValueError(f"`lora.rank` must be at least 1, got {self.rank}.")
+
+
+def find_layers(model: PreTrainedModel, parts: list[str]) -> list[str]:
+    """Return the names of the linear layers of parts, whatever backbones they are made of.
+
+    Raises:
+        `ValueError`: The model has no such part.
+    """
+    thinker = getattr(model, "thinker", model)
+    talker = getattr(model, "talker", None)
+    backbones = {"thinker": thinker.model.language_model, "talker": None if talker is None else talker.model}
+    missing = [part for part in parts if backbones[part] is None]
+    if missing:
+        raise ValueError(f"`lora.parts` must be parts that the model has, got {missing[0]!r}.")
+    wanted = {id(module) for part in parts for module in backbones[part].modules() if isinstance(module, nn.Linear)}
+    return [name for name, module in model.named_modules() if id(module) in wanted]
+
+
+def train_model(config: dict[str, Any], mode: Any, command: str) -> dict[str, Any] | None:
+    """Train adapters, evaluate, save.
+
+    Args:
+        config (`dict`): The sections.
+        mode (`"continue"`, `"resume"` or `"restart"`): What to do about checkpoints.
+        command (`str`): For the model card.
+
+    Returns:
+        What was measured on the conversations that were held out; `None` if the run was asked to stop before its end.
+    """
+    require_sections(config, *SECTIONS)
+    card = read_section(config, "card", CardArguments)
+    data = read_section(config, "data", ConversationDataArguments)
+    adapters = read_section(config, "lora", AdapterArguments)
+    asked = read_section(config, "answers", AnswerArguments)
+    chosen = read_section(config, "model", ModelArguments)
+    arguments = start_training(
+        config, TrainingArguments, remove_unused_columns=False, label_names=["labels"], eval_do_concat_batches=False
+    )
+    conversations: dict[str, Any] = load_conversations(data)
+    model, processor = load_model(chosen, Path(str(arguments.output_dir)) / "base")
+    lora = LoraConfig(
+        r=adapters.rank,
+        lora_alpha=adapters.alpha,  # type: ignore[arg-type]
+        lora_dropout=adapters.dropout,
+        target_modules=find_layers(model, list(adapters.parts)),
+        modules_to_save=adapters.modules_to_save or None,
+    )
+    adapted: Any = get_peft_model(model, lora)
+    validation = conversations["validation"]
+    answers = AnswerCheck(adapted, processor, find_questions(validation, asked.num_questions), asked)
+    trainer = Trainer(
+        adapted,
+        arguments,
+        train_dataset=conversations["train"],
+        eval_dataset=validation if len(validation) else None,
+        data_collator=JosieDataCollator(processor),
+        processing_class=processor,
+        compute_metrics=Metrics(answers),
+        preprocess_logits_for_metrics=keep_scores,  # type: ignore[arg-type]
+        callbacks=[RunLog()],
+    )
+    if not train(trainer, mode):
+        return None
+    return finish(trainer, data, card, command)
+
+
+def finish(trainer: Trainer, data: ConversationDataArguments, card: CardArguments, command: str) -> dict[str, Any]:
+    """Save the adapters with the processor and a card."""
+    trainer.save_model(str(Path(str(trainer.args.output_dir)) / "model"))
+    metrics = trainer.evaluate() if trainer.eval_dataset is not None else {}
+    metrics = {name: value for name, value in metrics.items() if name in METRICS}
+    if trainer.is_world_process_zero():
+        trained_on = [", ".join(map(str, source.values())) for source in data.sources]
+        base = trainer.model.config.name_or_path
+        (Path(str(trainer.args.output_dir)) / "model" / "README.md").unlink(missing_ok=True)  # an empty form of peft's
+        held_out = "conversations of the same sources that were held out"
+        write_card(
+            trainer,
+            card,
+            command,
+            trained_on,
+            metrics,
+            held_out,
+            base_model=None if Path(str(base)).is_dir() else base,
+            tags=["peft", "lora"],
+        )
+    return metrics
+
+
+METRICS = ("eval_loss", "eval_perplexity", "eval_token_accuracy", "eval_exact_match", "eval_word_error_rate")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Do what the command line says."""
+    line = command_line(__doc__, argv)
+    run(lambda: train_model(line.config, line.mode, line.command))
+
+
+if __name__ == "__main__":
+    main()

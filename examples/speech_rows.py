@@ -1,0 +1,126 @@
+"""The assistant's recorded speech as codes: made once and kept on disk, or of a stream batch by batch; or left out."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from datasets.fingerprint import Hasher
+from transformers import PreTrainedModel
+
+from josie import add_speech_codes
+from josie.processing_josie.speech import is_sound, list_parts, with_codes
+
+Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
+
+
+@dataclass
+class SpeechEncoder:
+    """Makes the codes that a Talker learns, a function for `map` of data sets.
+
+    Args:
+        codec ([`PreTrainedModel`]): Makes them.
+        num_quantizers (`int`): As many as the Talker predicts.
+        end_of_speech (`bool`): Whether it learns to stop.
+    """
+
+    codec: PreTrainedModel
+    num_quantizers: int
+    end_of_speech: bool
+
+    @classmethod
+    def of_model(cls, model: Any) -> "SpeechEncoder":
+        """Return the encoder of a model, a copy that stays where it is when the model moves.
+
+        Raises:
+            `ValueError`: It does not speak.
+        """
+        if getattr(model, "talker", None) is None or model.audio_codec is None:
+            raise ValueError(f"`model` must have a Talker and an audio codec, got a {type(model).__name__} without.")
+        config = model.config.talker_config
+        return cls(copy.deepcopy(model.audio_codec).eval(), config.num_quantizers, config.end_of_speech)
+
+    def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Return `speech_codes`, those that are given included, and `length` in frames for a batch of `messages`."""
+        given = rows.get("speech_codes") or [None] * len(rows["messages"])
+        messages = [with_codes(said, codes) for said, codes in zip(rows["messages"], given, strict=True)]
+        codes = add_speech_codes({"messages": messages}, self.codec, self.num_quantizers, self.end_of_speech)
+        return {**codes, "length": [value.shape[-1] for value in codes["speech_codes"]]}
+
+    def encode_rows(self, rows: Dataset, folder: str | Path) -> Dataset:
+        """Return rows with their codes, from a file in `folder` if the same recordings were encoded there before."""
+        if not len(rows):
+            return rows
+        columns = [list(rows[name]) for name in ("messages", "speech_codes") if name in rows.column_names]
+        name = Hasher.hash((self, columns, [_date_recordings(messages) for messages in columns[0]]))
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        return rows.map(self, batched=True, cache_file_name=str(folder / f"codes-{name}.arrow"))
+
+
+def _date_recordings(messages: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """Return size and time of the assistant's sounds that are files: other ones may come under the same name."""
+    paths = [Path(value) for part in _list_recordings(messages) for value in part.values() if isinstance(value, str)]
+    return [(path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.is_file()]
+
+
+def _list_recordings(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    spoken = [message for message in messages if message.get("role") == "assistant"]
+    return [part for message in spoken for part in list_parts(message) if is_sound(part)]
+
+
+def is_spoken(row: dict[str, Any]) -> bool:
+    """Return whether the assistant speaks in a row."""
+    codes = row.get("speech_codes")
+    return bool(_list_recordings(row["messages"])) or codes is not None and len(codes) > 0
+
+
+def without_speech(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return messages without the assistant's recordings."""
+    return [
+        dict(message, content=[part for part in list_parts(message) if not is_sound(part)])
+        if message.get("role") == "assistant" and any(map(is_sound, list_parts(message)))
+        else message
+        for message in messages
+    ]
+
+
+@dataclass
+class SpeechCollator:
+    """Makes the codes of rows that have none yet, those of a stream.
+
+    Args:
+        collate: Makes the batch.
+        encode ([`SpeechEncoder`]): Makes the codes.
+    """
+
+    collate: Collate
+    encode: SpeechEncoder
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return the batch."""
+        missing = [index for index, row in enumerate(rows) if row.get("length") is None]
+        if missing:
+            names = ("messages", "speech_codes")
+            codes = self.encode({name: [rows[index].get(name) for index in missing] for name in names})
+            made = dict(zip(missing, codes["speech_codes"], strict=True))
+            rows = [row | {"speech_codes": made[index]} if index in made else row for index, row in enumerate(rows)]
+        return self.collate(rows)
+
+
+@dataclass
+class SilentCollator:
+    """Leaves the assistant's recordings out.
+
+    Args:
+        collate: Makes the batch.
+    """
+
+    collate: Collate
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return the batch."""
+        return self.collate([{"messages": without_speech(row["messages"])} for row in rows])

@@ -1,0 +1,88 @@
+"""The model that a recipe starts from, and the folder in which it leaves what it made of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    PreTrainedModel,
+    Trainer,
+)
+
+from josie.configuration_josie import JosieConfig, JosieThinkerConfig
+from josie.modeling_josie import JosieForConditionalGeneration
+from josie.processing_josie import JosieProcessor
+from josie.tokenization import load_default_tokenizer
+
+_LAST_FILE = "processor_config.json"
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained.
+
+    Args:
+        path (`str`, *optional*): Folder or Hub name of a JOSIE, or of a Thinker alone.
+        preset (`str`, *optional*): One of [`JosieConfig.preset_names`], with random weights and the package's own
+            tokenizer, where there is no `path`.
+    """
+
+    path: str | None = None
+    preset: str | None = None
+
+    def __post_init__(self):
+        if (self.path is None) == (self.preset is None):
+            raise ValueError(f"`model` must have either `path` or `preset`, got {self.path!r} and {self.preset!r}.")
+
+
+def load_model(arguments: ModelArguments, folder: Path) -> tuple[Any, Any]:
+    """Return a model and its processor.
+
+    Args:
+        arguments ([`ModelArguments`]): Which.
+        folder (`Path`): Where a preset's model is kept, so that a run that goes on, and adapters, find it again.
+
+    Raises:
+        `ValueError`: There is no such model, or it is of another kind.
+    """
+    path = arguments.path
+    if path is None:
+        path = str(folder)
+        if not (folder / _LAST_FILE).exists():
+            config = JosieConfig.from_preset(str(arguments.preset))
+            JosieForConditionalGeneration(config).save_pretrained(folder)
+            tokenizer = load_default_tokenizer(config.get_text_config().vocab_size)
+            JosieProcessor.from_config(config, tokenizer).save_pretrained(folder)
+    try:
+        kind = AutoConfig.from_pretrained(path).model_type
+    except OSError as error:
+        raise ValueError(f"`model.path` must be a folder or Hub name of a model, got {path!r}: {error}") from error
+    classes = {JosieConfig.model_type: AutoModelForMultimodalLM, JosieThinkerConfig.model_type: AutoModelForCausalLM}
+    if kind not in classes:
+        raise ValueError(f"`model.path` must be a model of {list(classes)}, got one of {kind!r}.")
+    return classes[kind].from_pretrained(path), AutoProcessor.from_pretrained(path)
+
+
+def save_model(trainer: Trainer, model: PreTrainedModel, processor: Any) -> Path:
+    """Save a trained model, whole, with its processor; all processes have to call it.
+
+    Args:
+        trainer (`Trainer`): Trained the model, a part of it, or something around it.
+        model ([`PreTrainedModel`]): The model.
+        processor: Saved beside it.
+
+    Returns:
+        The folder, `model` in the trainer's `output_dir`.
+    """
+    folder = Path(str(trainer.args.output_dir)) / "model"
+    if trainer.model is model:
+        trainer.save_model(str(folder))  # which joins what is sharded
+    elif trainer.is_world_process_zero():
+        model.save_pretrained(folder)
+    if trainer.is_world_process_zero():
+        processor.save_pretrained(folder)
+    return folder

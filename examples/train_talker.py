@@ -1,0 +1,170 @@
+"""Train a Talker on spoken text: `python examples/train_talker.py examples/train_talker.json`.
+
+Everything is stated in the configuration, a JSON or YAML file with these sections:
+
+| section | what |
+| --- | --- |
+| `data` | `ConversationDataArguments` in `conversation_data.py`; or `nano`, `VoiceArguments` in `nano/tasks.py` |
+| `model` | `ModelArguments` in `starting_model.py`: a folder or Hub name, or a preset with random weights |
+| `trainer` | `TrainingArguments` |
+| `card` | `license`, `hardware`, `limitations` of the model card |
+| `threads` | of torch; its own choice where it is missing |
+
+Of the conversations, those are used in which a turn of the assistant has a sound besides its text: how it is spoken.
+`speaker` beside `messages` names the voice where the model has several. Recordings become codes by the model's own
+codec, once, in `data.folder`; those of a stream whenever they come.
+
+The Thinker and the codec stay as they are. Where the Talker reads the Thinker's states, the whole model is run; where
+it reads token embeddings alone (`reads_thinker_states: false`), the Talker alone is, and checkpoints hold nothing else,
+so that another process can train the Thinker (but not its token embedding) at the same time.
+
+A run that ends in any way goes on with the same command from its last checkpoint, and its next losses are those it
+would have had, also when it trains on a stream. In `trainer.output_dir` it leaves `log.jsonl`, checkpoints, `base` (the
+model of a preset) and `model`: weights of the whole model, processor, model card. Evaluations are code accuracy,
+quantizer by quantizer, on speech that was held out.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from conversation_data import ConversationDataArguments, load_conversations
+from datasets import Dataset
+from metrics import Metrics, keep_scores, keep_scores_of
+from recipe import (
+    CardArguments,
+    RunLog,
+    command_line,
+    read_section,
+    require_sections,
+    run,
+    start_training,
+    train,
+    write_card,
+)
+from speech_rows import Collate, SpeechCollator, SpeechEncoder, is_spoken
+from starting_model import ModelArguments, load_model, save_model
+from torch import nn
+from transformers import Trainer, TrainingArguments
+
+from josie.modeling_josie.generation import gather_rows
+from josie.modeling_josie.loss_parts import LossParts
+from josie.processing_josie import JosieDataCollator
+
+SECTIONS = ("data", "model", "trainer", "card", "threads")
+
+
+@dataclass
+class EmbeddingCollator:
+    """Makes the inputs of a Talker alone: codes, and the embeddings of the words that are spoken.
+
+    Args:
+        collate: Makes a batch of the whole model.
+        embedding (`nn.Module`): Of the Thinker's tokens; not learned here.
+    """
+
+    collate: Collate
+    embedding: nn.Module
+
+    @torch.no_grad()
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return `speech_codes`, `thinker_embeds`, `thinker_mask`, and `speaker_ids` of voices with names."""
+        batch = self.collate(rows)
+        embeds, mask = gather_rows(batch["speech_mask"], self.embedding(batch["input_ids"]))
+        kept = {name: batch[name] for name in ("speech_codes", "speaker_ids") if name in batch}
+        return {**kept, "thinker_embeds": embeds, "thinker_mask": mask}
+
+
+def load_rows(config: dict[str, Any], encode: SpeechEncoder) -> tuple[dict[str, Any], list[str]]:
+    """Return the rows of each split, and what they are made of.
+
+    Args:
+        config (`dict`): All sections.
+        encode ([`SpeechEncoder`]): Makes codes of recordings.
+
+    Returns:
+        Rows with `messages`, and but for a stream `speech_codes` and their `length` in frames; and words.
+    """
+    section = config.get("data")
+    if isinstance(section, dict) and "nano" in section:
+        from nano.tasks import NanoArguments, VoiceArguments, load_voice  # whose packages others do not need
+
+        require_sections(section, "nano", within="data")
+        voice = load_voice(read_section(section, "nano", VoiceArguments), encode.codec)
+        return {split: part.map(_measure) for split, part in voice.items()}, NanoArguments.LICENCES
+    data = read_section(config, "data", ConversationDataArguments, columns=["speech_codes", "speaker"])
+    rows = {
+        split: encode.encode_rows(part, data.folder) if isinstance(part, Dataset) else part
+        for split, part in load_conversations(data, keep=is_spoken).items()
+    }
+    return rows, [", ".join(map(str, source.values())) for source in data.sources]
+
+
+def _measure(row: dict[str, Any]) -> dict[str, int]:
+    return {"length": len(row["speech_codes"][0])}
+
+
+def train_model(config: dict[str, Any], mode: Any, command: str) -> dict[str, Any] | None:
+    """Train, evaluate, save.
+
+    Args:
+        config (`dict`): The sections.
+        mode (`"continue"`, `"resume"` or `"restart"`): What to do about checkpoints.
+        command (`str`): For the model card.
+
+    Returns:
+        What was measured on the speech that was held out; `None` if the run was asked to stop before its end.
+    """
+    require_sections(config, *SECTIONS)
+    card = read_section(config, "card", CardArguments)
+    chosen = read_section(config, "model", ModelArguments)
+    arguments: Any = start_training(
+        config,
+        TrainingArguments,
+        remove_unused_columns=False,
+        label_names=["labels", "speech_codes"],
+        eval_do_concat_batches=False,
+    )
+    with arguments.main_process_first():
+        model, processor = load_model(chosen, Path(str(arguments.output_dir)) / "base")
+        encode = SpeechEncoder.of_model(model)
+        rows, sources = load_rows(config, encode)
+    learner, collator = model, SpeechCollator(JosieDataCollator(processor), encode)
+    text_weight = model.config.text_loss_weight
+    if model.config.talker_config.reads_thinker_states:
+        model.freeze("thinker")
+        model.config.text_loss_weight = 0.0
+    else:
+        learner, collator = model.talker, EmbeddingCollator(collator, model.get_input_embeddings())
+        arguments.label_names = ["speech_codes"]
+    held_out = rows["validation"]
+    trainer = Trainer(
+        learner,
+        arguments,
+        train_dataset=rows["train"],
+        eval_dataset=held_out if len(held_out) else None,
+        data_collator=collator,
+        compute_metrics=Metrics(),
+        preprocess_logits_for_metrics=keep_scores,  # type: ignore[arg-type]
+        callbacks=[RunLog()],
+    )
+    LossParts.attach(trainer)
+    if not train(trainer, mode):
+        return None
+    metrics = keep_scores_of(trainer.evaluate()) if trainer.eval_dataset is not None else {}
+    model.config.text_loss_weight = text_weight
+    save_model(trainer, model, processor)
+    if trainer.is_world_process_zero():
+        write_card(trainer, card, command, sources, metrics, "speech that was held out", model)
+    return metrics
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Do what the command line says."""
+    line = command_line(__doc__, argv)
+    run(lambda: train_model(line.config, line.mode, line.command))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Train a text backbone from nothing: `python examples/train_text.py examples/train_text.json`.
+
+The model is a Thinker that reads text alone, a causal language model; `AutoModelForCausalLM` loads what is left, and
+its `model.language_model` can be the text backbone of a larger one. Everything is stated in the configuration, a JSON
+or YAML file with these sections:
+
+| section | what |
+| --- | --- |
+| `data` | `TextDataArguments` in `text_data.py`: the sources, streaming, the size of blocks |
+| `tokenizer` | `path` of one, and `vocab_size`, the most tokens to keep of the package's own where no path is given |
+| `model` | fields of `JosieTextConfig`; or `model_type` of another text backbone of transformers, and its fields |
+| `trainer` | `TrainingArguments` |
+| `card` | `license`, `hardware`, `limitations` of the model card |
+| `threads` | of torch; its own choice where it is missing |
+
+A run that ends in any way goes on with the same command from its last checkpoint, and its next losses are those it
+would have had, also when it trains on a stream. In `trainer.output_dir` it leaves `log.jsonl`, checkpoints and `model`
+(weights, configuration, tokenizer, model card); evaluations are perplexity and token accuracy on texts it never saw.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import IterableDataset
+from metrics import Metrics, keep_scores
+from recipe import (
+    CardArguments,
+    RunLog,
+    command_line,
+    read_section,
+    require_sections,
+    run,
+    start_training,
+    train,
+    write_card,
+)
+from text_data import TextDataArguments, load_blocks
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+    default_data_collator,
+)
+
+from josie.configuration_josie import JosieThinkerConfig
+from josie.modeling_josie import JosieThinkerForConditionalGeneration
+from josie.tokenization import load_default_tokenizer
+
+SECTIONS = ("data", "tokenizer", "model", "trainer", "card", "threads")
+
+
+@dataclass
+class TokenizerArguments:
+    """Which tokenizer.
+
+    Args:
+        path (`str`, *optional*): Folder or Hub name; the one that ships with the package when `None`.
+        vocab_size (`int`, *optional*): Most of its tokens to keep; only of the package's own.
+    """
+
+    path: str | None = None
+    vocab_size: int | None = None
+
+    def __post_init__(self):
+        if self.path is not None and self.vocab_size is not None:
+            raise ValueError(f"`tokenizer.vocab_size` must be null with a `path`, got {self.vocab_size}.")
+
+
+def load_tokenizer(arguments: TokenizerArguments) -> PreTrainedTokenizerBase:
+    """Return the tokenizer."""
+    if arguments.path is None:
+        return load_default_tokenizer(arguments.vocab_size)
+    return AutoTokenizer.from_pretrained(arguments.path)
+
+
+def build_model(
+    section: dict[str, Any], tokenizer: PreTrainedTokenizerBase, block_size: int
+) -> JosieThinkerForConditionalGeneration:
+    """Return a new language model of a configuration's section `model`."""
+    options = {"model_type": "josie_text"} | section
+    known = AutoConfig.for_model(options["model_type"])
+    for name in section:
+        if not hasattr(known, name):
+            raise ValueError(f"`model` must have fields of {type(known).__name__}, got {name!r}.")
+    options = {"vocab_size": len(tokenizer), "max_position_embeddings": block_size} | options
+    for name in ("pad", "bos", "eos"):
+        options.setdefault(f"{name}_token_id", getattr(tokenizer, f"{name}_token_id"))
+    config = JosieThinkerConfig(text_config=options)
+    if config.text_config.vocab_size < len(tokenizer):
+        raise ValueError(
+            f"`model.vocab_size` must be at least the tokenizer's ({len(tokenizer)}), "
+            f"got {config.text_config.vocab_size}."
+        )
+    if config.max_position_embeddings < block_size:
+        raise ValueError(
+            f"`data.block_size` must be at most `model.max_position_embeddings` ({config.max_position_embeddings}), "
+            f"got {block_size}."
+        )
+    return JosieThinkerForConditionalGeneration(config)
+
+
+def train_model(config: dict[str, Any], mode: Any, command: str) -> dict[str, Any] | None:
+    """Train, evaluate, save.
+
+    Args:
+        config (`dict`): The sections.
+        mode (`"continue"`, `"resume"` or `"restart"`): What to do about checkpoints.
+        command (`str`): For the model card.
+
+    Returns:
+        What was measured on the texts that were held out; `None` if the run was asked to stop before its end.
+    """
+    require_sections(config, *SECTIONS)
+    card = read_section(config, "card", CardArguments)
+    data = read_section(config, "data", TextDataArguments)
+    arguments = start_training(config, TrainingArguments)
+    if arguments.max_steps < 1 and data.streaming:  # streams have no end
+        raise ValueError(f"`trainer.max_steps` must be positive for a stream, got {arguments.max_steps}.")
+    tokenizer = load_tokenizer(read_section(config, "tokenizer", TokenizerArguments))
+    model = build_model(config.get("model", {}), tokenizer, data.block_size)
+    training: Any
+    training, validation = load_blocks(data, tokenizer)
+    trainer = Trainer(
+        model,
+        arguments,
+        train_dataset=training,
+        eval_dataset=validation if len(validation) else None,
+        data_collator=default_data_collator,
+        processing_class=tokenizer,
+        compute_metrics=Metrics(),
+        preprocess_logits_for_metrics=keep_scores,
+        callbacks=[RunLog()],
+    )
+    if not train(trainer, mode):
+        return None
+    return finish(trainer, data, card, command)
+
+
+def finish(trainer: Trainer, data: TextDataArguments, card: CardArguments, command: str) -> dict[str, Any]:
+    """Save the model with its tokenizer and its card."""
+    trainer.save_model(str(Path(str(trainer.args.output_dir)) / "model"))
+    metrics = trainer.evaluate() if trainer.eval_dataset is not None else {}
+    metrics = {name: value for name, value in metrics.items() if name in METRICS}
+    if trainer.is_world_process_zero():
+        trained_on = [", ".join(map(str, source.values())) for source in data.sources]
+        if not isinstance(trainer.train_dataset, IterableDataset):
+            trained_on.append(f"together {len(trainer.train_dataset)} blocks of {data.block_size} tokens")  # type: ignore[arg-type]
+        write_card(trainer, card, command, trained_on, metrics, "texts of the same sources that were held out")
+    return metrics
+
+
+METRICS = ("eval_loss", "eval_perplexity", "eval_token_accuracy")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Do what the command line says."""
+    line = command_line(__doc__, argv)
+    run(lambda: train_model(line.config, line.mode, line.command))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Train a Thinker on conversations of any kind: `python examples/train_thinker.py examples/train_thinker.json`.
+
+Everything is stated in the configuration, a JSON or YAML file with these sections:
+
+| section | what |
+| --- | --- |
+| `data` | `ConversationDataArguments` in `conversation_data.py`; or `nano`, `NanoArguments` in `nano/tasks.py` |
+| `model` | `ModelArguments` in `starting_model.py`: a folder or Hub name, or a preset with random weights |
+| `freeze` | names of parts that learn nothing, as `model.freeze` takes them; the Talker where it is missing |
+| `listening` | `ListeningArguments` in `listening.py`: the audio encoder also learns to spell; `null` for none |
+| `answers` | `AnswerArguments` in `metrics.py`: how answers are compared at each evaluation |
+| `trainer` | `TrainingArguments` |
+| `card` | `license`, `hardware`, `limitations` of the model card |
+| `threads` | of torch; its own choice where it is missing |
+
+The user's turns may have pictures, videos and sounds; with `listening`, the `text` of a sound is what is said in it.
+The assistant's recordings are only read where the Talker learns too (`"freeze": []`).
+
+A run that ends in any way goes on with the same command from its last checkpoint, and its next losses are those it
+would have had, also when it trains on a stream. In `trainer.output_dir` it leaves `log.jsonl`, checkpoints, `base` (the
+model of a preset) and `model` (weights, processor, model card, and with `listening` the head that spells, with which
+another run goes on). Evaluations are perplexity, token accuracy and answers on conversations that were held out.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from conversation_data import ConversationDataArguments, load_conversations
+from datasets import Dataset
+from listening import ListeningArguments, ListeningModel, SpellingCollator
+from metrics import AnswerArguments, AnswerCheck, Metrics, find_questions, keep_scores, keep_scores_of
+from recipe import (
+    CardArguments,
+    RunLog,
+    command_line,
+    read_section,
+    require_sections,
+    run,
+    start_training,
+    train,
+    write_card,
+)
+from speech_rows import SilentCollator, SpeechCollator, SpeechEncoder
+from starting_model import ModelArguments, load_model, save_model
+from transformers import Trainer, TrainingArguments
+
+from josie.modeling_josie.loss_parts import LossParts
+from josie.processing_josie import JosieDataCollator
+
+SECTIONS = ("data", "model", "freeze", "listening", "answers", "trainer", "card", "threads")
+
+
+def load_rows(config: dict[str, Any], encode: SpeechEncoder | None) -> tuple[dict[str, Any], list[str]]:
+    """Return the rows of each split, and what they are made of.
+
+    Args:
+        config (`dict`): All sections.
+        encode ([`SpeechEncoder`], *optional*): Makes codes of the assistant's recordings.
+    """
+    section = config.get("data")
+    if isinstance(section, dict) and "nano" in section:
+        from nano.tasks import NanoArguments, load_nano  # whose packages other conversations do not need
+
+        require_sections(section, "nano", within="data")
+        return load_nano(read_section(section, "nano", NanoArguments)), NanoArguments.LICENCES
+    data = read_section(config, "data", ConversationDataArguments, columns=["speech_codes", "speaker"])
+    rows: dict[str, Any] = load_conversations(data)
+    if encode is not None:
+        rows = {
+            split: encode.encode_rows(part, data.folder) if isinstance(part, Dataset) else part
+            for split, part in rows.items()
+        }
+    return rows, [", ".join(map(str, source.values())) for source in data.sources]
+
+
+def freeze(model: Any, names: Any) -> SpeechEncoder | None:
+    """Freeze parts of a model, and return what makes codes for its Talker if that is not among them."""
+    groups = model.get_groups()
+    names = [name for name in ("talker",) if name in groups] if names is None else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"`freeze` must be a list of names among {list(groups)}, got {names!r}.")
+    model.freeze(*names)
+    talker = getattr(model, "talker", None)
+    learns = talker is not None and any(parameter.requires_grad for parameter in talker.parameters())
+    return SpeechEncoder.of_model(model) if learns else None
+
+
+def train_model(config: dict[str, Any], mode: Any, command: str) -> dict[str, Any] | None:
+    """Train, evaluate, save.
+
+    Args:
+        config (`dict`): The sections.
+        mode (`"continue"`, `"resume"` or `"restart"`): What to do about checkpoints.
+        command (`str`): For the model card.
+
+    Returns:
+        What was measured on the conversations that were held out; `None` if the run was asked to stop before its end.
+    """
+    require_sections(config, *SECTIONS)
+    card = read_section(config, "card", CardArguments)
+    asked = read_section(config, "answers", AnswerArguments)
+    chosen = read_section(config, "model", ModelArguments)
+    is_listening = config.get("listening") is not None
+    spelled = read_section(config, "listening", ListeningArguments) if is_listening else None
+    arguments = start_training(
+        config, TrainingArguments, remove_unused_columns=False, label_names=["labels"], eval_do_concat_batches=False
+    )
+    with arguments.main_process_first():
+        model, processor = load_model(chosen, Path(str(arguments.output_dir)) / "base")
+        encode = freeze(model, config.get("freeze"))
+        rows, sources = load_rows(config, encode)
+    collator: Any = JosieDataCollator(processor)
+    collator = SilentCollator(collator) if encode is None else SpeechCollator(collator, encode)
+    learner, held_out = model, rows["validation"]
+    answers = AnswerCheck(model, processor, find_questions(held_out, asked.num_questions), asked)
+    scores: dict[str, Any] = {"compute_metrics": Metrics(answers), "preprocess_logits_for_metrics": keep_scores}
+    if spelled is not None:
+        learner, collator = ListeningModel(model, spelled), SpellingCollator(collator, spelled.alphabet)
+        learner.load_head(Path(str(chosen.path)))
+        scores = {} if spelled.only else scores  # there is nothing but a loss
+    trainer = Trainer(
+        learner,
+        arguments,
+        train_dataset=rows["train"],
+        eval_dataset=held_out if len(held_out) else None,
+        data_collator=collator,
+        callbacks=[RunLog()],
+        **scores,
+    )
+    LossParts.attach(trainer)
+    if not train(trainer, mode):
+        return None
+    metrics = keep_scores_of(trainer.evaluate()) if trainer.eval_dataset is not None else {}
+    folder = save_model(trainer, model, processor)
+    if trainer.is_world_process_zero():
+        if isinstance(learner, ListeningModel):
+            learner.save_head(folder)
+        write_card(trainer, card, command, sources, metrics, "conversations that were held out", model)
+    return metrics
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Do what the command line says."""
+    line = command_line(__doc__, argv)
+    run(lambda: train_model(line.config, line.mode, line.command))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Trains a tiny JOSIE with the plain `Trainer`: what `test_distributed.py` launches in two processes.
+
+    accelerate launch --multi_gpu --num_processes 2 tests/distributed_training.py FOLDER ddp|fsdp|none [--kill-at STEP]
+
+Every other row has a picture and a sound, so that two processes never use the same parts of the model. All rows have as
+many words and frames to learn, in whatever batches they come.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
+from tiny import CASES
+from torch.distributed.fsdp import FSDPModule
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+EXAMPLES = str(Path(__file__).resolve().parents[1] / "examples")
+if EXAMPLES not in sys.path:
+    sys.path.append(EXAMPLES)
+
+from recipe import RunLog, train  # noqa: E402
+
+STEPS, SAVED, BATCH = 4, 2, 2
+FSDP = {"version": 2, "cpu_ram_efficient_loading": False, "state_dict_type": "FULL_STATE_DICT"}
+
+
+def let_cpus_shard() -> None:
+    """Let accelerate shard models over CPUs: 1.15 takes a plugin for it there and then replicates them nevertheless."""
+    initialize = AcceleratorState.__init__
+
+    def initialize_sharded(state: AcceleratorState, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
+        initialize(state, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None and state.distributed_type == DistributedType.MULTI_CPU:
+            state.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+            state.fsdp_plugin = fsdp_plugin
+
+    AcceleratorState.__init__ = initialize_sharded
+
+
+class KillAt(TrainerCallback):
+    """Ends the process as the machine does that runs out of memory."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        """Die."""
+        if state.global_step == self.step:
+            torch.distributed.barrier()  # so that the first one has written what it has logged
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Rows(torch.utils.data.Dataset):
+    """Words and speech; a picture and a sound in front of the words of every other row."""
+
+    def __len__(self) -> int:
+        return STEPS * BATCH
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """Return a row that depends on its index alone."""
+        generator = torch.Generator().manual_seed(index)
+        ids = torch.randint(10, 53, (12,), generator=generator)
+        labels = ids.clone()
+        labels[:6] = -100
+        codes = torch.randint(0, 11, (3, 7), generator=generator)
+        codes[0, 6], codes[1:, 6] = 11, -100
+        row = {"input_ids": ids, "labels": labels, "speech_codes": codes}
+        if index % 2 == 0:
+            ids[0], ids[1:6] = 6, 8
+            row["input_features"] = torch.rand(9, 19, generator=generator)
+            row["input_features_mask"] = torch.ones(19, dtype=torch.long)
+            row["pixel_values"] = torch.rand(3, 21, 21, generator=generator)
+        return row
+
+
+def collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Return a batch; pictures and sounds are those of the rows that have them."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return {name: torch.stack([row[name] for row in rows if name in row]) for name in names}
+
+
+def run(folder: str, kind: str, kill_at: int | None = None) -> dict[str, torch.Tensor]:
+    """Train from the start, or from the last checkpoint in `folder`, and return the weights."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    sharding: dict[str, Any] = {"fsdp": True, "fsdp_config": dict(FSDP)} if kind == "fsdp" else {}
+    arguments = TrainingArguments(
+        output_dir=folder,
+        max_steps=STEPS,
+        per_device_train_batch_size=BATCH // world_size,
+        train_sampling_strategy="sequential",
+        learning_rate=3e-3,
+        logging_steps=1,
+        save_steps=SAVED,
+        save_only_model=False,
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+        dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
+        **sharding,
+    )
+    callbacks: list[TrainerCallback] = [RunLog()] + ([KillAt(kill_at)] if kill_at is not None else [])
+    trainer = Trainer(
+        CASES["josie"].build(), arguments, train_dataset=Rows(), data_collator=collate, callbacks=callbacks
+    )
+    train(trainer, "continue")
+    if kind == "fsdp" and not isinstance(trainer.model, FSDPModule):
+        raise RuntimeError("The model was not sharded.")
+    trainer.save_model(str(Path(folder) / "model"))
+    return trainer.model.state_dict()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder")
+    parser.add_argument("kind", choices=["none", "ddp", "fsdp"])
+    parser.add_argument("--kill-at", type=int)
+    given = parser.parse_args()
+    if given.kind == "fsdp":
+        let_cpus_shard()
+    run(given.folder, given.kind, given.kill_at)

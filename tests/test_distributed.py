@@ -1,0 +1,69 @@
+"""`accelerate launch` in two processes on CPU: the losses of one process, and of a run that was killed and went on."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from distributed_training import SAVED, STEPS, run
+
+import josie
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def launch(folder: Path, kind: str, *options: str) -> subprocess.CompletedProcess:
+    """Launch the training in two processes and wait for its end."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    # The script imports josie and what lies beside it.
+    paths = [str(Path(josie.__file__).parents[1]), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command += ["--main_process_port", str(port), str(ROOT / "tests" / "distributed_training.py")]
+    command += [str(folder), kind, *options]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=900)
+
+
+def read_losses(folder: Path) -> dict[int, float]:
+    """Return the loss of each step in a run's log."""
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return {entry["step"]: entry["loss"] for entry in lines if "loss" in entry}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The losses and the last weights of one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    weights = run(str(folder), "none")
+    return read_losses(folder), {name: value.clone() for name, value in weights.items()}
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_two_processes_have_the_losses_of_one_and_go_on_after_a_kill(kind, alone, tmp_path):
+    expected, weights = alone
+    assert sorted(expected) == list(range(1, STEPS + 1))
+    assert len(set(expected.values())) == STEPS
+    killed = launch(tmp_path, kind, "--kill-at", str(SAVED + 1))
+    assert killed.returncode != 0
+    before = read_losses(tmp_path)
+    assert sorted(before) == list(range(1, SAVED + 2)), killed.stderr[-3000:]
+    assert not (tmp_path / "model").exists()
+
+    resumed = launch(tmp_path, kind)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    losses = read_losses(tmp_path)
+    assert {step: losses[step] for step in before} == before  # the step after the checkpoint was done twice
+    assert losses == pytest.approx(expected, rel=1e-3)
+
+    saved = josie.JosieForConditionalGeneration.from_pretrained(tmp_path / "model").state_dict()
+    for name, value in weights.items():
+        torch.testing.assert_close(
+            saved[name], value, rtol=1e-2, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}"
+        )

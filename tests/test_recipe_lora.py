@@ -1,0 +1,215 @@
+"""The LoRA recipe and its conversations: splits, streams, what learns, and that an interrupted run goes on."""
+
+import json
+import re
+import shutil
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from transformers import AutoModelForMultimodalLM, AutoProcessor
+
+pytest.importorskip("peft", reason="adapters need peft: pip install 'josie[peft]'")
+
+EXAMPLES = str(Path(__file__).resolve().parents[1] / "examples")
+if EXAMPLES not in sys.path:
+    sys.path.append(EXAMPLES)
+
+import conversation_data  # noqa: E402
+import finetune_lora  # noqa: E402
+import metrics  # noqa: E402
+import recipe  # noqa: E402
+import starting_model  # noqa: E402
+from recipes import interrupt_and_resume, run_recipe  # noqa: E402
+
+# What peft 0.21 still asks every model of transformers.
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+
+CONFIG = {
+    "data": {"validation_share": 0.3, "shuffle_buffer": 5, "max_validation_rows": 4},
+    "lora": {"parts": ["thinker", "talker"], "rank": 2, "dropout": 0.1},
+    "answers": {"num_questions": 3, "batch_size": 2, "max_new_tokens": 3},
+    "trainer": {
+        "max_steps": 6,
+        "per_device_train_batch_size": 2,
+        "per_device_eval_batch_size": 2,
+        "learning_rate": 0.01,
+        "logging_steps": 1,
+        "save_steps": 3,
+        "seed": 5,
+        "disable_tqdm": True,
+        "use_cpu": True,
+    },
+    "card": {"license": "apache-2.0", "hardware": "a tiny machine"},
+}
+
+
+@pytest.fixture(scope="module")
+def conversations(tmp_path_factory):
+    """A JSONL file of 24 conversations, every other one about a sound beside it."""
+    folder = tmp_path_factory.mktemp("conversations")
+    soundfile.write(folder / "tone.wav", torch.linspace(-0.3, 0.3, 900).numpy(), 1600)
+    rows = []
+    for index in range(24):
+        question = f"What is {index}?"
+        if index % 2:
+            question = [{"type": "audio", "path": "tone.wav"}, {"type": "text", "text": question}]
+        messages = [{"role": "user", "content": question}, {"role": "assistant", "content": f"It is {index}."}]
+        rows.append({"messages": messages, "topic": f"number {index}"})
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return folder / "rows.jsonl"
+
+
+@pytest.fixture
+def config(conversations, tiny_folder, tmp_path):
+    config = json.loads(json.dumps(CONFIG))
+    config["data"]["sources"] = [{"name": "jsonl", "path": str(conversations)}]
+    config["model"] = {"path": str(tiny_folder)}
+    config["trainer"]["output_dir"] = str(tmp_path / "run")
+    return config
+
+
+@pytest.mark.parametrize("is_streaming", [False, True], ids=["in-memory", "streaming"])
+def test_an_interrupted_run_goes_on_with_the_same_losses(config, tmp_path, monkeypatch, is_streaming, tiny_folder):
+    config["data"]["streaming"] = is_streaming
+    metrics = interrupt_and_resume(finetune_lora, config, "grad_norm", monkeypatch, tmp_path / "interrupted")
+    assert set(metrics) == set(finetune_lora.METRICS)
+
+    folder = tmp_path / "interrupted" / "model"
+    assert not (folder / "model.safetensors").exists()
+    adapted = AutoModelForMultimodalLM.from_pretrained(folder)
+    fresh = AutoModelForMultimodalLM.from_pretrained(tiny_folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    inputs = processor(text="What is 3?")
+    assert not torch.allclose(adapted(**inputs).logits, fresh(**inputs).logits)
+    assert adapted.generate(**inputs, max_new_tokens=2).shape[0] == 1
+    card = (folder / "README.md").read_text()
+    for words in ("the command", "a tiny machine", "eval_exact_match", "peft"):
+        assert words in card
+
+
+def test_a_preset_is_kept_beside_its_adapters(tmp_path):
+    model, processor = starting_model.load_model(starting_model.ModelArguments(preset="micro"), tmp_path / "base")
+    again, _ = starting_model.load_model(starting_model.ModelArguments(preset="micro"), tmp_path / "base")
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(model.parameters(), again.parameters(), strict=True))
+    assert processor.tokenizer.chat_template
+    thinker = finetune_lora.find_layers(model, ["thinker"])
+    assert all(name.startswith("thinker.model.language_model.") for name in thinker)
+    both = finetune_lora.find_layers(model, ["talker", "thinker"])
+    assert set(thinker) < set(both)
+    assert {name.split(".")[0] for name in both} == {"thinker", "talker"}
+    assert finetune_lora.find_layers(model.thinker, ["thinker"])
+    with pytest.raises(ValueError, match="`lora.parts` must be parts that the model has, got 'talker'."):
+        finetune_lora.find_layers(model.thinker, ["talker"])
+
+
+def read(config, **changes):
+    return conversation_data.ConversationDataArguments(**config["data"] | changes)
+
+
+def topics(rows):
+    return {row["topic"] for row in rows}
+
+
+def test_rows_keep_their_form_and_paths_are_found(config, conversations):
+    rows = conversation_data.load_conversations(read(config, columns=["topic", "speaker"], validation_share=0.0))
+    assert {split: len(part) for split, part in rows.items()} == {"train": 24, "validation": 0, "test": 0}
+    first, second = rows["train"][0], rows["train"][1]
+    assert first["messages"][0] == {"role": "user", "content": "What is 0?"}
+    assert second["messages"][0]["content"] == [
+        {"type": "audio", "path": str(conversations.parent / "tone.wav")},
+        {"type": "text", "text": "What is 1?"},
+    ]
+    assert (second["topic"], second["speaker"]) == ("number 1", None)
+
+
+def test_splits_share_nothing_and_are_those_of_the_stream(config):
+    shares = {"validation_share": 0.3, "test_share": 0.2, "columns": ["topic"], "max_validation_rows": 99}
+    whole = conversation_data.load_conversations(read(config, **shares))
+    found = {split: topics(rows) for split, rows in whole.items()}
+    assert sum(map(len, found.values())) == 24
+    assert all(len(part) > 1 for part in found.values())
+    streamed = conversation_data.load_conversations(read(config, **shares, streaming=True))
+    size = len(found["train"])
+    rows = list(islice(streamed["train"], 2 * size))
+    assert topics(rows[:size]) == topics(rows[size:]) == found["train"]
+    assert rows[:size] != rows[size:]
+    assert topics(streamed["validation"]) == found["validation"]
+    assert topics(streamed["test"]) == found["test"]
+
+
+def test_moved_files_stay_in_their_splits(config, conversations, tmp_path):
+    shutil.copytree(conversations.parent, tmp_path / "moved")
+    moved = [{"name": "jsonl", "path": str(tmp_path / "moved" / conversations.name)}]
+    rows = [conversation_data.load_conversations(read(config, columns=["topic"]))]
+    rows.append(conversation_data.load_conversations(read(config, columns=["topic"], sources=moved)))
+    assert rows[0]["train"]["topic"][:] == rows[1]["train"]["topic"][:]
+    assert rows[0]["train"]["messages"][:] != rows[1]["train"]["messages"][:]
+
+
+def test_sources_can_be_added_and_have_splits_of_their_own(config, monkeypatch, conversations):
+    def make(options, arguments):
+        row = {"messages": [{"role": "user", "content": options["word"]}], "topic": "words"}
+        return {
+            split: conversation_data.to_dataset([row] * number) for split, number in (("train", 3), ("validation", 2))
+        }
+
+    monkeypatch.setitem(conversation_data.SOURCES, "made", make)
+    sources = [
+        {"name": "made", "word": "hello"},
+        {"name": "jsonl", "path": str(conversations), "split": "train"},
+        {"name": "datasets", "path": "json", "data_files": str(conversations), "root": str(conversations.parent)},
+    ]
+    for is_streaming in (False, True):
+        if is_streaming:
+            sources = sources[1:]
+        rows = conversation_data.load_conversations(
+            read(config, sources=sources, columns=["topic"], streaming=is_streaming)
+        )
+        assert len(rows["validation"]) >= 1
+        for row in islice(rows["train"], 30):
+            assert isinstance(row["messages"], list)
+
+
+def test_the_recipes_own_configuration_is_valid():
+    config = recipe.read_config(Path(EXAMPLES) / "finetune_lora.json")
+    recipe.require_sections(config, *finetune_lora.SECTIONS)
+    recipe.read_section(config, "data", conversation_data.ConversationDataArguments)
+    recipe.read_section(config, "model", starting_model.ModelArguments)
+    recipe.read_section(config, "lora", finetune_lora.AdapterArguments)
+    recipe.read_section(config, "answers", metrics.AnswerArguments)
+    recipe.read_section(config, "trainer", finetune_lora.TrainingArguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("tokenizer.path=1", "`config` must have sections of"),
+        ("data.sources=[]", "`data.sources` must name at least one of ['datasets', 'jsonl'], got none."),
+        ('data.sources=[{"name": "radio"}]', "got {'name': 'radio'}."),
+        ('data.sources=[{"name": "jsonl"}]', "A source 'jsonl' must have `path`"),
+        ('data.sources=[{"name": "jsonl", "path": "/nowhere"}]', "must be an existing file, got '/nowhere'."),
+        ("data.test_share=0.7", "must be at least 0 and below 1 together, got (0.3, 0.7)."),
+        ("model.preset=micro", "`model` must have either `path` or `preset`"),
+        ("lora.parts=[]", "`lora.parts` must be of ['talker', 'thinker'], got []."),
+        ("lora.rank=0", "`lora.rank` must be at least 1, got 0."),
+    ],
+)
+def test_wrong_configurations_are_errors(config, tmp_path, change, message):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run_recipe(finetune_lora, recipe.read_config(path, [change]))
+
+
+def test_wrong_lines_are_named(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"messages": [{"role": "user", "content": "x"}]}\n\n{"messages": []}\n')
+    with pytest.raises(ValueError, match="Line 3 of .*: A row must have `messages`, a list of dicts, got ..."):
+        list(conversation_data.read_jsonl(path))
+    path.write_text("{\n")
+    with pytest.raises(ValueError, match="Line 1 of"):
+        list(conversation_data.read_jsonl(path))
