@@ -232,7 +232,8 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         frames: list[torch.Tensor] = []
         num_frames = torch.full((batch_size,), max_new_frames, device=start.device)
         for index in range(delay + max_new_frames):
-            embeds = text[:, min(index // self.config.frames_per_token, text.shape[1] - 1)] + self.code_embedding(codes[:, :, None])[:, 0]
+            token = min(index // self.config.frames_per_token, text.shape[1] - 1)
+            embeds = text[:, token] + self.code_embedding(codes[:, :, None])[:, 0]
             state = loop.step(embeds)
             if index < delay:
                 continue
