@@ -39,6 +39,8 @@ class JosieTalkerConfig(JosieBackboneConfig):
             Thinker and Talker can be trained at the same time, once the embeddings are fixed.
         frames_per_token (`int`): Steps for which each spoken token is read. The closer this is to how long tokens take
             to be said, without exceeding it, the sooner a Talker learns which of them it is at.
+        code_noise (`float`): Share of the codes of earlier frames that are exchanged for others in training. A Talker
+            that never reads a mistake follows the speech it knows and not the text, and loses both at its first one.
         speech_delay (`int`): Steps by which speech trails the text.
         depth_loss_fraction (`float`): In training, share of the frames, chosen anew at random for every batch, of which
             quantizers 1...N-1 are learned: memory for noise (CSM, Sesame, 2025).
@@ -58,6 +60,7 @@ class JosieTalkerConfig(JosieBackboneConfig):
     end_of_speech: bool = True
     reads_thinker_states: bool = True
     frames_per_token: int = 1
+    code_noise: float | int = 0.0
     speech_delay: int = 0
     depth_loss_fraction: float | int = 1.0
     speakers: list[str] = field(default_factory=list)
@@ -80,6 +83,8 @@ class JosieTalkerConfig(JosieBackboneConfig):
     def validate_geometry(self):
         """Counts are positive, and a depth decoder has something to predict."""
         require_positive(self, "num_quantizers", "codebook_size", "thinker_hidden_size", "frames_per_token")
+        if not 0 <= self.code_noise < 1:
+            raise ValueError(f"`code_noise` must be in [0, 1), got {self.code_noise}.")
         if self.speech_delay < 0:
             raise ValueError(f"`speech_delay` must be at least 0, got {self.speech_delay}.")
         if not 0 < self.depth_loss_fraction <= 1:

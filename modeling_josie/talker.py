@@ -134,6 +134,8 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         # The frame before step s is s - delay - 1; before the first one stands the extra row `codebook_size`.
         real = (codes >= 0) & (codes < self.config.codebook_size)
         previous = torch.where(real, codes, self.config.codebook_size)[:, :, :-1]
+        if self.training and self.config.code_noise:
+            previous = self._mistake(previous)
         previous = nn.functional.pad(previous, (delay + 1, 0), value=self.config.codebook_size)
         inputs = text[:, steps] + self.code_embedding(previous)
         inputs = torch.cat((self.embed_start(batch_size, speaker_ids), inputs), dim=1)
@@ -253,6 +255,12 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         audio_codes = torch.stack(frames, dim=2)
         real = length_mask(num_frames, audio_codes.shape[2])
         return JosieTalkerGenerateOutput(audio_codes=audio_codes * real[:, None], num_frames=num_frames)
+
+    def _mistake(self, previous: torch.Tensor) -> torch.Tensor:
+        """Return what the Talker reads of earlier frames with some codes exchanged for others, at random."""
+        others = torch.randint_like(previous, self.config.codebook_size)
+        is_wrong = torch.rand(previous.shape, device=previous.device) < self.config.code_noise
+        return torch.where(is_wrong & (previous < self.config.codebook_size), others, previous)
 
     def _check_codes(self, codes: torch.Tensor) -> torch.Tensor:
         config = self.config

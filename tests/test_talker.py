@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from tiny import CASES, DEPTH, TALKER, build, talker_inputs
 
 import josie
@@ -158,6 +159,23 @@ def test_tokens_are_read_for_several_frames():
         for model, given in ((slow, inputs), (fast, twice))
     )
     assert torch.equal(found.audio_codes, expected.audio_codes)
+
+
+def test_mistakes_are_made_in_training_only_and_seeded():
+    inputs = talker_inputs()
+    clean, noisy = make(), make(code_noise=0.5)
+    with torch.no_grad():
+        torch.testing.assert_close(noisy(**inputs).logits, clean(**inputs).logits)
+        losses = []
+        for seed in (0, 0, 1):
+            torch.manual_seed(seed)
+            losses.append(noisy.train()(**inputs).logits)
+        assert torch.equal(losses[0], losses[1])
+        assert not torch.equal(losses[0], losses[2])
+        # Nothing is read before the first frame, and so nothing of it is wrong.
+        torch.testing.assert_close(losses[0][:, 0], clean(**inputs).logits[:, 0])
+    with pytest.raises(StrictDataclassError, match=r"`code_noise` must be in \[0, 1\), got 1"):
+        make(code_noise=1.0)
 
 
 def test_speech_delay_lets_text_go_ahead():
