@@ -91,18 +91,13 @@ def load_rows(config: dict[str, Any], encode: SpeechEncoder) -> tuple[dict[str, 
         from nano.tasks import NanoArguments, VoiceArguments, load_voice  # whose packages others do not need
 
         require_sections(section, "nano", within="data")
-        voice = load_voice(read_section(section, "nano", VoiceArguments), encode.codec)
-        return {split: part.map(_measure) for split, part in voice.items()}, NanoArguments.LICENCES
+        return load_voice(read_section(section, "nano", VoiceArguments), encode), NanoArguments.LICENCES
     data = read_section(config, "data", ConversationDataArguments, columns=["speech_codes", "speaker"])
     rows = {
         split: encode.encode_rows(part, data.folder) if isinstance(part, Dataset) else part
         for split, part in load_conversations(data, keep=is_spoken).items()
     }
     return rows, [", ".join(map(str, source.values())) for source in data.sources]
-
-
-def _measure(row: dict[str, Any]) -> dict[str, int]:
-    return {"length": len(row["speech_codes"][0])}
 
 
 def train_model(config: dict[str, Any], mode: Any, command: str) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from nano.grammar import chats, questions  # noqa: E402
 from nano.scenes import is_held_out  # noqa: E402
 from nano.sentences import split_of  # noqa: E402
 from nano.stamps import STAMPS_FOLDER  # noqa: E402
+from speech_rows import SpeechEncoder  # noqa: E402
 
 from nano import sentences as nano_sentences  # noqa: E402
 from nano import tasks  # noqa: E402
@@ -149,16 +150,18 @@ def test_the_voice_has_codes_of_what_it_says():
         num_mel_bins=20, n_fft=256, win_length=256, hidden_size=8, num_quantizers=3, codebook_size=16, codebook_dim=4
     )
     codec = josie.JosieMelCodecModel(config).eval()
-    rows = tasks.load_voice(tasks.VoiceArguments(num_sentences=4, num_validation_rows=3), codec)
+    encode = SpeechEncoder(codec, num_quantizers=2, end_of_speech=True)  # fewer than the codec has
+    rows = tasks.load_voice(tasks.VoiceArguments(num_sentences=4, num_validation_rows=3), encode)
     assert len(rows["validation"]) == 3
     assert [row["messages"][0]["content"][0]["text"] for row in rows["train"]][:4] == list(
         tasks.sentences(None, "train")[:4]
     )
     for row in rows["validation"]:
         text, codes = row["messages"][0]["content"][0]["text"], row["speech_codes"]
-        assert len(codes) == 3
-        assert len(codes[0]) == config.get_num_frames(200 * len(text)) + 1
-        assert [code[-1] for code in codes] == [16, -100, -100]
+        assert len(codes) == 2
+        assert len(codes[0]) == row["length"] == config.get_num_frames(200 * len(text)) + 1
+        assert [code[-1] for code in codes] == [16, -100]
+        assert row["messages"] == [{"role": "assistant", "content": [{"type": "text", "text": text}]}]
 
 
 def test_a_sentence_has_one_split_however_it_is_written():

@@ -22,9 +22,9 @@ from typing import Any, ClassVar, Literal
 
 from datasets import Dataset, concatenate_datasets
 from PIL.Image import Image
+from speech_rows import SpeechEncoder, without_speech
 from torch.utils.data import Dataset as TorchDataset
 
-from josie import add_speech_codes
 from nano.grammar import ask, caption, chats, questions
 from nano.scenes import draw_scene, render
 from nano.sentences import sentences
@@ -196,17 +196,17 @@ class VoiceArguments:
     num_validation_rows: int = 100
 
 
-def load_voice(arguments: VoiceArguments, codec: Any) -> dict[str, Dataset]:
-    """Return what JOSIE's voice says, `messages` with their `speech_codes`: sentences, answers and captions.
+def load_voice(arguments: VoiceArguments, encode: SpeechEncoder) -> dict[str, Dataset]:
+    """Return what JOSIE's voice says, `messages` with `speech_codes` and `length`: sentences, answers and captions.
 
     Args:
         arguments ([`VoiceArguments`]): How much.
-        codec: Makes the codes, once.
+        encode ([`SpeechEncoder`]): Makes the codes, once.
     """
     packages, record = Path(arguments.packages), partial(_record, Path(arguments.recordings))
     training = [record(sentences(packages, "train")[: arguments.num_sentences]), record(possible_answers())]
     held_out = record(sentences(packages, "validation")[: arguments.num_validation_rows])
-    options: Any = {"batched": True, "batch_size": 64, "fn_kwargs": {"codec": codec}}
+    options: Any = {"batched": True, "batch_size": 64, "fn_kwargs": {"encode": encode}}
     return {
         split: rows.map(_encode, remove_columns=rows.column_names, **options)
         for split, rows in (("train", concatenate_datasets(training)), ("validation", held_out))
@@ -217,11 +217,11 @@ def _record(folder: Path, texts: Sequence[str]) -> Dataset:
     return spoken(texts, JOSIE_VOICE, JOSIE_STRETCH, folder)
 
 
-def _encode(rows: dict[str, list[Any]], codec: Any) -> dict[str, list[Any]]:
+def _encode(rows: dict[str, list[Any]], encode: SpeechEncoder) -> dict[str, list[Any]]:
+    said = [_write(text) for text in rows["text"]]
     sounds = [{"type": "audio", "audio": read(flac), "sampling_rate": SAMPLING_RATE} for flac in rows["flac"]]
-    said = [[{"role": "assistant", "content": [_write(text)]}] for text in rows["text"]]
-    heard = [[{"role": "assistant", "content": [_write("."), sound]}] for sound in sounds]
-    return {"messages": said, **add_speech_codes({"messages": heard}, codec)}
+    heard = [[{"role": "assistant", "content": list(parts)}] for parts in zip(said, sounds, strict=True)]
+    return {"messages": [without_speech(messages) for messages in heard], **encode({"messages": heard})}
 
 
 def possible_questions() -> list[str]:
