@@ -25,15 +25,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from conversation_data import ConversationDataArguments, load_conversations
-from metrics import AnswerArguments, AnswerCheck, Metrics, find_questions, keep_scores
+from metrics import AnswerArguments, AnswerCheck, Metrics, find_questions, keep_scores, keep_scores_of
 from peft import LoraConfig, get_peft_model
 from recipe import (
     CardArguments,
+    CommandLine,
     RunLog,
-    command_line,
+    describe_sources,
     read_section,
     require_sections,
-    run,
+    run_training,
     start_training,
     train,
     write_card,
@@ -88,17 +89,13 @@ def find_layers(model: PreTrainedModel, parts: list[str]) -> list[str]:
     return [name for name, module in model.named_modules() if id(module) in wanted]
 
 
-def train_model(config: dict[str, Any], mode: Any, command: str) -> dict[str, Any] | None:
+def train_model(line: CommandLine) -> dict[str, Any] | None:
     """Train adapters, evaluate, save.
-
-    Args:
-        config (`dict`): The sections.
-        mode (`"continue"`, `"resume"` or `"restart"`): What to do about checkpoints.
-        command (`str`): For the model card.
 
     Returns:
         What was measured on the conversations that were held out; `None` if the run was asked to stop before its end.
     """
+    config = line.config
     require_sections(config, *SECTIONS)
     card = read_section(config, "card", CardArguments)
     data = read_section(config, "data", ConversationDataArguments)
@@ -131,18 +128,17 @@ def train_model(config: dict[str, Any], mode: Any, command: str) -> dict[str, An
         preprocess_logits_for_metrics=keep_scores,  # type: ignore[arg-type]
         callbacks=[RunLog()],
     )
-    if not train(trainer, mode):
+    if not train(trainer, line.mode):
         return None
-    return finish(trainer, data, card, command)
+    return finish(trainer, data, card, line.command)
 
 
 def finish(trainer: Trainer, data: ConversationDataArguments, card: CardArguments, command: str) -> dict[str, Any]:
     """Save the adapters with the processor and a card."""
     trainer.save_model(str(Path(str(trainer.args.output_dir)) / "model"))
-    metrics = trainer.evaluate() if trainer.eval_dataset is not None else {}
-    metrics = {name: value for name, value in metrics.items() if name in METRICS}
+    metrics = keep_scores_of(trainer.evaluate()) if trainer.eval_dataset is not None else {}
     if trainer.is_world_process_zero():
-        trained_on = [", ".join(map(str, source.values())) for source in data.sources]
+        trained_on = describe_sources(data.sources)
         base = trainer.model.config.name_or_path
         (Path(str(trainer.args.output_dir)) / "model" / "README.md").unlink(missing_ok=True)  # an empty form of peft's
         held_out = "conversations of the same sources that were held out"
@@ -159,13 +155,9 @@ def finish(trainer: Trainer, data: ConversationDataArguments, card: CardArgument
     return metrics
 
 
-METRICS = ("eval_loss", "eval_perplexity", "eval_token_accuracy", "eval_exact_match", "eval_word_error_rate")
-
-
 def main(argv: list[str] | None = None) -> None:
     """Do what the command line says."""
-    line = command_line(__doc__, argv)
-    run(lambda: train_model(line.config, line.mode, line.command))
+    run_training(__doc__, train_model, argv)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,13 @@ Section = TypeVar("Section")
 
 @dataclasses.dataclass(frozen=True)
 class CommandLine:
-    """What a recipe was asked for."""
+    """What a recipe was asked for.
+
+    Args:
+        config (`dict`): The sections of its configuration.
+        mode (`"continue"`, `"resume"` or `"restart"`): What to do about checkpoints.
+        command (`str`): What was typed, for the model card.
+    """
 
     config: dict[str, Any]
     mode: Literal["continue", "resume", "restart"]
@@ -285,6 +291,14 @@ def run(main: Callable[[], Any]) -> None:
         raise SystemExit(f"error: {error}") from error
 
 
+def run_training(
+    description: str | None, train_model: Callable[[CommandLine], Any], argv: list[str] | None = None
+) -> None:
+    """Do what the command line of a training recipe says."""
+    line = command_line(description, argv)
+    run(lambda: train_model(line))
+
+
 @dataclasses.dataclass
 class CardArguments:
     """What only a person knows for the model card."""
@@ -292,6 +306,11 @@ class CardArguments:
     license: str | None = None
     hardware: str | None = None
     limitations: str | None = None
+
+
+def describe_sources(sources: list[dict[str, Any]]) -> list[str]:
+    """Return the sources of a section `data` in words, for the model card."""
+    return [", ".join(map(str, source.values())) for source in sources]
 
 
 def write_card(

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from conversation_data import ConversationDataArguments, load_conversations
 from datasets import Dataset
 from datasets.fingerprint import Hasher
+from recipe import describe_sources, read_section
 from transformers import PreTrainedModel
 
 from josie import add_speech_codes
@@ -59,6 +61,30 @@ class SpeechEncoder:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         return rows.map(self, batched=True, cache_file_name=str(folder / f"codes-{name}.arrow"))
+
+
+def load_spoken_conversations(
+    config: dict[str, Any], encode: SpeechEncoder | None, keep: Callable[[dict[str, Any]], bool] | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the rows of a configuration's section `data`, and what they are made of.
+
+    Args:
+        config (`dict`): All sections.
+        encode ([`SpeechEncoder`], *optional*): Makes codes of the assistant's recordings.
+        keep (`Callable`, *optional*): Whether a row is used; all are when `None`.
+
+    Returns:
+        Rows of each split with `messages`, and with an encoder, but for a stream, `speech_codes` and their `length` in
+        frames; and words.
+    """
+    data = read_section(config, "data", ConversationDataArguments, columns=["speech_codes", "speaker"])
+    rows: dict[str, Any] = load_conversations(data, keep)
+    if encode is not None:
+        rows = {
+            split: encode.encode_rows(part, data.folder) if isinstance(part, Dataset) else part
+            for split, part in rows.items()
+        }
+    return rows, describe_sources(data.sources)
 
 
 def _date_recordings(messages: list[dict[str, Any]]) -> list[tuple[int, int]]:

@@ -34,11 +34,11 @@ from codec_report import ReportArguments, require_matplotlib, write_report
 from datasets import Dataset
 from recipe import (
     CardArguments,
+    CommandLine,
     RunLog,
-    command_line,
     read_section,
     require_sections,
-    run,
+    run_training,
     save_in_half,
     start_training,
     train,
@@ -173,17 +173,13 @@ def build_crops(
     return training, make(speech["validation"], CropSettings(**shared, is_random=False))
 
 
-def train_model(config: dict[str, Any], mode: Any, command: str) -> dict[str, Any] | None:
+def train_model(line: CommandLine) -> dict[str, Any] | None:
     """Train, evaluate and report.
-
-    Args:
-        config (`dict`): The sections.
-        mode (`"continue"`, `"resume"` or `"restart"`): What to do about checkpoints.
-        command (`str`): For the model card.
 
     Returns:
         What `metrics.json` has, without the single clips; `None` if the run was asked to stop before its end.
     """
+    config = line.config
     require_sections(config, *SECTIONS)
     report = read_section(config, "report", ReportArguments)
     card = read_section(config, "card", CardArguments)
@@ -209,9 +205,9 @@ def train_model(config: dict[str, Any], mode: Any, command: str) -> dict[str, An
         eval_dataset=validation,
         callbacks=[AudioCropsCallback(training), RunLog()],
     )
-    if not train(trainer, mode):
+    if not train(trainer, line.mode):
         return None
-    return finish(trainer, speech, report, card, command)
+    return finish(trainer, speech, report, card, line.command)
 
 
 def finish(
@@ -246,8 +242,7 @@ def _has_seconds(dataset: Dataset) -> bool:
 
 def main(argv: list[str] | None = None) -> None:
     """Do what the command line says."""
-    line = command_line(__doc__, argv)
-    run(lambda: train_model(line.config, line.mode, line.command))
+    run_training(__doc__, train_model, argv)
 
 
 if __name__ == "__main__":

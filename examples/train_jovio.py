@@ -38,12 +38,12 @@ import torch
 from picture_data import Picture, PictureDataArguments, RandomCrops, load_pictures
 from recipe import (
     CardArguments,
+    CommandLine,
     RunLog,
-    command_line,
     find_checkpoint,
     read_section,
     require_sections,
-    run,
+    run_training,
     save_in_half,
     start_training,
     train,
@@ -199,17 +199,13 @@ def collate_crops(crops: list[dict[str, torch.Tensor]], config: JovioConfig) -> 
     return {"pixel_values": batch, "grid_thw": torch.tensor(grids), "num_frames": counts}
 
 
-def train_model(config: dict[str, Any], mode: Any, command: str) -> dict[str, Any] | None:
+def train_model(line: CommandLine) -> dict[str, Any] | None:
     """Train, evaluate and report.
-
-    Args:
-        config (`dict`): The sections.
-        mode (`"continue"`, `"resume"` or `"restart"`): What to do about checkpoints.
-        command (`str`): For the model card.
 
     Returns:
         What `metrics.json` has; `None` if the run was asked to stop before its end.
     """
+    config = line.config
     require_sections(config, *SECTIONS)
     report = read_section(config, "report", ReportArguments)
     card = read_section(config, "card", CardArguments)
@@ -231,7 +227,7 @@ def train_model(config: dict[str, Any], mode: Any, command: str) -> dict[str, An
     num_crops = arguments.max_steps * size * arguments.gradient_accumulation_steps * arguments.world_size
     training = RandomCrops(data, pictures["train"], num_crops, arguments.seed, size)
     validation = RandomCrops(data, pictures["validation"], data.num_validation_crops, arguments.seed, size)
-    if start is not None and (mode == "restart" or find_checkpoint(Path(str(arguments.output_dir))) is None):
+    if start is not None and (line.mode == "restart" or find_checkpoint(Path(str(arguments.output_dir))) is None):
         crops = RandomCrops(data, pictures["train"], start.num_crops, arguments.seed + 1)
         patches = torch.cat([cut_patches(crop["pixel_values"], model.config) for crop in crops])
         start_from_principal_components(model, patches, start)
@@ -244,9 +240,9 @@ def train_model(config: dict[str, Any], mode: Any, command: str) -> dict[str, An
         callbacks=[RunLog()],
         optimizers=(build_optimizer(model, arguments, start.learning_rate_scale) if start is not None else None, None),
     )
-    if not train(trainer, mode):
+    if not train(trainer, line.mode):
         return None
-    return finish(trainer, data, pictures, report, card, command)
+    return finish(trainer, data, pictures, report, card, line.command)
 
 
 def finish(
@@ -297,8 +293,7 @@ def save_codec(model: JovioModel, folder: Path, max_pixels: int) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Do what the command line says."""
-    line = command_line(__doc__, argv)
-    run(lambda: train_model(line.config, line.mode, line.command))
+    run_training(__doc__, train_model, argv)
 
 
 if __name__ == "__main__":

@@ -29,21 +29,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conversation_data import ConversationDataArguments, load_conversations
-from datasets import Dataset
 from metrics import Metrics, keep_scores, keep_scores_of
 from recipe import (
     CardArguments,
+    CommandLine,
     RunLog,
-    command_line,
     read_section,
     require_sections,
-    run,
+    run_training,
     start_training,
     train,
     write_card,
 )
-from speech_rows import Collate, SpeechCollator, SpeechEncoder, is_spoken
+from speech_rows import Collate, SpeechCollator, SpeechEncoder, is_spoken, load_spoken_conversations
 from starting_model import ModelArguments, load_model, save_model
 from torch import nn
 from transformers import Trainer, TrainingArguments
@@ -92,25 +90,16 @@ def load_rows(config: dict[str, Any], encode: SpeechEncoder) -> tuple[dict[str, 
 
         require_sections(section, "nano", within="data")
         return load_voice(read_section(section, "nano", VoiceArguments), encode), NanoArguments.LICENCES
-    data = read_section(config, "data", ConversationDataArguments, columns=["speech_codes", "speaker"])
-    rows = {
-        split: encode.encode_rows(part, data.folder) if isinstance(part, Dataset) else part
-        for split, part in load_conversations(data, keep=is_spoken).items()
-    }
-    return rows, [", ".join(map(str, source.values())) for source in data.sources]
+    return load_spoken_conversations(config, encode, is_spoken)
 
 
-def train_model(config: dict[str, Any], mode: Any, command: str) -> dict[str, Any] | None:
+def train_model(line: CommandLine) -> dict[str, Any] | None:
     """Train, evaluate, save.
-
-    Args:
-        config (`dict`): The sections.
-        mode (`"continue"`, `"resume"` or `"restart"`): What to do about checkpoints.
-        command (`str`): For the model card.
 
     Returns:
         What was measured on the speech that was held out; `None` if the run was asked to stop before its end.
     """
+    config = line.config
     require_sections(config, *SECTIONS)
     card = read_section(config, "card", CardArguments)
     chosen = read_section(config, "model", ModelArguments)
@@ -145,20 +134,19 @@ def train_model(config: dict[str, Any], mode: Any, command: str) -> dict[str, An
         callbacks=[RunLog()],
     )
     LossParts.attach(trainer)
-    if not train(trainer, mode):
+    if not train(trainer, line.mode):
         return None
     metrics = keep_scores_of(trainer.evaluate()) if trainer.eval_dataset is not None else {}
     model.config.text_loss_weight = text_weight
     save_model(trainer, model, processor)
     if trainer.is_world_process_zero():
-        write_card(trainer, card, command, sources, metrics, "speech that was held out", model)
+        write_card(trainer, card, line.command, sources, metrics, "speech that was held out", model)
     return metrics
 
 
 def main(argv: list[str] | None = None) -> None:
     """Do what the command line says."""
-    line = command_line(__doc__, argv)
-    run(lambda: train_model(line.config, line.mode, line.command))
+    run_training(__doc__, train_model, argv)
 
 
 if __name__ == "__main__":

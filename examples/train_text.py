@@ -23,14 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from datasets import IterableDataset
-from metrics import Metrics, keep_scores
+from metrics import Metrics, keep_scores, keep_scores_of
 from recipe import (
     CardArguments,
+    CommandLine,
     RunLog,
-    command_line,
+    describe_sources,
     read_section,
     require_sections,
-    run,
+    run_training,
     start_training,
     train,
     write_card,
@@ -102,17 +103,13 @@ def build_model(
     return JosieThinkerForConditionalGeneration(config)
 
 
-def train_model(config: dict[str, Any], mode: Any, command: str) -> dict[str, Any] | None:
+def train_model(line: CommandLine) -> dict[str, Any] | None:
     """Train, evaluate, save.
-
-    Args:
-        config (`dict`): The sections.
-        mode (`"continue"`, `"resume"` or `"restart"`): What to do about checkpoints.
-        command (`str`): For the model card.
 
     Returns:
         What was measured on the texts that were held out; `None` if the run was asked to stop before its end.
     """
+    config = line.config
     require_sections(config, *SECTIONS)
     card = read_section(config, "card", CardArguments)
     data = read_section(config, "data", TextDataArguments)
@@ -134,31 +131,26 @@ def train_model(config: dict[str, Any], mode: Any, command: str) -> dict[str, An
         preprocess_logits_for_metrics=keep_scores,
         callbacks=[RunLog()],
     )
-    if not train(trainer, mode):
+    if not train(trainer, line.mode):
         return None
-    return finish(trainer, data, card, command)
+    return finish(trainer, data, card, line.command)
 
 
 def finish(trainer: Trainer, data: TextDataArguments, card: CardArguments, command: str) -> dict[str, Any]:
     """Save the model with its tokenizer and its card."""
     trainer.save_model(str(Path(str(trainer.args.output_dir)) / "model"))
-    metrics = trainer.evaluate() if trainer.eval_dataset is not None else {}
-    metrics = {name: value for name, value in metrics.items() if name in METRICS}
+    metrics = keep_scores_of(trainer.evaluate()) if trainer.eval_dataset is not None else {}
     if trainer.is_world_process_zero():
-        trained_on = [", ".join(map(str, source.values())) for source in data.sources]
+        trained_on = describe_sources(data.sources)
         if not isinstance(trainer.train_dataset, IterableDataset):
             trained_on.append(f"together {len(trainer.train_dataset)} blocks of {data.block_size} tokens")  # type: ignore[arg-type]
         write_card(trainer, card, command, trained_on, metrics, "texts of the same sources that were held out")
     return metrics
 
 
-METRICS = ("eval_loss", "eval_perplexity", "eval_token_accuracy")
-
-
 def main(argv: list[str] | None = None) -> None:
     """Do what the command line says."""
-    line = command_line(__doc__, argv)
-    run(lambda: train_model(line.config, line.mode, line.command))
+    run_training(__doc__, train_model, argv)
 
 
 if __name__ == "__main__":

@@ -25,22 +25,20 @@ another run goes on). Evaluations are perplexity, token accuracy and answers on 
 from pathlib import Path
 from typing import Any
 
-from conversation_data import ConversationDataArguments, load_conversations
-from datasets import Dataset
 from listening import ListeningArguments, ListeningModel, SpellingCollator
 from metrics import AnswerArguments, AnswerCheck, Metrics, find_questions, keep_scores, keep_scores_of
 from recipe import (
     CardArguments,
+    CommandLine,
     RunLog,
-    command_line,
     read_section,
     require_sections,
-    run,
+    run_training,
     start_training,
     train,
     write_card,
 )
-from speech_rows import SilentCollator, SpeechCollator, SpeechEncoder
+from speech_rows import SilentCollator, SpeechCollator, SpeechEncoder, load_spoken_conversations
 from starting_model import ModelArguments, load_model, save_model
 from transformers import Trainer, TrainingArguments
 
@@ -63,14 +61,7 @@ def load_rows(config: dict[str, Any], encode: SpeechEncoder | None) -> tuple[dic
 
         require_sections(section, "nano", within="data")
         return load_nano(read_section(section, "nano", NanoArguments)), NanoArguments.LICENCES
-    data = read_section(config, "data", ConversationDataArguments, columns=["speech_codes", "speaker"])
-    rows: dict[str, Any] = load_conversations(data)
-    if encode is not None:
-        rows = {
-            split: encode.encode_rows(part, data.folder) if isinstance(part, Dataset) else part
-            for split, part in rows.items()
-        }
-    return rows, [", ".join(map(str, source.values())) for source in data.sources]
+    return load_spoken_conversations(config, encode)
 
 
 def freeze(model: Any, names: Any) -> SpeechEncoder | None:
@@ -85,17 +76,13 @@ def freeze(model: Any, names: Any) -> SpeechEncoder | None:
     return SpeechEncoder.of_model(model) if learns else None
 
 
-def train_model(config: dict[str, Any], mode: Any, command: str) -> dict[str, Any] | None:
+def train_model(line: CommandLine) -> dict[str, Any] | None:
     """Train, evaluate, save.
-
-    Args:
-        config (`dict`): The sections.
-        mode (`"continue"`, `"resume"` or `"restart"`): What to do about checkpoints.
-        command (`str`): For the model card.
 
     Returns:
         What was measured on the conversations that were held out; `None` if the run was asked to stop before its end.
     """
+    config = line.config
     require_sections(config, *SECTIONS)
     card = read_section(config, "card", CardArguments)
     asked = read_section(config, "answers", AnswerArguments)
@@ -128,21 +115,20 @@ def train_model(config: dict[str, Any], mode: Any, command: str) -> dict[str, An
         **scores,
     )
     LossParts.attach(trainer)
-    if not train(trainer, mode):
+    if not train(trainer, line.mode):
         return None
     metrics = keep_scores_of(trainer.evaluate()) if trainer.eval_dataset is not None else {}
     folder = save_model(trainer, model, processor)
     if trainer.is_world_process_zero():
         if isinstance(learner, ListeningModel):
             learner.save_head(folder)
-        write_card(trainer, card, command, sources, metrics, "conversations that were held out", model)
+        write_card(trainer, card, line.command, sources, metrics, "conversations that were held out", model)
     return metrics
 
 
 def main(argv: list[str] | None = None) -> None:
     """Do what the command line says."""
-    line = command_line(__doc__, argv)
-    run(lambda: train_model(line.config, line.mode, line.command))
+    run_training(__doc__, train_model, argv)
 
 
 if __name__ == "__main__":

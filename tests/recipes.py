@@ -1,13 +1,14 @@
 """What the tests of all training recipes share: runs in this process, their losses, and power cuts."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
 from PIL import Image
-from recipe import LOG_FILE, RunLog
+from recipe import LOG_FILE, CommandLine, RunLog, read_config
 
 
 class InterruptAt(RunLog):
@@ -20,7 +21,15 @@ class InterruptAt(RunLog):
 
 def run_recipe(module, config, mode="continue"):
     """Run a recipe with a copy of its configuration."""
-    return module.train_model(json.loads(json.dumps(config)), mode, "the command")
+    return module.train_model(CommandLine(json.loads(json.dumps(config)), mode, "the command"))
+
+
+def refuse(module, config, change, message, folder):
+    """A configuration with a wrong value ends in a sentence that has `message`."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run_recipe(module, read_config(path, [change]))
 
 
 def read_losses(config, name):

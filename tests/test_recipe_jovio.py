@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +20,7 @@ import picture_data  # noqa: E402
 import recipe  # noqa: E402
 import train_jovio  # noqa: E402
 import vision_report  # noqa: E402
-from recipes import interrupt_and_resume, run_recipe  # noqa: E402
+from recipes import interrupt_and_resume, refuse  # noqa: E402
 
 BACKBONE = {
     "hidden_size": 48,
@@ -302,10 +301,7 @@ def test_the_recipes_own_configuration_is_valid():
     ],
 )
 def test_wrong_configurations_are_errors(config, tmp_path, change, message):
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=re.escape(message)):
-        run_recipe(train_jovio, recipe.read_config(path, [change]))
+    refuse(train_jovio, config, change, message, tmp_path)
 
 
 @pytest.fixture(scope="module")

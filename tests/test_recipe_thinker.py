@@ -22,7 +22,7 @@ import listening  # noqa: E402
 import recipe  # noqa: E402
 import train_thinker  # noqa: E402
 from metrics import AnswerArguments  # noqa: E402
-from recipes import interrupt_and_resume, read_losses, run_recipe, write_conversations  # noqa: E402
+from recipes import interrupt_and_resume, read_losses, refuse, run_recipe, write_conversations  # noqa: E402
 from starting_model import ModelArguments  # noqa: E402
 
 CONFIG = {
@@ -257,10 +257,7 @@ def test_wrong_configurations_are_errors(config, tmp_path, change, message, monk
     nano.NanoArguments, nano.load_nano = None, None
     monkeypatch.setitem(sys.modules, "nano", type(sys)("nano"))
     monkeypatch.setitem(sys.modules, "nano.tasks", nano)
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=re.escape(message)):
-        run_recipe(train_thinker, recipe.read_config(path, [change]))
+    refuse(train_thinker, config, change, message, tmp_path)
 
 
 def test_a_model_that_hears_otherwise_does_not_spell():
