@@ -23,6 +23,7 @@ from .command_line import (
     Temperature,
     find_checkpoint,
     load,
+    prepare,
     quieten,
     read_config,
     readable,
@@ -113,13 +114,7 @@ def generate(
 
     model, processor = load(folder)
     messages: Any = [{"role": "user", "content": content}]
-    inputs: Any = processor.apply_chat_template(
-        messages,
-        tokenize=True,
-        add_generation_prompt=True,
-        return_dict=True,
-        return_tensors="pt",
-    )
+    inputs: Any = prepare(processor, messages)
     streamer = TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True) if stream_text else None
     set_seed(seed)
     arguments: dict[str, Any] = {

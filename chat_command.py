@@ -18,6 +18,7 @@ from .command_line import (
     Temperature,
     check_seconds,
     load,
+    prepare,
     readable,
     report,
     sampling_options,
@@ -74,9 +75,7 @@ class Chat:
         parts = [*self.waiting, *([{"type": "text", "text": text}] if text else ())]
         self.waiting = []
         messages = [*self.messages, {"role": "user", "content": parts}]
-        inputs = self.processor.apply_chat_template(
-            messages, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-        )
+        inputs = prepare(self.processor, messages)
         length = inputs["input_ids"].shape[1]
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         room = self.max_new_tokens if context is None else min(context - length, self.max_new_tokens)

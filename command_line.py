@@ -103,6 +103,13 @@ def check_seconds(seconds: float | None, mic: bool) -> None:
         raise ValueError(f"`--seconds` must be above 0 and go with `--mic`, got {seconds}.")
 
 
+def prepare(processor: "JosieProcessor", messages: Any) -> Any:
+    """Return the inputs that let a model answer one conversation, or each of several."""
+    return processor.apply_chat_template(
+        messages, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+    )
+
+
 def sampling_options(temperature: float | None, prefix: str = "") -> dict[str, Any]:
     """Return how `generate` chooses: by a temperature, or the likeliest."""
     if temperature is None:

@@ -28,6 +28,7 @@ from .command_line import (
     MaxNewTokens,
     MaxSeconds,
     load,
+    prepare,
     print_table,
     readable,
     report,
@@ -208,13 +209,7 @@ def answer_rows(model: Any, processor: Any, rows: list[Row], options: dict[str, 
     Returns:
         A waveform for each row, `(num_samples,)` or `(channels, num_samples)`; none where no score needs them.
     """
-    inputs = processor.apply_chat_template(
-        [row.messages for row in rows],
-        tokenize=True,
-        add_generation_prompt=True,
-        return_dict=True,
-        return_tensors="pt",
-    )
+    inputs = prepare(processor, [row.messages for row in rows])
     speaks = any(name in SPOKEN for name in rows[0].scores)
     output = model.generate(
         **inputs,

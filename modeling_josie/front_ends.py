@@ -6,6 +6,7 @@ order in which they replace placeholders; `counts` says how many rows each item 
 promised to the processor.
 """
 
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from .encoders import JosieAudioEncoder
 from .masks import length_mask
 
 PackedRows = tuple[torch.Tensor, torch.Tensor]
+
+_LONG_CLIP = 10**6  # samples or mel frames
 
 # Parts of transformers' encoders that their rows do not pass through.
 _PARTS_WITHOUT_USE = ("post_layernorm", "head", "pooler", "masked_spec_embed")
@@ -104,20 +107,6 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     return WhisperEncoder._from_config(config) if config.model_type == "whisper" else AutoModel.from_config(config)
 
 
-def freeze_unused(encoder: PreTrainedModel | None):
-    """Freeze what an encoder of transformers has and a front end does not use, as it never gets a gradient."""
-    for name in _PARTS_WITHOUT_USE:
-        part = getattr(encoder, name, None)
-        if part is not None:
-            part.requires_grad_(False)
-
-
-def rest_if_frozen(encoder: PreTrainedModel | None):
-    """Put an encoder of which nothing learns in evaluation mode; no gradients pass through it either."""
-    if encoder is not None and not any(parameter.requires_grad for parameter in encoder.parameters()):
-        encoder.eval()
-
-
 def pack(features: torch.Tensor, mask: torch.Tensor | None) -> PackedRows:
     """Put the real rows of all items one after the other.
 
@@ -156,11 +145,11 @@ def embed_codes(embedding: CodeEmbedding, name: str, codes: torch.Tensor, mask: 
     return pack(embedding(codes), mask)
 
 
-class AudioFrontEnd(nn.Module):
-    """How the Thinker hears: `config.audio_config` is a continuous encoder or a codec.
+class FrontEnd(nn.Module):
+    """What both front ends are made of: an encoder with a projector, or an embedding of codes.
 
     Args:
-        config ([`JosieThinkerConfig`]): With an `audio_config`.
+        config ([`JosieThinkerConfig`]): Of the Thinker.
     """
 
     def __init__(self, config: JosieThinkerConfig):
@@ -169,25 +158,45 @@ class AudioFrontEnd(nn.Module):
         self.encoder: Any = None  # of another class for every kind of config
         self.projector: Any = None
         self.code_embedding: CodeEmbedding | None = None
+
+    def build(self, encoder_config: Any):
+        """Make the encoder, and the projector from its width to the Thinker's."""
+        config = self.config
+        self.encoder = build_encoder(encoder_config)
+        self.projector = Projector(encoder_config.hidden_size, config.hidden_size, config.projector_hidden_act)
+        self.freeze_fixed_parts()
+
+    def freeze_fixed_parts(self):
+        """Freeze what an encoder of transformers has and is not used here, as it never gets a gradient."""
+        for name in _PARTS_WITHOUT_USE:
+            part = getattr(self.encoder, name, None)
+            if part is not None:
+                part.requires_grad_(False)
+
+    def train(self, mode: bool = True):
+        """Set the mode; an encoder of which nothing learns stays in evaluation mode."""
+        super().train(mode)
+        if self.encoder is not None and not any(parameter.requires_grad for parameter in self.encoder.parameters()):
+            self.encoder.eval()
+        return self
+
+
+class AudioFrontEnd(FrontEnd):
+    """How the Thinker hears: `config.audio_config` is a continuous encoder or a codec.
+
+    Args:
+        config ([`JosieThinkerConfig`]): With an `audio_config`.
+    """
+
+    def __init__(self, config: JosieThinkerConfig):
+        super().__init__(config)
         audio_config: Any = config.audio_config
         if is_codec(audio_config):
             geometry = audio_codec_geometry(audio_config)
             self.code_embedding = CodeEmbedding(geometry.num_quantizers, geometry.codebook_size, config.hidden_size)
             return
-        config.get_num_audio_tokens(10**6)  # an encoder of unknown geometry is refused here, not at the first clip
-        self.encoder = build_encoder(audio_config)
-        self.projector = Projector(audio_config.hidden_size, config.hidden_size, config.projector_hidden_act)
-        self.freeze_fixed_parts()
-
-    def freeze_fixed_parts(self):
-        """Freeze what of the encoder is not used."""
-        freeze_unused(self.encoder)
-
-    def train(self, mode: bool = True):
-        """Set the mode; an encoder of which nothing learns stays in evaluation mode."""
-        super().train(mode)
-        rest_if_frozen(self.encoder)
-        return self
+        config.get_num_audio_tokens(_LONG_CLIP)  # an encoder of unknown geometry is refused here, not at the first clip
+        self.build(audio_config)
 
     def run_on_nothing(self) -> torch.Tensor:
         """Return the rows of the shortest silence."""
@@ -273,7 +282,7 @@ class AudioFrontEnd(nn.Module):
         return features, self.encoder.downsample_mask(input_features_mask).to(features.device, torch.bool)
 
 
-class VisionFrontEnd(nn.Module):
+class VisionFrontEnd(FrontEnd):
     """How the Thinker sees: `config.vision_config` is a continuous tower or a codec.
 
     Args:
@@ -281,30 +290,14 @@ class VisionFrontEnd(nn.Module):
     """
 
     def __init__(self, config: JosieThinkerConfig):
-        super().__init__()
-        self.config = config
-        self.encoder: Any = None  # of another class for every kind of config
-        self.projector: Any = None
-        self.code_embedding: CodeEmbedding | None = None
+        super().__init__(config)
         vision_config: Any = config.vision_config
         if is_codec(vision_config):
             self.code_embedding = CodeEmbedding(
                 vision_config.num_quantizers, vision_config.codebook_size, config.hidden_size
             )
             return
-        self.encoder = build_encoder(vision_config)
-        self.projector = Projector(vision_config.hidden_size, config.hidden_size, config.projector_hidden_act)
-        self.freeze_fixed_parts()
-
-    def freeze_fixed_parts(self):
-        """Freeze what of the tower is not used."""
-        freeze_unused(self.encoder)
-
-    def train(self, mode: bool = True):
-        """Set the mode; a tower of which nothing learns stays in evaluation mode."""
-        super().train(mode)
-        rest_if_frozen(self.encoder)
-        return self
+        self.build(vision_config)
 
     def run_on_nothing(self) -> torch.Tensor:
         """Return the rows of one black picture."""
@@ -399,14 +392,11 @@ def _shortest_clip(config: JosieThinkerConfig) -> int:
     positions = getattr(config.audio_config, "max_source_positions", None)
     if positions is not None and not hasattr(config.audio_config, "downsample"):
         return 2 * positions  # Whisper reads nothing shorter
-    length = 1
-    while True:
-        try:
+    for length in (2**power for power in range(20)):
+        with suppress(ValueError):  # too short for the convolutions
             if config.get_num_audio_tokens(length) > 0:
                 return length
-        except ValueError:  # too short for the convolutions
-            pass
-        length *= 2
+    return _LONG_CLIP
 
 
 def _require_codes(name: str, codes: torch.Tensor | None, raw_name: str, raw: torch.Tensor | None) -> torch.Tensor:
