@@ -45,7 +45,7 @@ def join(arguments: argparse.Namespace) -> None:
     model, other = (AutoModelForMultimodalLM.from_pretrained(path) for path in (arguments.thinker, arguments.talker))
     if not model.get_input_embeddings().weight.equal(other.get_input_embeddings().weight):
         raise SystemExit("error: `THINKER` and `TALKER` must have the same token embeddings, got others.")
-    model.talker.load_state_dict(other.talker.state_dict())
+    model.talker, model.config.talker_config = other.talker, other.config.talker_config
     save_in_half(model, arguments.folder)
     AutoProcessor.from_pretrained(arguments.thinker).save_pretrained(arguments.folder)
     report: dict[str, Any] = (
