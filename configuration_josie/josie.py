@@ -26,7 +26,8 @@ class JosieConfig(PreTrainedConfig):
             transformers; the Thinker's `audio_config` when that is a codec and this is `None`.
         vision_codec_config ([`JovioConfig`], *optional*): The Thinker's `vision_config` when that is a codec and this
             is `None`.
-        text_loss_weight, talker_loss_weight, depth_loss_weight (`float`): Weights of the parts of the loss.
+        text_loss_weight, talker_loss_weight, depth_loss_weight, duration_loss_weight (`float`): Weights of the parts
+            of the loss.
     """
 
     model_type = "josie"
@@ -45,6 +46,7 @@ class JosieConfig(PreTrainedConfig):
     text_loss_weight: float | int = 1.0
     talker_loss_weight: float | int = 1.0
     depth_loss_weight: float | int = 1.0
+    duration_loss_weight: float | int = 1.0
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):

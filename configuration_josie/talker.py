@@ -39,6 +39,9 @@ class JosieTalkerConfig(JosieBackboneConfig):
             Thinker and Talker can be trained at the same time, once the embeddings are fixed.
         frames_per_token (`int`): Steps for which each spoken token is read. The closer this is to how long tokens take
             to be said, without exceeding it, the sooner a Talker learns which of them it is at.
+        learns_durations (`bool`): Learn how many frames each spoken token takes, from the lengths of utterances alone,
+            and read each token for that long, beside where in it the step is; `frames_per_token` is the beginning.
+            With a `speech_delay` of some frames the Talker sees what comes next, and durations need not be exact.
         code_noise (`float`): Share of the codes of earlier frames that are exchanged for others in training. A Talker
             that never reads a mistake follows the speech it knows and not the text, and loses both at its first one.
         speech_delay (`int`): Steps by which speech trails the text.
@@ -60,6 +63,7 @@ class JosieTalkerConfig(JosieBackboneConfig):
     end_of_speech: bool = True
     reads_thinker_states: bool = True
     frames_per_token: int = 1
+    learns_durations: bool = False
     code_noise: float | int = 0.0
     speech_delay: int = 0
     depth_loss_fraction: float | int = 1.0

@@ -173,10 +173,10 @@ class JosieBackbone(JosiePreTrainedModel):
         mask = None
         if attention_mask is not None or inputs_embeds.shape[1] > 1 or not self._sees_whole_cache(past_key_values):
             mask = self.create_mask(
-                config=self.config,
-                inputs_embeds=inputs_embeds,
-                attention_mask=attention_mask,
-                past_key_values=past_key_values,
+                self.config,
+                inputs_embeds,
+                attention_mask,
+                past_key_values,  # by its place: transformers 5.24 has another name for it than 5.23
                 position_ids=position_ids if position_ids is not None and position_ids.ndim == 2 else None,
                 block_sequence_ids=block_sequence_ids,
             )

@@ -54,9 +54,11 @@ class ExportableStep(nn.Module):
     @torch.no_grad()
     def export(self) -> ExportedProgram:
         """Return the program, which `torch.export.save` writes and `torch.export.load` reads without this package."""
+        self.eval()
         inputs = self.example_inputs()
+        self(**inputs)  # what is computed once and kept, such as mel filters, must not come from the trace
         shapes = tuple(self.dynamic_shapes().get(name) for name in inputs)
-        return torch.export.export(self.eval(), tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
+        return torch.export.export(self, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
 
 
 class JodioStep(ExportableStep):
@@ -184,10 +186,12 @@ class JodioDecodeStep(JodioStep):
     """
 
     def __init__(self, model: JodioModel, frames: int = 1, context_frames: int | None = None):
-        super().__init__(model.decoder_transformer, model.decoder, frames, context_frames)
-        self.quantizer = model.quantizer
-        self.latent_proj = model.latent_proj
-        self.proj = model.decoder_proj
+        parts = model.precise_decoder()
+        super().__init__(parts.decoder_transformer, parts.decoder, frames, context_frames)
+        self.quantizer = parts.quantizer
+        self.latent_proj = parts.latent_proj
+        self.proj = parts.decoder_proj
+        self.dtype = model.dtype
         self.num_quantizers = model.config.num_quantizers
 
     def example_inputs(self, batch_size: int = 3) -> dict[str, torch.Tensor]:
@@ -211,7 +215,7 @@ class JodioDecodeStep(JodioStep):
         hidden_states = self.latent_proj(self.quantizer.look_up(audio_codes).transpose(1, 2))
         hidden_states, past = self.attend(hidden_states, past, num_frames)
         audio_values, contexts = self.convolve(self.proj(hidden_states), contexts)
-        return audio_values.transpose(1, 2), contexts, past, num_frames + audio_codes.shape[2]
+        return audio_values.transpose(1, 2).to(self.dtype), contexts, past, num_frames + audio_codes.shape[2]
 
 
 class TalkerStep(ExportableStep):
@@ -245,20 +249,22 @@ class TalkerStep(ExportableStep):
         config, weight = self.talker.config, self.talker.start
         thought = weight.new_zeros(batch_size, config.thinker_hidden_size)
         none = torch.full((batch_size, config.num_quantizers), config.codebook_size, device=weight.device)
-        return dict(
+        inputs = dict(
             codes=none,
             thinker_hidden_states=thought,
             thinker_embeds=thought.clone(),
             thinker_mask=torch.zeros_like(none[:, 0], dtype=torch.bool),
             past=weight.new_zeros(past_shape(self.talker.model, batch_size, 2)),
         )
+        return inputs | dict(places=weight.new_zeros(batch_size, 2)) if config.learns_durations else inputs
 
     def dynamic_shapes(self) -> dict[str, dict[int, Dim]]:
         """The batch, and how many steps came before."""
         batch = Dim("batch", max=MAX_BATCH_SIZE)
         length = Dim("length", max=self.talker.config.max_position_embeddings - 1)
         names = ("codes", "thinker_hidden_states", "thinker_embeds", "thinker_mask")
-        return {name: {0: batch} for name in names} | dict(past={1: batch, 3: length})
+        shapes = {name: {0: batch} for name in names} | dict(past={1: batch, 3: length})
+        return shapes | dict(places={0: batch}) if self.talker.config.learns_durations else shapes
 
     def forward(
         self,
@@ -267,6 +273,7 @@ class TalkerStep(ExportableStep):
         thinker_embeds: torch.Tensor,
         thinker_mask: torch.Tensor,
         past: torch.Tensor,
+        places: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Predict quantizer 0 of the next frame.
 
@@ -276,16 +283,21 @@ class TalkerStep(ExportableStep):
             thinker_hidden_states, thinker_embeds (`torch.Tensor`): `(batch, thinker_hidden_size)`, of the step's token.
             thinker_mask (`torch.BoolTensor`): `(batch,)`, whether there is a token; the others may hold anything.
             past (`torch.Tensor`): `(2 * num_layers, batch, heads, length, head_dim)`, keys and values so far.
+            places (`torch.Tensor`, *optional*): `(batch, 2)`, where in the token the step is, for Talkers that learn
+                durations; `talker.durations` gives the durations of a text's tokens, and what each step reads.
 
         Returns:
             Logits `(batch, codebook_size (+ 1))`, the frame's state `(batch, hidden_size)`, and the next `past`. In the
             first `speech_delay` steps logits and state mean nothing.
         """
         talker, cache = self.talker, make_cache(past)
-        text = talker.embed_text(
-            codes.shape[0], thinker_hidden_states[:, None], thinker_embeds[:, None], thinker_mask[:, None]
+        text = talker.embed_step(
+            thinker_hidden_states[:, None],
+            thinker_embeds[:, None],
+            thinker_mask[:, None],
+            None if places is None else places[:, None],
         )
-        embeds = text[:, :1] + talker.code_embedding(codes[:, :, None])
+        embeds = text + talker.code_embedding(codes[:, :, None])
         states = talker.model(embeds, past_key_values=cache).last_hidden_state[:, 0]
         return talker.head(states), states, stack_cache(cache)
 

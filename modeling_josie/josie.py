@@ -34,7 +34,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
 
     config: JosieConfig
     base_model_prefix = ""
-    target_names = ("text", "talker", "depth")
+    target_names = ("text", "talker", "depth", "duration")
     # Parts that may be absent are `None` then; whoever needs one checks first.
     talker: Any
     audio_codec: Any
@@ -237,7 +237,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
             states = gather_rows(speech_mask, thought.last_hidden_state, thought.inputs_embeds)
             num_items = num_codes(num_items_in_batch, labels, speech_codes)
             speech = self.talker(speech_codes, *states, speaker_ids=speaker_ids, num_items_in_batch=num_items)
-            losses |= {"talker": speech.talker_loss, "depth": speech.depth_loss}
+            losses |= {name: getattr(speech, f"{name}_loss") for name in self.talker.target_names}
         weighted = [
             getattr(self.config, f"{name}_loss_weight") * loss for name, loss in losses.items() if loss is not None
         ]
@@ -247,6 +247,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
             text_loss=losses["text"],
             talker_loss=losses.get("talker"),
             depth_loss=losses.get("depth"),
+            duration_loss=losses.get("duration"),
             logits=thought.logits,
             talker_logits=speech.logits if speech is not None else None,
             depth_logits=speech.depth_logits if speech is not None else None,

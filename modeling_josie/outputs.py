@@ -156,9 +156,11 @@ class JosieTalkerOutput(ModelOutput):
     """The Talker's answer.
 
     Args:
-        loss (`torch.FloatTensor`, *optional*): Scalar, `talker_loss + depth_loss`; with `speech_codes` as targets.
+        loss (`torch.FloatTensor`, *optional*): Scalar, the sum of the following; with `speech_codes` as targets.
         talker_loss (`torch.FloatTensor`, *optional*): Scalar, cross-entropy of quantizer 0 and end of speech.
         depth_loss (`torch.FloatTensor`, *optional*): Scalar, mean cross-entropy of quantizers 1...N-1.
+        duration_loss (`torch.FloatTensor`, *optional*): Scalar, frames by which the durations of an utterance's tokens
+            miss its length, for each frame; of Talkers that learn durations.
         logits (`torch.FloatTensor`): `(batch, num_frames, codebook_size (+ 1))`, of quantizer 0.
         depth_logits (`torch.FloatTensor`, *optional*): `(batch, num_quantizers - 1, num_frames, codebook_size)`; in
             evaluation mode.
@@ -168,6 +170,7 @@ class JosieTalkerOutput(ModelOutput):
     loss: torch.Tensor | None = None
     talker_loss: torch.Tensor | None = None
     depth_loss: torch.Tensor | None = None
+    duration_loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     depth_logits: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
@@ -192,7 +195,7 @@ class JosieOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor`, *optional*): Scalar, the weighted sum of the parts below.
-        text_loss, talker_loss, depth_loss (`torch.FloatTensor`, *optional*): Scalars, unweighted.
+        text_loss, talker_loss, depth_loss, duration_loss (`torch.FloatTensor`, *optional*): Scalars, unweighted.
         logits (`torch.FloatTensor`): `(batch, length, vocab_size)`.
         talker_logits (`torch.FloatTensor`, *optional*): `(batch, num_frames, codebook_size (+ 1))`, of quantizer 0.
         depth_logits (`torch.FloatTensor`, *optional*): `(batch, num_quantizers - 1, num_frames, codebook_size)`; in
@@ -206,6 +209,7 @@ class JosieOutput(ModelOutput):
     text_loss: torch.Tensor | None = None
     talker_loss: torch.Tensor | None = None
     depth_loss: torch.Tensor | None = None
+    duration_loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     talker_logits: torch.Tensor | None = None
     depth_logits: torch.Tensor | None = None

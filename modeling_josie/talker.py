@@ -19,6 +19,7 @@ from ..configuration_josie import JosieTalkerConfig
 from .backbone import JosieBackbone, JosiePreTrainedModel
 from .decoding import CodeSampler, StepLoop
 from .depth_decoder import JosieDepthDecoder, JosieParallelHeads
+from .durations import TokenDurations
 from .freezing import FreezingMixin, Groups
 from .front_ends import CodeEmbedding
 from .masks import length_mask
@@ -39,7 +40,7 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
     config: JosieTalkerConfig
     main_input_name = "speech_codes"
     output_modalities = ("audio",)
-    target_names = ("talker", "depth")
+    target_names = ("talker", "depth", "duration")
     accepts_loss_kwargs = False  # the Trainer counts words, of which there are none
 
     def __init__(self, config: JosieTalkerConfig):
@@ -52,8 +53,9 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
             shared=config.share_code_embedding,
             num_extra=1,
         )
-        num_inputs = 1 + config.reads_thinker_states
-        self.thinker_projection = nn.Linear(num_inputs * config.thinker_hidden_size, config.hidden_size, bias=False)
+        text_size = (1 + config.reads_thinker_states) * config.thinker_hidden_size
+        self.thinker_projection = nn.Linear(text_size, config.hidden_size, bias=False)
+        self.durations = TokenDurations(config, text_size) if config.learns_durations else None
         self.end_of_text = nn.Parameter(torch.zeros(config.hidden_size))
         self.start = nn.Parameter(torch.zeros(config.hidden_size))
         self.speaker_embedding = nn.Embedding(len(config.speakers), config.hidden_size) if config.speakers else None
@@ -79,6 +81,8 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         if self.speaker_embedding is not None:
             embeddings.append(self.speaker_embedding)
         groups: Groups = {"embeddings": embeddings, "projection": [self.thinker_projection]}
+        if self.durations is not None:
+            groups["durations"] = [self.durations]
         groups |= {"backbone": [self.model], "head": [self.head]}
         return groups if self.depth_decoder is None else groups | {"depth": [self.depth_decoder]}
 
@@ -128,16 +132,15 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         codes = self._check_codes(speech_codes)
         batch_size, _, num_frames = codes.shape
         delay = self.config.speech_delay
-        text = self.embed_text(batch_size, thinker_hidden_states, thinker_embeds, thinker_mask)
-        steps = torch.arange(delay + num_frames, device=codes.device) // self.config.frames_per_token
-        steps = steps.clamp(max=text.shape[1] - 1)
+        given = self._join_text(batch_size, thinker_hidden_states, thinker_embeds)
+        text, durations = self._embed_steps(batch_size, delay + num_frames, given, thinker_mask)
         # The frame before step s is s - delay - 1; before the first one stands the extra row `codebook_size`.
         real = (codes >= 0) & (codes < self.config.codebook_size)
         previous = torch.where(real, codes, self.config.codebook_size)[:, :, :-1]
         if self.training and self.config.code_noise:
             previous = self._mistake(previous)
         previous = nn.functional.pad(previous, (delay + 1, 0), value=self.config.codebook_size)
-        inputs = text[:, steps] + self.code_embedding(previous)
+        inputs = text + self.code_embedding(previous)
         inputs = torch.cat((self.embed_start(batch_size, speaker_ids), inputs), dim=1)
         hidden_states = self.model(inputs, use_cache=False)[0][:, 1 + delay :]
 
@@ -149,10 +152,16 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
             known = torch.where(real, codes, 0)
             depth_loss, depth_logits = self._predict_depth(hidden_states, known, codes, num_items.get("depth"))
             loss = talker_loss + depth_loss
+        duration_loss = None
+        if self.durations is not None and durations is not None:
+            num_learned = num_items.get("duration", (codes[:, 0] != IGNORE).sum())
+            duration_loss = self.durations.loss(durations, real[:, 0].sum(dim=1), num_learned)
+            loss = loss + duration_loss
         return JosieTalkerOutput(
             loss=loss,
             talker_loss=talker_loss,
             depth_loss=depth_loss,
+            duration_loss=duration_loss,
             logits=logits,
             depth_logits=depth_logits,
             last_hidden_state=hidden_states,
@@ -220,11 +229,11 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         sampler = CodeSampler(do_sample, temperature, top_k, top_p, min_p)
         given = thinker_hidden_states if thinker_hidden_states is not None else thinker_embeds
         batch_size = given.shape[0] if given is not None else batch_size or 1
-        text = self.embed_text(batch_size, thinker_hidden_states, thinker_embeds, thinker_mask)
         start = self.embed_start(batch_size, speaker_ids)
         delay, end_id = self.config.speech_delay, self.config.end_of_speech_id
-        num_steps = 1 + delay + max_new_frames
-        loop = StepLoop(self.model, batch_size, num_steps, start)
+        given = self._join_text(batch_size, thinker_hidden_states, thinker_embeds)
+        text, _ = self._embed_steps(batch_size, delay + max_new_frames, given, thinker_mask)
+        loop = StepLoop(self.model, batch_size, 1 + text.shape[1], start)
         depth_loop: Any = self.depth_decoder.make_loop(batch_size, start) if self.depth_decoder is not None else None
 
         loop.step(start[:, 0])
@@ -234,8 +243,7 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         frames: list[torch.Tensor] = []
         num_frames = torch.full((batch_size,), max_new_frames, device=start.device)
         for index in range(delay + max_new_frames):
-            token = min(index // self.config.frames_per_token, text.shape[1] - 1)
-            embeds = text[:, token] + self.code_embedding(codes[:, :, None])[:, 0]
+            embeds = text[:, index] + self.code_embedding(codes[:, :, None])[:, 0]
             state = loop.step(embeds)
             if index < delay:
                 continue
@@ -284,20 +292,15 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         )
         return codes
 
-    def embed_text(
-        self,
-        batch_size: int,
-        hidden_states: torch.Tensor | None,
-        embeds: torch.Tensor | None,
-        mask: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """Return `(batch, num_tokens + 1, hidden_size)`: what each step adds; the last for all steps after, too."""
-        end = self.end_of_text.expand(batch_size, 1, -1)
+    def _join_text(
+        self, batch_size: int, hidden_states: torch.Tensor | None, embeds: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """Return what is read of each token, `(batch, num_tokens, width)`; `None` where there is no text at all."""
         if hidden_states is None and embeds is None:
             if not self.training:
-                return end
+                return None
             # No tokens are projected too, so that the projection takes part in every step.
-            hidden_states = embeds = end.new_zeros(batch_size, 0, self.config.thinker_hidden_size)
+            hidden_states = embeds = self.start.new_zeros(batch_size, 0, self.config.thinker_hidden_size)
         if hidden_states is None and not self.config.reads_thinker_states:
             hidden_states = embeds
         if hidden_states is None or embeds is None or hidden_states.shape != embeds.shape:
@@ -307,10 +310,49 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
                 f"`speech_codes` must have one row for each of the {hidden_states.shape[0]} texts, got {batch_size}."
             )
         given = torch.cat((hidden_states, embeds), dim=-1) if self.config.reads_thinker_states else embeds
-        text = self.thinker_projection(given.to(end.dtype))
+        return given.to(self.start.dtype)
+
+    def _embed_text(self, batch_size: int, given: torch.Tensor | None, mask: torch.Tensor | None) -> torch.Tensor:
+        """Return `(batch, num_tokens + 1, hidden_size)`: what each token adds; the last when there is none any more."""
+        end = self.end_of_text.expand(batch_size, 1, -1)
+        if given is None:
+            return end
+        text = self.thinker_projection(given)
         if mask is not None:
             text = torch.where(mask[..., None].bool(), text, end)
         return torch.cat((text, end), dim=1)
+
+    def _embed_steps(
+        self, batch_size: int, num_steps: int, given: torch.Tensor | None, mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return what the text adds to each step, `(batch, num_steps, hidden_size)`, and how long its tokens take."""
+        text = self._embed_text(batch_size, given, mask)
+        if self.durations is None:
+            steps = torch.arange(num_steps, device=text.device) // self.config.frames_per_token
+            return text[:, steps.clamp(max=text.shape[1] - 1)], None
+        durations = text.new_zeros(batch_size, 0) if given is None else self.durations(given, mask)
+        tokens, places = self.durations.locate(durations, num_steps)
+        read = text.gather(1, tokens[..., None].expand(-1, -1, text.shape[-1]))
+        return read + self.durations.place(places.to(read.dtype)), durations
+
+    def embed_step(
+        self,
+        hidden_states: torch.Tensor,
+        embeds: torch.Tensor,
+        mask: torch.Tensor,
+        places: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return what the text adds to one step, `(batch, 1, hidden_size)`.
+
+        Args:
+            hidden_states, embeds (`torch.Tensor`): `(batch, 1, thinker_hidden_size)`, of the token it reads.
+            mask (`torch.BoolTensor`): `(batch, 1)`, whether there is a token.
+            places (`torch.Tensor`, *optional*): `(batch, 1, 2)`, where in the token it is, as
+                [`TokenDurations.locate`] says; for Talkers that learn durations.
+        """
+        batch_size = embeds.shape[0]
+        text = self._embed_text(batch_size, self._join_text(batch_size, hidden_states, embeds), mask)[:, :1]
+        return text if self.durations is None else text + self.durations.place(places)
 
     def embed_start(self, batch_size: int, speaker_ids: torch.Tensor | None) -> torch.Tensor:
         """Return `(batch, 1, hidden_size)`: the learned start step, which carries the voice."""

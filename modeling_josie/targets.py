@@ -22,9 +22,13 @@ def count_words(labels: torch.Tensor) -> torch.Tensor:
 
 
 def count_codes(speech_codes: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return how many codes `(batch, num_quantizers, num_frames)` the head and the depth decoder learn."""
+    """Return how many codes `(batch, num_quantizers, num_frames)` the head and the depth decoder learn.
+
+    Durations are lost by in frames, and count as often as the head.
+    """
     learned = speech_codes != IGNORE
-    return {"talker": learned[:, 0].sum(), "depth": learned[:, 1:].sum()}
+    num_frames = learned[:, 0].sum()
+    return {"talker": num_frames, "depth": learned[:, 1:].sum(), "duration": num_frames}
 
 
 def target_loss(logits: torch.Tensor, targets: torch.Tensor, num_items: torch.Tensor | None = None) -> torch.Tensor:
@@ -62,7 +66,7 @@ def num_codes(
         `ValueError`: There is the number of the words, and this part of the batch has none.
     """
     if num_items is None or isinstance(num_items, Mapping):
-        return None if num_items is None else {name: num_items[name] for name in ("talker", "depth")}
+        return None if num_items is None else {name: num_items[name] for name in ("talker", "depth", "duration")}
     own = count_words(labels) if labels is not None else torch.zeros((), device=speech_codes.device)
     torch_compilable_check(
         own > 0,

@@ -119,7 +119,7 @@ def test_later_input_never_changes_earlier_output(name):
     assert not torch.allclose(before[:, 5:], after[:, 5:])
 
 
-@pytest.mark.parametrize("name", ["talker-parallel", "talker-depth"])
+@pytest.mark.parametrize("name", ["talker-parallel", "talker-depth", "talker-durations"])
 def test_later_frames_never_change_earlier_logits(name):
     case = CASES[name]
     model, inputs = case.build(), case.inputs()
@@ -208,7 +208,7 @@ def test_meta_device_builds_without_memory(case):
     assert all(parameter.is_meta for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["jodio", "mel-codec"])
+@pytest.mark.parametrize("name", ["jodio", "jodio-mel", "mel-codec"])
 def test_decoded_audio_has_the_length_of_the_input(name):
     case = CASES[name]
     model, inputs = case.build(), case.inputs()
@@ -217,7 +217,7 @@ def test_decoded_audio_has_the_length_of_the_input(name):
     assert model.decode(encoded.audio_codes, encoded.audio_lengths).audio_values.shape == inputs["input_values"].shape
 
 
-@pytest.mark.parametrize("name", ["jodio", "mel-codec", "jovio"])
+@pytest.mark.parametrize("name", ["jodio", "jodio-mel", "mel-codec", "jovio"])
 def test_fewer_quantizers_are_a_prefix_of_more(name):
     case = CASES[name]
     model, inputs = case.build(), case.inputs()

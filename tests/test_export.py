@@ -4,19 +4,20 @@ import io
 
 import pytest
 import torch
-from tiny import CASES, JODIO, build, talker_inputs, text_inputs
+from tiny import CASES, JODIO, JODIO_MEL, build, talker_inputs, text_inputs
 from transformers import DynamicCache
 
 import josie
 
 HOP, FRAMES = 6, 12
 CODEC = dict(JODIO, channels=[6, 7, 8], upsampling_ratios=[2, 3], num_residual_layers=1)
-TALKERS = ["talker-depth", "talker-parallel"]
+MEL_ENDS = dict(JODIO_MEL, n_fft=8, mel_hop_length=2, num_mel_bins=5, channels=[6, 8], upsampling_ratios=[3])
+TALKERS = ["talker-depth", "talker-parallel", "talker-durations"]
 
 
-@pytest.fixture(scope="module")
-def codec():
-    return build(josie.JodioModel, josie.JodioConfig(**CODEC))
+@pytest.fixture(scope="module", params=[CODEC, MEL_ENDS], ids=["waveform", "mel"])
+def codec(request):
+    return build(josie.JodioModel, josie.JodioConfig(**request.param))
 
 
 def program_of(step):
@@ -102,13 +103,20 @@ def test_programs_speak_what_the_talker_speaks(talker_steps, batch_size):
     expected = talker.generate(**inputs, max_new_frames=9, min_new_frames=9).audio_codes
     states, embeds, mask = (inputs[f"thinker_{name}"] for name in ("hidden_states", "embeds", "mask"))
     num_tokens, config = states.shape[1], talker.config
+    tokens = torch.arange(config.speech_delay + 9).expand(batch_size, -1) // config.frames_per_token
+    places = None
+    if talker.durations is not None:
+        given = torch.cat((states, embeds), dim=-1)
+        tokens, places = talker.durations.locate(talker.durations(given, mask), config.speech_delay + 9)
+    rows = torch.arange(batch_size)
     past = step.initial_past(batch_size, inputs["speaker_ids"])
     codes, frames = torch.full((batch_size, config.num_quantizers), config.codebook_size), []
     noise = torch.zeros(batch_size, config.num_quantizers - 1, config.codebook_size)
     for index in range(config.speech_delay + 9):
-        token = min(index, num_tokens - 1)
-        has_text = mask[:, token].bool() & (index < num_tokens)
-        logits, state, past = program(codes, states[:, token], embeds[:, token], has_text, past)
+        token = tokens[:, index].clamp(max=num_tokens - 1)
+        has_text = mask[rows, token].bool() & (tokens[:, index] < num_tokens)
+        where = () if places is None else (places[:, index],)
+        logits, state, past = program(codes, states[rows, token], embeds[rows, token], has_text, past, *where)
         if index >= config.speech_delay:
             logits[:, config.end_of_speech_id] = -torch.inf
             codes = depth_program(state, logits.argmax(-1), noise)

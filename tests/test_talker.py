@@ -7,7 +7,7 @@ from tiny import CASES, DEPTH, TALKER, build, talker_inputs
 
 import josie
 
-TALKERS = ["talker-parallel", "talker-depth"]
+TALKERS = ["talker-parallel", "talker-depth", "talker-durations"]
 
 
 def make(**overrides) -> "josie.JosieTalkerForConditionalGeneration":
@@ -114,7 +114,8 @@ def test_loss_is_a_plain_cross_entropy_without_shift(name):
     ]
     torch.testing.assert_close(outputs.talker_loss, torch.stack(first).mean())
     torch.testing.assert_close(outputs.depth_loss, torch.stack(rest).mean())
-    torch.testing.assert_close(outputs.loss, outputs.talker_loss + outputs.depth_loss)
+    of_durations = 0 if outputs.duration_loss is None else outputs.duration_loss
+    torch.testing.assert_close(outputs.loss, outputs.talker_loss + outputs.depth_loss + of_durations)
 
 
 def test_it_hears_the_text_and_the_speaker():

@@ -35,6 +35,17 @@ JODIO = dict(
     encoder_config=dict(SMALL, sliding_window=6),
     decoder_config=dict(SMALL, sliding_window=6),
 )
+JODIO_MEL = dict(
+    JODIO,
+    ends="mel",
+    n_fft=16,
+    mel_hop_length=5,
+    num_mel_bins=9,
+    channels=[8, 10],
+    upsampling_ratios=[4],
+    waveform_weight=0,
+    stft_weight=0,
+)
 MEL_CODEC = dict(
     QUANTIZER,
     model_type="josie_mel_codec",
@@ -217,6 +228,7 @@ CASES = {
         lambda: dict(pixel_values=torch.rand(2, 3, 21, 21)),
     ),
     "jodio": Case("JodioModel", lambda: josie.JodioConfig(**JODIO), waveform_inputs, "audio_values", True),
+    "jodio-mel": Case("JodioModel", lambda: josie.JodioConfig(**JODIO_MEL), waveform_inputs, "audio_values", True),
     "mel-codec": Case(
         "JosieMelCodecModel", lambda: josie.JosieMelCodecConfig(**MEL_CODEC), waveform_inputs, "audio_values", True
     ),
@@ -241,6 +253,15 @@ CASES = {
     "talker-depth": Case(
         "JosieTalkerForConditionalGeneration",
         lambda: josie.JosieTalkerConfig(**TALKER, depth_decoder_config=DEPTH),
+        talker_inputs,
+        "depth_logits",
+        True,
+    ),
+    "talker-durations": Case(
+        "JosieTalkerForConditionalGeneration",
+        lambda: josie.JosieTalkerConfig(
+            **TALKER, depth_decoder_config=DEPTH, learns_durations=True, frames_per_token=2
+        ),
         talker_inputs,
         "depth_logits",
         True,
