@@ -37,6 +37,8 @@ class JosieTalkerConfig(JosieBackboneConfig):
         end_of_speech (`bool`): Give quantizer 0 an extra last class that ends the speech.
         reads_thinker_states (`bool`): Read the Thinker's hidden states beside its token embeddings. Without them
             Thinker and Talker can be trained at the same time, once the embeddings are fixed.
+        text_intermediate_size (`int`, *optional*): Width of a layer with one activation that reads each token beside
+            the linear projection. A Talker that reads fixed token embeddings can learn every token by itself with it.
         frames_per_token (`int`): Steps for which each spoken token is read. The closer this is to how long tokens take
             to be said, without exceeding it, the sooner a Talker learns which of them it is at.
         learns_durations (`bool`): Learn how many frames each spoken token takes, from the lengths of utterances alone,
@@ -62,6 +64,7 @@ class JosieTalkerConfig(JosieBackboneConfig):
     head_bias: bool = False
     end_of_speech: bool = True
     reads_thinker_states: bool = True
+    text_intermediate_size: int | None = None
     frames_per_token: int = 1
     learns_durations: bool = False
     code_noise: float | int = 0.0
@@ -87,6 +90,8 @@ class JosieTalkerConfig(JosieBackboneConfig):
     def validate_geometry(self):
         """Counts are positive, and a depth decoder has something to predict."""
         require_positive(self, "num_quantizers", "codebook_size", "thinker_hidden_size", "frames_per_token")
+        if self.text_intermediate_size is not None:
+            require_positive(self, "text_intermediate_size")
         if not 0 <= self.code_noise < 1:
             raise ValueError(f"`code_noise` must be in [0, 1), got {self.code_noise}.")
         if self.speech_delay < 0:

@@ -55,6 +55,12 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         )
         text_size = (1 + config.reads_thinker_states) * config.thinker_hidden_size
         self.thinker_projection = nn.Linear(text_size, config.hidden_size, bias=False)
+        self.text_layer: nn.Module | None = None
+        if config.text_intermediate_size is not None:
+            width = config.text_intermediate_size
+            self.text_layer = nn.Sequential(
+                nn.Linear(text_size, width), nn.SiLU(), nn.Linear(width, config.hidden_size, bias=False)
+            )
         self.durations = TokenDurations(config, text_size) if config.learns_durations else None
         self.end_of_text = nn.Parameter(torch.zeros(config.hidden_size))
         self.start = nn.Parameter(torch.zeros(config.hidden_size))
@@ -80,7 +86,8 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         embeddings = [self.code_embedding, self.start, self.end_of_text]
         if self.speaker_embedding is not None:
             embeddings.append(self.speaker_embedding)
-        groups: Groups = {"embeddings": embeddings, "projection": [self.thinker_projection]}
+        projection = [part for part in (self.thinker_projection, self.text_layer) if part is not None]
+        groups: Groups = {"embeddings": embeddings, "projection": projection}
         if self.durations is not None:
             groups["durations"] = [self.durations]
         groups |= {"backbone": [self.model], "head": [self.head]}
@@ -318,6 +325,8 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         if given is None:
             return end
         text = self.thinker_projection(given)
+        if self.text_layer is not None:
+            text = text + self.text_layer(given)
         if mask is not None:
             text = torch.where(mask[..., None].bool(), text, end)
         return torch.cat((text, end), dim=1)

@@ -40,6 +40,7 @@ JODIO_MEL = dict(
     ends="mel",
     n_fft=16,
     mel_hop_length=5,
+    mel_overhang=7,
     num_mel_bins=9,
     channels=[8, 10],
     upsampling_ratios=[4],
@@ -227,6 +228,11 @@ CASES = {
         lambda: josie.JosieVisionEncoderConfig(**VISION_ENCODER),
         lambda: dict(pixel_values=torch.rand(2, 3, 21, 21)),
     ),
+    "vision-encoder-stem": Case(
+        "JosieVisionEncoder",
+        lambda: josie.JosieVisionEncoderConfig(**VISION_ENCODER | dict(image_size=18, patch_size=6, stem_channels=[5])),
+        lambda: dict(pixel_values=torch.rand(2, 3, 18, 18)),
+    ),
     "jodio": Case("JodioModel", lambda: josie.JodioConfig(**JODIO), waveform_inputs, "audio_values", True),
     "jodio-mel": Case("JodioModel", lambda: josie.JodioConfig(**JODIO_MEL), waveform_inputs, "audio_values", True),
     "mel-codec": Case(
@@ -260,7 +266,7 @@ CASES = {
     "talker-durations": Case(
         "JosieTalkerForConditionalGeneration",
         lambda: josie.JosieTalkerConfig(
-            **TALKER, depth_decoder_config=DEPTH, learns_durations=True, frames_per_token=2
+            **TALKER, depth_decoder_config=DEPTH, learns_durations=True, frames_per_token=2, text_intermediate_size=20
         ),
         talker_inputs,
         "depth_logits",
