@@ -5,10 +5,11 @@ transformers of width 512 with 4 layers, 8 heads and MLPs of 2048, and 1 + 7 cod
 Against JODIO: its residual layer is one full convolution (3 C² weights) where Mimi's is a bottleneck (2 C²). For JODIO:
 its transformers run after the last stride (12.5 Hz) where Mimi's run before it (25 Hz). Weights are random.
 
-Streams go in chunks of 80 ms. `--nano DIR` measures a trained codec on one thread. RVQ has 8 codebooks of 2048 × 512
-and reads 1,000 frames; `pip install vector-quantize-pytorch` brings the peer.
+Streams go in chunks of 80 ms, one alone and `--streams` at once, beside the same rows offline. `--nano DIR` measures
+a trained codec on one thread in the same ways. RVQ has 8 codebooks of 2048 × 512 and reads 1,000 frames; `pip install
+vector-quantize-pytorch` brings the peer.
 
-    python benchmarks/codec.py [--seconds 4] [--nano DIR] [--json FILE]
+    python benchmarks/codec.py [--seconds 4] [--streams 16] [--nano DIR] [--json FILE]
 """
 
 import argparse
@@ -29,7 +30,7 @@ from josie.modeling_josie.quantization import ResidualVectorQuantizer
 RATIOS = [8, 6, 5, 4]
 WIDTH, NUM_LAYERS, NUM_HEADS, MLP_WIDTH, WINDOW = 512, 4, 8, 2048, 250
 NUM_QUANTIZERS, CODEBOOK_SIZE, CODEBOOK_DIM = 8, 2048, 256
-CHUNK_FRAMES = 1  # of 80 ms
+CHUNK_SECONDS = 0.08
 NUM_VECTORS, VECTOR_SIZE = 1000, 512
 PEAK = "import sys; sys.path.insert(0, sys.argv[1]); import codec; print(codec.measure_peak(sys.argv[2]))"
 
@@ -80,21 +81,35 @@ def build_mimi() -> MimiModel:
     return MimiModel(config).eval()
 
 
-def stream_both_ways(jodio: JodioModel, waveform: torch.Tensor, codes: torch.Tensor) -> tuple[Any, Any]:
+def stream_both_ways(codec: JodioModel, waveforms: torch.Tensor, codes: torch.Tensor) -> tuple[Any, Any]:
     """Return functions that encode and decode in chunks of 80 ms."""
-    size = CHUNK_FRAMES * jodio.config.hop_length
+    num_frames = round(CHUNK_SECONDS * codec.config.frame_rate)
+    size = num_frames * codec.config.hop_length
 
     def encode() -> None:
         state = None
-        for chunk in waveform.split(size, dim=-1):
-            state = jodio.encode(chunk, streaming_state=state, use_streaming=True).streaming_state
+        for chunk in waveforms.split(size, dim=-1):
+            state = codec.encode(chunk, streaming_state=state, use_streaming=True).streaming_state
 
     def decode() -> None:
         state = None
-        for chunk in codes.split(CHUNK_FRAMES, dim=-1):
-            state = jodio.decode(chunk, streaming_state=state, use_streaming=True).streaming_state
+        for chunk in codes.split(num_frames, dim=-1):
+            state = codec.decode(chunk, streaming_state=state, use_streaming=True).streaming_state
 
     return encode, decode
+
+
+def compare_streams(codec: JodioModel, name: str, batch_size: int, arguments: argparse.Namespace) -> None:
+    """Measure streams, each a row of a batch, beside the same rows offline."""
+    config = codec.config
+    waveforms = 0.1 * torch.randn(batch_size, config.audio_channels, arguments.seconds * config.sampling_rate)
+    codes = codec.encode(waveforms, return_dict=False)[0]
+    streams = stream_both_ways(codec, waveforms, codes)
+    offline = (lambda: codec.encode(waveforms)), (lambda: codec.decode(codes))
+    for title, stream, whole in zip(("encode", "decode"), streams, offline, strict=True):
+        seconds = measure({"in chunks of 80 ms": stream, "offline": whole}, arguments.rounds)
+        amount = batch_size * arguments.seconds
+        report(f"{name}, {title} in a stream, batch {batch_size}", seconds, amount, "audio s", arguments)
 
 
 def compare_with_mimi(arguments: argparse.Namespace) -> None:
@@ -111,10 +126,8 @@ def compare_with_mimi(arguments: argparse.Namespace) -> None:
     for title, contestants in (("encode", encoders), ("decode", decoders)):
         seconds = measure(contestants, arguments.rounds)
         report(f"Codec, {title}, batch 1", seconds, arguments.seconds, "audio s", arguments)
-    streams = stream_both_ways(jodio, waveform, codes["JODIO"])
-    for title, stream, offline in zip(("encode", "decode"), streams, (encoders, decoders), strict=True):
-        seconds = measure({"in chunks of 80 ms": stream, "offline": offline["JODIO"]}, arguments.rounds)
-        report(f"JODIO, {title} in a stream", seconds, arguments.seconds, "audio s", arguments)
+    for batch_size in dict.fromkeys((1, arguments.streams)):
+        compare_streams(jodio, "JODIO", batch_size, arguments)
 
 
 def time_nano(arguments: argparse.Namespace) -> None:
@@ -126,13 +139,10 @@ def time_nano(arguments: argparse.Namespace) -> None:
     codes = codec.encode(waveform).audio_codes
     contestants = {"encode": lambda: codec.encode(waveform), "decode": lambda: codec.decode(codes)}
     seconds = measure(contestants, arguments.rounds)
-    report(
-        f"{arguments.nano.name}, one thread",
-        seconds,
-        arguments.seconds,
-        "audio s",
-        argparse.Namespace(**vars(arguments) | {"threads": 1}),
-    )
+    alone = argparse.Namespace(**vars(arguments) | {"threads": 1})
+    report(f"{arguments.nano.name}, one thread", seconds, arguments.seconds, "audio s", alone)
+    for batch_size in dict.fromkeys((1, arguments.streams)):
+        compare_streams(codec, f"{arguments.nano.name}, one thread", batch_size, alone)
     torch.set_num_threads(threads)
 
 
@@ -185,10 +195,12 @@ def compare_rvq(arguments: argparse.Namespace) -> None:
 def main() -> None:
     """Measure and print."""
     arguments = parse_arguments(
-        __doc__.splitlines()[0], {"nano": "a trained codec's checkpoint, timed on one thread"}, seconds=4
+        __doc__.splitlines()[0], {"nano": "a trained codec's checkpoint, timed on one thread"}, seconds=4, streams=16
     )
     if arguments.nano is not None and not arguments.nano.is_dir():
         raise SystemExit(f"`--nano` must be a folder with a codec's checkpoint, got {str(arguments.nano)!r}.")
+    if arguments.streams < 1:
+        raise SystemExit(f"`--streams` must be at least 1, got {arguments.streams}.")
     compare_with_mimi(arguments)
     if arguments.nano is not None:
         time_nano(arguments)

@@ -15,6 +15,7 @@ from .geometry import (
 from .jodio import JodioConfig
 from .josie import JosieConfig
 from .jovio import JovioConfig
+from .mel import JosieMelConfig
 from .mel_codec import JosieMelCodecConfig
 from .nano import nano_path
 from .talker import JosieDepthDecoderConfig, JosieTalkerConfig
@@ -31,6 +32,7 @@ __all__ = [
     "JosieConfig",
     "JosieDepthDecoderConfig",
     "JosieMelCodecConfig",
+    "JosieMelConfig",
     "JosieTalkerConfig",
     "JosieTextConfig",
     "JosieThinkerConfig",

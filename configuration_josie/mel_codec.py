@@ -6,24 +6,16 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 
 from .backbone import require_positive
-from .codec import JosieCodecConfig
+from .mel import JosieMelConfig
 
 
 @strict
-class JosieMelCodecConfig(JosieCodecConfig):
+class JosieMelCodecConfig(JosieMelConfig):
     r"""Waveform, mel spectrogram, residual codes, mel spectrogram, waveform.
 
     Args:
-        sampling_rate (`int`): Samples a second, in Hz.
         audio_channels (`int`): Channels of the waveform; only 1 is supported.
-        num_mel_bins (`int`): Mel bands.
-        n_fft, win_length, mel_hop_length (`int`): Short-time Fourier transform, in samples.
-        f_min (`float`), f_max (`float`, *optional*): Range of the mel bands in Hz; to half the rate when `None`.
-        mel_power (`float`): 1 for magnitudes, 2 for power.
-        mel_norm (`"slaney"`, *optional*): Area normalisation of the mel bands.
-        log_mel (`bool`): Quantize the logarithm of the mel spectrogram, which is what can be trained and heard.
-        log_floor (`float`): Smallest mel value before the logarithm.
-        mel_mean, mel_std (`float`): What is subtracted and divided by before the encoder.
+        win_length (`int`): Samples of the transform's window; the rest of `n_fft` is zeros.
         pad_mode (`"constant"` or `"reflect"`): How the waveform continues past its ends in the transform.
         frames_per_code (`int`): Mel frames stacked into one code frame.
         hidden_size (`int`): Width of the convolutional encoder and decoder.
@@ -32,7 +24,6 @@ class JosieMelCodecConfig(JosieCodecConfig):
         conv_kernel_size (`int`): Kernel of their depthwise convolutions, odd.
         griffin_lim_iterations (`int`): Iterations of phase reconstruction.
         griffin_lim_momentum (`float`): Its momentum.
-        inversion_iterations (`int`): Multiplicative updates of the non-negative inversion from mel to linear bands.
         mel_weight (`float`): Weight of the absolute error of the mel frames.
     """
 
@@ -41,20 +32,8 @@ class JosieMelCodecConfig(JosieCodecConfig):
     num_quantizers: int = 8
     codebook_size: int = 256
     codebook_dim: int = 16
-    sampling_rate: int = 16000
     audio_channels: int = 1
-    num_mel_bins: int = 128
-    n_fft: int = 1024
     win_length: int = 1024
-    mel_hop_length: int = 256
-    f_min: float | int = 0.0
-    f_max: float | int | None = None
-    mel_power: float | int = 1.0
-    mel_norm: Literal["slaney"] | None = None
-    log_mel: bool = True
-    log_floor: float = 1e-5
-    mel_mean: float | int = 0.0
-    mel_std: float | int = 1.0
     pad_mode: Literal["constant", "reflect"] = "constant"
     frames_per_code: int = 5
     hidden_size: int = 256
@@ -63,7 +42,6 @@ class JosieMelCodecConfig(JosieCodecConfig):
     conv_kernel_size: int = 7
     griffin_lim_iterations: int = 48
     griffin_lim_momentum: float = 0.9
-    inversion_iterations: int = 20
     mel_weight: float | int = 1.0
 
     @property
@@ -86,9 +64,7 @@ class JosieMelCodecConfig(JosieCodecConfig):
 
     def validate_geometry(self):
         """The transform and the stacking are possible."""
-        require_positive(
-            self, "sampling_rate", "num_mel_bins", "n_fft", "win_length", "mel_hop_length", "frames_per_code"
-        )
+        require_positive(self, "win_length", "frames_per_code")
         if self.audio_channels != 1:
             raise ValueError(f"`audio_channels` must be 1, got {self.audio_channels}.")
         if self.win_length > self.n_fft:

@@ -71,7 +71,8 @@ class CodecTrainer(Trainer):
         kwargs: As of `Trainer`.
 
     Raises:
-        `ValueError`: A discriminator with arguments of another class, or under DeepSpeed or FSDP.
+        `ValueError`: A discriminator with arguments of another class, or under DeepSpeed or FSDP; and in training, for
+            a codec without `audio_values`.
     """
 
     def __init__(
@@ -159,6 +160,10 @@ class CodecTrainer(Trainer):
             inputs = {**inputs, "return_loss": True}
         computed: Any = super().compute_loss(model, inputs, True, num_items_in_batch)
         loss, outputs = computed
+        if self.discriminator is not None and training and outputs.audio_values is None:
+            raise ValueError(
+                "`discriminator` must be None for a codec that makes no `audio_values` in training, got one."
+            )
         values = self._read_values(outputs)
         if training and self.is_adversarial:
             parts = self._judge(inputs["input_values"], outputs.audio_values, inputs.get("padding_mask"))

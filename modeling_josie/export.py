@@ -14,7 +14,7 @@ from transformers.cache_utils import DynamicCache
 
 from .backbone import JosieBackbone
 from .jodio import JodioModel
-from .seanet import SeanetStack
+from .seanet import SeanetStack, add_latents, join_latents, part_latents
 from .talker import JosieDepthDecoder, JosieTalkerForConditionalGeneration
 
 # What an exported batch may be: its size is part of guards on other sizes, which need a bound.
@@ -151,6 +151,7 @@ class JodioEncodeStep(JodioStep):
         super().__init__(model.encoder_transformer, model.encoder, frames, context_frames)
         self.proj = model.encoder_proj
         self.quantizer = model.quantizer
+        self.config = model.config
         self.hop_length = model.config.hop_length
         self.audio_channels = model.config.audio_channels
 
@@ -173,7 +174,9 @@ class JodioEncodeStep(JodioStep):
             Codes `(batch, num_quantizers, frames)`, and the next state.
         """
         hidden_states, contexts = self.convolve(input_values.transpose(1, 2), contexts)
-        latents, past = self.attend(self.proj(hidden_states), past, num_frames)
+        hidden_states, linear = part_latents(self.config, hidden_states)
+        hidden_states, past = self.attend(self.proj(hidden_states), past, num_frames)
+        latents = add_latents(hidden_states, linear)
         return self.quantizer.encode(latents.transpose(1, 2)), contexts, past, num_frames + latents.shape[1]
 
 
@@ -191,6 +194,7 @@ class JodioDecodeStep(JodioStep):
         self.quantizer = parts.quantizer
         self.latent_proj = parts.latent_proj
         self.proj = parts.decoder_proj
+        self.config = model.config
         self.dtype = model.dtype
         self.num_quantizers = model.config.num_quantizers
 
@@ -212,9 +216,10 @@ class JodioDecodeStep(JodioStep):
         Returns:
             Samples `(batch, channels, frames * hop_length)`, and the next state.
         """
-        hidden_states = self.latent_proj(self.quantizer.look_up(audio_codes).transpose(1, 2))
-        hidden_states, past = self.attend(hidden_states, past, num_frames)
-        audio_values, contexts = self.convolve(self.proj(hidden_states), contexts)
+        latents = self.quantizer.look_up(audio_codes).transpose(1, 2)
+        hidden_states, past = self.attend(self.latent_proj(latents), past, num_frames)
+        hidden_states = join_latents(self.config, self.proj(hidden_states), latents)
+        audio_values, contexts = self.convolve(hidden_states, contexts)
         return audio_values.transpose(1, 2).to(self.dtype), contexts, past, num_frames + audio_codes.shape[2]
 
 

@@ -1,9 +1,11 @@
 """JODIO, the neural audio codec: SEANet, causal transformer, split residual quantizer, and back.
 
-Everything is causal. So padding on the right never reaches real samples, no attention mask is needed, and a stream
-gives what the whole recording gives, whatever its chunks.
+Everything is causal, between mel ends too. So padding on the right never reaches real samples, no attention mask is
+needed, and a stream gives what the whole recording gives, whatever its chunks.
 """
 
+import copy
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, cast
 
@@ -17,7 +19,8 @@ from ..configuration_josie import JodioConfig, JosieBackboneConfig
 from .backbone import JosieBackbone, JosiePreTrainedModel
 from .checks import check_audio, check_audio_lengths, check_codes, check_num_quantizers, check_sampling_rate
 from .convolution import CausalConv1d
-from .losses import ctc_loss, semantic_loss, spectral_losses, waveform_loss, weighted_sum
+from .derived import KeepsDerived
+from .losses import ctc_loss, masked_mean, semantic_loss, spectral_losses, waveform_loss, weighted_sum
 from .masks import length_mask
 from .outputs import JosieAudioCodecOutput, JosieAudioDecoderOutput, JosieAudioEncoderOutput, QuantizerOutput
 from .quantization import (
@@ -26,15 +29,17 @@ from .quantization import (
     VectorQuantizer,
     build_quantizer,
 )
-from .seanet import SeanetDecoder, SeanetEncoder, SeanetStack
+from .seanet import SeanetDecoder, SeanetEncoder, SeanetStack, add_latents, join_latents, part_latents
+from .spectral_ends import measure_targets
 from .streaming import JodioStreamingState, build_cache, check_cache, fork_cache
 
 # Whole recordings of more frames than this run in pieces, as a stream does: attention over all pairs of frames, and
 # activations at the waveform's rate, would take memory without bound.
 _MAX_FRAMES_AT_ONCE = 64
+_DECODING_PARTS = ("quantizer", "latent_proj", "decoder_transformer", "decoder_proj", "decoder")
 
 
-class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
+class JodioModel(KeepsDerived, JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
     """Waveform to one semantic and several acoustic codes a frame, and back.
 
     Args:
@@ -126,7 +131,7 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
         use_streaming: bool = False,
     ) -> JosieAudioDecoderOutput:
         """Turn codes into waveforms. Without gradients long recordings run in pieces, so that memory grows with the
-        waveform only.
+        waveform only. Between mel ends no gradient passes.
 
         Args:
             audio_codes (`torch.LongTensor`): `(batch, num_quantizers, num_frames)`; fewer quantizers are a prefix.
@@ -181,12 +186,13 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
                 features of the same padded input that the semantic codes shall predict.
             labels (`torch.LongTensor`, *optional*): `(batch, num_labels)`, in [1, semantic_vocab_size) with -100 for
                 padding, that they shall predict in order.
-            return_loss (`bool`, *optional*): Compute the losses; in training mode only when `None`.
+            return_loss (`bool`, *optional*): Compute the losses; in training mode only when `None`. Between mel ends no
+                waveform is made with them: the losses need none, and phase reconstruction would take most of the time.
 
         Returns:
             [`JosieAudioCodecOutput`]; `losses` has `commitment`, `codebook` where codebooks learn by gradient,
             `semantic` and `ctc` where their targets are given, and each where its weight in the configuration is not 0
-            `waveform`, `mel` and `stft`.
+            `waveform`, `mel` and `stft`. Between mel ends `audio_values` is `None` where there are losses.
 
         Raises:
             `ValueError`: As in [`JodioModel.encode`]; or targets without their head, or of a wrong shape or range.
@@ -206,11 +212,22 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
             quantized = self.quantizer(latents, mask, num_quantizers)
             semantic = quantized.quantized_latents
         num_samples = input_values.shape[-1]
-        audio_values, _ = self._decode_frames(quantized.quantized_latents)
-        audio_values = audio_values[..., :num_samples] * length_mask(lengths, num_samples)[:, None]
+        wants_losses = self.training if return_loss is None else return_loss
         losses: dict[str, torch.Tensor] | None = None
-        if self.training if return_loss is None else return_loss:
-            losses = self._reconstruction_losses(audio_values, filled[..., :num_samples], lengths, quantized)
+        audio_values: torch.Tensor | None = None
+        if wants_losses and self.config.ends == "mel":
+            hidden_states, _ = self._prepare_frames(quantized.quantized_latents)
+            losses = self._mel_losses(self.decoder.predict_mel(hidden_states)[0], filled, lengths)
+        else:
+            if self.config.ends == "mel":
+                audio_values, _ = self._decode_codes(quantized.codes)
+            else:
+                audio_values, _ = self._decode_frames(quantized.quantized_latents)
+            audio_values = audio_values[..., :num_samples] * length_mask(lengths, num_samples)[:, None]
+            if wants_losses:
+                losses = self._waveform_losses(audio_values, filled[..., :num_samples], lengths)
+        if losses is not None:
+            losses |= self._quantizer_losses(quantized)
             semantic = semantic.transpose(1, 2)
             if semantic_targets is not None and self.semantic_head is not None:
                 losses["semantic"] = semantic_loss(self.semantic_head(semantic), semantic_targets, mask)
@@ -225,13 +242,17 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
             usage=quantized.usage,
         )
 
-    def _reconstruction_losses(
-        self, audio_values: torch.Tensor, target: torch.Tensor, lengths: torch.Tensor, quantized: QuantizerOutput
+    def _quantizer_losses(self, quantized: QuantizerOutput) -> dict[str, torch.Tensor]:
+        losses: dict[str, Any] = {"commitment": quantized.commitment_loss}
+        if self.config.codebook_update == "gradient":
+            losses["codebook"] = quantized.codebook_loss
+        return losses
+
+    def _waveform_losses(
+        self, audio_values: torch.Tensor, target: torch.Tensor, lengths: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         config = self.config
-        losses: dict[str, Any] = {"commitment": quantized.commitment_loss}
-        if config.codebook_update == "gradient":
-            losses["codebook"] = quantized.codebook_loss
+        losses: dict[str, torch.Tensor] = {}
         if config.waveform_weight:
             losses["waveform"] = waveform_loss(audio_values, target, lengths)
         spectral = [name for name in ("mel", "stft") if getattr(config, f"{name}_weight")]
@@ -239,6 +260,15 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
             rate, windows = config.sampling_rate, config.loss_windows
             losses |= spectral_losses(audio_values, target, lengths, rate, windows, spectral)
         return losses
+
+    def _mel_losses(self, mel: torch.Tensor, target: torch.Tensor, lengths: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Compare with the windows that lie before the end of the recording."""
+        if not self.config.mel_weight:
+            return {}
+        with torch.no_grad():
+            wanted = measure_targets(self.config, target[:, 0])
+        num_known = ((lengths - self.config.mel_overhang) // self.config.mel_hop_length).clamp(min=0)
+        return {"mel": masked_mean((mel.float() - wanted).abs(), length_mask(num_known, mel.shape[1])[..., None])}
 
     def _check_targets(
         self, batch_size: int, semantic_targets: torch.Tensor | None, labels: torch.Tensor | None
@@ -287,32 +317,64 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
         self, audio_codes: torch.Tensor, state: JodioStreamingState | None = None
     ) -> tuple[torch.Tensor, JodioStreamingState | None]:
         """Map codes to samples; as `_encode_codes`, but at once where gradients are wanted."""
-        num_frames, is_stream = audio_codes.shape[-1], state is not None
-        pieces = audio_codes.split(num_frames if torch.is_grad_enabled() else _MAX_FRAMES_AT_ONCE, dim=-1)
+        decoder, num_frames, is_stream = self.precise_decoder(), audio_codes.shape[-1], state is not None
+        at_once = decoder is self and torch.is_grad_enabled()
+        pieces = audio_codes.split(num_frames if at_once else _MAX_FRAMES_AT_ONCE, dim=-1)
         if len(pieces) > 1 and state is None:
             state = self._enter_stream(None, len(audio_codes), self.decoder)
         values = []
-        for piece in pieces:
-            audio_values, state = self._decode_frames(self.quantizer.look_up(piece), state)
-            values.append(audio_values)
+        # What is precise is so under autocast too.
+        precise = nullcontext() if decoder is self else torch.autocast(audio_codes.device.type, enabled=False)
+        with precise, torch.set_grad_enabled(at_once):
+            for piece in pieces:
+                audio_values, state = decoder._decode_frames(decoder.quantizer.look_up(piece), state)
+                values.append(audio_values.to(self.dtype))
         return torch.cat(values, dim=-1), state if is_stream else None
+
+    def precise_decoder(self) -> "JodioModel":
+        """Return the model whose decoding parts decode: between mel ends a copy of them in float64, which is kept while
+        the weights stay what they are, as phase reconstruction tells apart what float32 rounds differently in pieces of
+        another size; else this model itself."""
+        if self.config.ends == "waveform":
+            return self
+        with torch.no_grad():
+            parts = [getattr(self, name) for name in _DECODING_PARTS]
+            weights = tuple(tensor for part in parts for tensor in (*part.parameters(), *part.buffers()))
+            return self.derive(weights, self._copy_decoder)
+
+    def _copy_decoder(self) -> "JodioModel":
+        copied = copy.copy(self)
+        copied._modules = {
+            name: copy.deepcopy(getattr(self, name)).to(_precise_dtype(self)) for name in _DECODING_PARTS
+        }
+        copied.decoder_transformer.set_attn_implementation("sdpa")  # the others have no float64
+        return copied
 
     def _encode_frames(
         self, input_values: torch.Tensor, state: JodioStreamingState | None = None
     ) -> tuple[torch.Tensor, JodioStreamingState | None]:
         """Map whole frames of samples, `(batch, channels, num_samples)`, to latents, `(batch, num_frames, size)`."""
         hidden_states, buffers = self.encoder(input_values.transpose(1, 2), None if state is None else state.buffers)
+        hidden_states, latents = part_latents(self.config, hidden_states)
         hidden_states = self.encoder_proj(hidden_states)
-        return _run_transformer(self.encoder_transformer, hidden_states, buffers, state)
+        hidden_states, following = _run_transformer(self.encoder_transformer, hidden_states, buffers, state)
+        return add_latents(hidden_states, latents), following
 
     def _decode_frames(
         self, latents: torch.Tensor, state: JodioStreamingState | None = None
     ) -> tuple[torch.Tensor, JodioStreamingState | None]:
         """Map quantized latents, `(batch, size, num_frames)`, to samples, `(batch, channels, num_samples)`."""
-        hidden_states = self.latent_proj(latents.transpose(1, 2))
-        hidden_states, following = _run_transformer(self.decoder_transformer, hidden_states, {}, state)
-        audio_values, buffers = self.decoder(self.decoder_proj(hidden_states), None if state is None else state.buffers)
+        hidden_states, following = self._prepare_frames(latents, state)
+        audio_values, buffers = self.decoder(hidden_states, None if state is None else state.buffers)
         return audio_values.transpose(1, 2), None if following is None else replace(following, buffers=buffers)
+
+    def _prepare_frames(
+        self, latents: torch.Tensor, state: JodioStreamingState | None = None
+    ) -> tuple[torch.Tensor, JodioStreamingState | None]:
+        """Map quantized latents to what the decoder reads, `(batch, num_frames, channels)`."""
+        latents = latents.transpose(1, 2)
+        hidden_states, following = _run_transformer(self.decoder_transformer, self.latent_proj(latents), {}, state)
+        return join_latents(self.config, self.decoder_proj(hidden_states), latents), following
 
     def _encode_chunk(
         self,
@@ -355,8 +417,10 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
         transformer = self.encoder_transformer if stack is self.encoder else self.decoder_transformer
         if stack is self.encoder:
             shapes["pending"] = (batch_size, self.config.audio_channels, 0)
+        precise = self.config.ends == "mel" and stack is self.decoder
+        dtype = _precise_dtype(self) if precise else self.dtype
         if state is None:
-            buffers = {name: torch.zeros(shape, dtype=self.dtype, device=self.device) for name, shape in shapes.items()}
+            buffers = {name: torch.zeros(shape, dtype=dtype, device=self.device) for name, shape in shapes.items()}
             return JodioStreamingState(buffers, build_cache(transformer.config))
         if state.buffers.keys() != shapes.keys():
             raise ValueError(
@@ -371,10 +435,14 @@ class JodioModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
                     f"`streaming_state` must fit a batch of {batch_size} and this model, whose buffer {name!r} has "
                     f"shape {shape}, got {tuple(buffer.shape)}."
                 )
-            if buffer.dtype != self.dtype:
-                raise ValueError(f"`streaming_state` must be of the model's type {self.dtype}, got {buffer.dtype}.")
+            if buffer.dtype != dtype:
+                raise ValueError(f"`streaming_state` must be of the model's type {dtype}, got {buffer.dtype}.")
         check_cache(state.past_key_values, batch_size, transformer.config)
         return state
+
+
+def _precise_dtype(model: JodioModel) -> torch.dtype:
+    return torch.float32 if model.device.type == "mps" else torch.float64  # which Apple's devices have not
 
 
 def _connect(in_size: int, out_size: int) -> nn.Module:

@@ -89,7 +89,8 @@ class JosieRotaryEmbedding(nn.Module):
         Returns:
             Two tensors of shape `(batch, 1, length, head_dim)`; the first half of the sines is negated.
         """
-        angles = position_ids[..., None].float() * self.inv_freq.to(x.device, torch.float)
+        dtype = torch.promote_types(x.dtype, torch.float)
+        angles = position_ids[..., None].to(dtype) * self.inv_freq.to(x.device, dtype)
         if position_ids.ndim == 3:
             sections = angles.split(self.config.rope_sections, dim=-1)
             angles = torch.cat([section[axis] for axis, section in enumerate(sections)], dim=-1)

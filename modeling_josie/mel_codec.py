@@ -19,7 +19,7 @@ from .masks import length_mask
 from .outputs import JosieAudioCodecOutput, JosieAudioDecoderOutput, JosieAudioEncoderOutput
 from .quantization import ResidualVectorQuantizer, VectorQuantizer
 from .streaming import JodioStreamingState
-from .vocoder import build_mel_filters, mel_to_waveform
+from .vocoder import compress_spectra, mel_to_waveform
 
 # Widening of the pointwise layers inside a block.
 _EXPANSION = 2
@@ -309,10 +309,7 @@ class JosieMelCodecModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
                 center=False,
                 return_complex=True,
             )
-            mel = build_mel_filters(config, padded.device).T @ spectra.abs().pow(config.mel_power)
-        if config.log_mel:
-            mel = mel.clamp(min=config.log_floor).log()
-        mel = (mel - config.mel_mean) / config.mel_std
+            mel = compress_spectra(config, spectra.abs())
         return mel * length_mask(self._count_mel_frames(lengths), mel.shape[-1])[:, None]
 
     def _encode_frames(self, mel: torch.Tensor, mel_lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,9 +1,12 @@
-"""From mel bands to a waveform without learning: non-negative inversion of the mel filters, then Griffin-Lim."""
+"""To mel bands and back to a waveform without learning: non-negative inversion of the mel filters, then Griffin-Lim."""
+
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torchaudio.functional import griffinlim
 
-from ..configuration_josie import JosieMelCodecConfig
+from ..configuration_josie import JosieMelCodecConfig, JosieMelConfig
 from .losses import mel_filters
 
 # A logarithm that no waveform in [-1, 1] reaches; keeps untrained decoders finite.
@@ -12,14 +15,42 @@ _MAX_LOG_MEL = 15.0
 _MIN_LINEAR = 1e-8
 
 
-def build_mel_filters(config: JosieMelCodecConfig, device: torch.device) -> torch.Tensor:
+def build_mel_filters(config: JosieMelConfig, device: torch.device) -> torch.Tensor:
     """Return the codec's mel filters, `(n_fft // 2 + 1, num_mel_bins)`."""
+    return mel_filters(*_filter_arguments(config)).to(device)
+
+
+def build_mel_inverse(config: JosieMelConfig, device: torch.device) -> torch.Tensor:
+    """Return the pseudo-inverse of the codec's mel filters, `(num_mel_bins, n_fft // 2 + 1)`."""
+    return _invert_filters(*_filter_arguments(config)).to(device)
+
+
+@lru_cache(maxsize=32)
+def _invert_filters(*arguments: Any) -> torch.Tensor:
+    with torch.inference_mode(False):
+        return torch.linalg.pinv(mel_filters(*arguments))
+
+
+def _filter_arguments(config: JosieMelConfig) -> tuple[int, int, int, float, float, str | None]:
     f_max = config.sampling_rate / 2 if config.f_max is None else float(config.f_max)
     num_frequencies = config.n_fft // 2 + 1
-    filters = mel_filters(
-        num_frequencies, config.num_mel_bins, config.sampling_rate, float(config.f_min), f_max, config.mel_norm
-    )
-    return filters.to(device)
+    return num_frequencies, config.num_mel_bins, config.sampling_rate, float(config.f_min), f_max, config.mel_norm
+
+
+def compress_spectra(config: JosieMelConfig, magnitudes: torch.Tensor) -> torch.Tensor:
+    """Return mel bands, with logarithm and normalisation as configured.
+
+    Args:
+        config ([`JosieMelConfig`]): Filters and normalisation.
+        magnitudes (`torch.Tensor`): `(batch, n_fft // 2 + 1, frames)`.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, num_mel_bins, frames)`.
+    """
+    mel = build_mel_filters(config, magnitudes.device).to(magnitudes.dtype).T @ magnitudes.pow(config.mel_power)
+    if config.log_mel:
+        mel = mel.clamp(min=config.log_floor).log()
+    return (mel - config.mel_mean) / config.mel_std
 
 
 def mel_to_waveform(config: JosieMelCodecConfig, mel: torch.Tensor, num_samples: int) -> torch.Tensor:
@@ -60,13 +91,13 @@ def mel_to_waveform(config: JosieMelCodecConfig, mel: torch.Tensor, num_samples:
     return waveforms[:, :num_samples]
 
 
-def invert_mel(config: JosieMelCodecConfig, mel: torch.Tensor) -> torch.Tensor:
+def invert_mel(config: JosieMelConfig, mel: torch.Tensor) -> torch.Tensor:
     """Return linear bands, at least 0, whose mel bands come close to `mel`.
 
     The start is the filters' pseudo-inverse; multiplicative updates (Lee and Seung, 2000) then lower the squared error.
 
     Args:
-        config ([`JosieMelCodecConfig`]): Filters, normalisation and iterations.
+        config ([`JosieMelConfig`]): Filters, normalisation and iterations.
         mel (`torch.Tensor`): `(batch, num_mel_bins, frames)`, normalised.
 
     Returns:
@@ -74,8 +105,8 @@ def invert_mel(config: JosieMelCodecConfig, mel: torch.Tensor) -> torch.Tensor:
     """
     mel = mel * config.mel_std + config.mel_mean
     mel = mel.clamp(max=_MAX_LOG_MEL).exp() if config.log_mel else mel.clamp(min=0)
-    filters = build_mel_filters(config, mel.device)
-    linear = (torch.linalg.pinv(filters.T) @ mel).clamp(min=_MIN_LINEAR)
+    filters = build_mel_filters(config, mel.device).to(mel.dtype)
+    linear = (build_mel_inverse(config, mel.device).to(mel.dtype).T @ mel).clamp(min=_MIN_LINEAR)
     wanted = filters @ mel
     for _ in range(config.inversion_iterations):
         linear = linear * wanted / (filters @ (filters.T @ linear)).clamp(min=_MIN_LINEAR)

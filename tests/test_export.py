@@ -11,7 +11,7 @@ import josie
 
 HOP, FRAMES = 6, 12
 CODEC = dict(JODIO, channels=[6, 7, 8], upsampling_ratios=[2, 3], num_residual_layers=1)
-MEL_ENDS = dict(JODIO_MEL, n_fft=8, mel_hop_length=2, num_mel_bins=5, channels=[6, 8], upsampling_ratios=[3])
+MEL_ENDS = dict(JODIO_MEL, n_fft=8, mel_hop_length=2, mel_overhang=3, channels=[6, 8], upsampling_ratios=[3])
 TALKERS = ["talker-depth", "talker-parallel", "talker-durations"]
 
 

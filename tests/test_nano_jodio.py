@@ -48,7 +48,7 @@ def test_speech_comes_back_and_more_quantizers_make_it_better(codec, speech):
     silence = torch.zeros_like(speech)
     lengths = torch.tensor([speech.shape[-1]])
     of_silence = spectral_losses(silence, speech, lengths, codec.config.sampling_rate, names=("mel",))["mel"]
-    assert distances[-1] < 0.25 * float(of_silence)
+    assert distances[-1] < 0.15 * float(of_silence)
 
 
 @torch.no_grad()
@@ -63,6 +63,13 @@ def test_it_streams(codec, speech):
     streamed = torch.cat(parts, dim=-1)
     # The last frame may be cut short by the end of the stream.
     assert streamed[..., :37].equal(whole[..., :37])
+    state, parts = None, []
+    for codes in whole[..., :40].split([1, 2, 30, 7], dim=-1):
+        output = codec.decode(codes, streaming_state=state, use_streaming=True)
+        state = output.streaming_state
+        parts.append(output.audio_values)
+    assert torch.cat(parts, dim=-1).equal(codec.decode(whole[..., :40]).audio_values)
+    assert codec.config.algorithmic_delay == codec.config.frame_size == 640
 
 
 def test_its_extractor_makes_what_it_reads(codec, speech):
