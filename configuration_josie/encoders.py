@@ -1,5 +1,6 @@
 """Configurations of the continuous encoders: how the Thinker hears and sees without codes."""
 
+from dataclasses import field
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
@@ -80,7 +81,7 @@ class JosieAudioEncoderConfig(JosieBackboneConfig):
 
 @strict
 class JosieVisionEncoderConfig(JosieBackboneConfig):
-    r"""A vision transformer: square patches, a CLS row, learned positions.
+    r"""A vision transformer: square patches, a CLS row, learned positions, and on request convolutions in front.
 
     The defaults are μOmni's. Backbone fields are those of [`JosieBackboneConfig`].
 
@@ -88,6 +89,8 @@ class JosieVisionEncoderConfig(JosieBackboneConfig):
         image_size (`int`): Height and width of the picture, in pixels.
         patch_size (`int`): Height and width of a patch, in pixels.
         num_channels (`int`): Colour channels.
+        stem_channels (`list[int]`): Channels of convolutions of stride 2 that read the picture before it is cut into
+            patches (Xiao et al., 2021); empty for none. A new encoder learns shapes much sooner with them.
         pixel_mean, pixel_std (`float`): What the encoder subtracts and divides by. Where most of a picture has one
             colour, a new encoder sees little else without that.
     """
@@ -111,6 +114,7 @@ class JosieVisionEncoderConfig(JosieBackboneConfig):
     image_size: int = 224
     patch_size: int = 16
     num_channels: int = 3
+    stem_channels: list[int] = field(default_factory=list)
     pixel_mean: float | int = 0.0
     pixel_std: float | int = 1.0
 
@@ -119,9 +123,21 @@ class JosieVisionEncoderConfig(JosieBackboneConfig):
         """Patches of one picture, without the CLS row."""
         return (self.image_size // self.patch_size) ** 2
 
+    @property
+    def stem_stride(self) -> int:
+        """Pixels from one feature of the stem to the next; 1 without a stem."""
+        return 2 ** len(self.stem_channels)
+
     def validate_geometry(self):
-        """Patches tile the picture."""
+        """Patches tile the picture, and features of the stem a patch."""
         require_positive(self, "image_size", "patch_size", "num_channels")
+        if min(self.stem_channels, default=1) < 1:
+            raise ValueError(f"`stem_channels` must hold numbers of at least 1, got {self.stem_channels}.")
+        if self.patch_size % self.stem_stride:
+            raise ValueError(
+                f"`stem_channels` must have at most as many entries as `patch_size` ({self.patch_size}) can be halved, "
+                f"got {self.stem_channels}."
+            )
         if self.pixel_std <= 0:
             raise ValueError(f"`pixel_std` must be above 0, got {self.pixel_std}.")
         if self.image_size % self.patch_size:

@@ -1,7 +1,7 @@
 """The continuous encoders: how the Thinker hears mel spectrograms and sees pictures without codes.
 
-Both come from μOmni. A batch row equals the row alone: the audio encoder clears whatever a convolution writes past the
-end of a row before the next one reads it.
+Both come from μOmni, without the convolutions before the patches. A batch row equals the row alone: the audio encoder
+clears whatever a convolution writes past the end of a row before the next one reads it.
 """
 
 from itertools import pairwise
@@ -17,6 +17,9 @@ from typing_extensions import Unpack
 
 from ..configuration_josie import JosieAudioEncoderConfig, JosieVisionEncoderConfig
 from .backbone import JosieBackbone, JosiePreTrainedModel
+
+# Mean square of what a GELU gives for normal noise.
+_GELU_POWER = 0.4252
 
 
 class JosieAudioEncoder(JosiePreTrainedModel):
@@ -103,6 +106,31 @@ def _clear(hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tens
     return hidden_states if mask is None else hidden_states.masked_fill(~mask[:, None, :, None], 0.0)
 
 
+class StemConvolution(nn.Conv2d):
+    """Halves a picture, then GELU: early convolutions help transformers see (Xiao et al., 2021).
+
+    Theirs have batch norms, with which a picture is not the same alone and among others. These have none: they start
+    so that the power of what they read goes through them, and a few need no more.
+
+    Args:
+        in_channels, out_channels (`int`): Widths.
+        power (`float`): Mean square of what it reads.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, power: float):
+        super().__init__(in_channels, out_channels, 3, stride=2, padding=1)
+        self.power = power
+
+    @property
+    def initial_std(self) -> float:
+        """Standard deviation of the weights with which the output has a mean square of 1 before its GELU."""
+        return (self.power * self.weight[0].numel()) ** -0.5
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Map `(batch, in_channels, height, width)` to `(batch, out_channels, height / 2, width / 2)`."""
+        return nn.functional.gelu(super().forward(input))
+
+
 class JosieVisionEncoder(JosiePreTrainedModel):
     """A vision transformer (Dosovitskiy et al., 2021) with a CLS row and learned positions; the one of μOmni.
 
@@ -116,7 +144,15 @@ class JosieVisionEncoder(JosiePreTrainedModel):
 
     def __init__(self, config: JosieVisionEncoderConfig):
         super().__init__(config)
-        self.patch_embed = nn.Conv2d(config.num_channels, config.hidden_size, config.patch_size, config.patch_size)
+        widths = [config.num_channels, *config.stem_channels]
+        self.stem = nn.Sequential(
+            *(
+                StemConvolution(before, after, _GELU_POWER if index else 1.0)
+                for index, (before, after) in enumerate(pairwise(widths))
+            )
+        )
+        size = config.patch_size // config.stem_stride
+        self.patch_embed = nn.Conv2d(widths[-1], config.hidden_size, size, size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         self.position_embedding = nn.Parameter(torch.zeros(1, 1 + config.num_patches, config.hidden_size))
         self.backbone = JosieBackbone(config)
@@ -127,6 +163,8 @@ class JosieVisionEncoder(JosiePreTrainedModel):
         if module is self:
             init.normal_(self.cls_token, std=self.config.initializer_range)
             init.normal_(self.position_embedding, std=self.config.initializer_range)
+        elif isinstance(module, StemConvolution):
+            init.normal_(module.weight, std=module.initial_std)
 
     @can_return_tuple
     def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutput:
@@ -149,7 +187,8 @@ class JosieVisionEncoder(JosiePreTrainedModel):
                 f"got {tuple(pixel_values.shape)}."
             )
         pixel_values = (pixel_values - self.config.pixel_mean) / self.config.pixel_std
-        patches = self.patch_embed(pixel_values.to(self.patch_embed.weight.dtype)).flatten(2).transpose(1, 2)
+        features = self.stem(pixel_values.to(self.patch_embed.weight.dtype))
+        patches = self.patch_embed(features).flatten(2).transpose(1, 2)
         hidden_states = torch.cat((self.cls_token.expand(len(patches), -1, -1).to(patches.dtype), patches), dim=1)
         hidden_states = hidden_states + self.position_embedding
         outputs = self.backbone(hidden_states, use_cache=False, **kwargs)

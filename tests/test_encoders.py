@@ -85,12 +85,18 @@ def audio_inputs(num_frames: int = 37, num_mel_bins: int = 10) -> dict[str, torc
     }
 
 
+def stemmed_vision_encoder(**kwargs) -> JosieVisionEncoder:
+    return vision_encoder(**({"stem_channels": [5, 7]} | kwargs))
+
+
 def vision_inputs() -> dict[str, torch.Tensor]:
     return {"pixel_values": torch.rand(3, 3, 12, 12, generator=torch.Generator().manual_seed(1))}
 
 
 BOTH = pytest.mark.parametrize(
-    ("build", "inputs"), [(audio_encoder, audio_inputs), (vision_encoder, vision_inputs)], ids=["audio", "vision"]
+    ("build", "inputs"),
+    [(audio_encoder, audio_inputs), (vision_encoder, vision_inputs), (stemmed_vision_encoder, vision_inputs)],
+    ids=["audio", "vision", "vision-with-stem"],
 )
 
 
@@ -249,6 +255,48 @@ def test_the_first_row_of_a_picture_is_its_cls_row():
     patch = vision_inputs()["pixel_values"][:, :, 4:8, 8:12]  # row 1, column 2 of 3
     expected = encoder.patch_embed(patch).flatten(1) + encoder.position_embedding[:, 1 + 5]
     torch.testing.assert_close(seen[0][:, 1 + 5], expected)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("build", [vision_encoder, stemmed_vision_encoder])
+def test_a_picture_equals_the_picture_alone(build, attention):
+    encoder, pictures = build(), vision_inputs()["pixel_values"]
+    encoder.set_attn_implementation(attention)
+    with torch.no_grad():
+        batch = encoder(pictures).last_hidden_state
+        for row, picture in enumerate(pictures):
+            torch.testing.assert_close(batch[row], encoder(picture[None]).last_hidden_state[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [[], [6], [6, 8], [6, 8, 10]], ids=str)
+def test_a_stem_leaves_as_many_patches(channels):
+    encoder = vision_encoder(image_size=32, patch_size=16, stem_channels=channels)
+    assert encoder.config.num_patches == 4
+    assert encoder(torch.rand(2, 3, 32, 32)).last_hidden_state.shape == (2, 5, 16)
+    assert encoder.patch_embed.kernel_size == (16 // 2 ** len(channels),) * 2
+
+
+def test_a_new_stem_keeps_the_power_of_what_it_reads():
+    encoder = vision_encoder(image_size=64, patch_size=16, stem_channels=[32, 64, 128], initializer_range=0.02)
+    states = torch.randn(4, 3, 64, 64)
+    with torch.no_grad():
+        for convolution in encoder.stem:
+            before = torch.nn.Conv2d.forward(convolution, states)
+            assert 0.5 < before.square().mean() < 1.5
+            states = convolution(states)
+
+
+@pytest.mark.parametrize(
+    ("channels", "message"),
+    [
+        ([4, 4, 4], r"`stem_channels` must have at most as many entries as `patch_size` \(4\) can be halved, got"),
+        ([4, 0], r"`stem_channels` must hold numbers of at least 1, got \[4, 0\]"),
+    ],
+    ids=str,
+)
+def test_wrong_stems_are_refused(channels, message):
+    with pytest.raises(StrictDataclassError, match=message):
+        vision_encoder(stem_channels=channels)
 
 
 def test_what_is_subtracted_and_divided_by_is_done_in_the_encoder():
