@@ -29,10 +29,13 @@ class ModelArguments:
         path (`str`, *optional*): Folder or Hub name of a JOSIE, or of a Thinker alone.
         preset (`str`, *optional*): One of [`JosieConfig.preset_names`], with random weights and the package's own
             tokenizer, where there is no `path`.
+        attention (`str`, *optional*): As `attn_implementation` of `from_pretrained`. Short sequences in bfloat16 are
+            learned faster on a CPU with "eager" than with what is chosen when `None`.
     """
 
     path: str | None = None
     preset: str | None = None
+    attention: str | None = None
 
     def __post_init__(self):
         if (self.path is None) == (self.preset is None):
@@ -64,7 +67,8 @@ def load_model(arguments: ModelArguments, folder: Path) -> tuple[Any, Any]:
     classes = {JosieConfig.model_type: AutoModelForMultimodalLM, JosieThinkerConfig.model_type: AutoModelForCausalLM}
     if kind not in classes:
         raise ValueError(f"`model.path` must be a model of {list(classes)}, got one of {kind!r}.")
-    return classes[kind].from_pretrained(path), AutoProcessor.from_pretrained(path)
+    model = classes[kind].from_pretrained(path, attn_implementation=arguments.attention)
+    return model, AutoProcessor.from_pretrained(path)
 
 
 def save_model(trainer: Trainer, model: PreTrainedModel, processor: Any) -> Path:

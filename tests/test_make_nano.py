@@ -1,5 +1,6 @@
-"""What the nano model needs besides its recipes: two halves, trained apart, become one model."""
+"""What the nano model needs besides its recipes: a start from weights that fit, and one model of two halves."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -12,6 +13,10 @@ if EXAMPLES not in sys.path:
     sys.path.append(EXAMPLES)
 
 import make_nano  # noqa: E402
+
+from nano import start  # noqa: E402
+
+STEM = {"image_size": 24, "patch_size": 8, "stem_channels": [4]}
 
 
 @pytest.fixture
@@ -55,3 +60,47 @@ def test_halves_with_other_words_are_refused(halves, tmp_path):
     with pytest.raises(SystemExit, match="`THINKER` and `TALKER` must have the same token embeddings"):
         make_nano.main(["join", *(str(tmp_path / name) for name in ("thinker", "talker", "joined"))])
     assert not (tmp_path / "joined").exists()
+
+
+def start_from(folder, tmp_path, monkeypatch, *options, **changes):
+    """Start a model whose configuration is that of `folder`, with changes to its Thinker."""
+    values = json.loads((folder / "config.json").read_text())
+    del values["audio_codec_config"]
+    for part, change in changes.items():
+        values["thinker_config"][part] |= change
+    (tmp_path / "model.json").write_text(json.dumps(values))
+    monkeypatch.setattr(start, "HERE", tmp_path)
+    make_nano.main(["start", str(tmp_path / "new"), "--from", str(folder), *options])
+    return AutoModelForMultimodalLM.from_pretrained(tmp_path / "new")
+
+
+@pytest.mark.parametrize("options", [[], ["--new", "thinker.vision"]], ids=["fitting", "without-vision"])
+def test_a_start_takes_what_fits(tiny_folder, tmp_path, monkeypatch, capsys, options):
+    new = start_from(tiny_folder, tmp_path, monkeypatch, *options, vision_config=STEM)
+    given = AutoModelForMultimodalLM.from_pretrained(tiny_folder)
+    weights = given.state_dict()
+    others = [
+        name
+        for name, value in new.state_dict().items()
+        if name not in weights or value.shape != weights[name].shape or not torch.equal(value, weights[name])
+    ]
+    front_end = "thinker.model.vision_front_end"
+    said = capsys.readouterr().out
+    if options:
+        assert f"not from {tiny_folder}: {front_end}\n" in said
+        assert all(name.startswith(front_end) for name in others)
+        assert f"{front_end}.projector.linear_1.weight" in others
+    else:
+        encoder = f"{front_end}.encoder"
+        assert f"not from {tiny_folder}: {encoder}.stem, {encoder}.patch_embed.weight\n" in said
+        assert others == [f"{encoder}.stem.0.weight", f"{encoder}.stem.0.bias", f"{encoder}.patch_embed.weight"]
+    assert torch.equal(new.get_input_embeddings().weight, given.get_input_embeddings().weight)
+    tokenizers = [AutoProcessor.from_pretrained(folder).tokenizer for folder in (tiny_folder, tmp_path / "new")]
+    assert tokenizers[0].get_vocab() == tokenizers[1].get_vocab()
+
+
+def test_a_start_needs_the_same_words_and_parts_that_are_there(tiny_folder, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match=r"`--from` must have token embeddings of shape \(54, 30\), got \(\d+, 30\)"):
+        start_from(tiny_folder, tmp_path, monkeypatch, text_config={"vocab_size": 54})
+    with pytest.raises(SystemExit, match="`--new` must be among .* got 'eyes'"):
+        start_from(tiny_folder, tmp_path, monkeypatch, "--new", "eyes")

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT / "examples") not in sys.path:
     sys.path.append(str(ROOT / "examples"))
 
-from nano.grammar import chats, questions  # noqa: E402
+from nano.grammar import caption, chats, questions  # noqa: E402
 from nano.scenes import is_held_out  # noqa: E402
 from nano.sentences import split_of  # noqa: E402
 from nano.stamps import STAMPS_FOLDER  # noqa: E402
@@ -100,7 +100,12 @@ def test_a_number_is_one_conversation_in_any_order_and_process():
         rows[60]
 
 
-def test_tasks_are_what_they_say():
+@pytest.fixture
+def one_task(monkeypatch):
+    monkeypatch.setattr(tasks, "CHANGES_TASK", 0.0)
+
+
+def test_tasks_are_what_they_say(one_task):
     known = {text for pair in chats() for text in pair}
     for row in make(num_rows=200):
         parts = row["messages"][0]["content"]
@@ -119,15 +124,52 @@ def test_tasks_are_what_they_say():
             assert row["messages"][1]["content"] in known
 
 
+def test_later_questions_are_about_the_same_picture(one_task):
+    found = {}
+    for row in make(num_rows=300):
+        roles = [message["role"] for message in row["messages"]]
+        assert roles == ["user", "assistant"] * (len(roles) // 2)
+        found.setdefault(row["task"], set()).add(len(roles) // 2)
+        later = [part["type"] for message in row["messages"][2::2] for part in message["content"]]
+        assert "image" not in later
+    assert found == {task: set(tasks.NUM_TURNS[task]) for task in WITHOUT_STAMPS}
+
+
+def test_some_conversations_go_on_with_another_task(monkeypatch):
+    monkeypatch.setattr(tasks, "CHANGES_TASK", 1.0)
+    later = [
+        part["type"] for row in make(num_rows=40) for message in row["messages"][2::2] for part in message["content"]
+    ]
+    assert {"image", "audio", "text"} == set(later)
+
+
+def test_batches_are_of_like_length():
+    plain_rows, grouped = make(num_rows=270), make(num_rows=270, batch_size=16)
+    assert sorted(map(repr, map(plain, grouped))) == sorted(map(repr, map(plain, plain_rows)))
+    assert plain(grouped[200]) == plain(pickle.loads(pickle.dumps(grouped))[200])
+
+    def padded(rows):
+        lengths = [sum(len(message["content"]) for message in row["messages"][1::2]) for row in rows]
+        return sum(16 * max(lengths[start : start + 16]) for start in range(0, 256, 16))
+
+    assert padded(grouped) < 0.9 * padded(plain_rows)
+
+
 def test_pictures_show_no_held_out_combination(monkeypatch):
-    drawn = []
+    drawn, seen = [], []
     monkeypatch.setattr(tasks, "render", lambda scene, size: drawn.append(scene) or size)
     for row in make(num_rows=300, tasks={"look": 1.0, "answer": 1.0, "caption": 1.0}):
-        scene = drawn[-1]
-        answers = {question.answer for question in questions(scene)}
-        assert row["task"] == "caption" or row["messages"][1]["content"] in answers
-    assert len(drawn) >= 300
-    assert not any(map(is_held_out, drawn))
+        answers = {}
+        for message in row["messages"]:
+            for part in message["content"] if message["role"] == "user" else ():
+                if part["type"] == "image":
+                    scene = drawn.pop(0)
+                    answers = {question.answer for question in questions(scene)}
+                    answers |= {caption(scene)} if len(scene.things) < 3 else set()
+                    seen.append(scene)
+            assert message["role"] == "user" or message["content"] in answers
+    assert len(seen) > 300
+    assert not any(map(is_held_out, seen))
 
 
 @pytest.mark.parametrize("wrong", [{}, {"dance": 1.0}, {"look": -1.0}, {"look": 0.0}], ids=str)

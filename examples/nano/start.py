@@ -2,15 +2,24 @@
 
 Its parts are those of `model.json`; the codec is the trained one, the tokenizer is trained here on the train split,
 and all other weights are random. Token embeddings stay as they are drawn: Thinker and Talker read the same rows, so
-that both can be trained at the same time.
+that both can be trained at the same time. Or codec, tokenizer and all weights that fit are those of a model that was
+trained before, and what was changed in `model.json` begins anew.
 """
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoModel, PreTrainedTokenizerFast, set_seed
+from transformers import (
+    AutoModel,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
 
 from josie import JosieConfig, JosieForConditionalGeneration, JosieProcessor
 from josie.tokenization import train_tokenizer
@@ -38,12 +47,80 @@ def texts(packages: Path, num_scenes: int = 300) -> Iterator[str]:
 
 def build(codec: Path, packages: Path, seed: int = 0) -> tuple[JosieForConditionalGeneration, JosieProcessor]:
     """Return the model with random weights and a trained codec, and its processor."""
+    model = _build(AutoModel.from_pretrained(codec), seed)
+    model.get_input_embeddings().weight.data.normal_(std=EMBEDDING_STD)
+    tokenizer: PreTrainedTokenizerFast = train_tokenizer(texts(packages), model.config.get_text_config().vocab_size)
+    return model, JosieProcessor.from_config(model.config, tokenizer)
+
+
+def build_from(
+    folder: Path, new: Collection[str] = (), seed: int = 0
+) -> tuple[JosieForConditionalGeneration, JosieProcessor, list[str]]:
+    """Return the model with the weights of another one, wherever name and shape agree; the rest is random.
+
+    Args:
+        folder (`Path`): A JOSIE; its codec and its tokenizer are taken as they are.
+        new (`Collection[str]`): Parts that begin anew all the same, of the model's `get_groups()`.
+        seed (`int`): Of the random weights.
+
+    Returns:
+        The model, its processor, and what is random: names of parts, or of single weights.
+
+    Raises:
+        `ValueError`: The models have different token embeddings, or there is no such part.
+    """
+    given = AutoModelForMultimodalLM.from_pretrained(folder)
+    model = _build(given.audio_codec, seed)
+    ours, theirs = (tuple(one.get_input_embeddings().weight.shape) for one in (model, given))
+    if ours != theirs:
+        raise ValueError(f"`--from` must have token embeddings of shape {ours}, got {theirs}.")
+    random_ones = _weights_of(model, new)
+    weights = given.state_dict()
+    taken = {
+        name: weights[name]
+        for name, value in model.state_dict(keep_vars=True).items()
+        if name in weights and value.shape == weights[name].shape and id(value) not in random_ones
+    }
+    model.load_state_dict(taken, strict=False)
+    tokenizer = AutoProcessor.from_pretrained(folder).tokenizer
+    return model, JosieProcessor.from_config(model.config, tokenizer), _name_others(model, taken)
+
+
+def _build(codec: PreTrainedModel, seed: int) -> JosieForConditionalGeneration:
     values = json.loads((HERE / "model.json").read_text(encoding="utf-8"))
-    trained = AutoModel.from_pretrained(codec)
-    config = JosieConfig.from_dict(values | {"audio_codec_config": trained.config.to_dict()})
+    config = JosieConfig.from_dict(values | {"audio_codec_config": codec.config.to_dict()})
     set_seed(seed)
     model = JosieForConditionalGeneration(config)
-    model.audio_codec.load_state_dict(trained.state_dict())
-    model.get_input_embeddings().weight.data.normal_(std=EMBEDDING_STD)
-    tokenizer: PreTrainedTokenizerFast = train_tokenizer(texts(packages), config.get_text_config().vocab_size)
-    return model, JosieProcessor.from_config(config, tokenizer)
+    model.audio_codec.load_state_dict(codec.state_dict())
+    if model.talker.text_layer is not None:
+        # Embeddings are small: with the usual weights the layer that tells them apart would be all but linear.
+        reader = model.talker.text_layer[0].weight
+        reader.data.normal_(std=1 / (EMBEDDING_STD * reader.shape[1] ** 0.5))
+    return model
+
+
+def _weights_of(model: JosieForConditionalGeneration, parts: Collection[str]) -> set[int]:
+    """Return the `id` of each weight of some parts."""
+    groups = model.get_groups()
+    for name in parts:
+        if name not in groups:
+            raise ValueError(f"`--new` must be among {list(groups)}, got {name!r}.")
+    return {id(value) for name in parts for module in groups[name] for value in _tensors(module)}
+
+
+def _tensors(module: Any) -> Iterator[Any]:
+    yield from (module.parameters() if hasattr(module, "parameters") else [module])
+
+
+def _name_others(model: JosieForConditionalGeneration, taken: Collection[str]) -> list[str]:
+    """Return what was not taken, in as few names as possible."""
+    names = list(model.state_dict())
+    others = [name for name in names if name not in taken]
+    shortest = dict.fromkeys(_shortest_prefix(name, [name for name in names if name in taken]) for name in others)
+    return list(shortest)
+
+
+def _shortest_prefix(name: str, others: list[str]) -> str:
+    parts = name.split(".")
+    prefixes = (".".join(parts[: count + 1]) for count in range(len(parts)))
+    return next(prefix for prefix in prefixes if not any(f"{other}.".startswith(f"{prefix}.") for other in others))

@@ -2,21 +2,23 @@
 
 | task | in | out |
 | --- | --- | --- |
-| `answer` | a picture and a spoken question | the answer |
-| `look` | a picture and a written question | the answer |
-| `caption` | a picture | what is on it |
+| `answer` | a picture and one or two spoken questions, one after the other | the answers |
+| `look` | a picture and one to three written questions | the answers |
+| `caption` | a picture, and at times a written question after it | what is on it, and the answer |
 | `stamp` | a picture of a Tux Paint stamp and a written question | what it is |
 | `transcribe` | a spoken sentence | the same in writing |
-| `chat` | small talk, written or spoken | the answer |
+| `chat` | small talk, written or spoken, once or twice | the answers |
 
-A number stands for the same conversation on every machine, in every worker and process, so that a run that is resumed
-skips what was seen at no cost. Pictures are drawn when they are asked for; flite's voices are recorded once.
+A model that has seen one question a conversation answers the second as if it were the first: so some have several, and
+some go on with another task. A number stands for the same conversation on every machine, in every worker and process,
+so that a run that is resumed skips what was seen at no cost. Pictures are drawn when they are asked for; flite's voices
+are recorded once.
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -26,7 +28,7 @@ from speech_rows import SpeechEncoder, without_speech
 from torch.utils.data import Dataset as TorchDataset
 
 from nano.grammar import ask, caption, chats, questions
-from nano.scenes import draw_scene, render
+from nano.scenes import Scene, draw_scene, render
 from nano.sentences import sentences
 from nano.speech import JOSIE_STRETCH, JOSIE_VOICE, QUESTIONERS, SAMPLING_RATE, Recordings, read, spoken
 from nano.stamps import ask as ask_about_stamp
@@ -36,11 +38,30 @@ from nano.stamps import render as render_stamp
 TASKS = ("answer", "look", "caption", "stamp", "transcribe", "chat")
 TRANSCRIBE, CAPTION = "Write what you hear.", "Describe the picture."
 PICTURE_SIZE = 128
+NUM_TURNS = {  # of a conversation, equally likely
+    "answer": (1, 2),
+    "look": (1, 2, 3),
+    "caption": (1, 1, 2),
+    "stamp": (1,),
+    "transcribe": (1,),
+    "chat": (1, 2),
+}
+CHANGES_TASK = 0.15  # how often a conversation goes on with another task, perhaps with another picture
+NUM_TOKENS = {  # of each task about so many, and as many again for each question
+    "answer": (18, 45),
+    "look": (18, 23),
+    "caption": (18, 25),
+    "stamp": (18, 20),
+    "transcribe": (0, 85),
+    "chat": (0, 30),
+}
 
 _NUM_CENSUS_SCENES = 30000  # as many as show all but the rarest questions and answers
 _NUM_CAPTIONS = 2000
+_NUM_GROUPED = 8  # batches
 
 Row = dict[str, Any]
+Turn = tuple[list[dict[str, Any]], str]  # what is shown and said, and the answer
 
 
 @dataclass
@@ -55,6 +76,7 @@ class NanoArguments:
         num_sentences (`int`): Real sentences recorded by each of the four voices.
         num_validation_rows (`int`): Held out; scenes as in training, and other sentences.
         seed (`int`): Of what is drawn.
+        batch_size (`int`): Batches of so many rows, the trainer's, get conversations of like length; 0 for any.
     """
 
     LICENCES: ClassVar[list[str]] = [
@@ -71,6 +93,7 @@ class NanoArguments:
     num_sentences: int = 3000
     num_validation_rows: int = 100
     seed: int = 0
+    batch_size: int = 0
 
 
 def load_nano(arguments: NanoArguments) -> dict[str, Any]:
@@ -83,7 +106,36 @@ def load_nano(arguments: NanoArguments) -> dict[str, Any]:
         "seed": arguments.seed,
     }
     held_out = NanoTasks(**shared, split="validation", num_rows=arguments.num_validation_rows)
-    return {"train": NanoTasks(**shared, num_rows=arguments.num_rows), "validation": list(held_out)}
+    training = NanoTasks(**shared, num_rows=arguments.num_rows, batch_size=arguments.batch_size)
+    return {"train": training, "validation": list(held_out)}
+
+
+def plan(draw: random.Random, tasks: dict[str, float]) -> list[tuple[str, int]]:
+    """Return what a conversation is made of, one or two tasks, and how many questions of each."""
+    first, second = draw.choices(list(tasks), list(tasks.values()), k=2)
+    found = (first, second) if draw.random() < CHANGES_TASK else (first,)
+    return [(task, draw.choice(NUM_TURNS[task])) for task in found]
+
+
+def _draw(seed: int, split: str, index: int) -> random.Random:
+    return random.Random(f"{seed}:{split}:{index}")
+
+
+@lru_cache(maxsize=2)
+def _group(
+    seed: int, split: str, tasks: tuple[tuple[str, float], ...], start: int, stop: int, batch_size: int
+) -> list[int]:
+    """Return the numbers from `start` to `stop` in batches of conversations of like length."""
+    plans = {index: plan(_draw(seed, split, index), dict(tasks)) for index in range(start, stop)}
+    lengths = {
+        index: sum(NUM_TOKENS[task][0] + num_turns * NUM_TOKENS[task][1] for task, num_turns in parts)
+        for index, parts in plans.items()
+    }
+    order = sorted(plans, key=lengths.__getitem__)
+    batches = [order[place : place + batch_size] for place in range(0, len(order), batch_size)]
+    _draw(seed, split, start).shuffle(batches)
+    batches.sort(key=len, reverse=True)  # one that is not full comes last
+    return [index for batch in batches for index in batch]
 
 
 class NanoTasks(TorchDataset):
@@ -97,6 +149,7 @@ class NanoTasks(TorchDataset):
         num_rows (`int`): How many conversations.
         num_sentences (`int`): Real sentences recorded by each of the four voices.
         seed (`int`): Of what is drawn.
+        batch_size (`int`): Batches of so many rows get conversations of like length; 0 for any.
     """
 
     def __init__(
@@ -108,53 +161,66 @@ class NanoTasks(TorchDataset):
         num_rows: int = 1_000_000,
         num_sentences: int = 3000,
         seed: int = 0,
+        batch_size: int = 0,
     ):
         unknown = sorted(set(tasks) - set(TASKS))
         if unknown or not tasks or min(tasks.values()) < 0 or not sum(tasks.values()):
             raise ValueError(f"`tasks` must give shares of {list(TASKS)}, got {tasks}.")
         self.tasks, self.split, self.num_rows, self.seed = tasks, split, num_rows, seed
         self.packages, self.recordings, self.num_sentences = packages, recordings, num_sentences
+        self.batch_size = batch_size
 
     def __len__(self) -> int:
         return self.num_rows
 
     def __getitem__(self, index: int) -> Row:
-        """Return conversation `index`: `messages`, and its `task`."""
+        """Return conversation `index`: `messages`, and the `task` that it begins with."""
         index = range(self.num_rows)[index]
-        draw = random.Random(f"{self.seed}:{self.split}:{index}")
-        task = draw.choices(list(self.tasks), list(self.tasks.values()))[0]
-        said, answer = getattr(self, f"_{task}")(draw)
-        return {"task": task, "messages": [{"role": "user", "content": said}, {"role": "assistant", "content": answer}]}
+        if self.batch_size:
+            start = index - index % (_NUM_GROUPED * self.batch_size)
+            stop = min(start + _NUM_GROUPED * self.batch_size, self.num_rows)
+            order = _group(self.seed, self.split, tuple(self.tasks.items()), start, stop, self.batch_size)
+            index = order[index - start]
+        draw = _draw(self.seed, self.split, index)
+        parts = plan(draw, self.tasks)
+        turns = [turn for task, num_turns in parts for turn in getattr(self, f"_{task}")(draw, num_turns)]
+        roles = ("user", "assistant")
+        messages = [{"role": role, "content": said} for turn in turns for role, said in zip(roles, turn, strict=True)]
+        return {"task": parts[0][0], "messages": messages}
 
-    def _answer(self, draw: random.Random) -> tuple[list[dict], str]:
+    def _answer(self, draw: random.Random, num_turns: int) -> list[Turn]:
         while True:  # what was not recorded is too rare to miss
             scene = draw_scene(draw, "train")
-            question = ask(scene, draw)
-            if question.text in self.questions:
-                return [_show(render(scene, PICTURE_SIZE)), self.questions.play(question.text, draw)], question.answer
+            asked = [ask(scene, draw) for _ in range(num_turns)]
+            if all(question.text in self.questions for question in asked):
+                turns = [([self.questions.play(question.text, draw)], question.answer) for question in asked]
+                return _show(render(scene, PICTURE_SIZE), turns)
 
-    def _look(self, draw: random.Random) -> tuple[list[dict], str]:
+    def _look(self, draw: random.Random, num_turns: int) -> list[Turn]:
         scene = draw_scene(draw, "train")
-        question = ask(scene, draw)
-        return [_show(render(scene, PICTURE_SIZE)), _write(question.text)], question.answer
+        return _show(render(scene, PICTURE_SIZE), _ask_in_writing(scene, draw, num_turns))
 
-    def _caption(self, draw: random.Random) -> tuple[list[dict], str]:
+    def _caption(self, draw: random.Random, num_turns: int) -> list[Turn]:
         scene = draw_scene(draw, "train", draw.choice((1, 2, 2)))
-        return [_show(render(scene, PICTURE_SIZE)), _write(CAPTION)], caption(scene)
+        asked = _ask_in_writing(scene, draw, num_turns - 1)
+        return _show(render(scene, PICTURE_SIZE), [([_write(CAPTION)], caption(scene)), *asked])
 
-    def _stamp(self, draw: random.Random) -> tuple[list[dict], str]:
+    def _stamp(self, draw: random.Random, num_turns: int) -> list[Turn]:
         scene = draw_stamp(draw, "train")
-        question = ask_about_stamp(scene, draw)
+        asked = [ask_about_stamp(scene, draw) for _ in range(num_turns)]
         picture = render_stamp(scene, find_stamps(self.packages), PICTURE_SIZE)
-        return [_show(picture), _write(question.text)], question.answer
+        return _show(picture, [([_write(question.text)], question.answer) for question in asked])
 
-    def _transcribe(self, draw: random.Random) -> tuple[list[dict], str]:
-        text = draw.choice(self.sentences.texts)
-        return [self.sentences.play(text, draw), _write(TRANSCRIBE)], text
+    def _transcribe(self, draw: random.Random, num_turns: int) -> list[Turn]:
+        texts = [draw.choice(self.sentences.texts) for _ in range(num_turns)]
+        return [([self.sentences.play(text, draw), _write(TRANSCRIBE)], text) for text in texts]
 
-    def _chat(self, draw: random.Random) -> tuple[list[dict], str]:
-        said, answer = draw.choice(chats())
-        return [_write(said) if draw.random() < 0.5 else self.small_talk.play(said, draw)], answer
+    def _chat(self, draw: random.Random, num_turns: int) -> list[Turn]:
+        pairs = [draw.choice(chats()) for _ in range(num_turns)]
+        return [
+            ([_write(said) if draw.random() < 0.5 else self.small_talk.play(said, draw)], answer)
+            for said, answer in pairs
+        ]
 
     @cached_property
     def sentences(self) -> Recordings:
@@ -248,8 +314,15 @@ def _census() -> tuple[list[str], list[str], list[str]]:
     return texts, answers, captions
 
 
-def _show(image: Image) -> dict[str, Any]:
-    return {"type": "image", "image": image}
+def _ask_in_writing(scene: Scene, draw: random.Random, num_turns: int) -> list[Turn]:
+    asked = [ask(scene, draw) for _ in range(num_turns)]
+    return [([_write(question.text)], question.answer) for question in asked]
+
+
+def _show(picture: Image, turns: list[Turn]) -> list[Turn]:
+    """Return turns, the first of which begins with a picture."""
+    (said, answer), *others = turns
+    return [([{"type": "image", "image": picture}, *said], answer), *others]
 
 
 def _write(text: str) -> dict[str, Any]:

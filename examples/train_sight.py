@@ -1,0 +1,100 @@
+"""Teach the vision encoder of nano to see: `python examples/train_sight.py examples/nano/see.json`.
+
+Everything is stated in the configuration, a JSON or YAML file with these sections:
+
+| section | what |
+| --- | --- |
+| `data` | `SightArguments` in `nano/sight.py` |
+| `model` | `ModelArguments` in `starting_model.py`, of a JOSIE with a `josie_vision_encoder` |
+| `trainer` | `TrainingArguments` |
+| `card` | `license`, `hardware`, `limitations` of the model card |
+| `threads` | of torch; its own choice where it is missing |
+
+A run that ends in any way goes on with the same command. In `trainer.output_dir` it leaves `log.jsonl`, checkpoints and
+`model`: the whole JOSIE, of which only the vision encoder has learned.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from nano.sight import SightArguments, SightCollator, SightModel, Sights, count_right
+from nano.tasks import NanoArguments
+from recipe import (
+    CardArguments,
+    CommandLine,
+    RunLog,
+    read_section,
+    require_sections,
+    run_training,
+    start_training,
+    train,
+    write_card,
+)
+from starting_model import ModelArguments, load_model, save_model
+from transformers import EvalPrediction, Trainer, TrainingArguments
+
+SECTIONS = ("data", "model", "trainer", "card", "threads")
+
+
+def score(prediction: EvalPrediction) -> dict[str, float]:
+    """Return `accuracy`: the share of things that are seen with the right name, colour and size."""
+    right, total = prediction.predictions.sum(0)
+    return {"accuracy": float(right / max(total, 1))}
+
+
+def find_encoder(model: Any) -> Any:
+    """Return the vision encoder of a model.
+
+    Raises:
+        `ValueError`: It is of another kind.
+    """
+    vision_config = getattr(model, "thinker", model).config.vision_config
+    if vision_config is None or vision_config.model_type != "josie_vision_encoder":
+        found = None if vision_config is None else vision_config.model_type
+        raise ValueError(f"`model` must see with a 'josie_vision_encoder', got {found!r}.")
+    return getattr(model, "thinker", model).model.vision_front_end.encoder
+
+
+def train_model(line: CommandLine) -> dict[str, Any] | None:
+    """Train, evaluate, save.
+
+    Returns:
+        What was measured; `None` if the run was asked to stop before its end.
+    """
+    config = line.config
+    require_sections(config, *SECTIONS)
+    card = read_section(config, "card", CardArguments)
+    shown = read_section(config, "data", SightArguments)
+    arguments = start_training(config, TrainingArguments, remove_unused_columns=False, label_names=["classes"])
+    model, processor = load_model(
+        read_section(config, "model", ModelArguments), Path(str(arguments.output_dir)) / "base"
+    )
+    encoder = find_encoder(model)
+    grid = encoder.config.image_size // encoder.config.patch_size
+    trainer = Trainer(
+        SightModel(encoder),
+        arguments,
+        train_dataset=Sights(shown, grid),
+        eval_dataset=Sights(shown, grid, validation=True),
+        data_collator=SightCollator(processor.image_processor),
+        callbacks=[RunLog()],
+        compute_metrics=score,
+        preprocess_logits_for_metrics=count_right,
+    )
+    if not train(trainer, line.mode):
+        return None
+    metrics = {"eval_accuracy": trainer.evaluate()["eval_accuracy"]}
+    save_model(trainer, model, processor)
+    if trainer.is_world_process_zero():
+        data = [NanoArguments.LICENCES[0], NanoArguments.LICENCES[-1]]
+        write_card(trainer, card, line.command, data, metrics, "pictures that training never had", model)
+    return metrics
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Do what the command line says."""
+    run_training(__doc__, train_model, argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""How the nano model learns to see: patches are named after what stands in them, in pictures that training may show."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForMultimodalLM
+
+import josie
+from josie.modeling_josie.encoders import JosieVisionEncoder
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT / "examples") not in sys.path:
+    sys.path.append(str(ROOT / "examples"))
+
+import train_sight  # noqa: E402
+from nano.scenes import is_held_out  # noqa: E402
+
+from nano import sight  # noqa: E402
+
+DRAWN = sight.SightArguments(stamps=0.0, num_rows=50, num_validation_rows=8)
+
+
+def encoder():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return JosieVisionEncoder(josie.JosieVisionEncoderConfig(**sizes, image_size=16, patch_size=4, stem_channels=[6]))
+
+
+def batch(size=5):
+    rows = [sight.Sights(DRAWN, 4)[index] for index in range(size)]
+    joined = {name: torch.stack([row[name] for row in rows]) for name in ("classes", "places")}
+    return {"pixel_values": torch.rand(size, 3, 16, 16), **joined}
+
+
+def test_patches_are_marked_with_what_has_its_centre_there():
+    marked = sight.mark([("star", "red", "big", 0.6, 0.1), ("cat", None, None, 0.25, 0.999)], 4)
+    classes, places = marked["classes"], marked["places"]
+    assert [sight.NAMES[name] for name in classes[:, 0]].count("nothing") == 14
+    assert classes[2].tolist() == [sight.NAMES.index("star"), 0, 1]
+    torch.testing.assert_close(places[2], torch.tensor([-0.2, -0.2, 0.2, -0.8]))
+    assert classes[13].tolist() == [sight.NAMES.index("cat"), -100, -100]
+    torch.testing.assert_close(places[13], torch.tensor([-1.0, 0.992, -0.5, 0.998]))
+    assert places.isnan().all(dim=1).sum() == 14
+
+
+def test_a_patch_with_two_centres_is_not_asked_for():
+    marked = sight.mark([("star", "red", "small", 0.01, 0.01), ("heart", "red", "small", 0.2, 0.2)], 4)
+    assert marked["classes"][0].tolist() == [-100] * 3
+    assert marked["places"].isnan().all()
+
+
+def test_a_number_is_one_picture_without_held_out_combinations(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(sight, "render", lambda scene, size: drawn.append(scene) or "picture")
+    rows = sight.Sights(DRAWN, 4)
+    first = [rows[index] for index in range(50)]
+    for index in (31, 7):
+        assert torch.equal(rows[index]["classes"], first[index]["classes"])
+    assert not any(map(is_held_out, drawn))
+    assert not torch.equal(sight.Sights(DRAWN, 4, validation=True)[0]["places"], first[0]["places"])
+    with pytest.raises(IndexError):
+        rows[50]
+
+
+def test_every_weight_learns_and_what_is_right_is_counted():
+    model = sight.SightModel(encoder())
+    inputs = batch()
+    output = model(**inputs)
+    output.loss.backward()
+    last = inputs["classes"].new_tensor(0)
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    perfect = torch.cat(
+        [
+            torch.nn.functional.one_hot(inputs["classes"][..., index].clamp(min=last), size).float()
+            for index, size in enumerate(sight.CLASSES)
+        ],
+        dim=-1,
+    )
+    counted = sight.count_right(perfect, inputs["classes"])
+    assert torch.equal(counted[:, 0], counted[:, 1])
+    assert counted[:, 1].sum() > 0
+    assert not sight.count_right(-perfect, inputs["classes"])[:, 0].any()
+
+
+def test_the_recipe_teaches_the_encoder_alone(tiny_folder, tmp_path):
+    config = {
+        "data": {"stamps": 0.0, "num_rows": 40, "num_validation_rows": 4},
+        "model": {"path": str(tiny_folder)},
+        "trainer": {
+            "output_dir": str(tmp_path / "run"),
+            "max_steps": 2,
+            "per_device_train_batch_size": 3,
+            "disable_tqdm": True,
+            "use_cpu": True,
+        },
+    }
+    (tmp_path / "see.json").write_text(json.dumps(config))
+    train_sight.main([str(tmp_path / "see.json")])
+    given = AutoModelForMultimodalLM.from_pretrained(tiny_folder).state_dict()
+    learned = AutoModelForMultimodalLM.from_pretrained(tmp_path / "run" / "model").state_dict()
+    changed = {name for name, value in learned.items() if not torch.equal(value, given[name])}
+    assert changed
+    assert all(name.startswith("thinker.model.vision_front_end.encoder.") for name in changed)
+
+
+def test_a_model_that_sees_otherwise_is_refused():
+    model = torch.nn.Module()
+    model.config = josie.JosieThinkerConfig(vision_config=None)
+    with pytest.raises(ValueError, match="`model` must see with a 'josie_vision_encoder', got None"):
+        train_sight.find_encoder(model)
