@@ -253,13 +253,19 @@ class VoiceArguments:
         packages (`str`): Folder that keeps Debian packages.
         recordings (`str`): Folder that keeps recorded speech.
         num_sentences (`int`): Real sentences, besides all there is to answer.
+        answer_repeats (`int`): How many times an epoch has each answer; a few words are nearly all that is ever said.
         num_validation_rows (`int`): Sentences that are held out.
     """
 
     packages: str = "runs/data/debian"
     recordings: str = "runs/data/nano/speech"
     num_sentences: int = 12000
+    answer_repeats: int = 1
     num_validation_rows: int = 100
+
+    def __post_init__(self):
+        if self.answer_repeats < 1:
+            raise ValueError(f"`data.nano.answer_repeats` must be at least 1, got {self.answer_repeats}.")
 
 
 def load_voice(arguments: VoiceArguments, encode: SpeechEncoder) -> dict[str, Dataset]:
@@ -270,13 +276,17 @@ def load_voice(arguments: VoiceArguments, encode: SpeechEncoder) -> dict[str, Da
         encode ([`SpeechEncoder`]): Makes the codes, once.
     """
     packages, record = Path(arguments.packages), partial(_record, Path(arguments.recordings))
-    training = [record(sentences(packages, "train")[: arguments.num_sentences]), record(possible_answers())]
-    held_out = record(sentences(packages, "validation")[: arguments.num_validation_rows])
     options: Any = {"batched": True, "batch_size": 64, "fn_kwargs": {"encode": encode}}
-    return {
-        split: rows.map(_encode, remove_columns=rows.column_names, **options)
-        for split, rows in (("train", concatenate_datasets(training)), ("validation", held_out))
-    }
+    read, answered, held_out = (
+        rows.map(_encode, remove_columns=rows.column_names, **options)
+        for rows in (
+            record(sentences(packages, "train")[: arguments.num_sentences]),
+            record(possible_answers()),
+            record(sentences(packages, "validation")[: arguments.num_validation_rows]),
+        )
+    )
+    training = concatenate_datasets([read, *[answered] * arguments.answer_repeats])
+    return {"train": training, "validation": held_out}
 
 
 def _record(folder: Path, texts: Sequence[str]) -> Dataset:
