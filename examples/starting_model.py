@@ -83,6 +83,9 @@ def save_model(trainer: Trainer, model: PreTrainedModel, processor: Any) -> Path
         The folder, `model` in the trainer's `output_dir`.
     """
     folder = Path(str(trainer.args.output_dir)) / "model"
+    trained = getattr(trainer.model, "config", None)
+    if getattr(trained, "use_cache", None) is False:  # the Trainer turned it off, for training alone
+        trained.use_cache = True
     if trainer.model is model:
         trainer.save_model(str(folder))  # which joins what is sharded
     elif trainer.is_world_process_zero():
