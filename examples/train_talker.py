@@ -1,5 +1,9 @@
 """Train a Talker on spoken text: `python examples/train_talker.py examples/train_talker.json`.
 
+`examples/nano/talk.json` trains nano's. Its weights had 11,250 steps in four stages, some 1.4 hours on about half a CPU
+core: of new sentences 59 % of the words are heard wrongly, of its answers 43 % are heard to be exactly right
+(2026-11-26).
+
 Everything is stated in the configuration, a JSON or YAML file with these sections:
 
 | section | what |
