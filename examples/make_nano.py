@@ -23,7 +23,7 @@ from josie.conversion.model_card import write_model_card
 
 HARDWARE = "two CPU cores that had other work to do; Thinker and Talker at the same time"
 LIMITATIONS = (
-    "It speaks less well than it hears, sees and writes: of sentences that training never had, about half of the "
+    "It speaks less well than it hears, sees and writes: of sentences that training never had, more than half of the "
     "words are heard wrongly. The weights went on from earlier ones while the recipes were written, by the same "
     "losses on the same data, with changes on the way: a new vision encoder named things for 2,600 steps, and "
     "their places in the picture too for 500 more, after 1,193 of the 4,000 in which the Thinker used it, and in "
