@@ -26,10 +26,12 @@ from .vocoder import compress_spectra, invert_mel
 
 # Smallest sum of squared windows that is divided by: where a stream begins, no window before the first has reached.
 _MIN_POWER = 1e-3
-# Smallest squared magnitude that a spectrum is divided by; what is 0 stays so.
-_MIN_SQUARE = 1e-30
+# Smallest magnitude that a spectrum is divided by; what is 0 stays so.
+_MIN_ABS = 1e-15
 # Phases of what begins in silence are those of a click in the middle of the window, this loud.
 _CLICK = 1e-4
+# Frames are rounded to multiples of this, 120 dB below the loudest sound.
+_GRID = 2.0**-20
 
 
 def measure_mel(config: JodioConfig, waveforms: torch.Tensor) -> torch.Tensor:
@@ -149,9 +151,9 @@ class MelSynthesis(nn.Module):
     gives the frame its magnitudes, lays it over that and takes the phases of the sum. No gradient passes through.
 
     All that is chaotic: a difference in the last digit of one magnitude grows within 50 ms into another waveform, which
-    sounds as good and is not the same. So that pieces and batches of any size give the same one, magnitudes that come
-    in double precision are rounded to 8 bits, where their errors vanish, and what follows are operations that are
-    exact to the bit whatever the shape: transforms of single rows, and plain arithmetic, each step by itself.
+    sounds as good and is not the same. So that pieces and batches of any size give the same one on any processor, all
+    is computed in double precision, and what libraries sum in an order of their own is rounded, where such errors
+    vanish: magnitudes to 8 bits, transformed frames to a grid. The rest is plain arithmetic, the same for any shape.
 
     The context has samples, then sums of windowed frames; and what each is divided by, which is 1 and then the sum of
     squared windows: so a stream that begins differs from one that goes on in nothing but zeros.
@@ -178,8 +180,8 @@ class MelSynthesis(nn.Module):
         Args:
             hidden_states (`torch.Tensor`): Mel frames, `(batch, length, num_mel_bins)`; in float64 if the result shall
                 not depend on the pieces.
-            context (`torch.Tensor`, *optional*): What came before, `(batch, *context_shape)`, at least in float32;
-                zeros when `None`.
+            context (`torch.Tensor`, *optional*): What came before, `(batch, *context_shape)`, in the type of
+                `hidden_states` or wider; zeros when `None`.
 
         Returns:
             Samples, `(batch, length * mel_hop_length, 1)`, and the next context.
@@ -191,7 +193,7 @@ class MelSynthesis(nn.Module):
             magnitudes = self._find_magnitudes(hidden_states)
             window = _build_window(self.config, magnitudes)
             laid = torch.cat((torch.zeros_like(window[:given]), window[given:]))
-            sums, powers = nn.functional.pad(context.float(), (0, 0, 0, hop)).unbind(-1)
+            sums, powers = nn.functional.pad(context.to(magnitudes.dtype), (0, 0, 0, hop)).unbind(-1)
             pieces = []
             for magnitude in magnitudes.unbind(1):
                 powers = powers + laid * laid
@@ -206,32 +208,27 @@ class MelSynthesis(nn.Module):
         return torch.cat(pieces, dim=1)[..., None].to(hidden_states.dtype), following.to(context.dtype, copy=True)
 
     def _find_magnitudes(self, mel: torch.Tensor) -> torch.Tensor:
-        """Return the linear bands of mel frames, `(batch, length, n_fft // 2 + 1)`, of 8 bits in float32."""
+        """Return the linear bands of mel frames, `(batch, length, n_fft // 2 + 1)`, of 8 bits in float32 or wider."""
         mel = mel.to(torch.promote_types(mel.dtype, torch.float32))
         bands = invert_mel(self.config, mel.transpose(1, 2)).pow(1 / self.config.mel_power)
-        return bands.transpose(1, 2).to(torch.bfloat16).float()
+        return bands.transpose(1, 2).to(torch.bfloat16).to(mel.dtype)
 
     def _find_frame(self, magnitude: torch.Tensor, before: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         """Return a frame, `(batch, n_fft)`, of `magnitude` that fits what came `before`.
 
         Under the window, the sum of all frames is `before` and `share` times this one.
         """
-        n_fft = self.config.n_fft
         click = torch.full_like(magnitude[:1], _CLICK)
         click[:, 1::2] = -_CLICK
-        spectrum = torch.fft.rfft(before) + click
+        frame = self._match(torch.fft.rfft(before) + click, magnitude)
         for _ in range(self.config.phase_iterations):
-            frame = torch.fft.irfft(_set_magnitude(spectrum, magnitude), n=n_fft)
-            spectrum = torch.fft.rfft(before + share * frame)
-        return torch.fft.irfft(_set_magnitude(spectrum, magnitude), n=n_fft)
+            frame = self._match(torch.fft.rfft(before + share * frame), magnitude)
+        return frame
 
-
-def _set_magnitude(spectrum: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
-    """Return what `magnitude * spectrum.sgn()` is, but for which of its last bits depend on the shape."""
-    parts = torch.view_as_real(spectrum)
-    squares = parts * parts
-    power = squares[..., 0] + squares[..., 1]
-    return torch.view_as_complex(parts * (magnitude / power.clamp(min=_MIN_SQUARE).sqrt())[..., None])
+    def _match(self, spectrum: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
+        """Return the frame of `magnitude` with the phases of `spectrum`, on the grid."""
+        frame = torch.fft.irfft(magnitude * spectrum / spectrum.abs().clamp(min=_MIN_ABS), n=self.config.n_fft)
+        return (frame / _GRID).round() * _GRID
 
 
 def _build_window(config: JodioConfig, like: torch.Tensor) -> torch.Tensor:
