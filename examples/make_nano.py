@@ -38,9 +38,9 @@ LIMITATIONS = (
 def start(arguments: argparse.Namespace) -> None:
     """Save a model with random weights, a trained codec and a new tokenizer, or with what fits of another model."""
     if arguments.trained is None:
-        model, processor = build(arguments.codec, arguments.packages)
+        model, processor = build(arguments.codec or Path("runs/nano-codec/model"), arguments.packages)
     else:
-        model, processor, new = build_from(arguments.trained, arguments.new)
+        model, processor, new = build_from(arguments.trained, arguments.codec, arguments.new)
         print(f"not from {arguments.trained}: {', '.join(new) or 'nothing'}")
     model.save_pretrained(arguments.folder)
     processor.save_pretrained(arguments.folder)
@@ -48,13 +48,14 @@ def start(arguments: argparse.Namespace) -> None:
 
 
 def join(arguments: argparse.Namespace) -> None:
-    """Save one model of two that began as the same, with the Thinker of one and the Talker of the other."""
+    """Save one model of two with the same words: the Thinker of one, the Talker and the codec of the other."""
     model, other = (AutoModelForMultimodalLM.from_pretrained(path) for path in (arguments.thinker, arguments.talker))
     if not model.get_input_embeddings().weight.equal(other.get_input_embeddings().weight):
         raise SystemExit("error: `THINKER` and `TALKER` must have the same token embeddings, got others.")
     model.talker, model.config.talker_config = other.talker, other.config.talker_config
+    model.audio_codec, model.config.audio_codec_config = other.audio_codec, other.config.audio_codec_config
     save_in_half(model, arguments.folder)
-    AutoProcessor.from_pretrained(arguments.thinker).save_pretrained(arguments.folder)
+    AutoProcessor.from_pretrained(arguments.talker).save_pretrained(arguments.folder)
     report: dict[str, Any] = (
         json.loads(arguments.report.read_text(encoding="utf-8")) if arguments.report else {"tasks": {}}
     )
@@ -119,8 +120,8 @@ def main(argv: list[str] | None = None) -> None:
                 "--packages", type=Path, default=Path("runs/data/debian"), help="folder of Debian packages"
             )
         if command is start:
-            sub.add_argument("--codec", type=Path, default=Path("runs/nano-codec/model"), help="the trained codec")
-            sub.add_argument("--from", dest="trained", type=Path, help="a model to take codec, words and weights of")
+            sub.add_argument("--codec", type=Path, help="the trained codec; runs/nano-codec/model, or that of `--from`")
+            sub.add_argument("--from", dest="trained", type=Path, help="a model to take words and weights of")
             sub.add_argument("--new", nargs="*", default=[], help="parts that begin anew, such as thinker.vision")
         if command is test:
             sub.add_argument("--num-rows", type=int, default=100, help="rows of each task")

@@ -1,5 +1,6 @@
 """What the nano model needs besides its recipes: a start from weights that fit, and one model of two halves."""
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -27,6 +28,8 @@ def halves(tiny_folder, tmp_path):
     torch.nn.init.normal_(thinker.thinker.lm_head.weight)
     talker.config.talker_config.frames_per_token = 3
     torch.nn.init.normal_(talker.talker.head.weight)
+    for parameter in talker.audio_codec.parameters():
+        torch.nn.init.normal_(parameter)
     for name, model in (("thinker", thinker), ("talker", talker)):
         model.save_pretrained(tmp_path / name)
         AutoProcessor.from_pretrained(tiny_folder).save_pretrained(tmp_path / name)
@@ -44,9 +47,13 @@ def test_each_half_comes_from_its_own_training(halves, tmp_path):
     joined = AutoModelForMultimodalLM.from_pretrained(folder)
     assert joined.dtype == torch.float32
     assert joined.config.talker_config.frames_per_token == joined.talker.config.frames_per_token == 3
-    for ours, theirs in ((joined.thinker, thinker.thinker), (joined.talker, talker.talker)):
+    for ours, theirs in (
+        (joined.thinker, thinker.thinker),
+        (joined.talker, talker.talker),
+        (joined.audio_codec, talker.audio_codec),  # whose codes it says
+    ):
         for name, value in theirs.state_dict().items():
-            torch.testing.assert_close(ours.state_dict()[name], value.half().float(), msg=name)
+            torch.testing.assert_close(ours.state_dict()[name], value.half().to(value.dtype), msg=name)
     assert AutoProcessor.from_pretrained(folder).tokenizer is not None
     card = (folder / "README.md").read_text()
     assert "| look_exact | 0.25 |" in card
@@ -63,11 +70,11 @@ def test_halves_with_other_words_are_refused(halves, tmp_path):
 
 
 def start_from(folder, tmp_path, monkeypatch, *options, **changes):
-    """Start a model whose configuration is that of `folder`, with changes to its Thinker."""
+    """Start a model whose configuration is that of `folder`, with changes to its Talker and parts of its Thinker."""
     values = json.loads((folder / "config.json").read_text())
     del values["audio_codec_config"]
     for part, change in changes.items():
-        values["thinker_config"][part] |= change
+        (values[part] if part in values else values["thinker_config"][part]).update(change)
     (tmp_path / "model.json").write_text(json.dumps(values))
     monkeypatch.setattr(start, "HERE", tmp_path)
     make_nano.main(["start", str(tmp_path / "new"), "--from", str(folder), *options])
@@ -104,3 +111,33 @@ def test_a_start_needs_the_same_words_and_parts_that_are_there(tiny_folder, tmp_
         start_from(tiny_folder, tmp_path, monkeypatch, text_config={"vocab_size": 54})
     with pytest.raises(SystemExit, match="`--new` must be among .* got 'eyes'"):
         start_from(tiny_folder, tmp_path, monkeypatch, "--new", "eyes")
+
+
+def test_a_new_talker_reads_letters_and_speaks_by_the_codec_that_is_given(tiny_folder, tmp_path, monkeypatch):
+    given = AutoModelForMultimodalLM.from_pretrained(tiny_folder)
+    torch.nn.init.normal_(given.get_input_embeddings().weight, std=start.EMBEDDING_STD)
+    given.save_pretrained(tmp_path / "given")
+    AutoProcessor.from_pretrained(tiny_folder).save_pretrained(tmp_path / "given")
+    codec = copy.deepcopy(given.audio_codec)
+    for parameter in codec.parameters():
+        torch.nn.init.normal_(parameter)
+    codec.save_pretrained(tmp_path / "codec")
+    monkeypatch.setattr(start, "NUM_LETTERS", 2)
+    shape = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 4, "reads_thinker_states": False}
+    shape |= {"text_intermediate_size": 512}
+    options = ("--codec", str(tmp_path / "codec"), "--new", "talker")
+    new = start_from(tmp_path / "given", tmp_path, monkeypatch, *options, talker_config=shape)
+    for name, value in codec.state_dict().items():
+        assert torch.equal(new.audio_codec.state_dict()[name], value), name
+    # The first half of what is read is the first letter, the second half the second; a token of one has nothing there.
+    tokenizer = AutoProcessor.from_pretrained(tmp_path / "new").tokenizer
+    with torch.no_grad():
+        embeddings = new.get_input_embeddings().weight
+        halves = new.talker._embed_text(1, embeddings[None], None)[0, :-1].unflatten(-1, (2, 16))
+    spelled = [tokenizer.decode([index]).lower()[:2] for index in range(len(embeddings))]
+    assert len(set(spelled)) > 20
+    for one, first in zip(spelled, halves, strict=True):
+        for other, second in zip(spelled, halves, strict=True):
+            for place in range(2):
+                same = one[place : place + 1] == other[place : place + 1]
+                assert ((first[place] - second[place]).abs().max() < 0.05) == same, (one, other, place)

@@ -4,6 +4,7 @@ import io
 import pickle
 import random
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -222,6 +223,18 @@ def test_no_real_sentence_is_in_two_splits():
     assert not keys["train"] & keys["test"]
     assert not keys["train"] & keys["validation"]
     assert not keys["validation"] & keys["test"]
+
+
+@pytest.mark.skipif(not (PACKAGES / "root" / "usr/bin/bible").exists(), reason=f"no Debian packages in {PACKAGES}")
+def test_phrases_have_every_word_alike_and_no_held_out_sentence():
+    found = nano_sentences.phrases(PACKAGES, 4000)
+    assert nano_sentences.phrases(PACKAGES, 100) == found[:100]
+    assert len(set(found)) == 4000
+    assert all(nano_sentences.split_of(text) == "train" for text in found)
+    counts = Counter(word for text in found for word in text.lower().rstrip(".").split())
+    known = {word for text in nano_sentences.sentences(PACKAGES, "train") for word in text.lower().rstrip(".").split()}
+    assert counts.keys() == known
+    assert max(counts.values()) < 10 * min(counts.values())
 
 
 @pytest.mark.skipif(not (PACKAGES / "root" / STAMPS_FOLDER).exists(), reason=f"no stamps in {PACKAGES}")

@@ -6,6 +6,7 @@ sentence is in depends on nothing but its letters: no sentence is in two, howeve
 """
 
 import hashlib
+import random
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from train_tokenizer import bible, wordnet
 PACKAGES = ("bible-kjv", "bible-kjv-text", "wordnet-base")
 NUM_WORDS = 1500
 MIN_WORDS, MAX_WORDS = 3, 10
+_PHRASE_WORDS = (2, 6)
 
 _WORDS = re.compile(r"[a-z]+(?:'[a-z]+)?(?: [a-z]+(?:'[a-z]+)?)*")
 _ARCHAIC = re.compile(
@@ -34,6 +36,25 @@ Split = Literal["train", "validation", "test"]
 def split_of(text: str) -> Split:
     """Return the split of a sentence."""
     return choose_split(sentence_key(text), _SPLIT)  # type: ignore[return-value]
+
+
+def phrases(folder: Path, count: int) -> tuple[str, ...]:
+    """Return so many rows of random words of the training sentences, each word as often as any other.
+
+    Half of the words of real sentences are a few dozen words, and some of the others hardly ever come: whoever learns
+    to speak from sentences alone never learns these.
+
+    Args:
+        folder (`Path`): Keeps the Debian packages.
+        count (`int`): How many; more begin with the same ones. None is of another split by chance.
+    """
+    words = sorted({word for text in sentences(folder, "train") for word in text.rstrip(".").lower().split()})
+    draw, found = random.Random(0), {}
+    while len(found) < count:
+        text = _finish(" ".join(draw.choices(words, k=draw.randint(*_PHRASE_WORDS))))
+        if split_of(text) == "train":
+            found[text] = None
+    return tuple(found)
 
 
 @cache

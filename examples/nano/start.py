@@ -2,8 +2,9 @@
 
 Its parts are those of `model.json`; the codec is the trained one, the tokenizer is trained here on the train split,
 and all other weights are random. Token embeddings stay as they are drawn: Thinker and Talker read the same rows, so
-that both can be trained at the same time. Or codec, tokenizer and all weights that fit are those of a model that was
-trained before, and what was changed in `model.json` begins anew.
+that both can be trained at the same time. What the Talker makes of them begins as how the tokens are spelled. Or
+tokenizer and all weights that fit are those of a model that was trained before, and what was changed in `model.json`
+begins anew.
 """
 
 import json
@@ -12,6 +13,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import (
     AutoModel,
     AutoModelForMultimodalLM,
@@ -29,6 +31,8 @@ from nano.sentences import sentences
 
 HERE = Path(__file__).parent
 EMBEDDING_STD = 0.3  # what projected features of the front ends have
+SPELLING_STD = 0.15  # what the Talker reads of a token, beside codes of .06 and more as they learn
+NUM_LETTERS = 8  # that are told apart in a token, from its beginning
 
 
 def texts(packages: Path, num_scenes: int = 300) -> Iterator[str]:
@@ -50,16 +54,18 @@ def build(codec: Path, packages: Path, seed: int = 0) -> tuple[JosieForCondition
     model = _build(AutoModel.from_pretrained(codec), seed)
     model.get_input_embeddings().weight.data.normal_(std=EMBEDDING_STD)
     tokenizer: PreTrainedTokenizerFast = train_tokenizer(texts(packages), model.config.get_text_config().vocab_size)
+    teach_spelling(model, tokenizer)
     return model, JosieProcessor.from_config(model.config, tokenizer)
 
 
 def build_from(
-    folder: Path, new: Collection[str] = (), seed: int = 0
+    folder: Path, codec: Path | None = None, new: Collection[str] = (), seed: int = 0
 ) -> tuple[JosieForConditionalGeneration, JosieProcessor, list[str]]:
     """Return the model with the weights of another one, wherever name and shape agree; the rest is random.
 
     Args:
-        folder (`Path`): A JOSIE; its codec and its tokenizer are taken as they are.
+        folder (`Path`): A JOSIE; its tokenizer is taken as it is.
+        codec (`Path`, *optional*): A trained codec in place of its own.
         new (`Collection[str]`): Parts that begin anew all the same, of the model's `get_groups()`.
         seed (`int`): Of the random weights.
 
@@ -70,12 +76,14 @@ def build_from(
         `ValueError`: The models have different token embeddings, or there is no such part.
     """
     given = AutoModelForMultimodalLM.from_pretrained(folder)
-    model = _build(given.audio_codec, seed)
+    model = _build(given.audio_codec if codec is None else AutoModel.from_pretrained(codec), seed)
     ours, theirs = (tuple(one.get_input_embeddings().weight.shape) for one in (model, given))
     if ours != theirs:
         raise ValueError(f"`--from` must have token embeddings of shape {ours}, got {theirs}.")
     random_ones = _weights_of(model, new)
     weights = given.state_dict()
+    if codec is not None:
+        random_ones |= _weights_of(model, ["audio_codec"])
     taken = {
         name: weights[name]
         for name, value in model.state_dict(keep_vars=True).items()
@@ -83,6 +91,8 @@ def build_from(
     }
     model.load_state_dict(taken, strict=False)
     tokenizer = AutoProcessor.from_pretrained(folder).tokenizer
+    if not any(name.startswith("talker.text_layer.") for name in taken):
+        teach_spelling(model, tokenizer)
     return model, JosieProcessor.from_config(model.config, tokenizer), _name_others(model, taken)
 
 
@@ -97,6 +107,34 @@ def _build(codec: PreTrainedModel, seed: int) -> JosieForConditionalGeneration:
         reader = model.talker.text_layer[0].weight
         reader.data.normal_(std=1 / (EMBEDDING_STD * reader.shape[1] ** 0.5))
     return model
+
+
+@torch.no_grad()
+def teach_spelling(model: JosieForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Let what the Talker's nonlinear layer reads of each token be its letters, one after the other.
+
+    Random embeddings say nothing of how a word sounds; its letters do, and tokens that are rare share them with others.
+    The last weights are the least squares fit; nothing is left of the linear projection.
+    """
+    talker, embeddings = model.talker, model.get_input_embeddings().weight.double()
+    if talker.text_layer is None or talker.config.reads_thinker_states:
+        return
+    spellings = [tokenizer.decode([index]) for index in range(len(embeddings))]
+    letters = {letter: place for place, letter in enumerate(sorted(set("".join(spellings).lower())))}
+    size = model.config.talker_config.hidden_size // NUM_LETTERS
+    codes = torch.randn(len(letters), size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    wanted = embeddings.new_zeros(len(embeddings), NUM_LETTERS, size)
+    for row, spelling in enumerate(spellings):
+        for place, letter in enumerate(spelling.lower()[:NUM_LETTERS]):
+            wanted[row, place] = codes[letters[letter]]
+    reader, activation, writer = talker.text_layer.double()
+    read = activation(reader(embeddings))
+    square = read.T @ read
+    ridge = 1e-4 * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype)
+    fitted = torch.linalg.solve(square + ridge, read.T @ (SPELLING_STD * wanted.flatten(1)))
+    writer.weight[: fitted.shape[1]] = fitted.T
+    talker.text_layer.float()
+    talker.thinker_projection.weight.zero_()
 
 
 def _weights_of(model: JosieForConditionalGeneration, parts: Collection[str]) -> set[int]:

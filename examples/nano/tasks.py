@@ -29,7 +29,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from nano.grammar import ask, caption, chats, questions
 from nano.scenes import Scene, draw_scene, render
-from nano.sentences import sentences
+from nano.sentences import phrases, sentences
 from nano.speech import JOSIE_STRETCH, JOSIE_VOICE, QUESTIONERS, SAMPLING_RATE, Recordings, read, spoken
 from nano.stamps import ask as ask_about_stamp
 from nano.stamps import draw_stamp, find_stamps
@@ -253,13 +253,15 @@ class VoiceArguments:
         packages (`str`): Folder that keeps Debian packages.
         recordings (`str`): Folder that keeps recorded speech.
         num_sentences (`int`): Real sentences, besides all there is to answer.
+        num_phrases (`int`): Rows of random words, so that rare ones are learned too.
         answer_repeats (`int`): How many times an epoch has each answer; a few words are nearly all that is ever said.
         num_validation_rows (`int`): Sentences that are held out.
     """
 
     packages: str = "runs/data/debian"
     recordings: str = "runs/data/nano/speech"
-    num_sentences: int = 12000
+    num_sentences: int = 10000
+    num_phrases: int = 7000
     answer_repeats: int = 1
     num_validation_rows: int = 100
 
@@ -269,7 +271,7 @@ class VoiceArguments:
 
 
 def load_voice(arguments: VoiceArguments, encode: SpeechEncoder) -> dict[str, Dataset]:
-    """Return what JOSIE's voice says, `messages` with `speech_codes` and `length`: sentences, answers and captions.
+    """Return what JOSIE's voice says, `messages` with `speech_codes` and `length`: sentences, phrases and answers.
 
     Args:
         arguments ([`VoiceArguments`]): How much.
@@ -277,15 +279,16 @@ def load_voice(arguments: VoiceArguments, encode: SpeechEncoder) -> dict[str, Da
     """
     packages, record = Path(arguments.packages), partial(_record, Path(arguments.recordings))
     options: Any = {"batched": True, "batch_size": 64, "fn_kwargs": {"encode": encode}}
-    read, answered, held_out = (
+    *read, answered, held_out = (
         rows.map(_encode, remove_columns=rows.column_names, **options)
         for rows in (
             record(sentences(packages, "train")[: arguments.num_sentences]),
+            record(phrases(packages, arguments.num_phrases)),
             record(possible_answers()),
             record(sentences(packages, "validation")[: arguments.num_validation_rows]),
         )
     )
-    training = concatenate_datasets([read, *[answered] * arguments.answer_repeats])
+    training = concatenate_datasets([*read, *[answered] * arguments.answer_repeats])
     return {"train": training, "validation": held_out}
 
 
