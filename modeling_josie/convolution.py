@@ -1,8 +1,8 @@
 """Causal convolutions over time, channels last, that stream.
 
-A causal convolution is a sum of matrix products of shifted inputs. Channels last, those products need no rearranging:
-on a CPU they run at matmul speed, which the direct convolution kernels do not reach. Folding time into blocks makes
-strided and transposed convolutions the same operation, so there is one kernel, one kind of state and one test.
+Folding time into blocks makes strided and transposed convolutions the same operation as plain ones, so there is one
+kernel, one kind of state and one test. Channels last, short inputs are one matrix product and long ones need no
+rearranging.
 """
 
 import torch
@@ -15,6 +15,8 @@ from .derived import KeepsDerived
 _SILU_POWER = 0.3557
 # Below this many columns a gathered (or scattered) copy is cheaper than one product for each tap.
 _NARROW = 64
+# From so many times as many weights as outputs on, reading the weights is what takes time.
+_SHORT = 4
 
 
 def convolve(
@@ -35,16 +37,16 @@ def convolve(
     batch_size, padded_length, in_width = padded.shape
     out_width, num_taps, _ = weight.shape
     length = padded_length - (num_taps - 1) * dilation
-    # The scale goes to the smaller side: a copy of a large weight would cost more than a short convolution.
+    # A copy of a large weight would cost more than a short convolution, so there the scale goes to what comes out.
     # An exported program serves all sizes in one way.
-    scale_output = not torch.compiler.is_exporting() and weight.numel() > batch_size * length * out_width
+    scale_output = not torch.compiler.is_exporting() and weight.numel() > _SHORT * batch_size * length * out_width
     if not scale_output:
         weight = weight * scale[:, None, None]
     if torch.is_autocast_enabled(padded.device.type):  # which does not reach in-place sums
         dtype = torch.get_autocast_dtype(padded.device.type)
         padded, weight, scale, bias = padded.to(dtype), weight.to(dtype), scale.to(dtype), bias.to(dtype)
     if scale_output:
-        # Few outputs: reading the weight is what takes time, so it is read once, and in the order in which it lies.
+        # The weight is read once, and in the order in which it lies.
         output = nn.functional.linear(_gather_windows(padded, num_taps, dilation), weight.flatten(1))
         return torch.addcmul(bias, output, scale)
     if in_width * num_taps <= _NARROW:
@@ -55,28 +57,15 @@ def convolve(
         for tap in range(num_taps):
             output = output + taps[:, tap * dilation : tap * dilation + length, tap]
         return output
-    return _convolve_wide(padded, weight, bias, dilation)
+    # Of pictures one row high, whose kernels take channels last; those for one axis do not.
+    picture, kernel = padded.transpose(1, 2)[:, :, None], weight.transpose(1, 2)[:, :, None]
+    return nn.functional.conv2d(picture, kernel, bias, dilation=dilation)[:, :, 0].transpose(1, 2)
 
 
 def _gather_windows(padded: torch.Tensor, num_taps: int, dilation: int) -> torch.Tensor:
     """Return what each output reads, `(batch, length, num_taps * in_width)`."""
     length = padded.shape[1] - (num_taps - 1) * dilation
     return torch.cat([padded[:, tap * dilation : tap * dilation + length] for tap in range(num_taps)], dim=-1)
-
-
-def _convolve_wide(padded: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, dilation: int) -> torch.Tensor:
-    """Sum one matrix product for each tap; all rows at once, as if they were one.
-
-    What mixes two rows falls between them, where the result is not read.
-    """
-    batch_size, padded_length, _ = padded.shape
-    out_width, num_taps, _ = weight.shape
-    span = (num_taps - 1) * dilation
-    rows = padded.flatten(0, 1)
-    output = torch.addmm(bias, rows[: rows.shape[0] - span], weight[:, 0].T)
-    for tap in range(1, num_taps):
-        output = output.addmm_(rows[tap * dilation : rows.shape[0] - span + tap * dilation], weight[:, tap].T)
-    return output.as_strided((batch_size, padded_length - span, out_width), (padded_length * out_width, out_width, 1))
 
 
 class CausalConv1d(KeepsDerived):
