@@ -48,7 +48,7 @@ from recipe import (
 from speech_rows import Collate, SpeechCollator, SpeechEncoder, is_spoken, load_spoken_conversations
 from starting_model import ModelArguments, load_model, save_model
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from josie.modeling_josie.generation import gather_rows
 from josie.modeling_josie.loss_parts import LossParts
@@ -71,19 +71,23 @@ class EmbeddingCollator:
 
     @torch.no_grad()
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return `speech_codes`, `thinker_embeds`, `thinker_mask`, and `speaker_ids` of voices with names."""
+        """Return `speech_codes`, `thinker_embeds`, `thinker_mask`, and where rows have them `speaker_ids` and
+        `speech_durations`."""
         batch = self.collate(rows)
         embeds, mask = gather_rows(batch["speech_mask"], self.embedding(batch["input_ids"]))
-        kept = {name: batch[name] for name in ("speech_codes", "speaker_ids") if name in batch}
+        kept = {name: batch[name] for name in ("speech_codes", "speaker_ids", "speech_durations") if name in batch}
         return {**kept, "thinker_embeds": embeds, "thinker_mask": mask}
 
 
-def load_rows(config: dict[str, Any], encode: SpeechEncoder) -> tuple[dict[str, Any], list[str]]:
+def load_rows(
+    config: dict[str, Any], encode: SpeechEncoder, tokenizer: PreTrainedTokenizerBase
+) -> tuple[dict[str, Any], list[str]]:
     """Return the rows of each split, and what they are made of.
 
     Args:
         config (`dict`): All sections.
         encode ([`SpeechEncoder`]): Makes codes of recordings.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): Makes tokens of what is said in them.
 
     Returns:
         Rows with `messages`, and but for a stream `speech_codes` and their `length` in frames; and words.
@@ -93,7 +97,7 @@ def load_rows(config: dict[str, Any], encode: SpeechEncoder) -> tuple[dict[str, 
         from nano.tasks import NanoArguments, VoiceArguments, load_voice  # whose packages others do not need
 
         require_sections(section, "nano", within="data")
-        return load_voice(read_section(section, "nano", VoiceArguments), encode), NanoArguments.LICENCES
+        return load_voice(read_section(section, "nano", VoiceArguments), encode, tokenizer), NanoArguments.LICENCES
     return load_spoken_conversations(config, encode, is_spoken)
 
 
@@ -117,7 +121,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     with arguments.main_process_first():
         model, processor = load_model(chosen, Path(str(arguments.output_dir)) / "base")
         encode = SpeechEncoder.of_model(model)
-        rows, sources = load_rows(config, encode)
+        rows, sources = load_rows(config, encode, processor.tokenizer)
     learner, collator = model, SpeechCollator(JosieDataCollator(processor), encode)
     text_weight = model.config.text_loss_weight
     if model.config.talker_config.reads_thinker_states:

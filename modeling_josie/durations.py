@@ -1,7 +1,9 @@
 """How long each spoken token takes, so that a Talker reads the token that is being said.
 
-Nobody says where in a recording a word begins: that the tokens of many sentences take as long as these sentences is
-enough to tell them apart. So there is no aligner, and no pass over the text before speech begins.
+Where nobody says when in a recording a word begins, that the tokens of many sentences take as long as these sentences
+is enough to tell them apart: no aligner is needed, and no pass over the text before speech begins. Where an aligner has
+said it, each token is learned by itself, and the Talker reads each one when it is said: so it learns much sooner what
+words sound like.
 """
 
 import math
@@ -18,9 +20,9 @@ _FARTHEST = 8.0
 class TokenDurations(nn.Module):
     """The frames each spoken token takes, and where in its token each step of the Talker is.
 
-    A token's duration is read from nothing but what the Talker reads of it. Durations learn from the lengths of whole
-    utterances ([`TokenDurations.loss`]), and from nothing else: they choose what the Talker reads, and rounding to
-    steps has no gradient.
+    A token's duration is read from nothing but what the Talker reads of it. Durations learn from known ones, or from
+    the lengths of whole utterances ([`TokenDurations.loss`]), and from nothing else: they choose what the Talker reads,
+    and rounding to steps has no gradient.
 
     Args:
         config ([`JosieTalkerConfig`]): Widths, and `frames_per_token`, what durations are before they are learned.
@@ -48,15 +50,23 @@ class TokenDurations(nn.Module):
         durations = nn.functional.softplus(raw.to(torch.promote_types(raw.dtype, torch.float32)) + self.offset)
         return durations if mask is None else durations * mask.to(durations.dtype)
 
-    def loss(self, durations: torch.Tensor, num_frames: torch.Tensor, num_items: torch.Tensor) -> torch.Tensor:
-        """Return by how many frames the tokens of a row miss its length, added up over rows with text and speech.
+    def loss(
+        self,
+        durations: torch.Tensor,
+        num_frames: torch.Tensor,
+        num_items: torch.Tensor,
+        known: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return by how many frames durations miss, added up over rows with text and speech.
 
         Args:
             durations (`torch.Tensor`): `(batch, num_tokens)`.
-            num_frames (`torch.LongTensor`): `(batch,)`, frames of speech in each row.
+            num_frames (`torch.LongTensor`): `(batch,)`, frames of speech in each row, which its tokens take in all.
             num_items (`torch.Tensor`): What the sum is divided by.
+            known (`torch.Tensor`, *optional*): `(batch, num_tokens)`, what each token takes, where that is known.
         """
-        missed = (durations.sum(dim=1) - num_frames).abs()
+        missed = durations.sum(dim=1) - num_frames if known is None else (durations - known).abs().sum(dim=1)
+        missed = missed.abs()
         missed = missed * ((num_frames > 0) & (durations > 0).any(dim=1))
         return missed.sum() / num_items.clamp(min=1)
 

@@ -156,6 +156,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
         labels: torch.Tensor | None = None,
         speech_codes: torch.Tensor | None = None,
         speech_mask: torch.Tensor | None = None,
+        speech_durations: torch.Tensor | None = None,
         speaker_ids: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
@@ -182,6 +183,8 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
                 in [`JosieTalkerForConditionalGeneration`].
             speech_mask (`torch.Tensor`, *optional*): `(batch, length)`, 1 for the tokens that are spoken; when `None`,
                 those with a label, or without `labels` all, and never special tokens or placeholders.
+            speech_durations (`torch.Tensor`, *optional*): `(batch, num_tokens)`, for how many frames each spoken token
+                is said, as in [`JosieTalkerForConditionalGeneration`]; 0 for padding.
             speaker_ids (`torch.LongTensor`, *optional*): `(batch,)`.
             input_values (`torch.Tensor`, *optional*): `(num_clips, channels, num_samples)`, for a Thinker that hears
                 through a codec or an encoder of waveforms.
@@ -236,7 +239,8 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
                 speech_mask = self.get_speech_mask(input_ids, attention_mask, labels)
             states = gather_rows(speech_mask, thought.last_hidden_state, thought.inputs_embeds)
             num_items = num_codes(num_items_in_batch, labels, speech_codes)
-            speech = self.talker(speech_codes, *states, speaker_ids=speaker_ids, num_items_in_batch=num_items)
+            options = {"speaker_ids": speaker_ids, "speech_durations": speech_durations}
+            speech = self.talker(speech_codes, *states, **options, num_items_in_batch=num_items)
             losses |= {name: getattr(speech, f"{name}_loss") for name in self.talker.target_names}
         weighted = [
             getattr(self.config, f"{name}_loss_weight") * loss for name, loss in losses.items() if loss is not None

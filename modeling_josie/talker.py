@@ -111,6 +111,7 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         thinker_embeds: torch.Tensor | None = None,
         thinker_mask: torch.Tensor | None = None,
         speaker_ids: torch.Tensor | None = None,
+        speech_durations: torch.Tensor | None = None,
         num_items_in_batch: Mapping[str, torch.Tensor] | None = None,
         **kwargs,
     ) -> JosieTalkerOutput:
@@ -125,6 +126,8 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
                 right; no text when `None`.
             thinker_mask (`torch.Tensor`, *optional*): `(batch, num_tokens)`, 1 for real tokens.
             speaker_ids (`torch.LongTensor`, *optional*): `(batch,)`, rows of `config.speakers`; the first when `None`.
+            speech_durations (`torch.Tensor`, *optional*): `(batch, num_tokens)`, for how many frames each token is
+                said, not only whole ones, as an aligner found it; 0 for padding. For Talkers that learn durations.
             num_items_in_batch (`dict[str, torch.Tensor]`, *optional*): What `count_targets` gives of the whole batch of
                 which this is a part; its own when `None`.
 
@@ -133,14 +136,16 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
             decoded, or `config.depth_loss_fraction` of them.
 
         Raises:
-            `ValueError`: Codes are out of range, of the wrong shape or more than the positions allow, or speakers are
-                unknown.
+            `ValueError`: Codes are out of range, of the wrong shape or more than the positions allow, speakers are
+                unknown, or durations do not fit.
         """
         codes = self._check_codes(speech_codes)
         batch_size, _, num_frames = codes.shape
         delay = self.config.speech_delay
         given = self._join_text(batch_size, thinker_hidden_states, thinker_embeds)
-        text, durations = self._embed_steps(batch_size, delay + num_frames, given, thinker_mask)
+        if speech_durations is not None:
+            self._check_durations(speech_durations, given)
+        text, durations = self._embed_steps(batch_size, delay + num_frames, given, thinker_mask, speech_durations)
         # The frame before step s is s - delay - 1; before the first one stands the extra row `codebook_size`.
         real = (codes >= 0) & (codes < self.config.codebook_size)
         previous = torch.where(real, codes, self.config.codebook_size)[:, :, :-1]
@@ -162,7 +167,7 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         duration_loss = None
         if self.durations is not None and durations is not None:
             num_learned = num_items.get("duration", (codes[:, 0] != IGNORE).sum())
-            duration_loss = self.durations.loss(durations, real[:, 0].sum(dim=1), num_learned)
+            duration_loss = self.durations.loss(durations, real[:, 0].sum(dim=1), num_learned, speech_durations)
             loss = loss + duration_loss
         return JosieTalkerOutput(
             loss=loss,
@@ -299,6 +304,16 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         )
         return codes
 
+    def _check_durations(self, durations: torch.Tensor, given: torch.Tensor | None) -> None:
+        if self.durations is None:
+            raise ValueError("`speech_durations` must be None for a Talker that does not learn them, got a tensor.")
+        shape = None if given is None else tuple(given.shape[:2])
+        if tuple(durations.shape) != shape:
+            raise ValueError(
+                f"`speech_durations` must have a number for each spoken token, in all {shape}, "
+                f"got {tuple(durations.shape)}."
+            )
+
     def _join_text(
         self, batch_size: int, hidden_states: torch.Tensor | None, embeds: torch.Tensor | None
     ) -> torch.Tensor | None:
@@ -332,15 +347,23 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         return torch.cat((text, end), dim=1)
 
     def _embed_steps(
-        self, batch_size: int, num_steps: int, given: torch.Tensor | None, mask: torch.Tensor | None
+        self,
+        batch_size: int,
+        num_steps: int,
+        given: torch.Tensor | None,
+        mask: torch.Tensor | None,
+        known: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return what the text adds to each step, `(batch, num_steps, hidden_size)`, and how long its tokens take."""
+        """Return what the text adds to each step, `(batch, num_steps, hidden_size)`, and how long its tokens take.
+
+        Where it is `known` how long they do, they are read for that long.
+        """
         text = self._embed_text(batch_size, given, mask)
         if self.durations is None:
             steps = torch.arange(num_steps, device=text.device) // self.config.frames_per_token
             return text[:, steps.clamp(max=text.shape[1] - 1)], None
         durations = text.new_zeros(batch_size, 0) if given is None else self.durations(given, mask)
-        tokens, places = self.durations.locate(durations, num_steps)
+        tokens, places = self.durations.locate(durations if known is None else known.to(durations.dtype), num_steps)
         read = text.gather(1, tokens[..., None].expand(-1, -1, text.shape[-1]))
         return read + self.durations.place(places.to(read.dtype)), durations
 

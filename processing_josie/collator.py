@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import torch
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from .processor import JosieProcessor
 from .speech import IGNORED, join_codes, with_codes
@@ -39,8 +40,9 @@ class JosieDataCollator:
         Args:
             features (`list[dict]`): Either conversations, each with `messages` as in
                 [`JosieProcessor.apply_chat_template`]; where the assistant speaks, `speech_codes` of shape
-                `(num_quantizers, num_frames)`, of its turn with a sound or else of its last one; and `speaker`, the
-                name of its voice. All else in them is ignored, as `speaker` is by a model whose voice has no name.
+                `(num_quantizers, num_frames)`, of its turn with a sound or else of its last one; `speech_durations`,
+                for how many frames each spoken token is said, where that is known; and `speaker`, the name of its
+                voice. All else in them is ignored, as `speaker` is by a model whose voice has no name.
                 Or processed examples, each with `input_ids` of shape `(length,)` or `(1, length)` and, as wanted,
                 others of that shape (`attention_mask`, `labels`, `speech_mask`); a number as `speaker_ids`;
                 `speech_codes` as above, or with a batch of 1 in front; and the inputs of its clips, pictures and
@@ -48,12 +50,13 @@ class JosieDataCollator:
 
         Returns:
             `dict` of tensors: by text `(batch, max_length)`, `labels` filled up with -100; `speech_codes`
-            `(batch, num_quantizers, max_frames)`, filled up with -100; items of all examples along the first axis, in
-            order, filled up with 0.
+            `(batch, num_quantizers, max_frames)`, filled up with -100; `speech_durations` `(batch, max_tokens)`, filled
+            up with 0; items of all examples along the first axis, in order, filled up with 0.
 
         Raises:
             `ValueError`: No examples, or one without `input_ids`; the errors of
-                [`JosieProcessor.apply_chat_template`], an unknown voice, or a spoken turn without codes.
+                [`JosieProcessor.apply_chat_template`], an unknown voice, a spoken turn without codes, or durations of
+                other tokens than are spoken.
         """
         if features and all("messages" in feature for feature in features):
             return self._process(features)
@@ -93,6 +96,9 @@ class JosieDataCollator:
                 "`messages` must have codes of the assistant's speech: make them with `josie.add_speech_codes`, got a "
                 "sound alone."
             )
+        durations = [example.get("speech_durations") for example in examples]
+        if any(values is not None for values in durations):
+            batch["speech_durations"] = _join_durations(durations, batch.get("speech_mask"))
         names = [example.get("speaker") for example in examples]
         if self.processor.speakers and any(name is not None for name in names):
             batch["speaker_ids"] = torch.tensor([self._speaker_id(name) for name in names])
@@ -118,6 +124,22 @@ class JosieDataCollator:
             sides = (missing, 0) if self.padding_side == "left" else (0, missing)
             joined.append(functional.pad(values, sides, value=filler))
         return torch.stack(joined)
+
+
+def _join_durations(durations: list[Any], mask: torch.Tensor | None) -> torch.Tensor:
+    """Return `(batch, num_tokens)`, how long each spoken token is said, filled up with 0."""
+    counts = [0] * len(durations) if mask is None else mask.sum(dim=1).tolist()
+    durations = [
+        [] if values is None and not count else values for values, count in zip(durations, counts, strict=True)
+    ]
+    found = [None if values is None else len(values) for values in durations]
+    if found != counts:
+        raise ValueError(
+            "`speech_durations` must have a number for each spoken token in every example of a batch, in all "
+            f"{counts}, got {found}."
+        )
+    rows = [torch.as_tensor(values, dtype=torch.float32) for values in durations]
+    return pad_sequence(rows, batch_first=True)
 
 
 def _join_items(items: list[torch.Tensor]) -> torch.Tensor:

@@ -308,3 +308,18 @@ def test_the_trainer_groups_conversations_by_their_length_column(processor, tmp_
     assert np.isfinite(trainer.train().training_loss)
     # Of two rows by chance the lengths would differ by a third of the range.
     assert np.ptp(lengths, axis=1).mean() < 0.2 * np.ptp(lengths)
+
+
+def test_durations_are_filled_up_and_belong_to_spoken_tokens(processor):
+    collate = JosieDataCollator(processor)
+    counts = collate(ROWS)["speech_mask"].sum(dim=1).tolist()
+    assert counts[0] != counts[2]
+    assert counts[1] == 0
+    told = [[1.5] * counts[0], None, [2.25] * counts[2]]
+    batch = collate([dict(row, speech_durations=values) for row, values in zip(ROWS, told, strict=True)])
+    assert batch["speech_durations"].shape == (3, max(counts))
+    assert batch["speech_durations"].sum(dim=1).tolist() == [1.5 * counts[0], 0, 2.25 * counts[2]]
+    for wrong in ([1.5], None):
+        told[0] = wrong
+        with pytest.raises(ValueError, match="`speech_durations` must have a number for each spoken token in every"):
+            collate([dict(row, speech_durations=values) for row, values in zip(ROWS, told, strict=True)])

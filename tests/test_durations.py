@@ -78,6 +78,39 @@ def test_loss_is_the_missing_frames_of_rows_with_text_and_speech():
     torch.testing.assert_close(loss, torch.tensor((1 + 2) / 10))
 
 
+def test_known_durations_are_learned_token_by_token():
+    module = durations_of()
+    durations, known = torch.tensor([[2.0, 3.0], [1.0, 0.0], [0.0, 0.0]]), torch.tensor([[3.0, 2.0], [4.0, 0], [0, 0]])
+    loss = module.loss(durations, torch.tensor([5, 4, 9]), torch.tensor(10), known)
+    torch.testing.assert_close(loss, torch.tensor((1 + 1 + 3) / 10))
+
+
+def test_a_talker_that_is_told_durations_reads_by_them():
+    model, inputs = make(), talker_inputs()
+    told = 3 * torch.rand(inputs["thinker_mask"].shape) * inputs["thinker_mask"]
+    with torch.no_grad():
+        outputs, others = model(**inputs, speech_durations=told), model(**inputs)
+        assert not torch.equal(outputs.logits, others.logits)
+        given = model._join_text(2, inputs["thinker_hidden_states"], inputs["thinker_embeds"])
+        predicted = model.durations(given, inputs["thinker_mask"])
+        real = (inputs["speech_codes"][:, 0] != -100).sum()
+        torch.testing.assert_close(outputs.duration_loss, (predicted - told).abs().sum() / real)
+        # What it would have thought itself, when told, changes nothing.
+        torch.testing.assert_close(model(**inputs, speech_durations=predicted).logits, others.logits)
+
+
+@pytest.mark.parametrize(
+    ("options", "shape", "message"),
+    [
+        ({}, (2, 2), r"`speech_durations` must have a number for each spoken token, in all \(2, \d\), got \(2, 2\)"),
+        ({"learns_durations": False}, (2, 4), "`speech_durations` must be None for a Talker that does not learn them"),
+    ],
+)
+def test_wrong_durations_are_named(options, shape, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)(**talker_inputs(), speech_durations=torch.ones(shape))
+
+
 def test_only_lengths_teach_durations():
     """The losses of codes give them no gradient, and the loss of durations gives nothing else one."""
     model = make().train()

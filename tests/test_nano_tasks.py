@@ -3,6 +3,7 @@
 import io
 import pickle
 import random
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from datasets import Dataset
+from transformers import AutoProcessor
 
 import josie
 
@@ -25,7 +27,7 @@ from nano.stamps import STAMPS_FOLDER  # noqa: E402
 from speech_rows import SpeechEncoder  # noqa: E402
 
 from nano import sentences as nano_sentences  # noqa: E402
-from nano import tasks  # noqa: E402
+from nano import tasks, timing  # noqa: E402
 
 PACKAGES = ROOT / "runs" / "data" / "debian"
 WITHOUT_STAMPS = {name: 1.0 for name in tasks.TASKS if name != "stamp"}
@@ -40,6 +42,13 @@ def hum(text, voice):
     return file.getvalue()
 
 
+def phone_of(text):
+    """Return a voice's timing that says each letter for as long: 200 samples, after a pause of 200."""
+    letters = re.sub("[^a-z]", "", text.lower())
+    ends = [round(0.0125 * (1 + index), 4) for index in range(len(letters) + 1)]
+    return {"phones": ["pau", *letters], "ends": ends, "seconds": 0.0125 * len(text)}
+
+
 @pytest.fixture(autouse=True)
 def without_flite_and_debian(monkeypatch):
     """Let sentences and voices be made up: neither packages nor flite are needed."""
@@ -49,14 +58,17 @@ def without_flite_and_debian(monkeypatch):
         for split in ("train", "validation", "test")
     }
     monkeypatch.setattr(tasks, "sentences", lambda packages, split: made_up[split])
+    monkeypatch.setattr(tasks, "phrases", lambda packages, count: ("Words eve.", "Has train ira has.")[:count])
     monkeypatch.setattr(tasks, "_NUM_CENSUS_SCENES", 300)
     monkeypatch.setattr(
         tasks,
         "spoken",
-        lambda texts, voice, stretch, folder: Dataset.from_dict(
-            {"text": list(texts), "flac": [hum(text, voice) for text in texts]}
+        lambda texts, voice, stretch, folder, timed=False: Dataset.from_dict(
+            {"text": list(texts), "voice": [voice] * len(texts), "flac": [hum(text, voice) for text in texts]}
+            | ({name: [phone_of(text)[name] for text in texts] for name in phone_of("")} if timed else {})
         ),
     )
+    monkeypatch.setattr(timing, "pronounce", lambda word: tuple(word.lower()))
     tasks._census.cache_clear()
     yield
     tasks._census.cache_clear()
@@ -188,13 +200,31 @@ def test_the_recipes_rows(tmp_path):
     assert all("validation" in text for text in said)
 
 
-def test_the_voice_has_codes_of_what_it_says():
+def test_tokens_are_timed_by_the_phones_of_their_words(tiny_folder):
+    tokenizer = AutoProcessor.from_pretrained(tiny_folder).tokenizer
+    text, phones = "Ab cd, efgh.", ["pau", "a", "x", "b", "pau", "c", "e", "f", "g", "h", "pau"]
+    ends = [0.5, 0.7, 0.8, 1.0, 1.5, 2.0, 2.2, 2.4, 2.6, 2.8, 3.5]  # "x" comes in addition, "d" is not said
+    assert timing.time_words(["Ab", "cd", "efgh"], phones, ends) == [1.0, 2.0, 2.8]
+    found = timing.time_tokens(text, tokenizer, phones, ends, 3.4)
+    bounds = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    assert len(found) == len(bounds) > 4
+    assert min(found) >= 0
+    begins = {end: sum(found[: place + 1]) for place, (_, end) in enumerate(bounds)}
+    for end, seconds in ((2, 1.0), (5, 2.0), (11, 2.8), (12, 3.4)):
+        assert begins[end] == pytest.approx(seconds)
+    assert found[0] > 0.5  # with the pause
+
+
+def test_the_voice_has_codes_of_what_it_says(tiny_folder):
+    tokenizer = AutoProcessor.from_pretrained(tiny_folder).tokenizer
     config = josie.JosieMelCodecConfig(
         num_mel_bins=20, n_fft=256, win_length=256, hidden_size=8, num_quantizers=3, codebook_size=16, codebook_dim=4
     )
     codec = josie.JosieMelCodecModel(config).eval()
     encode = SpeechEncoder(codec, num_quantizers=2, end_of_speech=True)  # fewer than the codec has
-    rows = tasks.load_voice(tasks.VoiceArguments(num_sentences=4, num_validation_rows=3), encode)
+    rows = tasks.load_voice(
+        tasks.VoiceArguments(num_sentences=4, num_phrases=2, num_validation_rows=3), encode, tokenizer
+    )
     assert len(rows["validation"]) == 3
     assert [row["messages"][0]["content"][0]["text"] for row in rows["train"]][:4] == list(
         tasks.sentences(None, "train")[:4]
@@ -204,6 +234,8 @@ def test_the_voice_has_codes_of_what_it_says():
         assert len(codes) == 2
         assert len(codes[0]) == row["length"] == config.get_num_frames(200 * len(text)) + 1
         assert [code[-1] for code in codes] == [16, -100]
+        assert len(row["speech_durations"]) == len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        assert sum(row["speech_durations"]) == pytest.approx(200 * len(text) / config.hop_length)
         assert row["messages"] == [{"role": "assistant", "content": [{"type": "text", "text": text}]}]
 
 
@@ -234,7 +266,7 @@ def test_phrases_have_every_word_alike_and_no_held_out_sentence():
     counts = Counter(word for text in found for word in text.lower().rstrip(".").split())
     known = {word for text in nano_sentences.sentences(PACKAGES, "train") for word in text.lower().rstrip(".").split()}
     assert counts.keys() == known
-    assert max(counts.values()) < 10 * min(counts.values())
+    assert max(counts.values()) < 3 * sum(counts.values()) / len(counts)
 
 
 @pytest.mark.skipif(not (PACKAGES / "root" / STAMPS_FOLDER).exists(), reason=f"no stamps in {PACKAGES}")

@@ -114,7 +114,8 @@ def test_a_talker_alone_learns_what_it_learns_in_the_whole_model(config, folders
 
 
 def load(config, encode, **changes):
-    return train_talker.load_rows(config | {"data": config["data"] | changes}, encode)[0]
+    tokenizer = AutoProcessor.from_pretrained(config["model"]["path"]).tokenizer
+    return train_talker.load_rows(config | {"data": config["data"] | changes}, encode, tokenizer)[0]
 
 
 def test_recordings_are_encoded_once_and_again_when_they_change(config, folders, tmp_path, monkeypatch):

@@ -27,41 +27,51 @@ logger = logging.getLogger("josie.examples.nano.speech")
 
 
 def speak(text: str, voice: str = JOSIE_VOICE, stretch: float = 1.0) -> np.ndarray:
-    """Return what flite says, `(num_samples,)`, float32 at 16 kHz.
+    """Return what flite says, `(num_samples,)`, float32 at 16 kHz; arguments as of [`speak_in_time`]."""
+    return speak_in_time(text, voice, stretch)[0]
+
+
+def speak_in_time(text: str, voice: str, stretch: float) -> tuple[np.ndarray, list[str], list[float]]:
+    """Return what flite says, `(num_samples,)`, float32 at 16 kHz, its phones, and when each ends, in seconds.
 
     Args:
         text (`str`): What to say.
         voice (`str`): One of flite's.
         stretch (`float`): How many times as long it takes.
     """
-    command = [require_tool("flite", "flite"), "-voice", voice, "--setf", f"duration_stretch={stretch}", "-t", text]
+    command = [require_tool("flite", "flite"), "-voice", voice, "--setf", f"duration_stretch={stretch}", "-psdur"]
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-        subprocess.run([*command, "-o", file.name], check=True, capture_output=True)
+        said = subprocess.run([*command, "-t", text, "-o", file.name], check=True, capture_output=True, text=True)
         samples, rate = soundfile.read(file.name, dtype="float32")
     if rate != SAMPLING_RATE:
         raise ValueError(f"`voice` must be one of {SAMPLING_RATE} Hz, got {voice!r} with {rate} Hz.")
-    return samples
+    phones, ends = zip(*(phone.split(":") for phone in said.stdout.split()), strict=True)
+    return samples, list(phones), list(map(float, ends))
 
 
-def spoken(texts: Sequence[str], voice: str, stretch: float, folder: Path) -> Dataset:
-    """Return a data set with `text`, `voice` and `flac` (bytes) of all texts, made where it was not made before."""
+def spoken(texts: Sequence[str], voice: str, stretch: float, folder: Path, timed: bool = False) -> Dataset:
+    """Return a data set with `text`, `voice` and `flac` (bytes) of all texts, made where it was not made before.
+
+    Where it is `timed`, it also has `phones` and their `ends`, in seconds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     disable_progress_bar()
-    shards = []
+    shards, options = [], {"voice": voice, "stretch": stretch, "timed": timed}
     for start in range(0, len(texts), SHARD_SIZE):
         part = Dataset.from_dict({"text": list(texts[start : start + SHARD_SIZE])})
-        path = folder / f"{voice}-{stretch:g}-{part._fingerprint}.arrow"
+        path = folder / f"{voice}-{stretch:g}-{'timed-' if timed else ''}{part._fingerprint}.arrow"
         if not path.exists():
             logger.info(f"{voice}: sentences {start} to {start + len(part)} ...")
-        shards.append(part.map(_say, fn_kwargs={"voice": voice, "stretch": stretch}, cache_file_name=str(path)))
+        shards.append(part.map(_say, fn_kwargs=options, cache_file_name=str(path)))
     return concatenate_datasets(shards)
 
 
-def _say(row: dict[str, str], voice: str, stretch: float) -> dict[str, object]:
+def _say(row: dict[str, str], voice: str, stretch: float, timed: bool) -> dict[str, object]:
     file = io.BytesIO()
-    samples = speak(row["text"], voice, stretch)
+    samples, phones, ends = speak_in_time(row["text"], voice, stretch)
     soundfile.write(file, samples, SAMPLING_RATE, format="FLAC")
-    return {"voice": voice, "flac": file.getvalue(), "seconds": len(samples) / SAMPLING_RATE}
+    said = {"voice": voice, "flac": file.getvalue(), "seconds": len(samples) / SAMPLING_RATE}
+    return said | ({"phones": phones, "ends": ends} if timed else {})
 
 
 class Recordings:

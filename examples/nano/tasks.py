@@ -26,7 +26,9 @@ from datasets import Dataset, concatenate_datasets
 from PIL.Image import Image
 from speech_rows import SpeechEncoder, without_speech
 from torch.utils.data import Dataset as TorchDataset
+from transformers import PreTrainedTokenizerBase
 
+from josie.configuration_josie import audio_codec_geometry
 from nano.grammar import ask, caption, chats, questions
 from nano.scenes import Scene, draw_scene, render
 from nano.sentences import phrases, sentences
@@ -34,6 +36,7 @@ from nano.speech import JOSIE_STRETCH, JOSIE_VOICE, QUESTIONERS, SAMPLING_RATE, 
 from nano.stamps import ask as ask_about_stamp
 from nano.stamps import draw_stamp, find_stamps
 from nano.stamps import render as render_stamp
+from nano.timing import time_tokens
 
 TASKS = ("answer", "look", "caption", "stamp", "transcribe", "chat")
 TRANSCRIBE, CAPTION = "Write what you hear.", "Describe the picture."
@@ -270,17 +273,27 @@ class VoiceArguments:
             raise ValueError(f"`data.nano.answer_repeats` must be at least 1, got {self.answer_repeats}.")
 
 
-def load_voice(arguments: VoiceArguments, encode: SpeechEncoder) -> dict[str, Dataset]:
-    """Return what JOSIE's voice says, `messages` with `speech_codes` and `length`: sentences, phrases and answers.
+def load_voice(
+    arguments: VoiceArguments, encode: SpeechEncoder, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Dataset]:
+    """Return what JOSIE's voice says: sentences, phrases and answers.
 
     Args:
         arguments ([`VoiceArguments`]): How much.
         encode ([`SpeechEncoder`]): Makes the codes, once.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): Of whose tokens it is told how long each is said.
+
+    Returns:
+        Rows of each split with `messages`, `speech_codes`, their `length` in frames, and `speech_durations`.
     """
     packages, record = Path(arguments.packages), partial(_record, Path(arguments.recordings))
-    options: Any = {"batched": True, "batch_size": 64, "fn_kwargs": {"encode": encode}}
+    options: Any = {"batched": True, "batch_size": 64}
+    frame_rate = audio_codec_geometry(encode.codec.config).frame_rate
+    timing = {"tokenizer": tokenizer, "frame_rate": frame_rate}
     *read, answered, held_out = (
-        rows.map(_encode, remove_columns=rows.column_names, **options)
+        rows.map(_time, remove_columns=["phones", "ends", "seconds"], fn_kwargs=timing, **options).map(
+            _encode, remove_columns=["text", "voice", "flac"], fn_kwargs={"encode": encode}, **options
+        )
         for rows in (
             record(sentences(packages, "train")[: arguments.num_sentences]),
             record(phrases(packages, arguments.num_phrases)),
@@ -293,7 +306,13 @@ def load_voice(arguments: VoiceArguments, encode: SpeechEncoder) -> dict[str, Da
 
 
 def _record(folder: Path, texts: Sequence[str]) -> Dataset:
-    return spoken(texts, JOSIE_VOICE, JOSIE_STRETCH, folder)
+    return spoken(texts, JOSIE_VOICE, JOSIE_STRETCH, folder, timed=True)
+
+
+def _time(rows: dict[str, list[Any]], tokenizer: PreTrainedTokenizerBase, frame_rate: float) -> dict[str, list[Any]]:
+    parts = zip(*(rows[name] for name in ("text", "phones", "ends", "seconds")), strict=True)
+    times = [time_tokens(text, tokenizer, *said) for text, *said in parts]
+    return {"speech_durations": [[frame_rate * seconds for seconds in row] for row in times]}
 
 
 def _encode(rows: dict[str, list[Any]], encode: SpeechEncoder) -> dict[str, list[Any]]:
