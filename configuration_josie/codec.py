@@ -21,7 +21,8 @@ class JosieCodecConfig(PreTrainedConfig):
         codebook_size (`int`): Number of vectors in each codebook.
         codebook_dim (`int`): Width of the codebook vectors; latents are projected to it and back.
         quantizer_bias (`bool`): Biases in those projections.
-        codebook_update (`"ema"` or `"gradient"`): Move the codebooks by exponential moving averages, or by a loss.
+        codebook_update (`"ema"`, `"gradient"` or `"none"`): Move the codebooks by exponential moving averages, or by a
+            loss; or leave trained ones as they are.
         ema_decay (`float`): Decay of the moving averages.
         kmeans_init (`bool`): Start each codebook from k-means over the first training batch.
         kmeans_iterations (`int`): Iterations of that k-means.
@@ -41,7 +42,7 @@ class JosieCodecConfig(PreTrainedConfig):
     codebook_size: int = 2048
     codebook_dim: int = 256
     quantizer_bias: bool = False
-    codebook_update: Literal["ema", "gradient"] = "ema"
+    codebook_update: Literal["ema", "gradient", "none"] = "ema"
     ema_decay: float = 0.99
     kmeans_init: bool = True
     kmeans_iterations: int = 10

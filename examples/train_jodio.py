@@ -10,7 +10,7 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 | `data` | `SpeechDataArguments` in `speech_data.py`: the sources, and how they are split |
 | `crops` | `CropArguments` below |
 | `teacher` | `TeacherArguments` below; `null` for training without one |
-| `model` | `model_type` (`jodio`, `josie_mel_codec`) and fields of its configuration |
+| `model` | `model_type` (`jodio`, `josie_mel_codec`) and fields of its configuration; or as `build_model` says |
 | `discriminator` | fields of `JodioDiscriminatorConfig`; `null` for training without one |
 | `trainer` | `CodecTrainingArguments`: those of `TrainingArguments` and the adversarial part |
 | `report` | `ReportArguments` in `codec_report.py` |
@@ -125,16 +125,31 @@ class TaughtCrops(AudioCrops):
         return {**item, "semantic_targets": frames.unflatten(0, (-1, self.frames_per_code)).flatten(1)}
 
 
-def build_model(section: dict[str, Any]) -> PreTrainedModel:
-    """Return a new codec of a configuration's section `model`."""
-    if not isinstance(section, dict) or section.get("model_type") not in ("jodio", "josie_mel_codec"):
-        raise ValueError("`model` must be a section with `model_type` 'jodio' or 'josie_mel_codec'.")
-    options = {name: value for name, value in section.items() if name != "model_type"}
-    config = AutoConfig.for_model(section["model_type"])
+def build_model(section: Any) -> PreTrainedModel:
+    """Return the codec of a configuration's section `model`.
+
+    A new one has a `model_type`. A trained one to go on from has a `path`, fields to change, and as `freeze` parts that
+    stay as they are: with `["encoder", "quantizer"]` and `codebook_update` `"none"` a decoder learns for codes that do.
+    """
+    known = isinstance(section, dict) and (
+        section.get("model_type") in ("jodio", "josie_mel_codec") or "path" in section and "model_type" not in section
+    )
+    if not known:
+        raise ValueError("`model` must be a section with `model_type` 'jodio' or 'josie_mel_codec', or with `path`.")
+    options = {name: value for name, value in section.items() if name not in ("model_type", "path", "freeze")}
+    is_new = "model_type" in section
+    config = AutoConfig.for_model(section["model_type"]) if is_new else AutoConfig.from_pretrained(section["path"])
     for name in options:
         if not hasattr(config, name):
             raise ValueError(f"`model` must have fields of {type(config).__name__}, got {name!r}.")
-    return AutoModel.from_config(AutoConfig.for_model(section["model_type"], **options))
+    if is_new:
+        return AutoModel.from_config(AutoConfig.for_model(section["model_type"], **options))
+    model = AutoModel.from_pretrained(section["path"], **options)
+    for name in section.get("freeze", ()):
+        if name not in dict(model.named_children()):
+            raise ValueError(f"`model.freeze` must be among {list(dict(model.named_children()))}, got {name!r}.")
+        getattr(model, name).requires_grad_(False)
+    return model
 
 
 def build_crops(

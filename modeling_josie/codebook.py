@@ -82,7 +82,7 @@ def draw_vectors(vectors: torch.Tensor, weights: torch.Tensor, num_draws: int) -
 
 
 class VectorQuantizer(KeepsDerived):
-    """One codebook (van den Oord et al., 2017), moved by exponential moving averages or by a loss.
+    """One codebook (van den Oord et al., 2017), moved by exponential moving averages or by a loss, or not at all.
 
     Dead codes are put back on random vectors (Dhariwal et al., 2020). A threshold above a tenth of the uniform use
     counts as that tenth: small batches would otherwise replace the whole codebook at every step.
@@ -99,7 +99,7 @@ class VectorQuantizer(KeepsDerived):
         super().__init__()
         self.config = config
         codebook = torch.zeros(config.codebook_size, config.codebook_dim)
-        if config.codebook_update == "ema":
+        if config.codebook_update != "gradient":
             self.register_buffer("codebook", codebook)
             self.register_buffer("codebook_sum", codebook.clone())
         else:
@@ -111,7 +111,7 @@ class VectorQuantizer(KeepsDerived):
     def reset_codebook(self) -> None:
         """Start over from random vectors. The `_init_weights` of the model that owns the quantizer calls this."""
         init.normal_(self.codebook, std=self.config.initializer_range)
-        if self.config.codebook_update == "ema":
+        if self.config.codebook_update != "gradient":
             init.copy_(self.codebook_sum, self.codebook.detach())
         init.ones_(self.cluster_size)
         init.zeros_(self.initialized)

@@ -182,7 +182,7 @@ class ResidualVectorQuantizer(nn.Module):
             commitment = commitment + ((residual - chosen).square().mean(-1) * used).sum()
             if by_gradient:
                 codebook = codebook + ((residual.detach() - learned).square().mean(-1) * used).sum()
-            if self.training:
+            if self.training and self.config.codebook_update != "none":
                 quantizer.update(residual.detach(), codes[-1], used)
             counts.append(real.new_zeros(self.config.codebook_size).index_add_(0, codes[-1], used))
             num_used = num_used + used.sum()

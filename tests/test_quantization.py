@@ -152,6 +152,15 @@ def test_ema_follows_the_data_and_eval_does_not():
     assert torch.equal(book, before)
 
 
+def test_codebooks_may_stay_as_they_are():
+    quantizer = make_quantizer(codebook_update="none", kmeans_init=False, dead_code_threshold=5).train()
+    before = {name: value.clone() for name, value in quantizer.named_buffers()}
+    assert any("codebook" in name for name in before)
+    quantizer(torch.randn(3, 7, 11))
+    for name, value in quantizer.named_buffers():
+        assert torch.equal(value, before[name]), name
+
+
 @pytest.mark.parametrize("update", ["ema", "gradient"])
 def test_dead_codes_come_back_on_real_latents(update):
     torch.manual_seed(0)

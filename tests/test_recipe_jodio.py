@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
+from transformers import AutoModel
 
 EXAMPLES = str(Path(__file__).resolve().parents[1] / "examples")
 if EXAMPLES not in sys.path:
@@ -116,6 +118,32 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(config, tmp_path, monke
     assert "the command" in card
     assert "a tiny machine" in card
     assert train_jodio.AutoModel.from_pretrained(folder / "model").config.codebook_size == 8
+
+
+def test_a_decoder_learns_for_codes_that_stay(config, tmp_path):
+    run_recipe(train_jodio, config)
+    first = Path(config["trainer"]["output_dir"]) / "model"
+    config["model"] = {"path": str(first), "codebook_update": "none", "freeze": ["encoder", "quantizer"]}
+    config["trainer"]["output_dir"] = str(tmp_path / "second")
+    run_recipe(train_jodio, config)
+    given, found = (AutoModel.from_pretrained(path) for path in (first, tmp_path / "second" / "model"))
+    assert found.config.codebook_update == "none"
+    for name, value in given.state_dict().items():
+        if name.startswith(("encoder.", "quantizer.")):
+            assert torch.equal(found.state_dict()[name], value), name
+    assert not torch.equal(given.decoder.state_dict()["layers.0.bias"], found.decoder.state_dict()["layers.0.bias"])
+
+
+def test_what_cannot_go_on_is_named(config, tmp_path):
+    run_recipe(train_jodio, config)
+    path = str(Path(config["trainer"]["output_dir"]) / "model")
+    for section, message in (
+        ({"path": path, "freeze": ["ear"]}, r"`model.freeze` must be among \['encoder', .*, got 'ear'"),
+        ({"path": path, "depth": 3}, "`model` must have fields of JodioConfig, got 'depth'"),
+        ({}, "`model` must be a section with `model_type` 'jodio' or 'josie_mel_codec', or with `path`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train_jodio.build_model(section)
 
 
 def test_the_split_is_by_sentence_and_new_sources_move_nothing(sounds, tmp_path):
