@@ -38,7 +38,7 @@ LIMITATIONS = (
 def start(arguments: argparse.Namespace) -> None:
     """Save a model with random weights, a trained codec and a new tokenizer, or with what fits of another model."""
     if arguments.trained is None:
-        model, processor = build(arguments.codec or Path("runs/nano-codec/model"), arguments.packages)
+        model, processor = build(arguments.codec or Path("runs/nano-voice/model"), arguments.packages)
     else:
         model, processor, new = build_from(arguments.trained, arguments.codec, arguments.new)
         print(f"not from {arguments.trained}: {', '.join(new) or 'nothing'}")
@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> None:
                 "--packages", type=Path, default=Path("runs/data/debian"), help="folder of Debian packages"
             )
         if command is start:
-            sub.add_argument("--codec", type=Path, help="the trained codec; runs/nano-codec/model, or that of `--from`")
+            sub.add_argument("--codec", type=Path, help="the trained codec; runs/nano-voice/model, or that of `--from`")
             sub.add_argument("--from", dest="trained", type=Path, help="a model to take words and weights of")
             sub.add_argument("--new", nargs="*", default=[], help="parts that begin anew, such as thinker.vision")
         if command is test:

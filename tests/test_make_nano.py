@@ -119,8 +119,8 @@ def test_a_new_talker_reads_letters_and_speaks_by_the_codec_that_is_given(tiny_f
     given.save_pretrained(tmp_path / "given")
     AutoProcessor.from_pretrained(tiny_folder).save_pretrained(tmp_path / "given")
     codec = copy.deepcopy(given.audio_codec)
-    for parameter in codec.parameters():
-        torch.nn.init.normal_(parameter)
+    for tensor in (*codec.parameters(), *(buffer for buffer in codec.buffers() if buffer.is_floating_point())):
+        torch.nn.init.normal_(tensor)  # its codebooks too
     codec.save_pretrained(tmp_path / "codec")
     monkeypatch.setattr(start, "NUM_LETTERS", 2)
     shape = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 4, "reads_thinker_states": False}

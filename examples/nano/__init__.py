@@ -1,7 +1,8 @@
 """The world of the nano model, and how it is trained; on two CPU cores, one after the other or as said:
 
-    python examples/train_jodio.py examples/nano/codec.json         # JOSIE's voice as codes
-    python examples/make_nano.py start runs/nano/start --from nano/josie --new thinker.vision
+    python examples/train_jodio.py examples/nano/codec.json         # speech as codes
+    python examples/train_jodio.py examples/nano/voice.json         # and JOSIE's voice out of them
+    python examples/make_nano.py start runs/nano/start --from nano/josie --codec runs/nano-voice/model --new talker
     python examples/train_talker.py examples/nano/talk.json         # reads aloud; can run beside the next four
     python examples/train_sight.py examples/nano/see.json           # names what it sees
     python examples/train_thinker.py examples/nano/look.json        # answers, and says what it sees
@@ -11,15 +12,15 @@
     python examples/make_nano.py test runs/nano/test
     josie evaluate nano --data runs/nano/test/tasks.jsonl
 
-So the weights that ship went on from the ones before them, all but what sees. From nothing, leave out `--from`, and let
-hearing take its time: `hear.json --set freeze='["talker"]' trainer.max_steps=4000 trainer.learning_rate=0.0015`.
+So the weights that ship went on from the ones before them, all but what speaks. From nothing, leave out `--from`, and
+let hearing take its time: `hear.json --set freeze='["talker"]' trainer.max_steps=4000 trainer.learning_rate=0.0015`.
 
 | file | what |
 | --- | --- |
 | `scenes.py`, `stamps.py` | pictures, and which of them training never shows |
 | `grammar.py` | what can be asked and said about them, and small talk |
 | `sentences.py` | real sentences, and which of them training never has |
-| `speech.py` | flite's voices, recorded once |
+| `speech.py`, `timing.py` | flite's voices, recorded once, and when they say each token |
 | `sight.py` | pictures whose patches are named |
 | `tasks.py` | conversations of all these, each drawn from its number |
 | `start.py`, `model.json` | the model before training |

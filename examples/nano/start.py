@@ -138,7 +138,7 @@ def teach_spelling(model: JosieForConditionalGeneration, tokenizer: PreTrainedTo
 
 
 def _weights_of(model: JosieForConditionalGeneration, parts: Collection[str]) -> set[int]:
-    """Return the `id` of each weight of some parts."""
+    """Return the `id` of each weight of some parts, codebooks and other buffers included."""
     groups = model.get_groups()
     for name in parts:
         if name not in groups:
@@ -147,7 +147,7 @@ def _weights_of(model: JosieForConditionalGeneration, parts: Collection[str]) ->
 
 
 def _tensors(module: Any) -> Iterator[Any]:
-    yield from (module.parameters() if hasattr(module, "parameters") else [module])
+    yield from ((*module.parameters(), *module.buffers()) if hasattr(module, "parameters") else [module])
 
 
 def _name_others(model: JosieForConditionalGeneration, taken: Collection[str]) -> list[str]:
