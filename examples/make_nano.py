@@ -23,15 +23,16 @@ from josie.conversion.model_card import write_model_card
 
 HARDWARE = "two CPU cores that had other work to do; Thinker and Talker at the same time"
 LIMITATIONS = (
-    "It speaks less well than it hears, sees and writes: of sentences that training never had, more than half of the "
-    "words are heard wrongly. The weights went on from earlier ones while the recipes were written, by the same "
-    "losses on the same data, with changes on the way: a new vision encoder named things for 2,600 steps, and "
-    "their places in the picture too for 500 more, after 1,193 of the 4,000 in which the Thinker used it, and in "
-    "which transcription was first .24, then .4, then half of all rows; the Talker began anew and had 750 steps "
-    "of 32 rows, then 4,000 of 16, got the layer that tells its words apart, and had 4,500 and 2,000 more, in the"
-    " last of which each answer came three times. It knows drawn shapes, 45 stamps, some hundred small-talk "
-    "questions, and to read aloud and write down plain English of 1,500 words, in four synthetic voices. It "
-    "understands nothing else."
+    "Of sentences that training never had some words are heard wrongly, of rare words more. The weights went on from "
+    "earlier ones while the recipes were written, by the same losses on the same data, with changes on the way: a new "
+    "vision encoder named things for 2,600 steps, and their places in the picture too for 500 more, after 1,193 of the "
+    "4,000 in which the Thinker used it, and in which transcription was first .24, then .4, then half of all rows. The "
+    "Talker had 6,523 steps in which it learned how long tokens take from the lengths of utterances alone, and 10,000 "
+    "more in which it was told. The codec was put together by mistake: its encoder is a new one, its codebooks are of "
+    "the codec before, and neither had heard JOSIE's voice; its decoder then learned from the codes this gives, for "
+    "1,800 steps of 16 crops of 1.6 seconds of that voice, while encoder and codebooks stayed. The recipes put it "
+    "together as it should be. It knows drawn shapes, 45 stamps, some hundred small-talk questions, and to read aloud "
+    "and write down plain English of 1,500 words, in four synthetic voices. It understands nothing else."
 )
 
 
