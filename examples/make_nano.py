@@ -30,16 +30,16 @@ LIMITATIONS = (
     "Talker had 6,523 steps in which it learned how long tokens take from the lengths of utterances alone, and 10,000 "
     "more in which it was told. The codec was put together by mistake: its encoder is a new one, its codebooks are of "
     "the codec before, and neither had heard JOSIE's voice; its decoder then learned from the codes this gives, for "
-    "1,800 steps of 16 crops of 1.6 seconds of that voice, while encoder and codebooks stayed. The recipes put it "
-    "together as it should be. It knows drawn shapes, 45 stamps, some hundred small-talk questions, and to read aloud "
-    "and write down plain English of 1,500 words, in four synthetic voices. It understands nothing else."
+    "1,800 steps of 16 crops of 1.6 seconds of that voice, while encoder and codebooks stayed. The recipe trains all "
+    "of it on that voice. It knows drawn shapes, 45 stamps, some hundred small-talk questions, and to read aloud and "
+    "write down plain English of 1,500 words, in four synthetic voices. It understands nothing else."
 )
 
 
 def start(arguments: argparse.Namespace) -> None:
     """Save a model with random weights, a trained codec and a new tokenizer, or with what fits of another model."""
     if arguments.trained is None:
-        model, processor = build(arguments.codec or Path("runs/nano-voice/model"), arguments.packages)
+        model, processor = build(arguments.codec or Path("runs/nano-codec/model"), arguments.packages)
     else:
         model, processor, new = build_from(arguments.trained, arguments.codec, arguments.new)
         print(f"not from {arguments.trained}: {', '.join(new) or 'nothing'}")
@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
                 "--packages", type=Path, default=Path("runs/data/debian"), help="folder of Debian packages"
             )
         if command is start:
-            sub.add_argument("--codec", type=Path, help="the trained codec; runs/nano-voice/model, or that of `--from`")
+            sub.add_argument("--codec", type=Path, help="the trained codec; runs/nano-codec/model, or that of `--from`")
             sub.add_argument("--from", dest="trained", type=Path, help="a model to take words and weights of")
             sub.add_argument("--new", nargs="*", default=[], help="parts that begin anew, such as thinker.vision")
         if command is test:

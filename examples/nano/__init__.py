@@ -1,8 +1,7 @@
 """The world of the nano model, and how it is trained; on two CPU cores, one after the other or as said:
 
-    python examples/train_jodio.py examples/nano/codec.json         # speech as codes
-    python examples/train_jodio.py examples/nano/voice.json         # and JOSIE's voice out of them
-    python examples/make_nano.py start runs/nano/start --from nano/josie --codec runs/nano-voice/model --new talker
+    python examples/train_jodio.py examples/nano/codec.json         # JOSIE's voice as codes
+    python examples/make_nano.py start runs/nano/start --from nano/josie --codec runs/nano-codec/model --new talker
     python examples/train_talker.py examples/nano/talk.json         # reads aloud; can run beside the next four
     python examples/train_sight.py examples/nano/see.json           # names what it sees
     python examples/train_thinker.py examples/nano/look.json        # answers, and says what it sees

@@ -9,6 +9,7 @@ from debian import require_tool
 from transformers import PreTrainedTokenizerBase
 
 PAUSE = "pau"
+_MARKS = ".,;:?!"
 _QUICK_VOICE = "kal16"  # whose words have the phones of any other's
 
 
@@ -66,10 +67,10 @@ def time_tokens(
         seconds (`float`): Length of the recording.
     """
     words = text.split()
-    times = time_words([word.strip(".,;:?!") for word in words], phones, ends)
+    times = time_words([word.strip(_MARKS) for word in words], phones, ends)
     places, place = [0.0], 0
     for word in words:
-        place = text.index(word, place) + len(word.rstrip(".,;:?!"))
+        place = text.index(word, place) + len(word.rstrip(_MARKS))
         places.append(place)
     bounds = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     edges = [0, *(end for _, end in bounds)]
