@@ -289,6 +289,10 @@ def run(main: Callable[[], Any]) -> None:
         if isinstance(error, RuntimeError) and type(error) is RuntimeError:
             raise  # torch's
         raise SystemExit(f"error: {error}") from error
+    finally:
+        if torch.distributed.is_initialized():
+            # A thread of gloo that outlives the interpreter aborts the process, now and then.
+            torch.distributed.destroy_process_group()
 
 
 def run_training(

@@ -24,7 +24,7 @@ EXAMPLES = str(Path(__file__).resolve().parents[1] / "examples")
 if EXAMPLES not in sys.path:
     sys.path.append(EXAMPLES)
 
-from recipe import RunLog, train  # noqa: E402
+from recipe import RunLog, run, train  # noqa: E402
 
 STEPS, SAVED, BATCH = 4, 2, 2
 FSDP = {"version": 2, "cpu_ram_efficient_loading": False, "state_dict_type": "FULL_STATE_DICT"}
@@ -85,7 +85,7 @@ def collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     return {name: torch.stack([row[name] for row in rows if name in row]) for name in names}
 
 
-def run(folder: str, kind: str, kill_at: int | None = None) -> dict[str, torch.Tensor]:
+def train_tiny(folder: str, kind: str, kill_at: int | None = None) -> dict[str, torch.Tensor]:
     """Train from the start, or from the last checkpoint in `folder`, and return the weights."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     sharding: dict[str, Any] = {"fsdp": True, "fsdp_config": dict(FSDP)} if kind == "fsdp" else {}
@@ -126,4 +126,4 @@ if __name__ == "__main__":
     given = parser.parse_args()
     if given.kind == "fsdp":
         let_cpus_shard()
-    run(given.folder, given.kind, given.kill_at)
+    run(lambda: train_tiny(given.folder, given.kind, given.kill_at))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed_training import SAVED, STEPS, run
+from distributed_training import SAVED, STEPS, train_tiny
 
 import josie
 
@@ -41,7 +41,7 @@ def read_losses(folder: Path) -> dict[int, float]:
 def alone(tmp_path_factory):
     """The losses and the last weights of one process."""
     folder = tmp_path_factory.mktemp("alone")
-    weights = run(str(folder), "none")
+    weights = train_tiny(str(folder), "none")
     return read_losses(folder), {name: value.clone() for name, value in weights.items()}
 
 
