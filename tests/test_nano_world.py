@@ -23,7 +23,7 @@ from nano import scenes as nano_scenes  # noqa: E402
 from nano import stamps as nano_stamps  # noqa: E402
 
 STAMPS_FOLDER = ROOT / "runs" / "data" / "debian" / "root" / nano_stamps.STAMPS_FOLDER
-NUMBERS = {"no": 0, "one": 1, "two": 2, "three": 3}
+NUMBERS = {"none": 0, "one": 1, "two": 2, "three": 3}
 
 
 def draw_scenes(split, number, seed=0):
@@ -77,18 +77,18 @@ DIRECTION = "(left of|right of|above|below)"
 
 def answer_colour(scene, text):
     words = match(r"(?:What colour is|Which colour is|Tell me the colour of) the (.+)[?.]", text)[0]
-    return f"The {words} is {find(scene, words).colour}."
+    return f"It looks {find(scene, words).colour}."
 
 
 def answer_size(scene, text):
     words = match(r"(?:How big is|What size is|Is) the (.+?)(?: big or small)?\?", text)[0]
-    return f"The {words} is {find(scene, words).size}."
+    return f"It looks {find(scene, words).size}."
 
 
 def answer_shape(scene, text):
     words = match(r"(?:What is|Which shape is|What is the) (\w+)(?: thing)?\?", text)[0]
     shape = find(scene, words).shape
-    return f"It is a {shape}."
+    return f"It looks like a {shape}."
 
 
 def answer_count(scene, text):
@@ -96,7 +96,7 @@ def answer_count(scene, text):
     (plural,) = filter(None, plural)
     number = len(scene.things) if plural == "things" else sum(f"{thing.shape}s" == plural for thing in scene.things)
     word = {value: key for key, value in NUMBERS.items()}[number]
-    return f"There is one {plural[:-1]}." if number == 1 else f"There are {word} {plural}."
+    return "There is one." if number == 1 else f"There are {word}."
 
 
 def answer_where(scene, text):
@@ -104,14 +104,14 @@ def answer_where(scene, text):
     thing = find(scene, words)
     (other,) = (other for other in scene.things if other is not thing)
     (direction,) = (direction for direction in RELATIONS[:4] if stands(thing, direction, other))
-    return f"The {words} is {direction} the {other.colour} {other.shape}."
+    return f"It is {direction} the {other.colour} {other.shape}."
 
 
 def answer_what(scene, text):
     direction, words = match(rf"What (?:is|do you see) {DIRECTION} the (.+)\?", text)
     other = find(scene, words)
     (thing,) = (thing for thing in scene.things if thing is not other and stands(thing, direction, other))
-    return f"{'An' if thing.colour == 'orange' else 'A'} {thing.colour} {thing.shape}."
+    return f"It looks like {'an' if thing.colour == 'orange' else 'a'} {thing.colour} {thing.shape}."
 
 
 def answer_yes_no(scene, text):
@@ -285,7 +285,7 @@ def test_ask_is_balanced():
     answers = Counter(question.answer for question in asked if question.kind == "yes_no")
     assert set(answers) == {"Yes, it is.", "No, it is not."}
     assert abs(answers["Yes, it is."] / answers.total() - 0.5) < 0.1
-    numbers = Counter(question.answer.split()[2] for question in asked if question.kind == "count")
+    numbers = Counter(question.answer.split()[2].rstrip(".") for question in asked if question.kind == "count")
     assert set(numbers) == set(NUMBERS)
 
 

@@ -1,7 +1,8 @@
 """What can be asked and said of drawn scenes, and small talk: short sentences, each question with one right answer.
 
-Answers are scored by exact match and judged by ear: they have one form each, at least two words, and only words that a
-speech recogniser writes in one way.
+Answers are scored by exact match and judged by ear: they have one form each, at least two words, only words that a
+speech recogniser writes in one way. How they are worded was chosen by ear, of what JOSIE's voice says: Whisper tiny.en
+hears "The heart is red" as "The hardest red", and "It is big", from JOSIE's codec, as "Here it is a bag".
 
     python examples/nano/nano/grammar.py
 
@@ -37,7 +38,7 @@ SPEAKING_RATE = 15  # characters a second
 LONGEST_QUESTION = 45  # characters
 
 # Questions of each kind, and what an answer to it is. `{thing}` is told apart from all others of its scene by as few
-# words as possible, `{other}` is named by colour and shape in answers.
+# words as possible; in answers it is named by colour and shape.
 WORDINGS = {
     "colour": ("What colour is the {thing}?", "Which colour is the {thing}?", "Tell me the colour of the {thing}."),
     "shape": ("What is {colour}?", "Which shape is {colour}?", "What is the {colour} thing?"),
@@ -48,11 +49,11 @@ WORDINGS = {
     "yes_no": ("Is the {thing} {relation} the {other}?",),
 }
 ANSWERS = {
-    "colour": "The {thing} is {colour}.",
-    "shape": "It is {article} {shape}.",
-    "size": "The {thing} is {size}.",
-    "where": "The {thing} is {relation} the {other}.",
-    "what": "{Article} {thing}.",
+    "colour": "It looks {colour}.",
+    "shape": "It looks like {article} {shape}.",
+    "size": "It looks {size}.",
+    "where": "It is {relation} the {thing}.",
+    "what": "It looks like {article} {thing}.",
 }
 YES, NO = "Yes, it is.", "No, it is not."
 
@@ -87,9 +88,9 @@ def shortest_name(thing: Thing, scene: Scene) -> str:
     return thing.shape if sum(other.shape == thing.shape for other in scene.things) == 1 else name(thing)
 
 
-def count(number: int, singular: str) -> str:
+def count(number: int) -> str:
     """Return how many there are."""
-    return f"There is one {singular}." if number == 1 else f"There are {NUMBERS[number]} {singular}s."
+    return "There is one." if number == 1 else f"There are {NUMBERS[number] if number else 'none'}."
 
 
 def questions(scene: Scene) -> list[Question]:
@@ -108,23 +109,23 @@ def questions(scene: Scene) -> list[Question]:
 def _facts(scene: Scene) -> Iterator[tuple[str, dict[str, str], str]]:
     for thing in scene.things:
         called = {"thing": shortest_name(thing, scene)}
-        yield "colour", called, ANSWERS["colour"].format(**called, colour=thing.colour)
-        yield "size", called, ANSWERS["size"].format(**called, size=thing.size)
+        yield "colour", called, ANSWERS["colour"].format(colour=thing.colour)
+        yield "size", called, ANSWERS["size"].format(size=thing.size)
         if sum(other.colour == thing.colour for other in scene.things) == 1:
             answer = ANSWERS["shape"].format(article=article(thing.shape), shape=thing.shape)
             yield "shape", {"colour": thing.colour}, answer
-    yield "count", {"things": "things"}, count(len(scene.things), "thing")
+    yield "count", {"things": "things"}, count(len(scene.things))
     for shape in SHAPES:
-        yield "count", {"things": f"{shape}s"}, count(sum(thing.shape == shape for thing in scene.things), shape)
+        yield "count", {"things": f"{shape}s"}, count(sum(thing.shape == shape for thing in scene.things))
     if len(scene.things) == 2:
         for thing, other in permutations(scene.things):
-            parts = {"thing": shortest_name(thing, scene), "relation": relation(thing, other), "other": name(other)}
-            yield "where", parts, ANSWERS["where"].format(**parts)
+            answer = ANSWERS["where"].format(relation=relation(thing, other), thing=name(other))
+            yield "where", {"thing": shortest_name(thing, scene)}, answer
     for thing in scene.things:
         for direction in DIRECTIONS:
             found = [other for other in scene.things if other is not thing and relation(other, thing) == direction]
             if len(found) == 1:
-                answer = ANSWERS["what"].format(Article=article(found[0].colour).capitalize(), thing=name(found[0]))
+                answer = ANSWERS["what"].format(article=article(found[0].colour), thing=name(found[0]))
                 yield "what", {"relation": direction, "thing": shortest_name(thing, scene)}, answer
     yield from _statements(scene)
 
@@ -227,7 +228,7 @@ def words() -> set[str]:
     """Return every word that this module can ask or answer, in lower case."""
     scene_texts = [*(wording for wordings in WORDINGS.values() for wording in wordings), *ANSWERS.values(), YES, NO]
     names = [*SHAPES, *(f"{shape}s" for shape in SHAPES), *COLOURS, *SIZES, *DIRECTIONS, "a an thing things"]
-    counts = [count(number, "thing") for number in range(4)]
+    counts = [count(number) for number in range(4)]
     texts = [re.sub(r"{\w+}", "", text) for text in scene_texts] + names + counts
     texts.extend(text for pair in chats() for text in pair)
     return set(re.findall(r"[a-z]+", " ".join(texts).lower()))
