@@ -5,9 +5,9 @@ transformers of width 512 with 4 layers, 8 heads and MLPs of 2048, and 1 + 7 cod
 Against JODIO: its residual layer is one full convolution (3 C² weights) where Mimi's is a bottleneck (2 C²). For JODIO:
 its transformers run after the last stride (12.5 Hz) where Mimi's run before it (25 Hz). Weights are random.
 
-Streams go in chunks of 80 ms, one alone and `--streams` at once, beside the same rows offline. `--nano DIR` measures
-a trained codec on one thread in the same ways. RVQ has 8 codebooks of 2048 × 512 and reads 1,000 frames; `pip install
-vector-quantize-pytorch` brings the peer.
+Streams go in chunks of 80 ms, one alone and `--streams` at once, beside the same rows offline; Mimi, whose decoder
+does not stream, encodes one too. `--nano DIR` measures a trained codec on one thread in the same ways. RVQ has 8
+codebooks of 2048 × 512 and reads 1,000 frames; `pip install vector-quantize-pytorch` brings the peer.
 
     python benchmarks/codec.py [--seconds 4] [--streams 16] [--nano DIR] [--json FILE]
 """
@@ -99,6 +99,21 @@ def stream_both_ways(codec: JodioModel, waveforms: torch.Tensor, codes: torch.Te
     return encode, decode
 
 
+def stream_mimi(mimi: MimiModel, waveform: torch.Tensor) -> Any:
+    """Return a function that encodes with Mimi in chunks of 80 ms."""
+    size = round(CHUNK_SECONDS * mimi.config.sampling_rate)
+
+    def encode() -> None:
+        keys_and_values = padding = None
+        for chunk in waveform.split(size, dim=-1):
+            coded = mimi.encode(
+                chunk, encoder_past_key_values=keys_and_values, padding_cache=padding, use_streaming=True
+            )
+            keys_and_values, padding = coded.encoder_past_key_values, coded.padding_cache
+
+    return encode
+
+
 def compare_streams(codec: JodioModel, name: str, batch_size: int, arguments: argparse.Namespace) -> None:
     """Measure streams, each a row of a batch, beside the same rows offline."""
     config = codec.config
@@ -126,6 +141,9 @@ def compare_with_mimi(arguments: argparse.Namespace) -> None:
     for title, contestants in (("encode", encoders), ("decode", decoders)):
         seconds = measure(contestants, arguments.rounds)
         report(f"Codec, {title}, batch 1", seconds, arguments.seconds, "audio s", arguments)
+    encode, _ = stream_both_ways(jodio, waveform, codes["JODIO"])
+    seconds = measure({"JODIO": encode, "Mimi": stream_mimi(mimi, waveform)}, arguments.rounds)
+    report("Codec, encode in chunks of 80 ms, batch 1", seconds, arguments.seconds, "audio s", arguments)
     for batch_size in dict.fromkeys((1, arguments.streams)):
         compare_streams(jodio, "JODIO", batch_size, arguments)
 

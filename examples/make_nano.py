@@ -1,5 +1,6 @@
 """Make what the nano model needs besides its recipes; which of them when, `nano/__init__.py` says.
 
+python examples/make_nano.py record                         # all that JOSIE's voice says
 python examples/make_nano.py start FOLDER                   # the model before training; or with `--from MODEL`
 python examples/make_nano.py join THINKER TALKER FOLDER     # both parts, trained apart, in one model
 python examples/make_nano.py test FOLDER                    # the test, for `josie evaluate`
@@ -14,7 +15,7 @@ from typing import Any
 from nano.grammar import chats, measure_world, words
 from nano.start import build, build_from
 from nano.task_files import TaskFiles
-from nano.tasks import NanoArguments
+from nano.tasks import NanoArguments, VoiceArguments, record_voice
 from recipe import run, save_in_half
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
@@ -34,6 +35,13 @@ LIMITATIONS = (
     "of it on that voice. It knows drawn shapes, 45 stamps, some hundred small-talk questions, and to read aloud and "
     "write down plain English of 1,500 words, in four synthetic voices. It understands nothing else."
 )
+
+
+def record(arguments: argparse.Namespace) -> None:
+    """Record what JOSIE's voice learns from, for its codec; the Talker's recipe would do it too."""
+    parts = record_voice(VoiceArguments(packages=str(arguments.packages)))
+    seconds = sum(sum(part["seconds"]) for part in parts)
+    print(f"{sum(map(len, parts))} recordings, {seconds / 3600:.1f} hours")
 
 
 def start(arguments: argparse.Namespace) -> None:
@@ -104,6 +112,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     for command, names in (
+        (record, []),
         (start, ["folder"]),
         (join, ["thinker", "talker", "folder"]),
         (test, ["folder"]),
@@ -116,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
         if command is join:
             sub.add_argument("--report", type=Path, help="what `josie evaluate --out` wrote of it, for the card")
             sub.add_argument("--hours", type=float, help="of training, for the card")
-        if command in (start, test):
+        if command in (record, start, test):
             sub.add_argument(
                 "--packages", type=Path, default=Path("runs/data/debian"), help="folder of Debian packages"
             )

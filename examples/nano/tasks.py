@@ -18,7 +18,7 @@ are recorded once.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property, lru_cache, partial
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -257,7 +257,8 @@ class VoiceArguments:
         recordings (`str`): Folder that keeps recorded speech.
         num_sentences (`int`): Real sentences, besides all there is to answer.
         num_phrases (`int`): Rows of random words, so that rare ones are learned too.
-        answer_repeats (`int`): How many times an epoch has each answer; a few words are nearly all that is ever said.
+        answer_repeats (`int`): How many times an epoch has each answer, captions apart: they are few, short, and
+            nearly all that is ever said.
         num_validation_rows (`int`): Sentences that are held out.
     """
 
@@ -273,6 +274,23 @@ class VoiceArguments:
             raise ValueError(f"`data.nano.answer_repeats` must be at least 1, got {self.answer_repeats}.")
 
 
+def record_voice(arguments: VoiceArguments) -> list[Dataset]:
+    """Return what JOSIE's voice says, as [`spoken`] does.
+
+    Returns:
+        Sentences, phrases and captions; answers; sentences that are held out.
+    """
+    packages = Path(arguments.packages)
+    texts = (
+        sentences(packages, "train")[: arguments.num_sentences],
+        phrases(packages, arguments.num_phrases),
+        possible_captions(),
+        possible_answers(),
+        sentences(packages, "validation")[: arguments.num_validation_rows],
+    )
+    return [spoken(part, JOSIE_VOICE, JOSIE_STRETCH, Path(arguments.recordings), timed=True) for part in texts]
+
+
 def load_voice(
     arguments: VoiceArguments, encode: SpeechEncoder, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Dataset]:
@@ -286,7 +304,6 @@ def load_voice(
     Returns:
         Rows of each split with `messages`, `speech_codes`, their `length` in frames, and `speech_durations`.
     """
-    packages, record = Path(arguments.packages), partial(_record, Path(arguments.recordings))
     options: Any = {"batched": True, "batch_size": 64}
     frame_rate = audio_codec_geometry(encode.codec.config).frame_rate
     timing = {"tokenizer": tokenizer, "frame_rate": frame_rate}
@@ -294,19 +311,10 @@ def load_voice(
         rows.map(_time, remove_columns=["phones", "ends", "seconds"], fn_kwargs=timing, **options).map(
             _encode, remove_columns=["text", "voice", "flac"], fn_kwargs={"encode": encode}, **options
         )
-        for rows in (
-            record(sentences(packages, "train")[: arguments.num_sentences]),
-            record(phrases(packages, arguments.num_phrases)),
-            record(possible_answers()),
-            record(sentences(packages, "validation")[: arguments.num_validation_rows]),
-        )
+        for rows in record_voice(arguments)
     )
     training = concatenate_datasets([*read, *[answered] * arguments.answer_repeats])
     return {"train": training, "validation": held_out}
-
-
-def _record(folder: Path, texts: Sequence[str]) -> Dataset:
-    return spoken(texts, JOSIE_VOICE, JOSIE_STRETCH, folder, timed=True)
 
 
 def _time(rows: dict[str, list[Any]], tokenizer: PreTrainedTokenizerBase, frame_rate: float) -> dict[str, list[Any]]:
@@ -328,9 +336,13 @@ def possible_questions() -> list[str]:
 
 
 def possible_answers() -> list[str]:
-    """Return the answers of small talk, those about training scenes, and many captions, in a mixed order."""
-    _, answers, captions = _census()
-    return [*sorted({answer for _, answer in chats()}), *answers, *captions[:_NUM_CAPTIONS]]
+    """Return the answers of small talk, and those about training scenes in a mixed order."""
+    return [*sorted({answer for _, answer in chats()}), *_census()[1]]
+
+
+def possible_captions() -> list[str]:
+    """Return many captions of training scenes, in a mixed order."""
+    return _census()[2][:_NUM_CAPTIONS]
 
 
 @cache
