@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from datasets import Dataset
 from transformers import AutoModel
 
 EXAMPLES = str(Path(__file__).resolve().parents[1] / "examples")
@@ -167,6 +168,24 @@ def test_the_split_is_by_sentence_and_new_sources_move_nothing(sounds, tmp_path)
     found = [{speech_data.sentence_key(row["text"]) for row in rows if row["text"]} for rows in both.values()]
     assert all(found)
     assert sum(map(len, found)) == len(set.union(*found))
+
+
+def test_nanos_codec_hears_recordings_as_nano_keeps_them(sounds, tmp_path):
+    texts = [f"sentence {index}" for index in range(24)]
+    flacs = [(sounds / f"{index:02}.wav").read_bytes() for index in range(24)]
+    rows = Dataset.from_dict({"text": texts, "flac": flacs})
+    rows.map(lambda row: {"seconds": len(row["text"])}, cache_file_name=str(tmp_path / "rms-1.2-timed-0.arrow"))
+    config = recipe.read_config(Path(EXAMPLES) / "nano" / "codec.json")
+    recipe.require_sections(config, *train_jodio.SECTIONS)
+    (source,) = config["data"]["sources"]
+    source["data_files"] = str(tmp_path / Path(source["data_files"]).name)
+    config["data"] |= {"folder": str(tmp_path / "data"), "validation_share": 0.2, "test_share": 0.2}
+    speech = speech_data.load_speech(recipe.read_section(config, "data", speech_data.SpeechDataArguments))
+    assert sorted(text for split in speech.values() for text in split["text"]) == sorted(texts)
+    assert all(len(split) for split in speech.values())
+    for row in speech["train"]:
+        assert row["audio"]["bytes"] == flacs[texts.index(row["text"])]
+        assert row["licence"] == source["licence"]
 
 
 def test_a_source_appears_only_when_it_is_complete(sounds, tmp_path, monkeypatch):

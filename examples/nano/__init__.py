@@ -1,7 +1,8 @@
 """The world of the nano model, and how it is trained; on two CPU cores, one after the other or as said:
 
-    python examples/train_jodio.py examples/nano/codec.json         # JOSIE's voice as codes
-    python examples/make_nano.py start runs/nano/start --from nano/josie --codec runs/nano-codec/model --new talker
+    python examples/make_nano.py record                             # JOSIE's voice
+    python examples/train_jodio.py examples/nano/codec.json         # that voice as codes
+    python examples/make_nano.py start runs/nano/start --from nano/josie --codec runs/nano-codec/model
     python examples/train_talker.py examples/nano/talk.json         # reads aloud; can run beside the next four
     python examples/train_sight.py examples/nano/see.json           # names what it sees
     python examples/train_thinker.py examples/nano/look.json        # answers, and says what it sees
@@ -11,7 +12,7 @@
     python examples/make_nano.py test runs/nano/test
     josie evaluate nano --data runs/nano/test/tasks.jsonl
 
-So the weights that ship went on from the ones before them, all but what speaks. From nothing, leave out `--from`, and
+So the weights that ship went on from the ones before them; its card says how. From nothing, leave out `--from`, and
 let hearing take its time: `hear.json --set freeze='["talker"]' trainer.max_steps=4000 trainer.learning_rate=0.0015`.
 
 | file | what |

@@ -16,7 +16,6 @@ are recorded once.
 """
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
