@@ -17,23 +17,25 @@ from nano.start import build, build_from
 from nano.task_files import TaskFiles
 from nano.tasks import NanoArguments, VoiceArguments, record_voice
 from recipe import run, save_in_half
+from safetensors.torch import load_file
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 import nano
+from josie import JosieForConditionalGeneration
 from josie.conversion.model_card import write_model_card
 
 HARDWARE = "two CPU cores that had other work to do; Thinker and Talker at the same time"
 LIMITATIONS = (
     "Of sentences that training never had some words are heard wrongly, of rare words more. The weights went on from "
-    "earlier ones while the recipes were written, by the same losses on the same data, with changes on the way: a new "
-    "vision encoder named things for 2,600 steps, and their places in the picture too for 500 more, after 1,193 of the "
-    "4,000 in which the Thinker used it, and in which transcription was first .24, then .4, then half of all rows. The "
-    "Talker had 6,523 steps in which it learned how long tokens take from the lengths of utterances alone, and 10,000 "
-    "more in which it was told. The codec was put together by mistake: its encoder is a new one, its codebooks are of "
-    "the codec before, and neither had heard JOSIE's voice; its decoder then learned from the codes this gives, for "
-    "1,800 steps of 16 crops of 1.6 seconds of that voice, while encoder and codebooks stayed. The recipe trains all "
-    "of it on that voice. It knows drawn shapes, 45 stamps, some hundred small-talk questions, and to read aloud and "
-    "write down plain English of 1,500 words, in four synthetic voices. It understands nothing else."
+    "earlier ones while the recipes were written, by the same losses on the same data, with changes on the way. The "
+    "Thinker: a new vision encoder named things for 2,600 steps, and their places in the picture too for 500 more, "
+    "after 1,193 of the 4,000 in which the Thinker used it, and in which transcription was first .24, then .4, then "
+    "half of all rows; then answers were worded anew, twice, and it had 3,000 and 2,000 steps more, a third and .42 of "
+    "their rows spoken questions. The Talker: 6,523 steps in which it learned how long tokens take from the lengths of "
+    "utterances alone, 10,000 in which it was told, both for another codec, and 14,000 for this one, with the answers' "
+    "new wording from step 1,921 on. The codec: 2,000 steps on long sentences, 1,500 on all that JOSIE's voice says, "
+    "and 1,500 of its decoder alone. It knows drawn shapes, 45 stamps, some hundred small-talk questions, and to read "
+    "aloud and write down plain English of 1,500 words, in four synthetic voices. It understands nothing else."
 )
 
 
@@ -63,6 +65,8 @@ def join(arguments: argparse.Namespace) -> None:
         raise SystemExit("error: `THINKER` and `TALKER` must have the same token embeddings, got others.")
     model.talker, model.config.talker_config = other.talker, other.config.talker_config
     model.audio_codec, model.config.audio_codec_config = other.audio_codec, other.config.audio_codec_config
+    if arguments.earlier is not None:
+        average_talker(model, arguments.earlier, arguments.share)
     save_in_half(model, arguments.folder)
     AutoProcessor.from_pretrained(arguments.talker).save_pretrained(arguments.folder)
     report: dict[str, Any] = (
@@ -88,6 +92,21 @@ def join(arguments: argparse.Namespace) -> None:
         limitations=LIMITATIONS,
     )
     print(f"{arguments.folder}: {model.num_parameters():,} parameters")
+
+
+def average_talker(model: JosieForConditionalGeneration, checkpoint: Path, share: float) -> None:
+    """Let the Talker's weights be a mean with those of an earlier checkpoint, which learned less by heart.
+
+    Raises:
+        `ValueError`: The checkpoint is of another Talker, or the share is no share.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"`--share` must be between 0 and 1, got {share}.")
+    weights, earlier = model.talker.state_dict(), load_file(checkpoint / "model.safetensors")
+    if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in earlier.items()}:
+        raise ValueError(f"`--earlier` must be a checkpoint of `TALKER`'s training, got {str(checkpoint)!r}.")
+    for name, value in weights.items():
+        value.lerp_(earlier[name].to(value.dtype), share)
 
 
 def test(arguments: argparse.Namespace) -> None:
@@ -123,6 +142,8 @@ def main(argv: list[str] | None = None) -> None:
         for name in names:
             sub.add_argument(name, type=Path)
         if command is join:
+            sub.add_argument("--earlier", type=Path, help="checkpoint of the Talker's training, for a mean of both")
+            sub.add_argument("--share", type=float, default=0.4, help="of the earlier one in that mean")
             sub.add_argument("--report", type=Path, help="what `josie evaluate --out` wrote of it, for the card")
             sub.add_argument("--hours", type=float, help="of training, for the card")
         if command in (record, start, test):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 EXAMPLES = str(Path(__file__).resolve().parents[1] / "examples")
@@ -58,6 +59,29 @@ def test_each_half_comes_from_its_own_training(halves, tmp_path):
     card = (folder / "README.md").read_text()
     assert "| look_exact | 0.25 |" in card
     assert "python examples/train_talker.py" in card
+
+
+def test_a_talker_may_be_a_mean_with_its_earlier_self(halves, tmp_path):
+    thinker, talker = halves
+    earlier = {name: torch.randn_like(value) for name, value in talker.talker.state_dict().items()}
+    (tmp_path / "earlier").mkdir()
+    save_file(earlier, tmp_path / "earlier" / "model.safetensors")
+    names = [str(tmp_path / name) for name in ("thinker", "talker", "joined")]
+    make_nano.main(["join", *names, "--earlier", str(tmp_path / "earlier"), "--share", "0.25"])
+    joined = AutoModelForMultimodalLM.from_pretrained(tmp_path / "joined")
+    for name, value in talker.talker.state_dict().items():
+        expected = 0.75 * value + 0.25 * earlier[name]
+        torch.testing.assert_close(joined.talker.state_dict()[name], expected, rtol=1e-3, atol=1e-3, msg=name)
+    for name, value in thinker.thinker.state_dict().items():
+        torch.testing.assert_close(joined.thinker.state_dict()[name], value, rtol=1e-3, atol=1e-3, msg=name)
+    save_file({"weight": torch.zeros(2)}, tmp_path / "earlier" / "model.safetensors")
+    for options, message in (
+        (["--earlier", str(tmp_path / "earlier")], "`--earlier` must be a checkpoint of `TALKER`'s training"),
+        (["--earlier", str(tmp_path / "earlier"), "--share", "2"], "`--share` must be between 0 and 1, got 2.0"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            make_nano.main(["join", *names[:2], str(tmp_path / "other"), *options])
+    assert not (tmp_path / "other").exists()
 
 
 def test_halves_with_other_words_are_refused(halves, tmp_path):
