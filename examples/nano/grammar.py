@@ -2,7 +2,7 @@
 
 Answers are scored by exact match and judged by ear: they have one form each, at least two words, only words that a
 speech recogniser writes in one way. How they are worded was chosen by ear, of what JOSIE's voice says: Whisper tiny.en
-hears "The heart is red" as "The hardest red", and "It is big", from JOSIE's codec, as "Here it is a bag".
+hears "The heart is purple" as "The hardest purple", and "It is big", from JOSIE's codec, as "Here it is a bag".
 
     python examples/nano/nano/grammar.py
 
