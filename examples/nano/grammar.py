@@ -4,7 +4,7 @@ Answers are scored by exact match and judged by ear: they have one form each, at
 speech recogniser writes in one way. How they are worded was chosen by ear, of what JOSIE's voice says: Whisper tiny.en
 hears "The heart is purple" as "The hardest purple", and "It is big", from JOSIE's codec, as "Here it is a bag".
 
-    python examples/nano/nano/grammar.py
+    python examples/make_nano.py count
 
 counts how much there is to say: scenes are counted by what they show, not by where exactly, in which tint or by whom.
 """
