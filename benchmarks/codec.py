@@ -156,7 +156,8 @@ def compare_with_mimi(arguments: argparse.Namespace) -> None:
     for title, contestants in (("encode", encoders), ("decode", decoders)):
         seconds = measure(contestants, arguments.rounds)
         report(f"Codec, {title}, batch 1", seconds, arguments.seconds, "audio s", arguments)
-    chunks = waveform[..., : waveform.shape[-1] // 1920 * 1920]  # Mimi takes no part of one
+    hop = jodio.config.hop_length
+    chunks = waveform[..., : waveform.shape[-1] // hop * hop]  # Mimi takes no part of one
     encode, _ = stream_both_ways(jodio, chunks, codes["JODIO"])
     seconds = measure({"JODIO": encode, "Mimi": stream_mimi(mimi, chunks)}, arguments.rounds)
     amount = chunks.shape[-1] / 24000

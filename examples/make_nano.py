@@ -98,10 +98,12 @@ def average_talker(model: JosieForConditionalGeneration, checkpoint: Path, share
     """Let the Talker's weights be a mean with those of an earlier checkpoint, which learned less by heart.
 
     Raises:
-        `ValueError`: The checkpoint is of another Talker, or the share is no share.
+        `ValueError`: There is no checkpoint, it is of another Talker, or the share is no share.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"`--share` must be between 0 and 1, got {share}.")
+    if not (checkpoint / "model.safetensors").is_file():
+        raise ValueError(f"`--earlier` must be a folder with `model.safetensors`, got {str(checkpoint)!r}.")
     weights, earlier = model.talker.state_dict(), load_file(checkpoint / "model.safetensors")
     if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in earlier.items()}:
         raise ValueError(f"`--earlier` must be a checkpoint of `TALKER`'s training, got {str(checkpoint)!r}.")

@@ -77,6 +77,7 @@ def test_a_talker_may_be_a_mean_with_its_earlier_self(halves, tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "earlier" / "model.safetensors")
     for options, message in (
         (["--earlier", str(tmp_path / "earlier")], "`--earlier` must be a checkpoint of `TALKER`'s training"),
+        (["--earlier", str(tmp_path / "none")], "`--earlier` must be a folder with `model.safetensors`, got '.*none'"),
         (["--earlier", str(tmp_path / "earlier"), "--share", "2"], "`--share` must be between 0 and 1, got 2.0"),
     ):
         with pytest.raises(SystemExit, match=message):
