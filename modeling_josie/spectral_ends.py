@@ -26,8 +26,6 @@ from .vocoder import compress_spectra, invert_mel
 
 # Smallest sum of squared windows that is divided by: where a stream begins, no window before the first has reached.
 _MIN_POWER = 1e-3
-# Smallest magnitude that a spectrum is divided by; what is 0 stays so.
-_MIN_ABS = 1e-15
 # Phases of what begins in silence are those of a click in the middle of the window, this loud.
 _CLICK = 1e-4
 # Frames are rounded to multiples of this, 120 dB below the loudest sound.
@@ -189,23 +187,26 @@ class MelSynthesis(nn.Module):
         if context is None:
             context = hidden_states.new_zeros(len(hidden_states), *self.context_shape)
         hop, given = self.config.mel_hop_length, self.context_shape[0] - self.config.mel_overhang
+        num_samples = hidden_states.shape[1] * hop
         with torch.autocast(hidden_states.device.type, enabled=False):
             magnitudes = self._find_magnitudes(hidden_states)
             window = _build_window(self.config, magnitudes)
             laid = torch.cat((torch.zeros_like(window[:given]), window[given:]))
-            sums, powers = nn.functional.pad(context.to(magnitudes.dtype), (0, 0, 0, hop)).unbind(-1)
-            pieces = []
-            for magnitude in magnitudes.unbind(1):
-                powers = powers + laid * laid
-                weight = window / powers.clamp(min=_MIN_POWER)
-                sums = sums + laid * self._find_frame(magnitude, sums * weight, laid * weight)
-                tail = slice(given, given + hop), slice(given + hop, None)
-                pieces.append(sums[:, tail[0]] / powers[:, tail[0]].clamp(min=_MIN_POWER))
-                sums = torch.cat((sums[:, :given], pieces[-1], sums[:, tail[1]]), dim=1)
-                powers = torch.cat((torch.ones_like(sums[:, : given + hop]), powers[:, tail[1]]), dim=1)
-                sums, powers = (nn.functional.pad(values[:, hop:], (0, hop)) for values in (sums, powers))
-            following = torch.stack((sums, powers), dim=-1)[:, : self.context_shape[0]]
-        return torch.cat(pieces, dim=1)[..., None].to(hidden_states.dtype), following.to(context.dtype, copy=True)
+            square = laid * laid
+            canvas = nn.functional.pad(context.to(magnitudes.dtype), (0, 0, 0, num_samples))
+            sums, powers = (values.contiguous() for values in canvas.unbind(-1))
+            for index, magnitude in enumerate(magnitudes.unbind(1)):
+                under = slice(index * hop, index * hop + len(window))
+                total, power = sums[:, under], powers[:, under]  # parts of the canvas, which change in place
+                power += square
+                weight = window / power.clamp(min=_MIN_POWER)
+                total += laid * self._find_frame(magnitude, total * weight, laid * weight)
+                samples, divisor = total[:, given : given + hop], power[:, given : given + hop]
+                samples /= divisor.clamp(min=_MIN_POWER)
+                divisor.fill_(1)
+            following = torch.stack((sums, powers), dim=-1)[:, num_samples:]
+        waveforms = sums[:, given : given + num_samples, None]
+        return waveforms.to(hidden_states.dtype, copy=True), following.to(context.dtype, copy=True)
 
     def _find_magnitudes(self, mel: torch.Tensor) -> torch.Tensor:
         """Return the linear bands of mel frames, `(batch, length, n_fft // 2 + 1)`, of 8 bits in float32 or wider."""
@@ -222,13 +223,13 @@ class MelSynthesis(nn.Module):
         click[:, 1::2] = -_CLICK
         frame = self._match(torch.fft.rfft(before) + click, magnitude)
         for _ in range(self.config.phase_iterations):
-            frame = self._match(torch.fft.rfft(before + share * frame), magnitude)
+            frame = self._match(torch.fft.rfft(torch.addcmul(before, share, frame)), magnitude)
         return frame
 
     def _match(self, spectrum: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
-        """Return the frame of `magnitude` with the phases of `spectrum`, on the grid."""
-        frame = torch.fft.irfft(magnitude * spectrum / spectrum.abs().clamp(min=_MIN_ABS), n=self.config.n_fft)
-        return (frame / _GRID).round() * _GRID
+        """Return the frame of `magnitude` with the phases of `spectrum`, which is overwritten, on the grid."""
+        frame = torch.fft.irfft(spectrum.sgn_().mul_(magnitude), n=self.config.n_fft)
+        return frame.div_(_GRID).round_().mul_(_GRID)
 
 
 def _build_window(config: JodioConfig, like: torch.Tensor) -> torch.Tensor:
