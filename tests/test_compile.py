@@ -32,7 +32,7 @@ def test_the_thinker_is_one_graph(given, graphs):
     model, inputs = CASES["thinker"].build(), given()
     compiled = torch.compile(model, backend=graphs, fullgraph=True)
     expected, actual = model(**inputs), compiled(**inputs)
-    torch.testing.assert_close(actual.logits, expected.logits)
+    torch.testing.assert_close(actual.logits, expected.logits, rtol=1e-5, atol=5e-5)  # products of another order
     if "labels" in inputs:
         torch.testing.assert_close(actual.loss, expected.loss)
     assert graphs.frame_count == 1
