@@ -6,6 +6,8 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each; set before torch reads it
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
