@@ -5,9 +5,9 @@ transformers of width 512 with 4 layers, 8 heads and MLPs of 2048, and 1 + 7 cod
 Against JODIO: its residual layer is one full convolution (3 C² weights) where Mimi's is a bottleneck (2 C²). For JODIO:
 its transformers run after the last stride (12.5 Hz) where Mimi's run before it (25 Hz). Weights are random.
 
-Streams go in chunks of 80 ms, one alone and `--streams` at once, beside the same rows offline; Mimi, whose decoder
-does not stream, encodes one too. `--nano DIR` measures a trained codec on one thread in the same ways. RVQ has 8
-codebooks of 2048 × 512 and reads 1,000 frames; `pip install vector-quantize-pytorch` brings the peer.
+Streams go in chunks of 80 ms, one alone and up to `--streams` at once, beside the same rows offline; Mimi, whose
+decoder does not stream, encodes one too. `--nano DIR` measures a trained codec on one thread in the same ways. RVQ has
+8 codebooks of 2048 × 512 and reads 1,000 frames; `pip install vector-quantize-pytorch` brings the peer.
 
     python benchmarks/codec.py [--seconds 4] [--streams 16] [--nano DIR] [--json FILE]
 """
@@ -32,6 +32,7 @@ RATIOS = [8, 6, 5, 4]
 WIDTH, NUM_LAYERS, NUM_HEADS, MLP_WIDTH, WINDOW = 512, 4, 8, 2048, 250
 NUM_QUANTIZERS, CODEBOOK_SIZE, CODEBOOK_DIM = 8, 2048, 256
 CHUNK_SECONDS = 0.08
+FEW_STREAMS = 1, 4, 8
 NUM_VECTORS, VECTOR_SIZE = 1000, 512
 PEAK = "import sys; sys.path.insert(0, sys.argv[1]); import codec; print(codec.measure_peak(sys.argv[2]))"
 
@@ -162,7 +163,7 @@ def compare_with_mimi(arguments: argparse.Namespace) -> None:
     seconds = measure({"JODIO": encode, "Mimi": stream_mimi(mimi, chunks)}, arguments.rounds)
     amount = chunks.shape[-1] / 24000
     report("Codec, encode in chunks of 80 ms, batch 1", seconds, amount, "audio s", arguments)
-    for batch_size in dict.fromkeys((1, arguments.streams)):
+    for batch_size in sorted({*FEW_STREAMS, arguments.streams}):
         compare_streams(jodio, "JODIO", batch_size, arguments)
     print_reading(jodio)
 
@@ -178,7 +179,7 @@ def time_nano(arguments: argparse.Namespace) -> None:
     seconds = measure(contestants, arguments.rounds)
     alone = argparse.Namespace(**vars(arguments) | {"threads": 1})
     report(f"{arguments.nano.name}, one thread", seconds, arguments.seconds, "audio s", alone)
-    for batch_size in dict.fromkeys((1, arguments.streams)):
+    for batch_size in sorted({*FEW_STREAMS, arguments.streams}):
         compare_streams(codec, f"{arguments.nano.name}, one thread", batch_size, alone)
     torch.set_num_threads(threads)
 
