@@ -40,12 +40,13 @@ def find_nearest(vectors: torch.Tensor, codebook: torch.Tensor, offset: torch.Te
     """
     vectors, codebook = vectors.detach().float(), codebook.detach().float()
     # argmin |x - e|^2 = argmax (x.e - |e|^2 / 2): one matrix product, and no matrix of distances.
-    offset, transposed = half_squares(codebook) if offset is None else offset, codebook.T
+    # The codebook comes first: on a CPU, matrix products share their work among threads by the rows of the first.
+    offset = (half_squares(codebook) if offset is None else offset)[:, None]
     chunk = max(_MAX_SCORES // len(codebook), 1)
     with torch.autocast(vectors.device.type, enabled=False):
         if torch.compiler.is_exporting() or len(vectors) <= chunk:  # programs serve all sizes in one way
-            return torch.addmm(offset, vectors, transposed).max(-1).indices  # on a CPU faster than argmax
-        return torch.cat([torch.addmm(offset, part, transposed).max(-1).indices for part in vectors.split(chunk)])
+            return torch.addmm(offset, codebook, vectors.T).max(0).indices  # on a CPU faster than argmax
+        return torch.cat([torch.addmm(offset, codebook, part.T).max(0).indices for part in vectors.split(chunk)])
 
 
 def draw_vectors(vectors: torch.Tensor, weights: torch.Tensor, num_draws: int) -> tuple[torch.Tensor, torch.Tensor]:
