@@ -221,15 +221,17 @@ class MelSynthesis(nn.Module):
         """
         click = torch.full_like(magnitude[:1], _CLICK)
         click[:, 1::2] = -_CLICK
-        frame = self._match(torch.fft.rfft(before) + click, magnitude)
+        spectrum = torch.fft.rfft(before) + click
+        # Frames count in steps of the grid here, a power of two, which changes no digit.
+        magnitude, share = (magnitude / _GRID).to(spectrum.dtype), share * _GRID
+        frame = self._match(spectrum, magnitude)
         for _ in range(self.config.phase_iterations):
             frame = self._match(torch.fft.rfft(torch.addcmul(before, share, frame)), magnitude)
-        return frame
+        return frame * _GRID
 
     def _match(self, spectrum: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
-        """Return the frame of `magnitude` with the phases of `spectrum`, which is overwritten, on the grid."""
-        frame = torch.fft.irfft(spectrum.sgn_().mul_(magnitude), n=self.config.n_fft)
-        return frame.div_(_GRID).round_().mul_(_GRID)
+        """Return the frame of `magnitude` with the phases of `spectrum`, which is overwritten, in whole numbers."""
+        return torch.fft.irfft(spectrum.sgn_().mul_(magnitude), n=self.config.n_fft).round_()
 
 
 def _build_window(config: JodioConfig, like: torch.Tensor) -> torch.Tensor:
