@@ -216,12 +216,12 @@ def test_a_loss_without_weight_is_absent_and_others_count_by_theirs(weight):
 
 def test_more_quantizers_give_a_better_picture_after_training_with_dropout():
     # So few codes that each quantizer is needed: where one is nearly enough, the order of sums decides.
-    jovio = model(initializer_range=0.1, quantizer_dropout=0.5, codebook_size=2).train()
+    jovio = model(initializer_range=0.1, quantizer_dropout=0.5, codebook_size=3, seed=3).train()
     rows = torch.linspace(0, 1, 8)
     basis = torch.stack((rows[:, None].expand(8, 8), rows.expand(8, 8), rows.outer(rows), 1 - rows.outer(rows)))
     given = basis[torch.tensor([[0, 1, 2], [2, 3, 0], [1, 3, 2], [3, 0, 1]])]
     optimizer = torch.optim.AdamW(jovio.parameters(), lr=3e-3)
-    for _ in range(150):
+    for _ in range(250):
         output = jovio(given)
         optimizer.zero_grad()
         output.loss.backward()
@@ -236,8 +236,7 @@ def test_more_quantizers_give_a_better_picture_after_training_with_dropout():
             decoded = jovio.decode(encoded.vision_codes[:, :num_quantizers], encoded.grid_thw, num_frames=1)
             errors.append(float((decoded.pixel_values[:, 0] - given).square().mean()))
     blank = float((given.mean() - given).square().mean())
-    assert errors[2] < errors[1] < errors[0] < blank, (errors, blank)
-    assert errors[2] < 0.5 * blank, (errors, blank)
+    assert errors[2] < errors[1] < errors[0] < 0.5 * blank, (errors, blank)
 
 
 def test_losses_are_of_real_pixels_only():
