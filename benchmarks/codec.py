@@ -116,8 +116,14 @@ def stream_mimi(mimi: MimiModel, waveform: torch.Tensor) -> Any:
     return encode
 
 
-def compare_streams(codec: JodioModel, name: str, batch_size: int, arguments: argparse.Namespace) -> None:
-    """Measure streams, each a row of a batch, beside the same rows offline."""
+def compare_streams(codec: JodioModel, name: str, arguments: argparse.Namespace) -> None:
+    """Measure one stream and more, up to `--streams`, each a row of a batch, beside the same rows offline."""
+    for batch_size in (*(number for number in FEW_STREAMS if number < arguments.streams), arguments.streams):
+        compare_batch(codec, name, batch_size, arguments)
+
+
+def compare_batch(codec: JodioModel, name: str, batch_size: int, arguments: argparse.Namespace) -> None:
+    """Measure that many streams."""
     config = codec.config
     waveforms = 0.1 * torch.randn(batch_size, config.audio_channels, arguments.seconds * config.sampling_rate)
     codes = codec.encode(waveforms, return_dict=False)[0]
@@ -163,8 +169,7 @@ def compare_with_mimi(arguments: argparse.Namespace) -> None:
     seconds = measure({"JODIO": encode, "Mimi": stream_mimi(mimi, chunks)}, arguments.rounds)
     amount = chunks.shape[-1] / 24000
     report("Codec, encode in chunks of 80 ms, batch 1", seconds, amount, "audio s", arguments)
-    for batch_size in sorted({*FEW_STREAMS, arguments.streams}):
-        compare_streams(jodio, "JODIO", batch_size, arguments)
+    compare_streams(jodio, "JODIO", arguments)
     print_reading(jodio)
 
 
@@ -179,8 +184,7 @@ def time_nano(arguments: argparse.Namespace) -> None:
     seconds = measure(contestants, arguments.rounds)
     alone = argparse.Namespace(**vars(arguments) | {"threads": 1})
     report(f"{arguments.nano.name}, one thread", seconds, arguments.seconds, "audio s", alone)
-    for batch_size in sorted({*FEW_STREAMS, arguments.streams}):
-        compare_streams(codec, f"{arguments.nano.name}, one thread", batch_size, alone)
+    compare_streams(codec, f"{arguments.nano.name}, one thread", alone)
     torch.set_num_threads(threads)
 
 
