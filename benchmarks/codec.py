@@ -25,8 +25,8 @@ from measure import measure, parse_arguments, report
 from transformers import AutoModel, MimiConfig, MimiModel
 
 from josie.configuration_josie import JodioConfig, JosieCodecConfig
-from josie.modeling_josie.jodio import JodioModel
-from josie.modeling_josie.quantization import ResidualVectorQuantizer
+from josie.modeling_josie.codecs.jodio import JodioModel
+from josie.modeling_josie.codecs.quantization import ResidualVectorQuantizer
 
 RATIOS = [8, 6, 5, 4]
 WIDTH, NUM_LAYERS, NUM_HEADS, MLP_WIDTH, WINDOW = 512, 4, 8, 2048, 250

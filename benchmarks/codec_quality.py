@@ -30,10 +30,11 @@ import soundfile
 import torch
 from transformers import AutoModel
 
-from josie import judge, load_audio
+from josie import load_audio
 from josie.configuration_josie import JosieMelCodecConfig, audio_codec_geometry
-from josie.modeling_josie.codecs import decode_audio, encode_audio
-from josie.modeling_josie.mel_codec import JosieMelCodecModel
+from josie.evaluation import judge
+from josie.modeling_josie.codecs.adapters import decode_audio, encode_audio
+from josie.modeling_josie.codecs.mel_codec import JosieMelCodecModel
 from josie.processing_josie.audio import resample
 
 SENTENCES = Path(__file__).with_name("sentences.txt")

@@ -4,20 +4,12 @@ from .backbone import JosieBackboneConfig
 from .codec import JosieCodecConfig
 from .discriminator import JodioDiscriminatorConfig
 from .encoders import JosieAudioEncoderConfig, JosieVisionEncoderConfig
-from .geometry import (
-    CodecGeometry,
-    audio_codec_geometry,
-    has_cls_row,
-    is_codec,
-    num_audio_tokens,
-    reads_waveforms,
-)
+from .geometry import CodecGeometry, audio_codec_geometry, has_cls_row, is_codec, num_audio_tokens, reads_waveforms
 from .jodio import JodioConfig
 from .josie import JosieConfig
 from .jovio import JovioConfig
 from .mel import JosieMelConfig
 from .mel_codec import JosieMelCodecConfig
-from .nano import nano_path
 from .talker import JosieDepthDecoderConfig, JosieTalkerConfig
 from .text import JosieTextConfig
 from .thinker import JosieThinkerConfig
@@ -41,7 +33,6 @@ __all__ = [
     "audio_codec_geometry",
     "has_cls_row",
     "is_codec",
-    "nano_path",
     "num_audio_tokens",
     "reads_waveforms",
 ]

@@ -60,7 +60,7 @@ class JosieBackboneConfig(PreTrainedConfig):
     """
 
     model_type = "josie_backbone"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["cache"]
     default_theta = 10000.0
     # Fused projections are cut after the matmul, so tensor parallelism gathers them first.
     base_model_tp_plan = {

@@ -31,7 +31,7 @@ class JosieConfig(PreTrainedConfig):
     """
 
     model_type = "josie"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["cache"]
     sub_configs_defaults = {
         "thinker_config": SubConfigSpec(JosieThinkerConfig),
         "talker_config": SubConfigSpec(JosieTalkerConfig, optional=True),

@@ -30,7 +30,7 @@ class JosieThinkerConfig(PreTrainedConfig):
 
     model_type = "josie_thinker"
     base_config_key = "thinker_config"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["cache"]
     sub_configs_defaults = {
         "text_config": SubConfigSpec(AutoConfig, model_type="josie_text"),
         "audio_config": SubConfigSpec(AutoConfig, model_type="josie_audio_encoder", optional=True),

@@ -16,7 +16,7 @@ from recipe import write_whole
 from transformers import PreTrainedModel
 
 from josie.configuration_josie import audio_codec_geometry
-from josie.modeling_josie.codecs import decode_audio, encode_audio
+from josie.modeling_josie.codecs.adapters import decode_audio, encode_audio
 from josie.processing_josie import JosieFeatureExtractor, resample, save_audio
 from josie.processing_josie.audio import as_waveform
 
@@ -144,7 +144,7 @@ def _measure(original: np.ndarray, decoded: np.ndarray, rate: int) -> dict[str, 
         "si_sdr": float(10 * np.log10(max(np.sum(aligned**2), 1e-12) / max(noise, 1e-12))),
     }
     if importlib.util.find_spec("pesq") is not None and importlib.util.find_spec("pystoi") is not None:
-        from josie.judge import SAMPLING_RATE, rate_quality
+        from josie.evaluation.judge import SAMPLING_RATE, rate_quality
 
         scores |= rate_quality(resample(target, rate, SAMPLING_RATE), resample(estimate, rate, SAMPLING_RATE))
     return {name: round(value, 4) for name, value in scores.items()}

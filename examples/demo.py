@@ -4,7 +4,7 @@
 
 Takes some seconds on two cores once the environment is there. The scene has a combination of colour, shape and place
 that no training scene had. Where flite is installed, it asks one of the questions there are; elsewhere the scene is
-chosen to fit one of the recorded questions in `examples/nano/questions`, which flite's voices spoke too. In FOLDER,
+chosen to fit one of the recorded questions in `examples/nano_world/questions`, which its voices spoke too. In FOLDER,
 `demo/` if not given, `reply.wav` is what JOSIE says, and `demo.png` shows all of it.
 """
 
@@ -18,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 from demo_picture import Spoken, draw_demo
-from nano.grammar import Question, article, ask, questions
-from nano.scenes import Scene, draw_scene, render
-from nano.speech import QUESTIONERS, SAMPLING_RATE, speak
+from nano_world.grammar import Question, article, ask, questions
+from nano_world.scenes import Scene, draw_scene, render
+from nano_world.speech import QUESTIONERS, SAMPLING_RATE, speak
 from transformers import AutoModelForMultimodalLM, AutoProcessor, logging
 
 import josie
 
-RECORDINGS = Path(__file__).parent / "nano" / "questions"
+RECORDINGS = Path(__file__).parent / "nano_world" / "questions"
 PICTURE_SIZE, LARGE_PICTURE_SIZE = 256, 1024  # pixels a side, for JOSIE and for us
 
 

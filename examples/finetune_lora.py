@@ -46,7 +46,7 @@ from starting_model import ModelArguments, load_model
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
-from josie.processing_josie import JosieDataCollator
+from josie import JosieDataCollator
 
 SECTIONS = ("data", "model", "lora", "answers", "trainer", "card", "threads")
 

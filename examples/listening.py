@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers.modeling_outputs import ModelOutput
 
-from josie.modeling_josie.unused_parts import keep_in_graph
+from josie.modeling_josie.losses.unused_parts import keep_in_graph
 from josie.processing_josie.speech import is_sound, list_parts
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz'"

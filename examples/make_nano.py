@@ -1,4 +1,4 @@
-"""Make what the nano model needs besides its recipes; which of them when, `nano/__init__.py` says.
+"""Make what the nano model needs besides its recipes; which of them when, `nano_world/__init__.py` says.
 
 python examples/make_nano.py record                         # all that JOSIE's voice says
 python examples/make_nano.py start FOLDER                   # the model before training; or with `--from MODEL`
@@ -12,17 +12,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nano.grammar import chats, measure_world, words
-from nano.start import build, build_from
-from nano.task_files import TaskFiles
-from nano.tasks import NanoArguments, VoiceArguments, record_voice
+import nano_world
+from nano_world.grammar import chats, measure_world, words
+from nano_world.start import build, build_from
+from nano_world.task_files import TaskFiles
+from nano_world.tasks import NanoArguments, VoiceArguments, record_voice
 from recipe import run, save_in_half
 from safetensors.torch import load_file
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
-import nano
 from josie import JosieForConditionalGeneration
-from josie.conversion.model_card import write_model_card
+from josie.conversion.hub.model_card import write_model_card
 
 HARDWARE = "two CPU cores that had other work to do; Thinker and Talker at the same time"
 LIMITATIONS = (
@@ -84,7 +84,7 @@ def join(arguments: argparse.Namespace) -> None:
         data=NanoArguments.LICENCES,
         metrics=scores,
         evaluated_on="scenes, stamps and sentences that training never had",
-        command="\n".join(line.strip() for line in str(nano.__doc__).splitlines() if line.startswith("    ")),
+        command="\n".join(line.strip() for line in str(nano_world.__doc__).splitlines() if line.startswith("    ")),
         hours=arguments.hours,
         hardware=HARDWARE,
         license="gpl-2.0",

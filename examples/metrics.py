@@ -3,7 +3,7 @@
     Trainer(..., compute_metrics=Metrics(), preprocess_logits_for_metrics=keep_scores)
 
 `keep_scores` makes a few numbers of each row's logits as soon as they are there: no logits are kept, and they can be
-of any length. What a word is, `josie.judge` says.
+of any length. What a word is, `josie.evaluation.judge` says.
 """
 
 import math
@@ -20,7 +20,7 @@ from torch.nn import functional
 from transformers import EvalPrediction, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from josie.judge import split_words, word_error_rate
+from josie.evaluation.judge import split_words, word_error_rate
 
 IGNORED = -100
 _IS_SCORE = re.compile(r"_(loss|perplexity|accuracy(_\d+)?|exact_match|word_error_rate)$")
@@ -194,7 +194,7 @@ def compare_answers(answers: list[str], expected: list[str]) -> dict[str, float]
     """Return the share of answers that have exactly the expected words, and the word error rate of all together.
 
     Args:
-        answers, expected (`list[str]`): Texts, compared by the words that `josie.judge` finds in them.
+        answers, expected (`list[str]`): Texts, compared by the words that `josie.evaluation.judge` finds in them.
     """
     words = [split_words(text) for text in expected]
     found = [split_words(answer) == said for answer, said in zip(answers, words, strict=True)]

@@ -94,10 +94,10 @@ class Walk:
         yield row("after the final norm", (1, 6, 256), output.last_hidden_state)
         first = self.model(input_ids=ids, use_cache=True)
         yield row("logits", (1, 6, 5000), first.logits)
-        cache = first.past_key_values
+        cache = first.cache
         yield row("positions in the cache", 6, cache.get_seq_length())
         new = first.logits[:, -1:].argmax(-1)
-        second = self.model(input_ids=new, past_key_values=cache, use_cache=True)
+        second = self.model(input_ids=new, cache=cache, use_cache=True)
         yield row("logits of the next call", (1, 1, 5000), second.logits)
         yield row("positions in the cache", 7, cache.get_seq_length())
         room = min(64, self.text.max_position_embeddings - 6)

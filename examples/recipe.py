@@ -26,7 +26,7 @@ from datasets import IterableDataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import TrainerState
 
-from josie.conversion.model_card import write_model_card
+from josie.conversion.hub.model_card import write_model_card
 
 logger = logging.getLogger("josie.examples.recipe")
 LOG_FILE, STATE_FILE = "log.jsonl", "trainer_state.json"

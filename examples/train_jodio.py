@@ -50,9 +50,9 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from josie.configuration_josie import audio_codec_geometry
 from josie.modeling_josie import JodioDiscriminatorModel
-from josie.modeling_josie.codec_trainer import CodecTrainer, CodecTrainingArguments
 from josie.processing_josie import JosieFeatureExtractor
-from josie.processing_josie.crops import AudioCrops, AudioCropsCallback, CropSettings
+from josie.training.audio_crops import AudioCrops, AudioCropsCallback, CropSettings
+from josie.training.codec_trainer import CodecTrainer, CodecTrainingArguments
 
 SECTIONS = ("data", "crops", "teacher", "model", "discriminator", "trainer", "report", "card", "threads")
 

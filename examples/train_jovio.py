@@ -55,8 +55,8 @@ from vision_report import ReportArguments, average_scores, score_pictures, write
 
 from josie.configuration_josie import JovioConfig
 from josie.modeling_josie import JovioModel, ResidualVectorQuantizer
-from josie.modeling_josie.codec_trainer import CodecTrainer
 from josie.processing_josie.vision import JovioImageProcessor, JovioVideoProcessor
+from josie.training.codec_trainer import CodecTrainer
 
 SECTIONS = ("data", "model", "start", "trainer", "report", "card", "threads")
 

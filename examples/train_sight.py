@@ -1,10 +1,10 @@
-"""Teach the vision encoder of nano to see: `python examples/train_sight.py examples/nano/see.json`.
+"""Teach the vision encoder of nano to see: `python examples/train_sight.py examples/nano_world/see.json`.
 
 Everything is stated in the configuration, a JSON or YAML file with these sections:
 
 | section | what |
 | --- | --- |
-| `data` | `SightArguments` in `nano/sight.py` |
+| `data` | `SightArguments` in `nano_world/sight.py` |
 | `model` | `ModelArguments` in `starting_model.py`, of a JOSIE with a `josie_vision_encoder` |
 | `trainer` | `TrainingArguments` |
 | `card` | `license`, `hardware`, `limitations` of the model card |
@@ -17,8 +17,8 @@ A run that ends in any way goes on with the same command. In `trainer.output_dir
 from pathlib import Path
 from typing import Any
 
-from nano.sight import SightArguments, SightCollator, SightModel, Sights, count_right
-from nano.tasks import NanoArguments
+from nano_world.sight import SightArguments, SightCollator, SightModel, Sights, count_right
+from nano_world.tasks import NanoArguments
 from recipe import (
     CardArguments,
     CommandLine,

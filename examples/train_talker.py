@@ -1,6 +1,6 @@
 """Train a Talker on spoken text: `python examples/train_talker.py examples/train_talker.json`.
 
-`examples/nano/talk.json` trains nano's. Its weights had 16,523 steps for another codec, then these 14,000, 1.4 hours
+`examples/nano_world/talk.json` trains nano's. Its weights had 16,523 steps for another codec, then these 14,000, 1.4 h
 on one CPU core: of new sentences 18.1 % of the words are heard wrongly, and 67 % of its answers are heard to be exactly
 right (2026-11-26).
 
@@ -8,7 +8,7 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 
 | section | what |
 | --- | --- |
-| `data` | `ConversationDataArguments` in `conversation_data.py`; or `nano`, `VoiceArguments` in `nano/tasks.py` |
+| `data` | `ConversationDataArguments` in `conversation_data.py`; or `nano`, `VoiceArguments` in `nano_world/tasks.py` |
 | `model` | `ModelArguments` in `starting_model.py`: a folder or Hub name, or a preset with random weights |
 | `trainer` | `TrainingArguments` |
 | `card` | `license`, `hardware`, `limitations` of the model card |
@@ -50,9 +50,9 @@ from starting_model import ModelArguments, load_model, save_model
 from torch import nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
+from josie import JosieDataCollator
 from josie.modeling_josie.generation import gather_rows
-from josie.modeling_josie.loss_parts import LossParts
-from josie.processing_josie import JosieDataCollator
+from josie.training.loss_parts import LossParts
 
 SECTIONS = ("data", "model", "trainer", "card", "threads")
 
@@ -94,7 +94,7 @@ def load_rows(
     """
     section = config.get("data")
     if isinstance(section, dict) and "nano" in section:
-        from nano.tasks import NanoArguments, VoiceArguments, load_voice  # whose packages others do not need
+        from nano_world.tasks import NanoArguments, VoiceArguments, load_voice  # whose packages others do not need
 
         require_sections(section, "nano", within="data")
         return load_voice(read_section(section, "nano", VoiceArguments), encode, tokenizer), NanoArguments.LICENCES

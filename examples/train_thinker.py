@@ -1,6 +1,6 @@
 """Train a Thinker on conversations of any kind: `python examples/train_thinker.py examples/train_thinker.json`.
 
-`examples/nano/think.json` is the long part of nano's training: 4,000 steps, .95 hours on a shared core. Worded anew,
+`examples/nano_world/think.json` is the long part of nano's training: 4,000 steps, .95 h on a shared core. Worded anew,
 answers then took 5,000 steps more, 1.0 hours. Of 100 rows each that training never had, 82 % of spoken questions about
 pictures are answered and 94 % of pictures described exactly rightly, and 14 % of the words of spoken sentences are
 written down wrongly (2026-11-26).
@@ -9,7 +9,7 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 
 | section | what |
 | --- | --- |
-| `data` | `ConversationDataArguments` in `conversation_data.py`; or `nano`, `NanoArguments` in `nano/tasks.py` |
+| `data` | `ConversationDataArguments` in `conversation_data.py`; or `nano`, `NanoArguments` in `nano_world/tasks.py` |
 | `model` | `ModelArguments` in `starting_model.py`: a folder or Hub name, or a preset with random weights |
 | `freeze` | names of parts that learn nothing, as `model.freeze` takes them; the Talker where it is missing |
 | `listening` | `ListeningArguments` in `listening.py`: the audio encoder also learns to spell; `null` for none |
@@ -47,8 +47,8 @@ from speech_rows import SilentCollator, SpeechCollator, SpeechEncoder, load_spok
 from starting_model import ModelArguments, load_model, save_model
 from transformers import Trainer, TrainingArguments
 
-from josie.modeling_josie.loss_parts import LossParts
-from josie.processing_josie import JosieDataCollator
+from josie import JosieDataCollator
+from josie.training.loss_parts import LossParts
 
 SECTIONS = ("data", "model", "freeze", "listening", "answers", "trainer", "card", "threads")
 
@@ -62,7 +62,7 @@ def load_rows(config: dict[str, Any], encode: SpeechEncoder | None) -> tuple[dic
     """
     section = config.get("data")
     if isinstance(section, dict) and "nano" in section:
-        from nano.tasks import NanoArguments, load_nano  # whose packages other conversations do not need
+        from nano_world.tasks import NanoArguments, load_nano  # whose packages other conversations do not need
 
         require_sections(section, "nano", within="data")
         return load_nano(read_section(section, "nano", NanoArguments)), NanoArguments.LICENCES

@@ -1,20 +1,21 @@
 """Models. Read in this order: layers, backbone; quantization, codecs (jodio, mel_codec, jovio); encoders, front_ends,
 thinker; decoding, talker; generation, josie."""
 
-from .backbone import JosieBackbone, JosiePreTrainedModel
-from .discriminators import JodioDiscriminatorModel
-from .encoders import JosieAudioEncoder, JosieVisionEncoder
-from .front_ends import CodeEmbedding
-from .jodio import JodioModel
+from .codecs.discriminators import JodioDiscriminatorModel
+from .codecs.jodio import JodioModel
+from .codecs.jovio import JovioModel
+from .codecs.mel_codec import JosieMelCodecModel
+from .codecs.quantization import ResidualVectorQuantizer, SplitResidualVectorQuantizer, VectorQuantizer
+from .codecs.streaming import JodioStreamingState, JovioStreamingState
 from .josie import JosieForConditionalGeneration
-from .jovio import JovioModel
-from .mel_codec import JosieMelCodecModel
+from .layers.backbone import JosieBackbone
 from .outputs import JosieGenerateOutput, JosieOutput
-from .quantization import ResidualVectorQuantizer, SplitResidualVectorQuantizer, VectorQuantizer
-from .streaming import JodioStreamingState, JovioStreamingState
-from .talker import JosieTalkerForConditionalGeneration
-from .text import JosieTextModel
-from .thinker import JosieThinkerForConditionalGeneration, JosieThinkerModel
+from .pretrained import JosiePreTrainedModel
+from .talker.model import JosieTalkerForConditionalGeneration
+from .thinker.encoders import JosieAudioEncoder, JosieVisionEncoder
+from .thinker.front_ends import CodeEmbedding
+from .thinker.model import JosieThinkerForConditionalGeneration, JosieThinkerModel
+from .thinker.text import JosieTextModel
 
 __all__ = [
     "CodeEmbedding",

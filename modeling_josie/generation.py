@@ -11,9 +11,9 @@ from torch import nn
 from transformers.generation import GenerationConfig, GenerationMixin
 
 from ..configuration_josie import JosieConfig
-from .codecs import decode_audio
+from .codecs.adapters import decode_audio
 from .outputs import JosieGenerateOutput
-from .thinker import MODALITY_INPUTS
+from .thinker.model import MODALITY_INPUTS
 
 TALKER_OPTIONS = tuple(
     f"talker_{name}"

@@ -9,18 +9,19 @@ from transformers import AutoModel, AutoModelForMultimodalLM
 from transformers.cache_utils import Cache
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 from transformers.utils import can_return_tuple
+from transformers.utils.deprecation import deprecate_kwarg
 
 from ..configuration_josie import JosieConfig, audio_codec_geometry, is_codec
-from . import jodio, jovio, mel_codec  # noqa: F401  (registers our codecs with AutoModel)
-from .backbone import JosiePreTrainedModel
-from .codecs import encode_audio
+from .codecs import jodio, jovio, mel_codec  # noqa: F401  (registers our codecs with AutoModel)
+from .codecs.adapters import encode_audio
 from .freezing import FreezingMixin, Groups, nest
 from .generation import JosieGenerationMixin, gather_rows
+from .losses.targets import NumItems, num_codes
+from .losses.unused_parts import keep_in_graph
 from .outputs import JosieOutput, JosieTalkerOutput
-from .talker import JosieTalkerForConditionalGeneration
-from .targets import NumItems, num_codes
-from .thinker import JosieThinkerForConditionalGeneration, suppress_placeholders
-from .unused_parts import keep_in_graph
+from .pretrained import JosiePreTrainedModel
+from .talker.model import JosieTalkerForConditionalGeneration
+from .thinker.model import JosieThinkerForConditionalGeneration, suppress_placeholders
 
 
 class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePreTrainedModel):
@@ -145,13 +146,14 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
                 given[codes], given[grid] = encoded.vision_codes, encoded.grid_thw
         return given
 
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     @can_return_tuple
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         speech_codes: torch.Tensor | None = None,
@@ -223,7 +225,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             labels=labels,
             use_cache=getattr(self.config, "use_cache", None) if use_cache is None else use_cache,
@@ -256,7 +258,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
             talker_logits=speech.logits if speech is not None else None,
             depth_logits=speech.depth_logits if speech is not None else None,
             last_hidden_state=thought.last_hidden_state,
-            past_key_values=thought.past_key_values,
+            cache=thought.cache,
             hidden_states=thought.hidden_states,
             attentions=thought.attentions,
         )

@@ -6,7 +6,7 @@ import torch
 from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput
 
-from .streaming import JodioStreamingState, JovioStreamingState
+from .codecs.streaming import JodioStreamingState, JovioStreamingState
 
 
 @dataclass
@@ -138,7 +138,7 @@ class JosieThinkerOutput(ModelOutput):
         logits (`torch.FloatTensor`): `(batch, length, vocab_size)`.
         last_hidden_state (`torch.FloatTensor`): `(batch, length, hidden_size)`, what the Talker listens to.
         inputs_embeds (`torch.FloatTensor`): `(batch, length, hidden_size)`, with features in place of placeholders.
-        past_key_values (`Cache`, *optional*): For the next step.
+        cache (`Cache`, *optional*): For the next step.
         hidden_states, attentions (`tuple[torch.Tensor]`, *optional*): One for each layer, when asked for.
     """
 
@@ -146,7 +146,7 @@ class JosieThinkerOutput(ModelOutput):
     logits: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
     inputs_embeds: torch.Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
@@ -201,7 +201,7 @@ class JosieOutput(ModelOutput):
         depth_logits (`torch.FloatTensor`, *optional*): `(batch, num_quantizers - 1, num_frames, codebook_size)`; in
             evaluation mode.
         last_hidden_state (`torch.FloatTensor`): `(batch, length, hidden_size)`, the Thinker's.
-        past_key_values (`Cache`, *optional*): For the next step.
+        cache (`Cache`, *optional*): For the next step.
         hidden_states, attentions (`tuple[torch.Tensor]`, *optional*): The Thinker's, when asked for.
     """
 
@@ -214,7 +214,7 @@ class JosieOutput(ModelOutput):
     talker_logits: torch.Tensor | None = None
     depth_logits: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 

@@ -18,13 +18,7 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging
 from transformers.video_processing_utils import VideoProcessorMixin
 
-from ..configuration_josie import (
-    JosieConfig,
-    JosieThinkerConfig,
-    audio_codec_geometry,
-    is_codec,
-    num_audio_tokens,
-)
+from ..configuration_josie import JosieConfig, JosieThinkerConfig, audio_codec_geometry, is_codec, num_audio_tokens
 from .audio import AudioInput, JosieFeatureExtractor, as_waveform, is_clip, save_audio
 from .conversations import ConversationMixin
 from .labels import make_labels

@@ -30,13 +30,7 @@ from transformers.utils.constants import (
 )
 from transformers.video_processing_utils import VideoProcessorMixin
 
-from ..configuration_josie import (
-    JosieConfig,
-    JosieThinkerConfig,
-    JosieVisionEncoderConfig,
-    JovioConfig,
-    is_codec,
-)
+from ..configuration_josie import JosieConfig, JosieThinkerConfig, JosieVisionEncoderConfig, JovioConfig, is_codec
 from .pixels import is_picture, picture_to_pixels
 from .video import is_video, read_video
 

@@ -101,7 +101,7 @@ def test_cached_equals_uncached_under_left_padding(name):
             step = {key: inputs[key][:, index : index + 1], "attention_mask": mask[:, : index + 1]}
             if "position_ids" in inputs:
                 step["position_ids"] = inputs["position_ids"][:, index : index + 1]
-            outputs = model(**step, past_key_values=outputs.past_key_values, use_cache=True)
+            outputs = model(**step, cache=outputs.cache, use_cache=True)
             pieces.append(getattr(outputs, case.output))
     torch.testing.assert_close(torch.cat(pieces, 1)[mask.bool()], expected[mask.bool()], rtol=1e-4, atol=1e-4)
 

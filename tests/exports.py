@@ -46,7 +46,7 @@ def export_all(folder: Path) -> dict[str, dict[str, Any]]:
         model, processor = whole_model() if name == "whole" else (CASES[name].build(), None)
         inputs = josie_inputs() if name == "whole" else CASES[name].inputs()
         output = "logits" if name == "whole" else CASES[name].output
-        model.save_pretrained(folder / "exports" / name, with_code=True, processor=processor)
+        josie.save_with_code(model, folder / "exports" / name, processor)
         with torch.no_grad():
             case = dict(inputs=inputs, output=output, expected=getattr(model(**inputs), output))
         case["auto_class"] = AUTO_CLASSES.get(type(model).__name__, "AutoModel")

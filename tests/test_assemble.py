@@ -13,10 +13,10 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 import josie
-from josie.__main__ import app
+from josie.cli.app import app
 from josie.configuration_josie import audio_codec_geometry
-from josie.conversion.assemble import assemble, list_parts
-from josie.modeling_josie.codecs import encode_audio
+from josie.conversion.assemble.assemble import assemble, list_parts
+from josie.modeling_josie.codecs.adapters import encode_audio
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm`:FutureWarning")
 

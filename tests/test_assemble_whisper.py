@@ -9,8 +9,8 @@ from assembly_parts import save_text
 from ctranslate2_whisper import load_whisper
 
 import josie
-from josie import judge
-from josie.conversion.assemble import assemble
+from josie.conversion.assemble.assemble import assemble
+from josie.evaluation import judge
 
 ROOT = Path(__file__).parent.parent
 SPEECH = ROOT / "tests" / "data" / "judged.flac"

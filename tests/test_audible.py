@@ -9,7 +9,7 @@ from safetensors import safe_open
 from transformers import Trainer, TrainingArguments
 
 import josie
-from josie import judge
+from josie.evaluation import judge
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"

@@ -11,7 +11,7 @@ from test_codec_cli import FakeMicrophone
 from typer.testing import CliRunner
 
 from josie import JosieForConditionalGeneration, JosieProcessor, load_audio
-from josie.__main__ import app
+from josie.cli.app import app
 
 DATA = Path(__file__).parent / "data"
 PICTURE, SPEECH = DATA / "picture.png", DATA / "speech.wav"
@@ -164,7 +164,7 @@ class TestNanoByName:
         chat("nano", ["Hello."])
 
     def test_a_folder_that_is_no_checkpoint_is_not_meant(self, tiny_folder, tmp_path, monkeypatch):
-        from josie.configuration_josie import nano
+        from josie import nano
 
         (tmp_path / "nano").mkdir()
         (tmp_path / "installed").mkdir()
@@ -175,7 +175,7 @@ class TestNanoByName:
         assert nano.nano_path() == str(tmp_path / "installed" / "josie")
 
     def test_it_is_not_installed(self, tmp_path, monkeypatch):
-        from josie.configuration_josie import nano
+        from josie import nano
 
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(nano, "_FOLDER", tmp_path)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from josie import JosieConfig, JosieForConditionalGeneration, JosieProcessor
-from josie.__main__ import app
+from josie.cli.app import app
 
 DATA = Path(__file__).parent / "data"
 
@@ -301,7 +301,7 @@ def test_a_process_ends_with_exit_code_2_and_one_line(tmp_path):
 
 
 def test_help_imports_neither_torch_nor_transformers():
-    code = "import sys; from josie.__main__ import app; app(['--help'], standalone_mode=False); "
+    code = "import sys; from josie.cli.app import app; app(['--help'], standalone_mode=False); "
     code += "print(sorted({'torch', 'transformers'} & sys.modules.keys()))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "Usage:" in result.stdout

@@ -20,9 +20,9 @@ from transformers import AutoConfig, AutoModel
 from typer.testing import CliRunner
 
 from josie import load_audio
-from josie.__main__ import app
-from josie.conversion.codec_files import Codes, encode_sound
-from josie.conversion.codec_streams import StreamResampler, split_sound, stream_sound
+from josie.cli.app import app
+from josie.cli.codec_files import Codes, encode_sound
+from josie.cli.codec_streams import StreamResampler, split_sound, stream_sound
 from josie.processing_josie.audio import resample
 
 DATA = Path(__file__).parent / "data"

@@ -10,10 +10,10 @@ from test_jodio import make_model
 from transformers import Trainer, TrainingArguments
 
 from josie.configuration_josie import JodioDiscriminatorConfig, JosieMelCodecConfig
-from josie.modeling_josie.averages import AverageMeter
-from josie.modeling_josie.codec_trainer import CodecTrainer, CodecTrainingArguments
-from josie.modeling_josie.discriminators import JodioDiscriminatorModel
-from josie.modeling_josie.mel_codec import JosieMelCodecModel
+from josie.modeling_josie.codecs.discriminators import JodioDiscriminatorModel
+from josie.modeling_josie.codecs.mel_codec import JosieMelCodecModel
+from josie.training.averages import AverageMeter
+from josie.training.codec_trainer import CodecTrainer, CodecTrainingArguments
 
 NUM_SAMPLES = 333
 

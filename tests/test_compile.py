@@ -8,7 +8,7 @@ from tiny import CASES, talker_inputs, text_inputs, thinker_inputs
 from torch._dynamo.testing import CompileCounter
 from transformers import StaticCache
 
-from josie.modeling_josie.decoding import CodeSampler, StepLoop
+from josie.modeling_josie.talker.decoding import CodeSampler, StepLoop
 
 TALKERS = ["talker-depth", "talker-parallel"]
 
@@ -61,8 +61,8 @@ def test_the_thinkers_step_is_compiled_once(graphs):
     expected = model(ids, use_cache=False).logits
     compiled = torch.compile(model, backend=graphs, fullgraph=True)
     cache = StaticCache(config=model.config.get_text_config(), max_cache_len=17)
-    pieces = [model(ids[:, :5], past_key_values=cache).logits]
-    pieces += [compiled(ids[:, index : index + 1], past_key_values=cache).logits for index in range(5, 12)]
+    pieces = [model(ids[:, :5], cache=cache).logits]
+    pieces += [compiled(ids[:, index : index + 1], cache=cache).logits for index in range(5, 12)]
     torch.testing.assert_close(torch.cat(pieces, dim=1), expected, rtol=1e-4, atol=1e-4)
     assert graphs.frame_count == 1
 
@@ -74,8 +74,8 @@ def test_the_talkers_step_is_compiled_once(graphs):
     expected = model(frames, use_cache=False).last_hidden_state
     compiled = torch.compile(model, backend=graphs, fullgraph=True)
     cache = StaticCache(config=model.config, max_cache_len=13)
-    pieces = [model(frames[:, :1], past_key_values=cache).last_hidden_state]
-    pieces += [compiled(frames[:, i : i + 1], past_key_values=cache).last_hidden_state for i in range(1, 9)]
+    pieces = [model(frames[:, :1], cache=cache).last_hidden_state]
+    pieces += [compiled(frames[:, i : i + 1], cache=cache).last_hidden_state for i in range(1, 9)]
     torch.testing.assert_close(torch.cat(pieces, dim=1), expected, rtol=1e-4, atol=1e-4)
     assert graphs.frame_count == 1
 

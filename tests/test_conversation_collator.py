@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 import josie
-from josie.conversion import speech_codes
-from josie.conversion.speech_codes import add_speech_codes
-from josie.modeling_josie.codecs import encode_audio
-from josie.processing_josie import JosieDataCollator, JosieProcessor, LengthGroupedStream, load_audio
+from josie import JosieDataCollator, JosieProcessor, LengthGroupedStream, load_audio
+from josie.modeling_josie.codecs.adapters import encode_audio
+from josie.training import speech_codes
+from josie.training.speech_codes import add_speech_codes
 
 DATA = Path(__file__).parent / "data"
 SPEECH, PICTURE = DATA / "speech.wav", DATA / "picture.png"

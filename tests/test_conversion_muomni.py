@@ -20,10 +20,10 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor
 from typer.testing import CliRunner
 
 from josie import JosieForConditionalGeneration, JosieProcessor
-from josie.__main__ import app
-from josie.conversion import muomni
-from josie.conversion.muomni import convert_muomni
-from josie.conversion.sentencepiece import convert_sentencepiece, read_sentencepiece
+from josie.cli.app import app
+from josie.conversion.muomni import convert as muomni
+from josie.conversion.muomni.convert import convert_muomni
+from josie.conversion.muomni.sentencepiece import convert_sentencepiece, read_sentencepiece
 
 GOLDEN = Path(__file__).parent / "data" / "muomni"
 SOURCE = Path(os.environ.get("MUOMNI_CHECKPOINT", GOLDEN))

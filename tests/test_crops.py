@@ -12,7 +12,7 @@ from datasets import Audio, Dataset
 from torch.utils.data import DataLoader
 
 from josie.processing_josie import load_audio
-from josie.processing_josie.crops import AudioCrops, AudioCropsCallback, AudioCropStream, CropSettings, read_crop
+from josie.training.audio_crops import AudioCrops, AudioCropsCallback, AudioCropStream, CropSettings, read_crop
 
 RATE = 1600
 

@@ -23,8 +23,8 @@ pytest.importorskip("matplotlib", reason="the demonstration draws with matplotli
 
 import demo  # noqa: E402
 from demo_picture import Spoken, draw_demo  # noqa: E402
-from nano.grammar import questions  # noqa: E402
-from nano.scenes import draw_scene, is_held_out, render  # noqa: E402
+from nano_world.grammar import questions  # noqa: E402
+from nano_world.scenes import draw_scene, is_held_out, render  # noqa: E402
 
 RECORDED = json.loads((demo.RECORDINGS / "questions.json").read_text(encoding="utf-8"))
 NANO = ROOT / "nano" / "josie"

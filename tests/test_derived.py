@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from josie.configuration_josie import JosieCodecConfig
-from josie.modeling_josie.codebook import VectorQuantizer
-from josie.modeling_josie.convolution import CausalConv1d, CausalConvTranspose1d
+from josie.modeling_josie.codecs.codebook import VectorQuantizer
+from josie.modeling_josie.codecs.convolution import CausalConv1d, CausalConvTranspose1d
 
 
 def build(kind: str) -> tuple[nn.Module, str, Callable[[nn.Module], torch.Tensor]]:

@@ -7,7 +7,7 @@ from test_codec_trainer import make_discriminator
 from transformers import AutoModel
 
 from josie.configuration_josie import JodioDiscriminatorConfig
-from josie.modeling_josie.discriminators import (
+from josie.modeling_josie.codecs.discriminators import (
     JodioDiscriminatorModel,
     adversarial_loss,
     discriminator_loss,

@@ -5,7 +5,7 @@ import torch
 from tiny import CASES, TALKER, build, talker_inputs
 
 import josie
-from josie.modeling_josie.durations import TokenDurations
+from josie.modeling_josie.talker.durations import TokenDurations
 
 
 def make(**overrides) -> "josie.JosieTalkerForConditionalGeneration":

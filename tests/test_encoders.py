@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from josie.configuration_josie import JosieAudioEncoderConfig, JosieVisionEncoderConfig
-from josie.modeling_josie.encoders import JosieAudioEncoder, JosieVisionEncoder
+from josie.modeling_josie.thinker.encoders import JosieAudioEncoder, JosieVisionEncoder
 
 GOLDEN = Path(__file__).parent / "data" / "muomni"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"{GOLDEN} with the reference outputs is not there")

@@ -11,8 +11,8 @@ import soundfile
 from test_cli import contents, fail, run
 
 import josie
-from josie import judge
-from josie.evaluate_command import Row, is_right, read_tasks, score
+from josie.cli.evaluate import Row, is_right, read_tasks, score
+from josie.evaluation import judge
 
 DATA = Path(__file__).parent / "data"
 SOUND = {"type": "audio", "path": "sounds/speech.wav"}
@@ -239,7 +239,7 @@ def run_and_fail(*arguments):
     """Run a command that fails after it has begun; return the last line on standard error."""
     from typer.testing import CliRunner
 
-    from josie.__main__ import app
+    from josie.cli.app import app
 
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == 2

@@ -157,7 +157,7 @@ def test_transformers_exports_the_thinker():
         written = model.generate(ids, attention_mask=mask, max_new_tokens=5, min_new_tokens=5)
         position_ids = (mask.cumsum(1) - 1).clamp(min=0)
         given = dict(attention_mask=mask, position_ids=position_ids)
-        output = prompt(input_ids=ids, past_key_values=DynamicCache(config=model.config.get_text_config()), **given)
+        output = prompt(input_ids=ids, cache=DynamicCache(config=model.config.get_text_config()), **given)
         for index in range(length, length + 5):
             logits = output.logits[:, -1]
             logits[:, [2, 6, 7, 8]] = -torch.inf
@@ -167,7 +167,7 @@ def test_transformers_exports_the_thinker():
                 position_ids=position_ids[:, -1:] + index + 1 - length,
             )
             given["attention_mask"][0, :2] = 0
-            output = step(input_ids=written[:, index : index + 1], past_key_values=output.past_key_values, **given)
+            output = step(input_ids=written[:, index : index + 1], cache=output.cache, **given)
 
 
 @pytest.mark.parametrize("make", ["JodioEncodeStep", "JodioDecodeStep", "TalkerStep", "TalkerDepthLoop"])

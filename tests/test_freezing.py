@@ -5,7 +5,7 @@ from tiny import CASES, coded_josie_config, josie_config
 from typer.testing import CliRunner
 
 import josie
-from josie.__main__ import app
+from josie.cli.app import app
 
 GROUPS = [
     "thinker",

@@ -12,7 +12,7 @@ from josie.configuration_josie import (
     JosieVisionEncoderConfig,
     JovioConfig,
 )
-from josie.modeling_josie.front_ends import AudioFrontEnd, CodeEmbedding, Projector, VisionFrontEnd
+from josie.modeling_josie.thinker.front_ends import AudioFrontEnd, CodeEmbedding, Projector, VisionFrontEnd
 
 HIDDEN_SIZE = 14
 TOWER = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -77,9 +77,7 @@ def test_any_cache_writes_the_same(make_cache):
     model, inputs = model_and_prompt()
     expected = model.generate(**inputs, max_new_tokens=6)
     cache = make_cache(model.config.get_text_config())
-    assert torch.equal(
-        model.generate(**inputs, max_new_tokens=6, past_key_values=cache, disable_compile=True), expected
-    )
+    assert torch.equal(model.generate(**inputs, max_new_tokens=6, cache=cache, disable_compile=True), expected)
 
 
 def test_beams_and_repeated_sequences():
@@ -228,7 +226,7 @@ def test_prompt_must_leave_room():
     long = GenerationConfig(max_new_tokens=50, min_new_tokens=6, eos_token_id=2, pad_token_id=0)
     assert model.generate(input_ids=full[:, :90], generation_config=long).shape[1] == 96
     with pytest.raises(ValueError, match="must have at most 96 positions.*got 97"):
-        model.thinker(input_ids=torch.full((1, 97), 20), past_key_values=DynamicCache())
+        model.thinker(input_ids=torch.full((1, 97), 20), cache=DynamicCache())
 
 
 @pytest.mark.parametrize(
@@ -263,3 +261,19 @@ def test_unspoken_parts_are_named():
         josie_config(talker_config=dict(TALKER, codebook_size=13))
     with pytest.raises(Exception, match=r"`talker_config.num_quantizers` must be at most the codec's \(3\), got 4"):
         josie_config(talker_config=dict(TALKER, num_quantizers=4))
+
+
+def test_the_former_name_of_the_cache_is_heard_as_in_transformers():
+    """`past_key_values` until 5.24; what is said with either name is the same."""
+    ids = torch.randint(10, 53, (2, 5))
+    for name in ("backbone", "text", "thinker", "josie"):
+        model = CASES[name].build()
+        inputs = dict(inputs_embeds=torch.randn(2, 5, 30)) if name == "backbone" else dict(input_ids=ids)
+        caches = DynamicCache(), DynamicCache()
+        with torch.no_grad():
+            ours = model(**inputs, cache=caches[0])
+            with pytest.warns(FutureWarning, match="`past_key_values` is deprecated"):
+                theirs = model(**inputs, past_key_values=caches[1])
+        assert torch.equal(ours[0], theirs[0])
+        assert caches[0].get_seq_length() == caches[1].get_seq_length() == 5
+        assert theirs.past_key_values is theirs.cache

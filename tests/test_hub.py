@@ -19,8 +19,8 @@ from transformers import AutoModelForMultimodalLM
 from transformers.dynamic_module_utils import check_imports, get_relative_import_files
 
 import josie
-from josie.conversion.hub import add_code, export_folder, find_processor
-from josie.conversion.hub_flatten import ROOT, flat_name, flatten
+from josie.conversion.hub.export import add_code, export_folder, find_processor
+from josie.conversion.hub.flatten import ROOT, flat_name, flatten
 
 TRUST = dict(trust_remote_code=True)
 
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
     """Return an export of a whole model with its processor; not to be changed."""
     path = tmp_path_factory.mktemp("hub") / "whole"
     model, processor = whole_model()
-    model.save_pretrained(path, with_code=True, processor=processor)
+    josie.save_with_code(model, path, processor)
     return path
 
 
@@ -40,9 +40,7 @@ def names(path: Path) -> list[str]:
 
 class TestFlatten:
     def test_every_import_is_of_a_sibling(self):
-        files = flatten(
-            [("modeling_josie", "josie"), ("processing_josie", "processor"), ("processing_josie", "collator")]
-        )
+        files = flatten([("modeling_josie", "josie"), ("processing_josie", "processor"), ("processing_josie", "video")])
         flat = {flat_name(module) for module in files}
         assert len(flat) == len(files)
         for module, text in files.items():
@@ -58,18 +56,16 @@ class TestFlatten:
                 [ast.dump(node) for node in ast.parse(code).body if not isinstance(node, ast.ImportFrom)]
                 for code in (source, text)
             ]
-            if module == ("modeling_josie", "backbone"):  # the only module that imports upwards
-                assert text.count("raise ImportError(") == 2
-            else:
-                assert kept[0] == kept[1], module
+            assert kept[0] == kept[1], module
 
     def test_only_what_is_needed(self):
-        assert [flat_name(module) for module in flatten([("modeling_josie", "text")])] == [
+        assert [flat_name(module) for module in flatten([("modeling_josie", "thinker", "text")])] == [
             "configuration_backbone",
             "configuration_text",
-            "modeling_backbone",
-            "modeling_layers",
-            "modeling_text",
+            "modeling_layers_backbone",
+            "modeling_layers_transformer",
+            "modeling_pretrained",
+            "modeling_thinker_text",
         ]
 
     def test_refuses_what_is_not_there(self):
@@ -132,15 +128,23 @@ class TestFolder:
         assert type(model) is josie.JosieForConditionalGeneration
         assert type(AutoModelForMultimodalLM.from_pretrained(folder, **TRUST)) is type(model)
 
-    def test_what_had_code_is_saved_with_code(self, folder, tmp_path):
+    def test_what_had_code_is_saved_with_code_when_asked(self, folder, tmp_path, caplog):
         model = AutoModelForMultimodalLM.from_pretrained(folder)
-        model.save_pretrained(tmp_path / "with")
+        josie.save_with_code(model, tmp_path / "with")
         assert names(tmp_path / "with") == names(folder)
         for path in folder.glob("*.py"):
             assert (tmp_path / "with" / path.name).read_text() == path.read_text()
-        model.save_pretrained(tmp_path / "without", with_code=False)
+        model.save_pretrained(tmp_path / "without")
         assert names(tmp_path / "without") == ["config.json", "generation_config.json", "model.safetensors"]
         assert "auto_map" not in json.loads((tmp_path / "without" / "config.json").read_text())
+
+    def test_the_former_argument_still_does_it(self, folder, tmp_path):
+        model = AutoModelForMultimodalLM.from_pretrained(folder)
+        with pytest.warns(FutureWarning, match="call `josie.save_with_code"):
+            model.save_pretrained(tmp_path / "with", with_code=True)
+        assert names(tmp_path / "with") == names(folder)
+        with pytest.raises(ValueError, match="`processor` must be None without `with_code`"):
+            model.save_pretrained(tmp_path / "without", processor=object())
 
     def test_a_model_without_code_is_saved_without(self, tmp_path):
         CASES["text"].build().save_pretrained(tmp_path)
@@ -148,8 +152,8 @@ class TestFolder:
 
     def test_refuses_what_it_cannot_do(self, tmp_path):
         model = CASES["text"].build()
-        with pytest.raises(ValueError, match="`push_to_hub` must be False with `with_code`"):
-            model.save_pretrained(tmp_path, with_code=True, push_to_hub=True)
+        with pytest.raises(ValueError, match="`push_to_hub` must be False with code"):
+            josie.save_with_code(model, tmp_path, push_to_hub=True)
         with pytest.raises(ValueError, match="`folder` must have a config.json"):
             add_code(tmp_path, model.config)
         other = transformers.LlamaConfig()
@@ -261,7 +265,7 @@ class TestLoading:
 
     def test_in_shards(self, tmp_path):
         model, inputs = CASES["josie"].build(), josie_inputs()
-        model.save_pretrained(tmp_path, max_shard_size="60KB", with_code=True)
+        josie.save_with_code(model, tmp_path, max_shard_size="60KB")
         shards = list(tmp_path.glob("model-*.safetensors"))
         assert len(shards) > 1
         index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
@@ -330,8 +334,8 @@ class TestExport:
     def test_a_codec(self, tmp_path):
         CASES["jodio"].build().save_pretrained(tmp_path / "plain")
         written = export_folder(tmp_path / "plain", tmp_path / "out")
-        assert {"preprocessor_config.json", "modeling_jodio.py", "processing_audio.py"} <= set(written)
-        assert not {"modeling_thinker.py", "modeling_talker.py", "processing_vision.py"} & set(written)
+        assert {"preprocessor_config.json", "modeling_codecs_jodio.py", "processing_audio.py"} <= set(written)
+        assert not {"modeling_thinker_model.py", "modeling_talker_model.py", "processing_vision.py"} & set(written)
         facts = json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())
         assert facts["auto_map"] == {"AutoFeatureExtractor": "auto_josie.JosieFeatureExtractor"}
 
@@ -363,17 +367,18 @@ class TestExport:
         command = [sys.executable, "-m", "josie", "export", str(tmp_path / "plain"), str(tmp_path / "out")]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
-        assert result.stdout == f"{tmp_path / 'out'}: 9 files, 6 of them code\n"
+        assert result.stdout == f"{tmp_path / 'out'}: 10 files, 7 of them code\n"
 
 
 PUSH = """
 import sys
 sys.path.insert(0, {tests!r})
+import josie
 from exports import whole_model
 from tiny import CASES
 model, processor = whole_model()
-model.push_to_hub("voice", with_code=True, processor=processor, tags=["mine"], revision="trial")
-CASES["jodio"].build().push_to_hub("codec", with_code=True, commit_message="A codec")
+josie.push_with_code(model, "voice", processor, tags=["mine"], revision="trial")
+josie.push_with_code(CASES["jodio"].build(), "codec", commit_message="A codec")
 CASES["text"].build().push_to_hub("plain")
 """
 BY_HAND = b"---\nlicense: mit\ntags:\n- theirs\n---\n# A voice\n\nThis was written by hand.\n"
@@ -427,8 +432,8 @@ class TestPush:
 
     def test_a_codec_brings_its_feature_extractor_and_not_the_rest(self, hub):
         files = set(hub.commits[1]["files"])
-        assert {"preprocessor_config.json", "auto_josie.py", "modeling_jodio.py", "processing_audio.py"} <= files
-        assert not {"modeling_thinker.py", "modeling_talker.py", "tokenizer.json"} & files
+        assert {"preprocessor_config.json", "auto_josie.py", "modeling_codecs_jodio.py", "processing_audio.py"} <= files
+        assert not {"modeling_thinker_model.py", "modeling_talker_model.py", "tokenizer.json"} & files
 
     def test_a_card_that_is_there_is_kept(self, hub):
         card = ModelCard(hub.commits[1]["files"]["README.md"].decode())

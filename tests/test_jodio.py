@@ -5,9 +5,9 @@ import torch
 from transformers import AutoModel, AutoModelForAudioTokenization
 
 from josie.configuration_josie import JodioConfig
-from josie.modeling_josie.convolution import CausalConv1d, CausalConvTranspose1d
-from josie.modeling_josie.jodio import JodioModel
-from josie.modeling_josie.losses import semantic_loss, spectral_losses, waveform_loss
+from josie.modeling_josie.codecs.convolution import CausalConv1d, CausalConvTranspose1d
+from josie.modeling_josie.codecs.jodio import JodioModel
+from josie.modeling_josie.losses.audio import semantic_loss, spectral_losses, waveform_loss
 
 HOP = 6
 # Mel ends of the same hop, for `make_model`.

@@ -8,8 +8,8 @@ import torch
 from test_jodio import BOTH_ENDS, HOP, long, make_audio, make_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from josie.modeling_josie import jodio
-from josie.modeling_josie.streaming import JodioStreamingState
+from josie.modeling_josie.codecs import jodio
+from josie.modeling_josie.codecs.streaming import JodioStreamingState
 
 
 def draw_chunks(total: int, sizes: list[int], seed: int) -> list[slice]:
@@ -54,7 +54,7 @@ def test_a_state_is_never_changed(ends):
     runs = [model.encode(audio[..., 50:], streaming_state=state).audio_codes for _ in range(2)]
     assert torch.equal(*runs)
     assert state.num_frames == 8
-    assert state.past_key_values.get_seq_length() == 8
+    assert state.cache.get_seq_length() == 8
 
 
 @torch.no_grad()
@@ -62,7 +62,7 @@ def test_the_memory_of_a_stream_is_bounded():
     model, state = make_model(window=5), None
     for _ in range(4):
         state = model.encode(make_audio(1, 1, 20 * HOP), streaming_state=state, use_streaming=True).streaming_state
-    assert all(layer.keys.shape[-2] == 4 for layer in state.past_key_values.layers)
+    assert all(layer.keys.shape[-2] == 4 for layer in state.cache.layers)
 
 
 @BOTH_ENDS
@@ -86,7 +86,7 @@ def test_a_row_that_is_reset_begins_anew(window, ends):
 
 def count_bytes(state: JodioStreamingState) -> int:
     """Return the memory that a state holds, whole storages and not what is seen of them."""
-    layers = state.past_key_values.layers
+    layers = state.cache.layers
     tensors = [*state.buffers.values(), *(tensor for layer in layers for tensor in (layer.keys, layer.values))]
     return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
 

@@ -10,10 +10,10 @@ from transformers import AutoImageProcessor
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
 from josie.configuration_josie import JosieConfig, JovioConfig
+from josie.modeling_josie.codecs.jovio import JovioModel
+from josie.modeling_josie.codecs.patches import PatchLayout
 from josie.modeling_josie.josie import JosieForConditionalGeneration
-from josie.modeling_josie.jovio import JovioModel
-from josie.modeling_josie.patches import PatchLayout
-from josie.modeling_josie.picture_losses import reconstruction_losses, structure_loss
+from josie.modeling_josie.losses.images import reconstruction_losses, structure_loss
 from josie.processing_josie import JosieProcessor, JovioImageProcessor, JovioVideoProcessor
 from josie.tokenization import load_default_tokenizer
 

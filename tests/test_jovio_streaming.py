@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from josie.configuration_josie import JovioConfig
-from josie.modeling_josie.jovio import JovioModel
-from josie.modeling_josie.streaming import JovioStreamingState
+from josie.modeling_josie.codecs.jovio import JovioModel
+from josie.modeling_josie.codecs.streaming import JovioStreamingState
 
 PATCH, TEMPORAL = 4, 3
 HEIGHT, WIDTH = 8, 12
@@ -101,7 +101,7 @@ def test_streamed_pixels_are_those_of_the_whole_video(window, overlap, times):
 @pytest.mark.parametrize("window", [None, 4], ids=str)
 def test_latents_of_a_stream_are_exact(window):
     """Codes hide small differences; latents do not. The eager attention takes masks of another form."""
-    from josie.modeling_josie.patches import PatchLayout
+    from josie.modeling_josie.codecs.patches import PatchLayout
 
     given = videos(12)
     latents = {}
@@ -161,7 +161,7 @@ def test_a_state_stays_as_it_is_and_can_be_continued_twice():
     assert torch.equal(*runs)
     assert before.num_times == kept.num_times == 2
     assert torch.equal(before.pending, kept.pending)
-    for ours, theirs in zip(before.past_key_values.layers, kept.past_key_values.layers, strict=True):
+    for ours, theirs in zip(before.cache.layers, kept.cache.layers, strict=True):
         assert torch.equal(ours.keys, theirs.keys)
         assert torch.equal(ours.values, theirs.values)
     expected = jovio.encode(given).vision_codes
@@ -189,7 +189,7 @@ def test_a_window_bounds_the_state_and_lifts_the_end():
         output = jovio.encode(chunk, streaming_state=state, use_streaming=True)
         state = output.streaming_state
         codes.append(output.vision_codes)
-        sizes.append(max(layer.keys.shape[2] for layer in state.past_key_values.layers))
+        sizes.append(max(layer.keys.shape[2] for layer in state.cache.layers))
     assert sizes[-1] == max(sizes) == 14
     assert state.num_times == 10
     longer = model(15, max_frames=30)  # the same weights, and offline allowed

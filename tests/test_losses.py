@@ -6,7 +6,7 @@ from huggingface_hub.errors import StrictDataclassError
 from test_jodio import make_audio, make_model
 
 from josie.configuration_josie import JodioConfig
-from josie.modeling_josie.losses import _LOG_FLOOR, ctc_loss, spectral_losses, weighted_sum
+from josie.modeling_josie.losses.audio import _LOG_FLOOR, ctc_loss, spectral_losses, weighted_sum
 
 LOSSES = ("waveform", "mel", "stft", "commitment", "codebook", "semantic", "ctc")
 WINDOWS = (64, 128)

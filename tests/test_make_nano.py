@@ -15,8 +15,7 @@ if EXAMPLES not in sys.path:
     sys.path.append(EXAMPLES)
 
 import make_nano  # noqa: E402
-
-from nano import start  # noqa: E402
+from nano_world import start  # noqa: E402
 
 STEM = {"image_size": 24, "patch_size": 8, "stem_channels": [4]}
 

@@ -8,11 +8,11 @@ from torchaudio.transforms import MelSpectrogram
 from transformers import AutoModel, AutoModelForAudioTokenization
 
 from josie.configuration_josie import JosieMelCodecConfig
-from josie.modeling_josie.codecs import decode_audio
-from josie.modeling_josie.losses import mel_filters
-from josie.modeling_josie.mel_codec import JosieMelCodecModel
-from josie.modeling_josie.streaming import JodioStreamingState
-from josie.modeling_josie.vocoder import invert_mel
+from josie.modeling_josie.codecs.adapters import decode_audio
+from josie.modeling_josie.codecs.mel_codec import JosieMelCodecModel
+from josie.modeling_josie.codecs.streaming import JodioStreamingState
+from josie.modeling_josie.codecs.vocoder import invert_mel
+from josie.modeling_josie.losses.audio import mel_filters
 
 MUOMNI = {
     "num_mel_bins": 20,

@@ -10,8 +10,8 @@ from huggingface_hub import ModelCard
 from tiny import CASES, THINKER, josie_config
 
 import josie
-from josie.conversion.hub import add_code, find_processor
-from josie.conversion.model_card import pipeline_tag, write_model_card
+from josie.conversion.hub.export import add_code, find_processor
+from josie.conversion.hub.model_card import pipeline_tag, write_model_card
 
 FACTS = dict(
     data=["openslr/librispeech_asr", "flite's voice slt, 117 s"],

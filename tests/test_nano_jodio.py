@@ -8,7 +8,7 @@ import torch
 from transformers import AutoFeatureExtractor, AutoModelForAudioTokenization
 
 import josie
-from josie.modeling_josie.losses import spectral_losses
+from josie.modeling_josie.losses.audio import spectral_losses
 
 SPEECH = Path(__file__).parent / "data" / "judged.flac"
 

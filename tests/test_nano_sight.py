@@ -9,16 +9,15 @@ import torch
 from transformers import AutoModelForMultimodalLM
 
 import josie
-from josie.modeling_josie.encoders import JosieVisionEncoder
+from josie.modeling_josie.thinker.encoders import JosieVisionEncoder
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT / "examples") not in sys.path:
     sys.path.append(str(ROOT / "examples"))
 
 import train_sight  # noqa: E402
-from nano.scenes import is_held_out  # noqa: E402
-
-from nano import sight  # noqa: E402
+from nano_world import sight  # noqa: E402
+from nano_world.scenes import is_held_out  # noqa: E402
 
 DRAWN = sight.SightArguments(stamps=0.0, num_rows=50, num_validation_rows=8)
 

@@ -20,14 +20,16 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT / "examples") not in sys.path:
     sys.path.append(str(ROOT / "examples"))
 
-from nano.grammar import caption, chats, questions  # noqa: E402
-from nano.scenes import is_held_out  # noqa: E402
-from nano.sentences import split_of  # noqa: E402
-from nano.stamps import STAMPS_FOLDER  # noqa: E402
+from nano_world import (  # noqa: E402
+    sentences as nano_sentences,
+    tasks,
+    timing,
+)
+from nano_world.grammar import caption, chats, questions  # noqa: E402
+from nano_world.scenes import is_held_out  # noqa: E402
+from nano_world.sentences import split_of  # noqa: E402
+from nano_world.stamps import STAMPS_FOLDER  # noqa: E402
 from speech_rows import SpeechEncoder  # noqa: E402
-
-from nano import sentences as nano_sentences  # noqa: E402
-from nano import tasks, timing  # noqa: E402
 
 PACKAGES = ROOT / "runs" / "data" / "debian"
 WITHOUT_STAMPS = {name: 1.0 for name in tasks.TASKS if name != "stamp"}

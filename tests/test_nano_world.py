@@ -16,11 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT / "examples") not in sys.path:
     sys.path.append(str(ROOT / "examples"))
 
-from nano.scenes import COLOURS, HELD_OUT, RELATIONS, SHAPES, SIZES, Scene, Thing, draw_scene  # noqa: E402
-
-from nano import grammar as nano_grammar  # noqa: E402
-from nano import scenes as nano_scenes  # noqa: E402
-from nano import stamps as nano_stamps  # noqa: E402
+from nano_world import grammar as nano_grammar, scenes as nano_scenes, stamps as nano_stamps  # noqa: E402
+from nano_world.scenes import COLOURS, HELD_OUT, RELATIONS, SHAPES, SIZES, Scene, Thing, draw_scene  # noqa: E402
 
 STAMPS_FOLDER = ROOT / "runs" / "data" / "debian" / "root" / nano_stamps.STAMPS_FOLDER
 NUMBERS = {"none": 0, "one": 1, "two": 2, "three": 3}

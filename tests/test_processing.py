@@ -34,11 +34,11 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from josie import JosieDataCollator
 from josie.configuration_josie import (
     JosieConfig,
 )
 from josie.processing_josie import (
-    JosieDataCollator,
     JosieProcessor,
 )
 from josie.tokenization import load_default_tokenizer

@@ -5,8 +5,12 @@ import torch
 from processes import run_two
 
 from josie.configuration_josie import JosieCodecConfig
-from josie.modeling_josie.codebook import VectorQuantizer, draw_vectors, find_nearest
-from josie.modeling_josie.quantization import ResidualVectorQuantizer, SplitResidualVectorQuantizer, build_quantizer
+from josie.modeling_josie.codecs.codebook import VectorQuantizer, draw_vectors, find_nearest
+from josie.modeling_josie.codecs.quantization import (
+    ResidualVectorQuantizer,
+    SplitResidualVectorQuantizer,
+    build_quantizer,
+)
 
 SPLITS = pytest.mark.parametrize("num_semantic", [0, 1, 3], ids=lambda count: f"semantic{count}")
 
@@ -31,7 +35,7 @@ def test_the_search_in_parts_equals_the_search_at_once(monkeypatch):
     torch.manual_seed(0)
     vectors, codebook = torch.randn(61, 5), torch.randn(13, 5)
     whole = find_nearest(vectors, codebook)
-    monkeypatch.setattr("josie.modeling_josie.codebook._MAX_SCORES", 40)
+    monkeypatch.setattr("josie.modeling_josie.codecs.codebook._MAX_SCORES", 40)
     assert torch.equal(find_nearest(vectors, codebook), whole)
 
 

@@ -175,7 +175,7 @@ def test_nanos_codec_hears_recordings_as_nano_keeps_them(sounds, tmp_path):
     flacs = [(sounds / f"{index:02}.wav").read_bytes() for index in range(24)]
     rows = Dataset.from_dict({"text": texts, "flac": flacs})
     rows.map(lambda row: {"seconds": len(row["text"])}, cache_file_name=str(tmp_path / "rms-1.2-timed-0.arrow"))
-    config = recipe.read_config(Path(EXAMPLES) / "nano" / "codec.json")
+    config = recipe.read_config(Path(EXAMPLES) / "nano_world" / "codec.json")
     recipe.require_sections(config, *train_jodio.SECTIONS)
     (source,) = config["data"]["sources"]
     source["data_files"] = str(tmp_path / Path(source["data_files"]).name)

@@ -70,7 +70,7 @@ def config(conversations, folders, tmp_path):
 def test_an_interrupted_run_goes_on_with_the_same_losses(
     config, tmp_path, monkeypatch, is_streaming, reads_states, folders
 ):
-    for name in ("nano", "nano.tasks", "finetune_lora"):  # not needed
+    for name in ("nano_world", "nano_world.tasks", "finetune_lora"):  # not needed
         monkeypatch.setitem(sys.modules, name, None)
     config["data"]["streaming"] = is_streaming
     config["model"]["path"] = str(folders[reads_states])

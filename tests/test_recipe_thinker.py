@@ -85,7 +85,7 @@ def _has(member, value):
 def test_an_interrupted_run_goes_on_with_the_same_losses(
     config, tmp_path, monkeypatch, is_streaming, is_listening, tiny_folder
 ):
-    for name in ("nano", "nano.tasks", "finetune_lora"):  # not needed
+    for name in ("nano_world", "nano_world.tasks", "finetune_lora"):  # not needed
         monkeypatch.setitem(sys.modules, name, None)
     config["data"]["streaming"] = is_streaming
     config["freeze"] = ["talker", "thinker.vision"]
@@ -253,10 +253,10 @@ def test_the_recipes_own_configuration_is_valid():
     ],
 )
 def test_wrong_configurations_are_errors(config, tmp_path, change, message, monkeypatch):
-    nano = type(sys)("nano.tasks")
+    nano = type(sys)("nano_world.tasks")
     nano.NanoArguments, nano.load_nano = None, None
-    monkeypatch.setitem(sys.modules, "nano", type(sys)("nano"))
-    monkeypatch.setitem(sys.modules, "nano.tasks", nano)
+    monkeypatch.setitem(sys.modules, "nano_world", type(sys)("nano_world"))
+    monkeypatch.setitem(sys.modules, "nano_world.tasks", nano)
     refuse(train_thinker, config, change, message, tmp_path)
 
 

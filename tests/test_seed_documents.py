@@ -29,10 +29,10 @@ class TestMuomni:
         outputs = micro.thinker(ids, use_cache=True)
         assert outputs.last_hidden_state.shape == (1, 6, 256)
         assert outputs.logits.shape == (1, 6, 5000)
-        assert outputs.past_key_values.get_seq_length() == 6
-        step = micro.thinker(torch.tensor([[789]]), past_key_values=outputs.past_key_values)
-        assert step.past_key_values.get_seq_length() == 7
-        keys = step.past_key_values.layers[0].keys
+        assert outputs.cache.get_seq_length() == 6
+        step = micro.thinker(torch.tensor([[789]]), cache=outputs.cache)
+        assert step.cache.get_seq_length() == 7
+        keys = step.cache.layers[0].keys
         assert keys.shape == (1, 4, 7, 64)
         assert micro.thinker.generate(ids, max_new_tokens=64, min_new_tokens=64).shape == (1, 70)
 

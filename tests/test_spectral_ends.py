@@ -11,8 +11,7 @@ from torchaudio.transforms import MelSpectrogram
 
 from josie.configuration_josie import JodioConfig, JodioDiscriminatorConfig
 from josie.modeling_josie import JodioDiscriminatorModel
-from josie.modeling_josie.codec_trainer import CodecTrainer, CodecTrainingArguments
-from josie.modeling_josie.spectral_ends import (
+from josie.modeling_josie.codecs.spectral_ends import (
     MelAnalysis,
     MelSynthesis,
     latents_to_mel,
@@ -20,6 +19,7 @@ from josie.modeling_josie.spectral_ends import (
     measure_targets,
     mel_to_latents,
 )
+from josie.training.codec_trainer import CodecTrainer, CodecTrainingArguments
 
 SMALL = {
     "ends": "mel",

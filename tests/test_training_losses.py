@@ -6,8 +6,8 @@ from tiny import CASES, DEPTH, TALKER, TEXT, THINKER, build, josie_config, talke
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import josie
-from josie.modeling_josie.loss_parts import LossParts
-from josie.modeling_josie.targets import choose_frames
+from josie.modeling_josie.losses.targets import choose_frames
+from josie.training.loss_parts import LossParts
 
 IGNORED = -100
 

@@ -10,7 +10,7 @@ from torch.distributed.fsdp import fully_shard
 
 import josie
 from josie.modeling_josie import josie as josie_module
-from josie.modeling_josie import thinker as thinker_module
+from josie.modeling_josie.thinker import model as thinker_module
 
 AUDIO = ("input_features", "input_features_mask")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from josie.conversion.muomni import convert_muomni
+from josie.conversion.muomni.convert import convert_muomni
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "examples" / "muomni_walkthrough.py"

@@ -1,0 +1,77 @@
+"""Public names and their modules: type checkers read this, and `__init__.py` imports by it."""
+
+from .configuration_josie import (
+    JodioConfig as JodioConfig,
+    JodioDiscriminatorConfig as JodioDiscriminatorConfig,
+    JosieAudioEncoderConfig as JosieAudioEncoderConfig,
+    JosieBackboneConfig as JosieBackboneConfig,
+    JosieConfig as JosieConfig,
+    JosieDepthDecoderConfig as JosieDepthDecoderConfig,
+    JosieMelCodecConfig as JosieMelCodecConfig,
+    JosieTalkerConfig as JosieTalkerConfig,
+    JosieTextConfig as JosieTextConfig,
+    JosieThinkerConfig as JosieThinkerConfig,
+    JosieVisionEncoderConfig as JosieVisionEncoderConfig,
+    JovioConfig as JovioConfig,
+)
+from .conversion.hub.export import (
+    push_with_code as push_with_code,
+    save_with_code as save_with_code,
+)
+from .modeling_josie import (
+    CodeEmbedding as CodeEmbedding,
+    JodioDiscriminatorModel as JodioDiscriminatorModel,
+    JodioModel as JodioModel,
+    JodioStreamingState as JodioStreamingState,
+    JosieAudioEncoder as JosieAudioEncoder,
+    JosieBackbone as JosieBackbone,
+    JosieForConditionalGeneration as JosieForConditionalGeneration,
+    JosieMelCodecModel as JosieMelCodecModel,
+    JosieTalkerForConditionalGeneration as JosieTalkerForConditionalGeneration,
+    JosieTextModel as JosieTextModel,
+    JosieThinkerForConditionalGeneration as JosieThinkerForConditionalGeneration,
+    JosieThinkerModel as JosieThinkerModel,
+    JosieVisionEncoder as JosieVisionEncoder,
+    JovioModel as JovioModel,
+    JovioStreamingState as JovioStreamingState,
+    ResidualVectorQuantizer as ResidualVectorQuantizer,
+    SplitResidualVectorQuantizer as SplitResidualVectorQuantizer,
+    VectorQuantizer as VectorQuantizer,
+)
+from .modeling_josie.torch_export import (
+    JodioDecodeStep as JodioDecodeStep,
+    JodioEncodeStep as JodioEncodeStep,
+    TalkerDepthLoop as TalkerDepthLoop,
+    TalkerStep as TalkerStep,
+)
+from .nano import nano_path as nano_path
+from .processing_josie import (
+    JosieFeatureExtractor as JosieFeatureExtractor,
+    JosieImageProcessor as JosieImageProcessor,
+    JosieProcessor as JosieProcessor,
+    JosieVideoProcessor as JosieVideoProcessor,
+    JovioImageProcessor as JovioImageProcessor,
+    JovioVideoProcessor as JovioVideoProcessor,
+    load_audio as load_audio,
+    save_audio as save_audio,
+)
+from .tokenization import (
+    load_default_tokenizer as load_default_tokenizer,
+    train_tokenizer as train_tokenizer,
+)
+from .training.audio_crops import (
+    AudioCrops as AudioCrops,
+    AudioCropsCallback as AudioCropsCallback,
+    AudioCropStream as AudioCropStream,
+    CropSettings as CropSettings,
+)
+from .training.codec_trainer import (
+    CodecTrainer as CodecTrainer,
+    CodecTrainingArguments as CodecTrainingArguments,
+)
+from .training.collator import JosieDataCollator as JosieDataCollator
+from .training.length_grouping import LengthGroupedStream as LengthGroupedStream
+from .training.loss_parts import LossParts as LossParts
+from .training.speech_codes import add_speech_codes as add_speech_codes
+
+__version__: str

@@ -1,0 +1,238 @@
+"""Files to codes and back: sound through any audio codec, pictures and videos through JOVIO.
+
+A file of codes is a safetensors file with one tensor, `codes`, and the facts that decoding needs in its metadata. They
+are compared with the model before anything is decoded, as codes of another codec would only give noise.
+"""
+
+import json
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_utils import PreTrainedModel
+
+from ..configuration_josie import JovioConfig, audio_codec_geometry
+from ..conversion.files import new_file
+from ..modeling_josie.codecs.adapters import decode_audio, encode_audio
+from ..modeling_josie.codecs.checks import check_codes, check_num_quantizers
+from ..processing_josie.audio import as_waveform, resample
+
+_FORMAT = "josie codes"
+
+
+@dataclass
+class Codes:
+    """A clip, a picture or a video as the codes of a codec, and what it takes to decode them.
+
+    Args:
+        kind (`"audio"`, `"image"` or `"video"`): What they stand for.
+        model_type (`str`): Of the codec.
+        codebook_size (`int`): Of the codec.
+        codes (`torch.LongTensor`): `(1, num_quantizers, num_frames)`, or patches in place of frames.
+        sampling_rate (`int`, *optional*): Of sound, in Hz.
+        hop_length (`int`, *optional*): Samples a frame of sound stands for.
+        length (`int`, *optional*): Samples of sound.
+        patch (`list[int]`, *optional*): Frames, height and width of a patch.
+        grid (`list[int]`, *optional*): Patches along time, height and width.
+        num_frames (`int`, *optional*): Pictures of a video; 1 for a picture.
+        fps (`float`, *optional*): Pictures a second of a video.
+    """
+
+    kind: Literal["audio", "image", "video"]
+    model_type: str
+    codebook_size: int
+    codes: torch.Tensor
+    sampling_rate: int | None = None
+    hop_length: int | None = None
+    length: int | None = None
+    patch: list[int] | None = None
+    grid: list[int] | None = None
+    num_frames: int | None = None
+    fps: float | None = None
+
+    @property
+    def num_bits(self) -> float:
+        """Bits that the codes carry."""
+        return self.codes.numel() * math.log2(self.codebook_size)
+
+    @property
+    def seconds(self) -> float:
+        """Length of sound."""
+        return (self.length or 0) / (self.sampling_rate or 1)
+
+    @property
+    def kbit_rate(self) -> float:
+        """Kilobits that a second of sound takes."""
+        return self.num_bits / self.codes.shape[-1] * (self.sampling_rate or 0) / (self.hop_length or 1) / 1000
+
+    def save(self, path: Path) -> None:
+        """Write a file of codes, which appears under its name only when it is complete."""
+        facts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "codes"}
+        metadata = {name: json.dumps(value) for name, value in facts.items() if value is not None}
+        dtype = torch.int16 if self.codebook_size <= 2**15 else torch.int32
+        with new_file(path) as unfinished:
+            tensors = {"codes": self.codes.to("cpu", dtype).contiguous()}
+            save_file(tensors, unfinished, metadata=metadata | {"format": _FORMAT})
+
+    @classmethod
+    def load(cls, path: Path) -> "Codes":
+        """Read a file of codes.
+
+        Raises:
+            `ValueError`: It is none, or is damaged.
+        """
+        what = f"`CODES` must be a file that `josie codec encode` wrote, got {str(path)!r}"
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = dict(file.metadata() or {})
+                if metadata.pop("format", None) != _FORMAT:
+                    raise ValueError(f"{what}, without its metadata.")
+                codes = file.get_tensor("codes").long()
+            names = {field.name for field in fields(cls)}
+            facts = {name: json.loads(value) for name, value in metadata.items() if name in names}
+            stored = cls(codes=codes, **facts)
+        except (SafetensorError, json.JSONDecodeError, TypeError) as error:
+            raise ValueError(f"{what}: {error}.") from error
+        needed = (
+            ("sampling_rate", "hop_length", "length") if stored.kind == "audio" else ("patch", "grid", "num_frames")
+        )
+        missing = [name for name in needed if getattr(stored, name) is None]
+        if codes.ndim != 3 or len(codes) != 1 or missing:
+            raise ValueError(f"{what}, of shape {tuple(codes.shape)} and without {missing}.")
+        return stored
+
+    def require_fit(self, config: PreTrainedConfig) -> None:
+        """Check that a codec can decode these codes.
+
+        Raises:
+            `ValueError`: They are of another kind, codec, rate or geometry, too many or out of range.
+        """
+        kinds = codec_kinds(config)
+        if self.kind not in kinds:
+            raise ValueError(
+                f"`CODES` must be of {' or '.join(kinds)}, which {config.model_type!r} makes, got {self.kind}."
+            )
+        expected = facts_of(config)
+        for name, value in expected.items():
+            if getattr(self, name) != value:
+                raise ValueError(f"`CODES` must have the model's `{name}`, {value!r}, got {getattr(self, name)!r}.")
+        check_codes(self.codes, num_quantizers_of(config), self.codebook_size, "CODES")
+        num_steps = self.codes.shape[-1]
+        if self.grid is not None and math.prod(self.grid) != num_steps:
+            raise ValueError(f"`CODES` must have one step for each patch of the grid {self.grid}, got {num_steps}.")
+        if self.kind == "audio" and not (self.length and 1 <= self.length <= num_steps * (self.hop_length or 0)):
+            raise ValueError(f"`CODES` must have frames for all {self.length} samples, got {num_steps} frames.")
+
+
+def codec_kinds(config: PreTrainedConfig) -> tuple[str, ...]:
+    """Return what a codec codes: `("audio",)`, or `("image", "video")`."""
+    return ("image", "video") if isinstance(config, JovioConfig) else ("audio",)
+
+
+def num_quantizers_of(config: PreTrainedConfig) -> int:
+    """Return how many quantizers a codec has."""
+    return config.num_quantizers if isinstance(config, JovioConfig) else audio_codec_geometry(config).num_quantizers
+
+
+def facts_of(config: PreTrainedConfig) -> dict[str, Any]:
+    """Return what codes and codec must agree on."""
+    if isinstance(config, JovioConfig):
+        patch = [config.temporal_patch_size, config.patch_size, config.patch_size]
+        return {"model_type": config.model_type, "codebook_size": config.codebook_size, "patch": patch}
+    codec = audio_codec_geometry(config)
+    return {
+        "model_type": config.model_type,
+        "codebook_size": codec.codebook_size,
+        "sampling_rate": codec.sampling_rate,
+        "hop_length": codec.hop_length,
+    }
+
+
+def require_whole_clips(config: PreTrainedConfig) -> None:
+    """Raise a `ValueError` for an EnCodec that cuts and scales its input: its codes alone do not say how."""
+    if config.model_type == "encodec" and (config.normalize or config.chunk_length_s is not None):
+        raise ValueError(
+            "`DIR` must have an EnCodec that neither normalizes nor chunks (as the one for 24 kHz), got "
+            f"`normalize={config.normalize}` and `chunk_length_s={config.chunk_length_s}`."
+        )
+
+
+def is_sound_file(path: Path) -> bool:
+    """Return whether soundfile can read a file."""
+    import soundfile
+
+    try:
+        soundfile.info(path)
+    except soundfile.SoundFileError:
+        return False
+    return True
+
+
+def read_sound(path: Path, config: PreTrainedConfig) -> tuple[torch.Tensor, int]:
+    """Read a file, for which [`is_sound_file`], for an audio codec.
+
+    Returns:
+        `(channels, num_samples)`, float32 in [-1, 1], with the codec's channels, and the file's own rate in Hz.
+
+    Raises:
+        `ValueError`: It is damaged, or has no sound.
+    """
+    import soundfile
+
+    rate = soundfile.info(path).samplerate
+    values = as_waveform(path, None, rate, getattr(config, "audio_channels", 1))
+    return torch.from_numpy(values), rate
+
+
+def wrap_sound(config: PreTrainedConfig, codes: torch.Tensor, length: int) -> Codes:
+    """Return `(1, num_quantizers, num_frames)` codes of `length` samples of sound with their facts."""
+    return Codes(kind="audio", codes=codes, length=length, **facts_of(config))
+
+
+def encode_sound(codec: PreTrainedModel, values: torch.Tensor, rate: int, num_quantizers: int | None = None) -> Codes:
+    """Turn a clip into codes.
+
+    Args:
+        codec: JODIO, the mel codec, or an audio tokenizer of transformers.
+        values (`torch.Tensor`): `(channels, num_samples)`, with the codec's channels.
+        rate (`int`): Of `values`, in Hz; they are resampled to the codec's.
+        num_quantizers (`int`, *optional*): Use only the first ones.
+
+    Raises:
+        `ValueError`: No samples, or more quantizers than there are.
+    """
+    config = codec.config
+    require_whole_clips(config)
+    geometry = audio_codec_geometry(config)
+    if num_quantizers is not None:
+        check_num_quantizers(num_quantizers, geometry.num_quantizers)
+    values = torch.from_numpy(resample(values.numpy(), rate, geometry.sampling_rate))
+    length = values.shape[-1]
+    if not hasattr(config, "get_num_frames"):  # DAC drops what does not fill a frame
+        values = torch.nn.functional.pad(values, (0, -length % geometry.hop_length))
+    codes, _ = encode_audio(codec, values[None].to(codec.device), num_quantizers=num_quantizers)
+    return wrap_sound(config, codes, length)
+
+
+def decode_sound(codec: PreTrainedModel, stored: Codes) -> torch.Tensor:
+    """Return the `(channels, num_samples)` that codes stand for.
+
+    Raises:
+        `ValueError`: The codes do not fit the codec.
+    """
+    require_whole_clips(codec.config)
+    stored.require_fit(codec.config)
+    codes = stored.codes.to(codec.device)
+    values, _ = decode_audio(codec, codes, torch.tensor([codes.shape[-1]], device=codec.device))
+    return cut_sound(values, stored)
+
+
+def cut_sound(values: torch.Tensor, stored: Codes) -> torch.Tensor:
+    """Return `(1, channels, num_samples)` as float32 `(channels, length)`; codecs give whole frames, or a bit less."""
+    length = stored.length or 0
+    return torch.nn.functional.pad(values[0, :, :length].float().cpu(), (0, max(length - values.shape[-1], 0)))

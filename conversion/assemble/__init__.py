@@ -1,0 +1,1 @@
+"""From pretrained parts."""

@@ -1,0 +1,78 @@
+"""A backbone's vocabulary with JOSIE's special tokens behind it."""
+
+from typing import Any, cast
+
+import torch
+from transformers import PreTrainedTokenizerBase
+from transformers.modeling_utils import PreTrainedModel
+
+from ...tokenization import AUDIO_TOKEN, IMAGE_TOKEN, PAD_TOKEN, SPECIAL_TOKENS, VIDEO_TOKEN, load_chat_template
+from .chat_template import extend_chat_template
+from .parts import Source
+
+PLACEHOLDERS = (IMAGE_TOKEN, VIDEO_TOKEN, AUDIO_TOKEN)
+
+
+def extend_tokenizer(tokenizer: PreTrainedTokenizerBase, num_rows: int, source: Source) -> tuple[list[int], list[int]]:
+    """Add to a tokenizer what JOSIE needs, in place: placeholders, padding and a chat template.
+
+    A tokenizer with a chat template of its own keeps its roles and gets the placeholders alone; one without gets
+    JOSIE's template and all of its special tokens. A padding token is added where there is none.
+
+    Args:
+        tokenizer ([`PreTrainedTokenizerBase`]): The backbone's.
+        num_rows (`int`): Rows of the backbone's embedding.
+        source (`str` or `Path`): Where it comes from, for messages.
+
+    Returns:
+        The ids that the backbone has learned, and those that it has not.
+
+    Raises:
+        `ValueError`: The tokenizer has more tokens than the embedding has rows, or a template that cannot be extended.
+    """
+    # Tokens that were added behind the vocabulary may lie beyond the embedding (Gemma 3 has one); they are new here.
+    beyond = max(tokenizer.get_vocab().values(), default=0)
+    added = cast(Any, tokenizer).get_added_vocab().values()
+    base = max(set(tokenizer.get_vocab().values()) - set(added), default=0)
+    if base >= num_rows:
+        raise ValueError(
+            f"`text` must have a tokenizer whose ids are below the {num_rows} rows of its model's embedding, "
+            f"got {str(source)!r}, with ids up to {beyond}."
+        )
+    known = {index for index in tokenizer.get_vocab().values() if index < num_rows}
+    tokens = list(PLACEHOLDERS if tokenizer.chat_template else (t for t in SPECIAL_TOKENS if t != PAD_TOKEN))
+    tokenizer.add_special_tokens({"extra_special_tokens": tokens}, replace_extra_special_tokens=False)
+    if tokenizer.pad_token is None:
+        tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
+    tokenizer.padding_side = "left"  # what generation needs
+    template = tokenizer.chat_template
+    if isinstance(template, dict):  # one for each use
+        tokenizer.chat_template = {
+            name: extend_chat_template(text, tokenizer.special_tokens_map) for name, text in template.items()
+        }
+    elif template:
+        tokenizer.chat_template = extend_chat_template(template, tokenizer.special_tokens_map)
+    else:
+        tokenizer.chat_template = load_chat_template()
+    return sorted(known), sorted(set(tokenizer.get_vocab().values()) - known)
+
+
+def extend_embeddings(model: PreTrainedModel, known_ids: list[int], new_ids: list[int]) -> None:
+    """Give new tokens rows in a language model's embedding and head: the mean of those of the tokens it knows.
+
+    The mean of all logits is never above all of them, so that what is new is not written before it is trained. A model
+    with spare rows behind its vocabulary gets no larger.
+
+    Args:
+        model (`PreTrainedModel`): The language model, changed in place.
+        known_ids (`list[int]`): The ids it has learned.
+        new_ids (`list[int]`): The ids to add.
+    """
+    rows: Any = model.get_input_embeddings().weight
+    num_rows = rows.shape[0]
+    if max(new_ids, default=0) >= num_rows:
+        model.resize_token_embeddings(max(new_ids) + 1, mean_resizing=False)
+    tables: list[Any] = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
+    with torch.no_grad():
+        for table in {id(table): table for table in tables}.values():
+            table[new_ids] = table[known_ids].mean(dim=0, dtype=torch.float32).to(table.dtype)

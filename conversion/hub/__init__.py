@@ -1,0 +1,1 @@
+"""Onto the Hub."""

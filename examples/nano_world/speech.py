@@ -1,0 +1,102 @@
+"""Speech of flite's voices, made once and kept in shards.
+
+Everything said is FLAC inside data sets of `datasets`, one Arrow file for so many sentences of a voice, so that a run
+that was interrupted goes on where it stopped, and more sentences begin with the same shards.
+"""
+
+import io
+import logging
+import random
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from datasets import Dataset, concatenate_datasets
+from datasets.utils.logging import disable_progress_bar
+from debian import require_tool
+
+SAMPLING_RATE = 16000
+QUESTIONERS = ("slt", "rms", "awb", "kal16")
+JOSIE_VOICE, JOSIE_STRETCH = "rms", 1.2  # which the judge understands best, slower than flite speaks by itself
+SHARD_SIZE = 1000
+
+logger = logging.getLogger("josie.examples.nano_world.speech")
+
+
+def speak(text: str, voice: str = JOSIE_VOICE, stretch: float = 1.0) -> np.ndarray:
+    """Return what flite says, `(num_samples,)`, float32 at 16 kHz; arguments as of [`speak_in_time`]."""
+    return speak_in_time(text, voice, stretch)[0]
+
+
+def speak_in_time(text: str, voice: str, stretch: float) -> tuple[np.ndarray, list[str], list[float]]:
+    """Return what flite says, `(num_samples,)`, float32 at 16 kHz, its phones, and when each ends, in seconds.
+
+    Args:
+        text (`str`): What to say.
+        voice (`str`): One of flite's.
+        stretch (`float`): How many times as long it takes.
+    """
+    command = [require_tool("flite", "flite"), "-voice", voice, "--setf", f"duration_stretch={stretch}", "-psdur"]
+    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+        said = subprocess.run([*command, "-t", text, "-o", file.name], check=True, capture_output=True, text=True)
+        samples, rate = soundfile.read(file.name, dtype="float32")
+    if rate != SAMPLING_RATE:
+        raise ValueError(f"`voice` must be one of {SAMPLING_RATE} Hz, got {voice!r} with {rate} Hz.")
+    phones, ends = zip(*(phone.split(":") for phone in said.stdout.split()), strict=True)
+    return samples, list(phones), list(map(float, ends))
+
+
+def spoken(texts: Sequence[str], voice: str, stretch: float, folder: Path, timed: bool = False) -> Dataset:
+    """Return a data set with `text`, `voice` and `flac` (bytes) of all texts, made where it was not made before.
+
+    Where it is `timed`, it also has `phones` and their `ends`, in seconds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    disable_progress_bar()
+    shards, options = [], {"voice": voice, "stretch": stretch, "timed": timed}
+    for start in range(0, len(texts), SHARD_SIZE):
+        part = Dataset.from_dict({"text": list(texts[start : start + SHARD_SIZE])})
+        path = folder / f"{voice}-{stretch:g}-{'timed-' if timed else ''}{part._fingerprint}.arrow"
+        if not path.exists():
+            logger.info(f"{voice}: sentences {start} to {start + len(part)} ...")
+        shards.append(part.map(_say, fn_kwargs=options, cache_file_name=str(path)))
+    return concatenate_datasets(shards)
+
+
+def _say(row: dict[str, str], voice: str, stretch: float, timed: bool) -> dict[str, object]:
+    file = io.BytesIO()
+    samples, phones, ends = speak_in_time(row["text"], voice, stretch)
+    soundfile.write(file, samples, SAMPLING_RATE, format="FLAC")
+    said = {"voice": voice, "flac": file.getvalue(), "seconds": len(samples) / SAMPLING_RATE}
+    return said | ({"phones": phones, "ends": ends} if timed else {})
+
+
+class Recordings:
+    """Recorded texts, found by what is said.
+
+    Args:
+        parts (`list[Dataset]`): As [`spoken`] returns them.
+    """
+
+    def __init__(self, parts: list[Dataset]):
+        self._rows = concatenate_datasets(parts)
+        self._places: dict[str, list[int]] = {}
+        for place, text in enumerate(self._rows["text"]):
+            self._places.setdefault(text, []).append(place)
+        self.texts = list(self._places)
+
+    def __contains__(self, text: str) -> bool:
+        return text in self._places
+
+    def play(self, text: str, draw: random.Random) -> dict[str, object]:
+        """Return a recording of `text` as a part of a message, which keeps the text for who learns to hear."""
+        row = self._rows[draw.choice(self._places[text])]
+        return {"type": "audio", "audio": read(row["flac"]), "sampling_rate": SAMPLING_RATE, "text": text}
+
+
+def read(flac: bytes) -> np.ndarray:
+    """Return the samples of a row, `(num_samples,)`, float32."""
+    return soundfile.read(io.BytesIO(flac), dtype="float32")[0]

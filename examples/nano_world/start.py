@@ -1,0 +1,164 @@
+"""The nano JOSIE that training begins with.
+
+Its parts are those of `model.json`; the codec is the trained one, the tokenizer is trained here on the train split,
+and all other weights are random. Token embeddings stay as they are drawn: Thinker and Talker read the same rows, so
+that both can be trained at the same time. What the Talker makes of them begins as how the tokens are spelled. Or
+tokenizer and all weights that fit are those of a model that was trained before, and what was changed in `model.json`
+begins anew.
+"""
+
+import json
+import random
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModel,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
+
+from josie import JosieConfig, JosieForConditionalGeneration, JosieProcessor
+from josie.tokenization import train_tokenizer
+from nano_world.grammar import caption, chat, questions
+from nano_world.scenes import draw_scene
+from nano_world.sentences import sentences
+
+HERE = Path(__file__).parent
+EMBEDDING_STD = 0.3  # what projected features of the front ends have
+SPELLING_STD = 0.15  # what the Talker reads of a token, beside codes of .06 and more as they learn
+NUM_LETTERS = 8  # that are told apart in a token, from its beginning
+
+
+def texts(packages: Path, num_scenes: int = 300) -> Iterator[str]:
+    """Yield what the tokenizer learns from: the real sentences once, and the world's as often as scenes have them."""
+    yield from sentences(packages, "train")
+    draw = random.Random(0)
+    for _ in range(num_scenes):
+        scene = draw_scene(draw, "train")
+        for question in questions(scene):
+            yield question.text
+            yield question.answer
+        if len(scene.things) < 3:
+            yield caption(scene)
+        yield from chat(draw)
+
+
+def build(codec: Path, packages: Path, seed: int = 0) -> tuple[JosieForConditionalGeneration, JosieProcessor]:
+    """Return the model with random weights and a trained codec, and its processor."""
+    model = _build(AutoModel.from_pretrained(codec), seed)
+    model.get_input_embeddings().weight.data.normal_(std=EMBEDDING_STD)
+    tokenizer: PreTrainedTokenizerFast = train_tokenizer(texts(packages), model.config.get_text_config().vocab_size)
+    teach_spelling(model, tokenizer)
+    return model, JosieProcessor.from_config(model.config, tokenizer)
+
+
+def build_from(
+    folder: Path, codec: Path | None = None, new: Collection[str] = (), seed: int = 0
+) -> tuple[JosieForConditionalGeneration, JosieProcessor, list[str]]:
+    """Return the model with the weights of another one, wherever name and shape agree; the rest is random.
+
+    Args:
+        folder (`Path`): A JOSIE; its tokenizer is taken as it is.
+        codec (`Path`, *optional*): A trained codec in place of its own.
+        new (`Collection[str]`): Parts that begin anew all the same, of the model's `get_groups()`.
+        seed (`int`): Of the random weights.
+
+    Returns:
+        The model, its processor, and what is random: names of parts, or of single weights.
+
+    Raises:
+        `ValueError`: The models have different token embeddings, or there is no such part.
+    """
+    given = AutoModelForMultimodalLM.from_pretrained(folder)
+    model = _build(given.audio_codec if codec is None else AutoModel.from_pretrained(codec), seed)
+    ours, theirs = (tuple(one.get_input_embeddings().weight.shape) for one in (model, given))
+    if ours != theirs:
+        raise ValueError(f"`--from` must have token embeddings of shape {ours}, got {theirs}.")
+    random_ones = _weights_of(model, new)
+    weights = given.state_dict()
+    if codec is not None:
+        random_ones |= _weights_of(model, ["audio_codec"])
+    taken = {
+        name: weights[name]
+        for name, value in model.state_dict(keep_vars=True).items()
+        if name in weights and value.shape == weights[name].shape and id(value) not in random_ones
+    }
+    model.load_state_dict(taken, strict=False)
+    tokenizer = AutoProcessor.from_pretrained(folder).tokenizer
+    if not any(name.startswith("talker.text_layer.") for name in taken):
+        teach_spelling(model, tokenizer)
+    return model, JosieProcessor.from_config(model.config, tokenizer), _name_others(model, taken)
+
+
+def _build(codec: PreTrainedModel, seed: int) -> JosieForConditionalGeneration:
+    values = json.loads((HERE / "model.json").read_text(encoding="utf-8"))
+    config = JosieConfig.from_dict(values | {"audio_codec_config": codec.config.to_dict()})
+    set_seed(seed)
+    model = JosieForConditionalGeneration(config)
+    model.audio_codec.load_state_dict(codec.state_dict())
+    if model.talker.text_layer is not None:
+        # Embeddings are small: with the usual weights the layer that tells them apart would be all but linear.
+        reader = model.talker.text_layer[0].weight
+        reader.data.normal_(std=1 / (EMBEDDING_STD * reader.shape[1] ** 0.5))
+    return model
+
+
+@torch.no_grad()
+def teach_spelling(model: JosieForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Let what the Talker's nonlinear layer reads of each token be its letters, one after the other.
+
+    Random embeddings say nothing of how a word sounds; its letters do, and tokens that are rare share them with others.
+    The last weights are the least squares fit; nothing is left of the linear projection.
+    """
+    talker, embeddings = model.talker, model.get_input_embeddings().weight.double()
+    if talker.text_layer is None or talker.config.reads_thinker_states:
+        return
+    spellings = [tokenizer.decode([index]) for index in range(len(embeddings))]
+    letters = {letter: place for place, letter in enumerate(sorted(set("".join(spellings).lower())))}
+    size = model.config.talker_config.hidden_size // NUM_LETTERS
+    codes = torch.randn(len(letters), size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    wanted = embeddings.new_zeros(len(embeddings), NUM_LETTERS, size)
+    for row, spelling in enumerate(spellings):
+        for place, letter in enumerate(spelling.lower()[:NUM_LETTERS]):
+            wanted[row, place] = codes[letters[letter]]
+    reader, activation, writer = talker.text_layer.double()
+    read = activation(reader(embeddings))
+    square = read.T @ read
+    ridge = 1e-4 * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype)
+    fitted = torch.linalg.solve(square + ridge, read.T @ (SPELLING_STD * wanted.flatten(1)))
+    writer.weight[: fitted.shape[1]] = fitted.T
+    talker.text_layer.float()
+    talker.thinker_projection.weight.zero_()
+
+
+def _weights_of(model: JosieForConditionalGeneration, parts: Collection[str]) -> set[int]:
+    """Return the `id` of each weight of some parts, codebooks and other buffers included."""
+    groups = model.get_groups()
+    for name in parts:
+        if name not in groups:
+            raise ValueError(f"`--new` must be among {list(groups)}, got {name!r}.")
+    return {id(value) for name in parts for module in groups[name] for value in _tensors(module)}
+
+
+def _tensors(module: Any) -> Iterator[Any]:
+    yield from ((*module.parameters(), *module.buffers()) if hasattr(module, "parameters") else [module])
+
+
+def _name_others(model: JosieForConditionalGeneration, taken: Collection[str]) -> list[str]:
+    """Return what was not taken, in as few names as possible."""
+    names = list(model.state_dict())
+    others = [name for name in names if name not in taken]
+    shortest = dict.fromkeys(_shortest_prefix(name, [name for name in names if name in taken]) for name in others)
+    return list(shortest)
+
+
+def _shortest_prefix(name: str, others: list[str]) -> str:
+    parts = name.split(".")
+    prefixes = (".".join(parts[: count + 1]) for count in range(len(parts)))
+    return next(prefix for prefix in prefixes if not any(f"{other}.".startswith(f"{prefix}.") for other in others))

@@ -1,0 +1,1 @@
+"""JODIO, the mel codec, JOVIO."""

@@ -1,0 +1,185 @@
+"""One codebook: the search for the nearest vector, and everything that moves its vectors.
+
+Distances, statistics and codebooks are computed in float32 whatever the dtype around them. State changes in training
+mode only, and equally on every process of a `torch.distributed` group.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from transformers import initialization as init
+
+from ...configuration_josie import JosieCodecConfig
+from ..layers.derived import KeepsDerived
+
+# Scores held at once while searching a codebook: bounds the memory of a search to 64 MiB.
+_MAX_SCORES = 2**24
+# Averages below this are rounding: a code that was not used for so long stays where it is.
+_MIN_AVERAGE_USE = 1e-5
+
+
+def _num_processes() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def half_squares(codebook: torch.Tensor) -> torch.Tensor:
+    """Return `-|e|^2 / 2` of each row `e` of `(codebook_size, dim)`, in float32."""
+    return codebook.detach().float().square().sum(-1).mul(-0.5)
+
+
+def find_nearest(vectors: torch.Tensor, codebook: torch.Tensor, offset: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the row of `codebook` nearest to each vector.
+
+    Args:
+        vectors (`torch.Tensor`): `(num_vectors, dim)`.
+        codebook (`torch.Tensor`): `(codebook_size, dim)`.
+        offset (`torch.Tensor`, *optional*): What [`half_squares`] returns for `codebook`, where it is known.
+
+    Returns:
+        `torch.LongTensor` of shape `(num_vectors,)`.
+    """
+    vectors, codebook = vectors.detach().float(), codebook.detach().float()
+    # argmin |x - e|^2 = argmax (x.e - |e|^2 / 2): one matrix product, and no matrix of distances.
+    # The codebook comes first: on a CPU, matrix products share their work among threads by the rows of the first.
+    offset = (half_squares(codebook) if offset is None else offset)[:, None]
+    chunk = max(_MAX_SCORES // len(codebook), 1)
+    with torch.autocast(vectors.device.type, enabled=False):
+        if torch.compiler.is_exporting() or len(vectors) <= chunk:  # programs serve all sizes in one way
+            return torch.addmm(offset, codebook, vectors.T).max(0).indices  # on a CPU faster than argmax
+        return torch.cat([torch.addmm(offset, codebook, part.T).max(0).indices for part in vectors.split(chunk)])
+
+
+def draw_vectors(vectors: torch.Tensor, weights: torch.Tensor, num_draws: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw vectors of non-zero weight at random, the same ones on every process and from the data of all of them.
+
+    Args:
+        vectors (`torch.Tensor`): `(num_vectors, dim)`, of this process.
+        weights (`torch.Tensor`): `(num_vectors,)`, 0 or 1.
+        num_draws (`int`): How many to draw; without repetition as long as there are enough.
+
+    Returns:
+        The draws, `(num_draws, dim)`, and a scalar that says whether there was anything to draw from.
+    """
+    num_processes = _num_processes()
+    num_local = -(-num_draws // num_processes)
+    if len(vectors) == 0:
+        local, found = vectors.new_zeros(num_local, vectors.shape[1]), weights.new_zeros(())
+    else:
+        order = (torch.rand_like(weights) + weights).topk(min(num_local, len(vectors))).indices
+        num_real = weights.sum().long()
+        turns = torch.arange(num_local, device=vectors.device) % num_real.clamp(1, len(order))
+        local, found = vectors[order[turns]], (num_real > 0).to(weights.dtype)
+    if num_processes == 1:
+        return local, found > 0
+    gathered = [torch.empty_like(local) for _ in range(num_processes)]
+    flags = [torch.empty_like(found) for _ in range(num_processes)]
+    dist.all_gather(gathered, local.contiguous())
+    dist.all_gather(flags, found)
+    usable = torch.stack(flags)
+    pool = torch.stack(gathered, dim=1).flatten(0, 1)  # process by process in turn
+    order = usable.repeat(num_local).argsort(descending=True, stable=True)
+    turns = torch.arange(num_draws, device=vectors.device) % (usable.sum().long() * num_local).clamp(min=1)
+    return pool[order[turns]], usable.sum() > 0
+
+
+class VectorQuantizer(KeepsDerived):
+    """One codebook (van den Oord et al., 2017), moved by exponential moving averages or by a loss, or not at all.
+
+    Dead codes are put back on random vectors (Dhariwal et al., 2020). A threshold above a tenth of the uniform use
+    counts as that tenth: small batches would otherwise replace the whole codebook at every step.
+
+    Args:
+        config ([`JosieCodecConfig`]): Sizes, and how the codebook learns.
+    """
+
+    initialized: torch.Tensor
+    cluster_size: torch.Tensor
+    codebook_sum: torch.Tensor
+
+    def __init__(self, config: JosieCodecConfig):
+        super().__init__()
+        self.config = config
+        codebook = torch.zeros(config.codebook_size, config.codebook_dim)
+        if config.codebook_update != "gradient":
+            self.register_buffer("codebook", codebook)
+            self.register_buffer("codebook_sum", codebook.clone())
+        else:
+            self.codebook = nn.Parameter(codebook)
+        self.register_buffer("cluster_size", torch.ones(config.codebook_size))
+        self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
+        self.reset_codebook()
+
+    def reset_codebook(self) -> None:
+        """Start over from random vectors. The `_init_weights` of the model that owns the quantizer calls this."""
+        init.normal_(self.codebook, std=self.config.initializer_range)
+        if self.config.codebook_update != "gradient":
+            init.copy_(self.codebook_sum, self.codebook.detach())
+        init.ones_(self.cluster_size)
+        init.zeros_(self.initialized)
+
+    def encode(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return the nearest code of each of `(num_vectors, codebook_dim)` vectors, `(num_vectors,)`."""
+        codebook = self.codebook
+        return find_nearest(vectors, codebook, self.derive(codebook, lambda: half_squares(codebook)))
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        """Return the codebook's vectors for codes of any shape, `(*codes.shape, codebook_dim)`."""
+        return nn.functional.embedding(codes, self.codebook)
+
+    @torch.no_grad()
+    def start(self, vectors: torch.Tensor, weights: torch.Tensor) -> None:
+        """Put the codebook on the k-means of `vectors`; without real vectors everything stays as it is.
+
+        Args:
+            vectors (`torch.Tensor`): `(num_vectors, codebook_dim)`, float32.
+            weights (`torch.Tensor`): `(num_vectors,)`, 1 for real vectors.
+        """
+        centers, found = draw_vectors(vectors, weights, self.config.codebook_size)
+        for _ in range(self.config.kmeans_iterations):
+            counts, sums = self._gather_statistics(vectors, find_nearest(vectors, centers), weights)
+            centers = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centers)
+        counts, _ = self._gather_statistics(vectors, find_nearest(vectors, centers), weights)
+        self._place(centers, counts, found.expand(len(centers)))
+        self.initialized.logical_or_(found)
+
+    @torch.no_grad()
+    def update(self, vectors: torch.Tensor, codes: torch.Tensor, weights: torch.Tensor) -> None:
+        """Learn from one batch: moving averages, then the revival of dead codes.
+
+        Args:
+            vectors (`torch.Tensor`): `(num_vectors, codebook_dim)`, float32.
+            codes (`torch.LongTensor`): `(num_vectors,)`, what [`VectorQuantizer.encode`] found for them.
+            weights (`torch.Tensor`): `(num_vectors,)`, 1 for real vectors.
+        """
+        counts, sums = self._gather_statistics(vectors, codes, weights)
+        total = counts.sum()
+        step = (1 - self.config.ema_decay) * (total > 0)
+        use = self.cluster_size.float().lerp(counts, step)
+        self.cluster_size.copy_(use)
+        if self.config.codebook_update == "ema":
+            averages = self.codebook_sum.float().lerp(sums, step)
+            self.codebook_sum.copy_(averages)
+            moved = averages / use.clamp(min=_MIN_AVERAGE_USE)[:, None]
+            self.codebook.copy_(torch.where(use[:, None] > _MIN_AVERAGE_USE, moved, self.codebook.float()))
+        if self.config.dead_code_threshold > 0:
+            threshold = (0.1 * total / len(counts)).clamp(max=self.config.dead_code_threshold)
+            draws, found = draw_vectors(vectors, weights, len(counts))
+            # Twice the threshold: a revived code has some batches to find its vectors.
+            self._place(draws, (2 * threshold).expand_as(use), (use < threshold) & found)
+
+    def _place(self, vectors: torch.Tensor, use: torch.Tensor, where: torch.Tensor) -> None:
+        rows = where[:, None]
+        self.codebook.copy_(torch.where(rows, vectors, self.codebook.float()))
+        self.cluster_size.copy_(torch.where(where, use, self.cluster_size.float()))
+        if self.config.codebook_update == "ema":
+            self.codebook_sum.copy_(torch.where(rows, vectors * use[:, None], self.codebook_sum.float()))
+
+    def _gather_statistics(
+        self, vectors: torch.Tensor, codes: torch.Tensor, weights: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return how often each code was met and the sum of its vectors, over all processes."""
+        rows = torch.cat((weights[:, None], vectors * weights[:, None]), dim=1)
+        statistics = rows.new_zeros(self.config.codebook_size, rows.shape[1]).index_add_(0, codes, rows)
+        if _num_processes() > 1:
+            dist.all_reduce(statistics)
+        return statistics[:, 0], statistics[:, 1:]

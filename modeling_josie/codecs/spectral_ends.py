@@ -1,0 +1,238 @@
+"""The fixed ends of a JODIO that works on mel spectrograms: layers like its convolutions, without parameters.
+
+An encoder reads windows that end at the newest sample. A decoder predicts windows that end `mel_overhang` beyond the
+samples it gives: those before are given already and only steer the phases. So the analysis carries samples, the
+synthesis samples and what its windows spread beyond, and neither waits::
+
+    hop 2, n_fft 6, overhang 2      samples      a b | c d | e f
+                     analysis    [. . . . a b]                   -> mel frame 0
+                                     [. . a b   c d]             -> 1
+                     synthesis      [. .  a b   c d]             <- mel frame 0, which gives a b
+                                         [a b   c d   e f]       <- 1, which gives c d
+
+Between them there is a path without layers: latents are cosine transforms of the mel frames, to which the encoder adds,
+and mel frames their inverse, to which the decoder adds. So a new codec is a plain quantizer of spectra, and its layers
+learn what that lacks; through layers alone it takes long to pass on more than how loud and how bright a sound is.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import nn
+from torchaudio.functional import create_dct
+
+from ...configuration_josie import JodioConfig
+from .vocoder import compress_spectra, invert_mel
+
+# Smallest sum of squared windows that is divided by: where a stream begins, no window before the first has reached.
+_MIN_POWER = 1e-3
+# Phases of what begins in silence are those of a click in the middle of the window, this loud.
+_CLICK = 1e-4
+# Frames are rounded to multiples of this, 120 dB below the loudest sound.
+_GRID = 2.0**-20
+
+
+def measure_mel(config: JodioConfig, waveforms: torch.Tensor) -> torch.Tensor:
+    """Return the normalised mel bands of the windows that lie wholly inside, in float32 or wider.
+
+    Args:
+        config ([`JodioConfig`]): Transform and normalisation.
+        waveforms (`torch.Tensor`): `(batch, num_samples)`, at least `n_fft` of them.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, (num_samples - n_fft) // mel_hop_length + 1, num_mel_bins)`.
+    """
+    with torch.autocast(waveforms.device.type, enabled=False):
+        waveforms = waveforms.to(torch.promote_types(waveforms.dtype, torch.float32))
+        windows = waveforms.unfold(-1, config.n_fft, config.mel_hop_length)
+        spectra = torch.fft.rfft(windows * _build_window(config, waveforms))
+        return compress_spectra(config, spectra.abs().transpose(1, 2)).transpose(1, 2)
+
+
+def measure_targets(config: JodioConfig, waveforms: torch.Tensor) -> torch.Tensor:
+    """Return the normalised mel bands that a decoder shall predict; beyond both ends of the waveforms is silence.
+
+    Args:
+        config ([`JodioConfig`]): Transform and normalisation.
+        waveforms (`torch.Tensor`): `(batch, num_samples)`, a multiple of `mel_hop_length`.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, num_samples // mel_hop_length, num_mel_bins)`.
+    """
+    overhang = config.mel_overhang
+    return measure_mel(
+        config, nn.functional.pad(waveforms, (config.n_fft - config.mel_hop_length - overhang, overhang))
+    )
+
+
+@lru_cache(maxsize=8)
+def _build_cosines(num_frames: int, num_mel_bins: int, size: int) -> torch.Tensor:
+    """Return an orthonormal basis of the smoothest patches of a spectrogram, `(num_frames * num_mel_bins, size)`.
+
+    They are products of cosines over the bands and over the frames, all of the latter for each of the former; columns
+    for which there are none are 0.
+    """
+    with torch.inference_mode(False), torch.device("cpu"):
+        frames, bands = create_dct(num_frames, num_frames, "ortho"), create_dct(num_mel_bins, num_mel_bins, "ortho")
+        # (frames, bands, over bands, over frames)
+        patches = (frames[:, None, None, :] * bands[None, :, :, None]).flatten(2).flatten(0, 1)
+        return nn.functional.pad(patches[:, :size], (0, max(size - patches.shape[1], 0)))
+
+
+def mel_to_latents(config: JodioConfig, mel: torch.Tensor, size: int) -> torch.Tensor:
+    """Return what mel frames alone say of the latents: cosine transforms of what a decoder will need of them.
+
+    A decoder's windows end later than an encoder's. So the frames are taken as many later, the last one repeated.
+
+    Args:
+        config ([`JodioConfig`]): Strides and overhang.
+        mel (`torch.Tensor`): `(batch, length, num_mel_bins)`, whole code frames as [`MelAnalysis`] gives them.
+        size (`int`): Width of the latents.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, num_frames, size)`.
+    """
+    num_frames = config.hop_length // config.mel_hop_length
+    shift = min(round(config.mel_overhang / config.mel_hop_length), num_frames - 1)
+    frames = mel.unflatten(1, (-1, num_frames))
+    frames = torch.cat((frames[:, :, shift:], *[frames[:, :, -1:]] * shift), dim=2)
+    return frames.flatten(2) @ _build_cosines(num_frames, config.num_mel_bins, size).to(mel)
+
+
+def latents_to_mel(config: JodioConfig, latents: torch.Tensor) -> torch.Tensor:
+    """Return what latents, `(batch, num_frames, size)`, say of mel frames by themselves, `(batch, length, bins)`."""
+    num_frames = config.hop_length // config.mel_hop_length
+    frames = latents @ _build_cosines(num_frames, config.num_mel_bins, latents.shape[-1]).to(latents).T
+    return frames.unflatten(-1, (num_frames, config.num_mel_bins)).flatten(1, 2)
+
+
+class MelAnalysis(nn.Module):
+    """Waveform to normalised mel frames.
+
+    Args:
+        config ([`JodioConfig`]): Transform and normalisation.
+    """
+
+    def __init__(self, config: JodioConfig):
+        super().__init__()
+        self.config = config
+
+    @property
+    def context_shape(self) -> tuple[int, int]:
+        """Samples before the next hop that a window reaches back to, and their one channel."""
+        return self.config.n_fft - self.config.mel_hop_length, 1
+
+    def forward(
+        self, hidden_states: torch.Tensor, context: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Transform.
+
+        Args:
+            hidden_states (`torch.Tensor`): Samples, `(batch, length, 1)`, `length` a multiple of the hop.
+            context (`torch.Tensor`, *optional*): Those before, `(batch, *context_shape)`; zeros when `None`.
+
+        Returns:
+            Mel frames, `(batch, length // mel_hop_length, num_mel_bins)`, and the next context.
+        """
+        if context is None:
+            context = hidden_states.new_zeros(len(hidden_states), *self.context_shape)
+        samples = torch.cat((context, hidden_states), dim=1)
+        mel = measure_mel(self.config, samples[..., 0]).to(hidden_states.dtype)
+        return mel, samples[:, samples.shape[1] - self.context_shape[0] :].clone()
+
+
+class MelSynthesis(nn.Module):
+    """Normalised mel frames to a waveform, frame by frame: real-time iterative spectrogram inversion (Beauregard, Zhu
+    and Wyse, 2005), which here may give samples before the last window over them.
+
+    The phases of a frame begin as those of the samples before and of what earlier frames spread into it. Each iteration
+    gives the frame its magnitudes, lays it over that and takes the phases of the sum. No gradient passes through.
+
+    All that is chaotic: a difference in the last digit of one magnitude grows within 50 ms into another waveform, which
+    sounds as good and is not the same. So that pieces and batches of any size give the same one on any processor, all
+    is computed in double precision, and what libraries sum in an order of their own is rounded, where such errors
+    vanish: magnitudes to 8 bits, transformed frames to a grid. The rest is plain arithmetic, the same for any shape.
+
+    The context has samples, then sums of windowed frames; and what each is divided by, which is 1 and then the sum of
+    squared windows: so a stream that begins differs from one that goes on in nothing but zeros.
+
+    Args:
+        config ([`JodioConfig`]): Transform, normalisation and iterations.
+    """
+
+    def __init__(self, config: JodioConfig):
+        super().__init__()
+        self.config = config
+
+    @property
+    def context_shape(self) -> tuple[int, int]:
+        """Samples of a window beside its hop, and the two sums over them."""
+        return self.config.n_fft - self.config.mel_hop_length, 2
+
+    @torch.no_grad()
+    def forward(
+        self, hidden_states: torch.Tensor, context: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Invert.
+
+        Args:
+            hidden_states (`torch.Tensor`): Mel frames, `(batch, length, num_mel_bins)`; in float64 if the result shall
+                not depend on the pieces.
+            context (`torch.Tensor`, *optional*): What came before, `(batch, *context_shape)`, in the type of
+                `hidden_states` or wider; zeros when `None`.
+
+        Returns:
+            Samples, `(batch, length * mel_hop_length, 1)`, and the next context.
+        """
+        if context is None:
+            context = hidden_states.new_zeros(len(hidden_states), *self.context_shape)
+        hop, given = self.config.mel_hop_length, self.context_shape[0] - self.config.mel_overhang
+        num_samples = hidden_states.shape[1] * hop
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            magnitudes = self._find_magnitudes(hidden_states)
+            window = _build_window(self.config, magnitudes)
+            laid = torch.cat((torch.zeros_like(window[:given]), window[given:]))
+            square = laid * laid
+            canvas = nn.functional.pad(context.to(magnitudes.dtype), (0, 0, 0, num_samples))
+            sums, powers = (values.contiguous() for values in canvas.unbind(-1))
+            for index, magnitude in enumerate(magnitudes.unbind(1)):
+                under = slice(index * hop, index * hop + len(window))
+                total, power = sums[:, under], powers[:, under]  # parts of the canvas, which change in place
+                power += square
+                weight = window / power.clamp(min=_MIN_POWER)
+                total += laid * self._find_frame(magnitude, total * weight, laid * weight)
+                samples, divisor = total[:, given : given + hop], power[:, given : given + hop]
+                samples /= divisor.clamp(min=_MIN_POWER)
+                divisor.fill_(1)
+            following = torch.stack((sums, powers), dim=-1)[:, num_samples:]
+        waveforms = sums[:, given : given + num_samples, None]
+        return waveforms.to(hidden_states.dtype, copy=True), following.to(context.dtype, copy=True)
+
+    def _find_magnitudes(self, mel: torch.Tensor) -> torch.Tensor:
+        """Return the linear bands of mel frames, `(batch, length, n_fft // 2 + 1)`, of 8 bits in float32 or wider."""
+        mel = mel.to(torch.promote_types(mel.dtype, torch.float32))
+        bands = invert_mel(self.config, mel.transpose(1, 2)).pow(1 / self.config.mel_power)
+        return bands.transpose(1, 2).to(torch.bfloat16).to(mel.dtype)
+
+    def _find_frame(self, magnitude: torch.Tensor, before: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        """Return a frame, `(batch, n_fft)`, of `magnitude` that fits what came `before`.
+
+        Under the window, the sum of all frames is `before` and `share` times this one.
+        """
+        click = torch.full_like(magnitude[:1], _CLICK)
+        click[:, 1::2] = -_CLICK
+        spectrum = torch.fft.rfft(before) + click
+        # Frames count in steps of the grid here, a power of two, which changes no digit.
+        magnitude, share = (magnitude / _GRID).to(spectrum.dtype), share * _GRID
+        frame = self._match(spectrum, magnitude)
+        for _ in range(self.config.phase_iterations):
+            frame = self._match(torch.fft.rfft(torch.addcmul(before, share, frame)), magnitude)
+        return frame * _GRID
+
+    def _match(self, spectrum: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
+        """Return the frame of `magnitude` with the phases of `spectrum`, which is overwritten, in whole numbers."""
+        return torch.fft.irfft(spectrum.sgn_().mul_(magnitude), n=self.config.n_fft).round_()
+
+
+def _build_window(config: JodioConfig, like: torch.Tensor) -> torch.Tensor:
+    return torch.hann_window(config.n_fft, dtype=like.dtype, device=like.device)

@@ -1,0 +1,303 @@
+"""The layers that every transformer of JOSIE is made of: rotary positions, attention, MLP, block.
+
+Query, key and value come out of one matrix, gate and up out of another, and queries and keys are rotated together: at
+batch 1 the number of operations is what costs time.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import TransformersKwargs
+from typing_extensions import Unpack
+
+from ...configuration_josie import JosieBackboneConfig
+
+PositionEmbeddings = tuple[torch.Tensor, torch.Tensor]
+
+
+@lru_cache
+def _rms_constants(size: int, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.inference_mode(False):
+        return torch.tensor((size * eps) ** 0.5, device="cpu"), torch.tensor(size**-0.5, device="cpu")
+
+
+class JosieRMSNorm(nn.RMSNorm):
+    """`torch.nn.RMSNorm`, in fewer operations where torch has no fused kernel for it.
+
+    On a CPU torch composes it of operations with Python scalars, which at batch 1 cost as much as the matrices:
+    a norm and a `hypot` with two constants take half the time:
+    `sqrt(mean(x^2) + eps) = hypot(|x|, sqrt(n eps)) / sqrt(n)`.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise the last dimension."""
+        if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling():
+            return nn.functional.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+        floor, shrink = _rms_constants(x.shape[-1], self.eps)
+        return x * self.weight / (torch.hypot(torch.linalg.vector_norm(x, 2, -1, True), floor) * shrink)
+
+
+def build_norm(norm_type: str, size: int, eps: float) -> nn.Module:
+    """Return the norm called `norm_type` over the last dimension: `"rms"`, `"layer"` or `"none"`."""
+    if norm_type == "rms":
+        return JosieRMSNorm(size, eps=eps)
+    return nn.LayerNorm(size, eps=eps) if norm_type == "layer" else nn.Identity()
+
+
+class JosieRotaryEmbedding(nn.Module):
+    """Rotary positions (Su et al., 2021) in Llama's half-split form, over one axis or several.
+
+    Args:
+        config ([`JosieBackboneConfig`]): Its `rope_parameters`, `rope_sections` and `head_dim` are read.
+    """
+
+    inv_freq: torch.Tensor
+
+    def __init__(self, config: JosieBackboneConfig):
+        super().__init__()
+        self.config = config
+        self.max_seq_len_cached = self.original_max_seq_len = config.max_position_embeddings
+        self.rope_type = (config.rope_parameters or {})["rope_type"]
+        initialize = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
+        inv_freq, self.attention_scaling = initialize(config)
+        self.register_buffer("inv_freq", inv_freq, persistent=False)
+        self.register_buffer("original_inv_freq", inv_freq.clone(), persistent=False)
+
+    @staticmethod
+    def compute_default_rope_parameters(config: JosieBackboneConfig, **kwargs) -> tuple[torch.Tensor, float]:
+        """Return the `(head_dim // 2,)` frequencies of the original paper and a scale of 1."""
+        head_dim: int = config.head_dim or config.hidden_size // config.num_attention_heads
+        exponent = torch.arange(0, head_dim, 2, dtype=torch.float) / head_dim
+        return (config.rope_parameters or {})["rope_theta"] ** -exponent, 1.0
+
+    @torch.no_grad()
+    @dynamic_rope_update
+    def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> PositionEmbeddings:
+        """Return cosines and signed sines that rotate heads.
+
+        Args:
+            x (`torch.Tensor`): Gives device and dtype.
+            position_ids (`torch.LongTensor`): `(batch, length)`, or `(axes, batch, length)` with `rope_sections`.
+
+        Returns:
+            Two tensors of shape `(batch, 1, length, head_dim)`; the first half of the sines is negated.
+        """
+        dtype = torch.promote_types(x.dtype, torch.float)
+        angles = position_ids[..., None].to(dtype) * self.inv_freq.to(x.device, dtype)
+        if position_ids.ndim == 3:
+            sections = angles.split(self.config.rope_sections, dim=-1)
+            angles = torch.cat([section[axis] for axis, section in enumerate(sections)], dim=-1)
+        angles = angles[:, None]
+        cos, sin = angles.cos(), angles.sin()
+        if self.attention_scaling != 1.0:
+            cos, sin = cos * self.attention_scaling, sin * self.attention_scaling
+        return torch.cat((cos, cos), dim=-1).to(x.dtype), torch.cat((-sin, sin), dim=-1).to(x.dtype)
+
+
+def rotate(heads: torch.Tensor, position_embeddings: PositionEmbeddings) -> torch.Tensor:
+    """Rotate `heads` of shape `(batch, heads, length, head_dim)` by what [`JosieRotaryEmbedding`] returned."""
+    cos, signed_sin = position_embeddings
+    if torch.compiler.is_compiling() or heads.shape[2] == 1:  # fewest operations
+        return torch.addcmul(heads * cos, heads.roll(heads.shape[-1] // 2, dims=-1), signed_sin)
+    size = heads.shape[-1] // 2
+    cos, sin = cos[..., :size], signed_sin[..., size:]
+    first, second = heads.split(size, dim=-1)  # and least memory, laid out as attention reads it
+    rotated = torch.addcmul(first * cos, second, sin, value=-1), torch.addcmul(second * cos, first, sin)
+    return torch.cat(rotated, dim=-1)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention written out; the reference for every other implementation. Shapes as in `ALL_ATTENTION_FUNCTIONS`."""
+    batch_size, num_heads, length, head_dim = query.shape
+    grouped = query.reshape(batch_size, key.shape[1], -1, head_dim)  # the heads of one group share keys and values
+    weights = (grouped @ key.transpose(2, 3)).view(batch_size, num_heads, length, key.shape[2]) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    grouped = weights.view(batch_size, key.shape[1], -1, key.shape[2]) @ value
+    return grouped.view(batch_size, num_heads, length, head_dim).transpose(1, 2), weights
+
+
+def attend_to_all(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: None, scaling: float, **kwargs
+) -> tuple[torch.Tensor, None]:
+    """Attention of a single step to everything: torch's own, as transformers' wrapper would take as long again."""
+    is_grouped = query.shape[1] != key.shape[1]
+    # One step: (batch, heads, 1, head_dim) is (batch, 1, heads, head_dim) in memory, and the caller flattens it.
+    return nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling, enable_gqa=is_grouped), None
+
+
+def get_attention_function(config: JosieBackboneConfig, is_unmasked_step: bool = False) -> Callable:
+    """Return the function of the configured attention implementation; a stack looks it up once for all layers.
+
+    Args:
+        config ([`JosieBackboneConfig`]): Names the implementation.
+        is_unmasked_step (`bool`): Whether it will serve single steps that see all keys they are given.
+    """
+    if is_unmasked_step and config._attn_implementation == "sdpa":
+        return attend_to_all
+    return ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation or "eager", eager_attention_forward)
+
+
+class JosieAttention(nn.Module):
+    """Multi-head or grouped-query attention with one fused input projection, through transformers' interface."""
+
+    def __init__(self, config: JosieBackboneConfig, layer_idx: int):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
+        self.num_heads = config.num_attention_heads
+        self.num_key_value_heads = config.num_key_value_heads or config.num_attention_heads
+        self.num_key_value_groups = self.num_heads // self.num_key_value_heads
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = config.is_causal
+        self.attention_dropout = config.attention_dropout
+        self.sliding_window = config.sliding_window
+        num_projected = self.num_heads + 2 * self.num_key_value_heads
+        self.qkv_proj = nn.Linear(config.hidden_size, num_projected * self.head_dim, bias=config.attention_bias)
+        self.o_proj = nn.Linear(self.num_heads * self.head_dim, config.hidden_size, bias=config.attention_bias)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        position_embeddings: PositionEmbeddings | None = None,
+        attention_mask: torch.Tensor | None = None,
+        cache: Cache | None = None,
+        attend: Callable = eager_attention_forward,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attend.
+
+        Args:
+            hidden_states (`torch.Tensor`): `(batch, length, hidden_size)`, or `(batch, hidden_size)` for a single step:
+                loops of single steps save a tenth of their time without the length axis.
+            position_embeddings: What [`JosieRotaryEmbedding`] returned; no positions when `None`.
+            attention_mask: What `transformers.masking_utils` made for the current implementation.
+            cache (`Cache`, *optional*): Takes the new keys and values and gives all of them.
+            attend: The attention function, from [`get_attention_function`].
+
+        Returns:
+            The result, of the input's shape, and the weights where the implementation has them.
+        """
+        shape = hidden_states.shape[:-1]
+        heads = self.qkv_proj(hidden_states).view(*shape, -1, self.head_dim)
+        heads = heads[:, :, None] if len(shape) == 1 else heads.transpose(1, 2)
+        num_heads, num_kv = self.num_heads, self.num_key_value_heads
+        if position_embeddings is None:
+            query, key, value = heads.split_with_sizes((num_heads, num_kv, num_kv), dim=1)
+        else:
+            rotated, value = heads.split_with_sizes((num_heads + num_kv, num_kv), dim=1)
+            query, key = rotate(rotated, position_embeddings).split_with_sizes((num_heads, num_kv), dim=1)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
+        output, weights = attend(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            sliding_window=self.sliding_window,
+            **kwargs,
+        )
+        return self.o_proj(output.reshape(*shape, -1)), weights
+
+
+class JosieMLP(nn.Module):
+    """Two matrices and an activation, gated (gate and up fused in one matrix) or plain."""
+
+    def __init__(self, config: JosieBackboneConfig):
+        super().__init__()
+        self.is_gated = config.gated_mlp
+        self.intermediate_size = config.intermediate_size
+        self.act_fn = ACT2FN[config.hidden_act]
+        if self.is_gated:
+            self.gate_up_proj = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.mlp_bias)
+        else:
+            self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Map `(batch, length, hidden_size)` to the same shape."""
+        if not self.is_gated:
+            return self.down_proj(self.act_fn(self.up_proj(hidden_states)))
+        fused = self.gate_up_proj(hidden_states)
+        gate, up = fused.split_with_sizes((self.intermediate_size, self.intermediate_size), dim=-1)
+        return self.down_proj(self.act_fn(gate) * up)
+
+
+class JosieLayerScale(nn.Module):
+    """A learned scale for each channel of what a sub-layer adds (CaiT, Touvron et al., 2021)."""
+
+    def __init__(self, size: int, start: float):
+        super().__init__()
+        self.start = start
+        self.scale = nn.Parameter(torch.full((size,), start))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Scale the last dimension."""
+        return hidden_states * self.scale
+
+
+class JosieLayer(GradientCheckpointingLayer):
+    """A pre-norm block: attention and MLP, each added to the residual stream."""
+
+    def __init__(self, config: JosieBackboneConfig, layer_idx: int):
+        super().__init__()
+        self.dropout = config.hidden_dropout
+        self.input_layernorm = build_norm(config.norm_type, config.hidden_size, config.norm_eps)
+        self.self_attn = JosieAttention(config, layer_idx)
+        self.post_attention_layernorm = build_norm(config.norm_type, config.hidden_size, config.norm_eps)
+        self.mlp = JosieMLP(config)
+        self.attn_scale = self.mlp_scale = None
+        if config.layer_scale is not None:
+            self.attn_scale = JosieLayerScale(config.hidden_size, config.layer_scale)
+            self.mlp_scale = JosieLayerScale(config.hidden_size, config.layer_scale)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_embeddings: PositionEmbeddings | None = None,
+        cache: Cache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """Map `(batch, length, hidden_size)` to the same shape; arguments as in [`JosieAttention`].
+
+        Inside, a single step goes without its length axis, see there.
+        """
+        has_idle_axis = hidden_states.ndim == 3 and hidden_states.shape[1] == 1
+        if has_idle_axis:
+            hidden_states = hidden_states.squeeze(1)
+        added, _ = self.self_attn(
+            self.input_layernorm(hidden_states), position_embeddings, attention_mask, cache, **kwargs
+        )
+        hidden_states = self._add(hidden_states, added, self.attn_scale)
+        hidden_states = self._add(hidden_states, self.mlp(self.post_attention_layernorm(hidden_states)), self.mlp_scale)
+        return hidden_states.unsqueeze(1) if has_idle_axis else hidden_states
+
+    def _add(self, hidden_states: torch.Tensor, added: torch.Tensor, scale: JosieLayerScale | None) -> torch.Tensor:
+        if scale is not None:
+            added = scale(added)
+        if self.training and self.dropout:
+            added = nn.functional.dropout(added, p=self.dropout)
+        return hidden_states + added

@@ -1,0 +1,104 @@
+"""The base class of every JOSIE model: what it can do, how it starts, how it is saved."""
+
+import importlib
+import os
+import warnings
+from typing import Any
+
+from torch import nn
+from transformers import initialization as init
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import logging
+
+from .layers.transformer import JosieAttention, JosieLayer, JosieLayerScale
+
+logger = logging.get_logger(__name__)
+
+
+class JosiePreTrainedModel(PreTrainedModel):
+    """What all models of the package declare: which attention they take, how they are split, how they start."""
+
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["JosieLayer"]
+    _skip_keys_device_placement = ["cache"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": JosieLayer, "attentions": JosieAttention}
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """Load a model as [`~transformers.PreTrainedModel.from_pretrained`] does, which forgets what was frozen."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_fixed_parts()
+        return loaded
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        *args: Any,
+        with_code: bool | None = None,
+        processor: Any = None,
+        **kwargs: Any,
+    ):
+        """Save as [`~transformers.PreTrainedModel.save_pretrained`] does, without code: `josie.save_with_code` adds it.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): The folder.
+            with_code (`bool`, *optional*): Deprecated, goes in version 0.3: `True` calls `josie.save_with_code`.
+            processor (*optional*): Deprecated likewise, for `with_code`.
+            args, kwargs: For `PreTrainedModel.save_pretrained`.
+
+        Raises:
+            `ValueError`: A processor without `with_code`.
+        """
+        if with_code:
+            return self._call_deprecated("save_with_code", save_directory, *args, processor=processor, **kwargs)
+        if processor is not None:
+            raise ValueError("`processor` must be None without `with_code`: call `processor.save_pretrained`.")
+        if not self.is_remote_code() and getattr(self.config, "auto_map", None) is not None:
+            logger.warning_once("Saved without the code it came with: `josie.save_with_code` writes that too.")
+            del self.config.auto_map  # it names files that are not written
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+    def push_to_hub(
+        self, repo_id: str, *args: Any, with_code: bool | None = None, processor: Any = None, **kwargs: Any
+    ):
+        """Push as [`~transformers.PreTrainedModel.push_to_hub`] does, without code: `josie.push_with_code` adds it.
+
+        Args:
+            repo_id (`str`): Name of the repository.
+            with_code (`bool`, *optional*): Deprecated, goes in version 0.3: `True` calls `josie.push_with_code`.
+            processor (*optional*): Deprecated likewise, for `with_code`.
+            args, kwargs: For `PreTrainedModel.push_to_hub`.
+        """
+        if with_code:
+            return self._call_deprecated("push_with_code", repo_id, *args, processor=processor, **kwargs)
+        if processor is not None:
+            raise ValueError("`processor` must be None without `with_code`: call `processor.push_to_hub`.")
+        return super().push_to_hub(repo_id, *args, **kwargs)  # type: ignore[arg-type]
+
+    def _call_deprecated(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a function of the package's root that replaces an argument of a method."""
+        warnings.warn(f"`with_code` is deprecated: call `josie.{name}(model, ...)`.", FutureWarning, stacklevel=3)
+        function = getattr(importlib.import_module(__name__.partition(".")[0]), name, None)
+        if function is None:
+            raise ValueError(f"`with_code` must be None where the package josie is not installed: it has `{name}`.")
+        return function(self, *args, **kwargs)
+
+    def freeze_fixed_parts(self):
+        """Freeze what no loss of this model reaches, so that every trainable parameter gets a gradient.
+
+        Modules that have such parts say so in a method `freeze_fixed_parts` of their own.
+        """
+        for module in self.modules():
+            if module is not self and hasattr(module, "freeze_fixed_parts") and not isinstance(module, PreTrainedModel):
+                module.freeze_fixed_parts()
+
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, JosieLayerScale):
+            init.constant_(module.scale, module.start)

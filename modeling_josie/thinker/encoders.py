@@ -1,0 +1,199 @@
+"""The continuous encoders: how the Thinker hears mel spectrograms and sees pictures without codes.
+
+Both come from μOmni, without the convolutions before the patches. A batch row equals the row alone: the audio encoder
+clears whatever a convolution writes past the end of a row before the next one reads it.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+from transformers import AutoModel, initialization as init
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import TransformersKwargs
+from transformers.utils.generic import can_return_tuple
+from typing_extensions import Unpack
+
+from ...configuration_josie import JosieAudioEncoderConfig, JosieVisionEncoderConfig
+from ..layers.backbone import JosieBackbone
+from ..pretrained import JosiePreTrainedModel
+
+# Mean square of what a GELU gives for normal noise.
+_GELU_POWER = 0.4252
+
+
+class JosieAudioEncoder(JosiePreTrainedModel):
+    """Mel spectrogram, strided convolutions, transformer without positions; the audio encoder of μOmni.
+
+    Args:
+        config ([`JosieAudioEncoderConfig`]): Its shape.
+    """
+
+    config: JosieAudioEncoderConfig
+    main_input_name = "input_features"
+    input_modalities = ["audio"]
+
+    def __init__(self, config: JosieAudioEncoderConfig):
+        super().__init__(config)
+        widths = [1] + [config.conv_channels] * config.num_convolutions
+        self.convolutions = nn.ModuleList(
+            [nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in pairwise(widths)]
+        )
+        self.proj = nn.Linear(config.conv_channels * config.downsample(config.num_mel_bins), config.hidden_size)
+        self.backbone = JosieBackbone(config)
+        self.post_init()
+
+    def downsample_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return the mask of the features.
+
+        Args:
+            attention_mask (`torch.Tensor`): `(batch, num_frames)`, 1 for real mel frames, which come first.
+
+        Returns:
+            `(batch, config.downsample(num_frames))`, with `config.downsample(length)` ones for `length` real frames.
+        """
+        return attention_mask[:, :: self.config.downsampling_factor]
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_features: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutput:
+        """Encode mel spectrograms.
+
+        Args:
+            input_features (`torch.FloatTensor`): `(batch, num_mel_bins, num_frames)`.
+            attention_mask (`torch.Tensor`, *optional*): `(batch, num_frames)`, 1 for real frames, which come first;
+                all are when `None`.
+
+        Returns:
+            [`BaseModelOutput`] with `last_hidden_state` of shape `(batch, config.downsample(num_frames), hidden_size)`,
+            0 past a row's end.
+
+        Raises:
+            `ValueError`: A shape is wrong.
+        """
+        self._check(input_features, attention_mask)
+        features = (input_features - self.config.mel_mean) / self.config.mel_std
+        hidden_states = features.transpose(1, 2)[:, None].to(self.dtype)
+        mask = None if attention_mask is None else attention_mask.to(hidden_states.device, torch.bool)
+        hidden_states = _clear(hidden_states, mask)
+        for convolution in self.convolutions:
+            hidden_states = nn.functional.gelu(convolution(hidden_states))
+            mask = None if mask is None else mask[:, ::2]  # feature i stands where frame 2i stood
+            hidden_states = _clear(hidden_states, mask)
+        hidden_states = self.proj(hidden_states.transpose(1, 2).flatten(2))
+        outputs = self.backbone(hidden_states, attention_mask=mask, use_cache=False, **kwargs)
+        last_hidden_state = outputs.last_hidden_state
+        if mask is not None:
+            last_hidden_state = last_hidden_state.masked_fill(~mask[..., None], 0.0)
+        return BaseModelOutput(last_hidden_state, outputs.hidden_states, outputs.attentions)
+
+    def _check(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None):
+        shape, num_mel_bins = tuple(input_features.shape), self.config.num_mel_bins
+        if len(shape) != 3 or shape[1] != num_mel_bins or shape[2] < 1:
+            raise ValueError(f"`input_features` must be of shape (batch, {num_mel_bins}, num_frames), got {shape}.")
+        if attention_mask is not None and tuple(attention_mask.shape) != (shape[0], shape[2]):
+            raise ValueError(
+                f"`attention_mask` must be of shape ({shape[0]}, {shape[2]}), got {tuple(attention_mask.shape)}."
+            )
+
+
+def _clear(hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Put 0 where `mask`, `(batch, frames)`, is false in `(batch, channels, frames, mel)`: what padding puts there."""
+    return hidden_states if mask is None else hidden_states.masked_fill(~mask[:, None, :, None], 0.0)
+
+
+class StemConvolution(nn.Conv2d):
+    """Halves a picture, then GELU: early convolutions help transformers see (Xiao et al., 2021).
+
+    Theirs have batch norms, with which a picture is not the same alone and among others. These have none: they start
+    so that the power of what they read goes through them, and a few need no more.
+
+    Args:
+        in_channels, out_channels (`int`): Widths.
+        power (`float`): Mean square of what it reads.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, power: float):
+        super().__init__(in_channels, out_channels, 3, stride=2, padding=1)
+        self.power = power
+
+    @property
+    def initial_std(self) -> float:
+        """Standard deviation of the weights with which the output has a mean square of 1 before its GELU."""
+        return (self.power * self.weight[0].numel()) ** -0.5
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Map `(batch, in_channels, height, width)` to `(batch, out_channels, height / 2, width / 2)`."""
+        return nn.functional.gelu(super().forward(input))
+
+
+class JosieVisionEncoder(JosiePreTrainedModel):
+    """A vision transformer (Dosovitskiy et al., 2021) with a CLS row and learned positions; the one of μOmni.
+
+    Args:
+        config ([`JosieVisionEncoderConfig`]): Its shape.
+    """
+
+    config: JosieVisionEncoderConfig
+    main_input_name = "pixel_values"
+    input_modalities = ["image"]
+
+    def __init__(self, config: JosieVisionEncoderConfig):
+        super().__init__(config)
+        widths = [config.num_channels, *config.stem_channels]
+        self.stem = nn.Sequential(
+            *(
+                StemConvolution(before, after, _GELU_POWER if index else 1.0)
+                for index, (before, after) in enumerate(pairwise(widths))
+            )
+        )
+        size = config.patch_size // config.stem_stride
+        self.patch_embed = nn.Conv2d(widths[-1], config.hidden_size, size, size)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.position_embedding = nn.Parameter(torch.zeros(1, 1 + config.num_patches, config.hidden_size))
+        self.backbone = JosieBackbone(config)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if module is self:
+            init.normal_(self.cls_token, std=self.config.initializer_range)
+            init.normal_(self.position_embedding, std=self.config.initializer_range)
+        elif isinstance(module, StemConvolution):
+            init.normal_(module.weight, std=module.initial_std)
+
+    @can_return_tuple
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutput:
+        """Encode pictures.
+
+        Args:
+            pixel_values (`torch.FloatTensor`): `(batch, num_channels, image_size, image_size)`, in [0, 1].
+
+        Returns:
+            [`BaseModelOutput`] with `last_hidden_state` of shape `(batch, 1 + num_patches, hidden_size)`: the CLS row,
+            then patches row by row.
+
+        Raises:
+            `ValueError`: The pictures have another size.
+        """
+        expected = (self.config.num_channels, self.config.image_size, self.config.image_size)
+        if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != expected:
+            raise ValueError(
+                f"`pixel_values` must be of shape (batch, {', '.join(map(str, expected))}), "
+                f"got {tuple(pixel_values.shape)}."
+            )
+        pixel_values = (pixel_values - self.config.pixel_mean) / self.config.pixel_std
+        features = self.stem(pixel_values.to(self.patch_embed.weight.dtype))
+        patches = self.patch_embed(features).flatten(2).transpose(1, 2)
+        hidden_states = torch.cat((self.cls_token.expand(len(patches), -1, -1).to(patches.dtype), patches), dim=1)
+        hidden_states = hidden_states + self.position_embedding
+        outputs = self.backbone(hidden_states, use_cache=False, **kwargs)
+        return BaseModelOutput(outputs.last_hidden_state, outputs.hidden_states, outputs.attentions)
+
+
+AutoModel.register(JosieAudioEncoderConfig, JosieAudioEncoder, exist_ok=True)
+AutoModel.register(JosieVisionEncoderConfig, JosieVisionEncoder, exist_ok=True)

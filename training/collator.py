@@ -1,0 +1,153 @@
+"""Batches for training: of conversations, or of already processed examples."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+
+from ..processing_josie.processor import JosieProcessor
+from ..processing_josie.speech import IGNORED, join_codes, with_codes
+
+# By position of the text. Everything else that is a tensor holds items (clips, pictures, videos) along its first axis.
+_TOKEN_FILLERS = {
+    "attention_mask": 0,
+    "labels": IGNORED,
+    "speech_mask": 0,
+    "mm_token_type_ids": 0,
+    "assistant_masks": 0,
+}
+
+
+@dataclass
+class JosieDataCollator:
+    """Joins examples into a batch: conversations, which it processes all at once, or processed ones.
+
+    `Trainer` needs `remove_unused_columns=False`, so that conversations reach it.
+
+    Args:
+        processor ([`JosieProcessor`]): Processes conversations, or made the examples.
+        padding_side (`"left"` or `"right"`): Where shorter texts are filled up.
+    """
+
+    processor: JosieProcessor
+    padding_side: Literal["left", "right"] = "left"
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Join examples.
+
+        Args:
+            features (`list[dict]`): Either conversations, each with `messages` as in
+                [`JosieProcessor.apply_chat_template`]; where the assistant speaks, `speech_codes` of shape
+                `(num_quantizers, num_frames)`, of its turn with a sound or else of its last one; `speech_durations`,
+                for how many frames each spoken token is said, where that is known; and `speaker`, the name of its
+                voice. All else in them is ignored, as `speaker` is by a model whose voice has no name.
+                Or processed examples, each with `input_ids` of shape `(length,)` or `(1, length)` and, as wanted,
+                others of that shape (`attention_mask`, `labels`, `speech_mask`); a number as `speaker_ids`;
+                `speech_codes` as above, or with a batch of 1 in front; and the inputs of its clips, pictures and
+                videos, `(num_items, ...)`. Examples may have different ones.
+
+        Returns:
+            `dict` of tensors: by text `(batch, max_length)`, `labels` filled up with -100; `speech_codes`
+            `(batch, num_quantizers, max_frames)`, filled up with -100; `speech_durations` `(batch, max_tokens)`, filled
+            up with 0; items of all examples along the first axis, in order, filled up with 0.
+
+        Raises:
+            `ValueError`: No examples, or one without `input_ids`; the errors of
+                [`JosieProcessor.apply_chat_template`], an unknown voice, a spoken turn without codes, or durations of
+                other tokens than are spoken.
+        """
+        if features and all("messages" in feature for feature in features):
+            return self._process(features)
+        if not features or any("input_ids" not in feature for feature in features):
+            raise ValueError("`features` must be examples with `input_ids`, got none or one without.")
+        names = list(dict.fromkeys(name for feature in features for name in feature))
+        rows = [{name: torch.as_tensor(value) for name, value in feature.items()} for feature in features]
+        pad_id = self.processor.tokenizer.pad_token_id
+        fillers = _TOKEN_FILLERS | {"input_ids": IGNORED if pad_id is None else pad_id}
+        lengths = [row["input_ids"].shape[-1] for row in rows]
+        if pad_id is None and len(set(lengths)) > 1:
+            raise ValueError(f"`features` must be of one length, as the tokenizer has no padding token, got {lengths}.")
+        if "attention_mask" not in names:
+            names.append("attention_mask")
+        batch = {}
+        for name in names:
+            if name in fillers:
+                batch[name] = self._join_tokens(rows, name, lengths, fillers[name])
+            elif name == "speech_codes":
+                batch[name] = join_codes([row.get(name) for row in rows])
+            else:
+                batch[name] = _join_items([torch.atleast_1d(row[name]) for row in rows if name in row])
+        return batch
+
+    def _process(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return a batch of conversations."""
+        conversations = [with_codes(example["messages"], example.get("speech_codes")) for example in examples]
+        batch = self.processor.apply_chat_template(
+            conversations,
+            tokenize=True,
+            return_dict=True,
+            output_labels=True,
+            processor_kwargs={"padding": True, "padding_side": self.padding_side},
+        )
+        if "speech_values" in batch:
+            raise ValueError(
+                "`messages` must have codes of the assistant's speech: make them with `josie.add_speech_codes`, got a "
+                "sound alone."
+            )
+        durations = [example.get("speech_durations") for example in examples]
+        if any(values is not None for values in durations):
+            batch["speech_durations"] = _join_durations(durations, batch.get("speech_mask"))
+        names = [example.get("speaker") for example in examples]
+        if self.processor.speakers and any(name is not None for name in names):
+            batch["speaker_ids"] = torch.tensor([self._speaker_id(name) for name in names])
+        return dict(batch)
+
+    def _speaker_id(self, speaker: str | None) -> int:
+        """Return the number of a voice; the first one's without a name, as in the Talker."""
+        if speaker is None:
+            return 0
+        if speaker not in self.processor.speakers:
+            raise ValueError(f"`speaker` must be one of {self.processor.speakers}, got {speaker!r}.")
+        return self.processor.speakers.index(speaker)
+
+    def _join_tokens(self, rows: list[dict], name: str, lengths: list[int], filler: int) -> torch.Tensor:
+        """Return `(batch, max_length)`; an example without it has nothing masked, or nothing to learn."""
+        joined = []
+        for row, length in zip(rows, lengths, strict=True):
+            default = torch.full((length,), 1 if name == "attention_mask" else filler)
+            values = row.get(name, default).reshape(-1)
+            if len(values) != length:
+                raise ValueError(f"`{name}` must be as long as its `input_ids` ({length}), got {len(values)}.")
+            missing = max(lengths) - length
+            sides = (missing, 0) if self.padding_side == "left" else (0, missing)
+            joined.append(functional.pad(values, sides, value=filler))
+        return torch.stack(joined)
+
+
+def _join_durations(durations: list[Any], mask: torch.Tensor | None) -> torch.Tensor:
+    """Return `(batch, num_tokens)`, how long each spoken token is said, filled up with 0."""
+    counts = [0] * len(durations) if mask is None else mask.sum(dim=1).tolist()
+    durations = [
+        [] if values is None and not count else values for values, count in zip(durations, counts, strict=True)
+    ]
+    found = [None if values is None else len(values) for values in durations]
+    if found != counts:
+        raise ValueError(
+            "`speech_durations` must have a number for each spoken token in every example of a batch, in all "
+            f"{counts}, got {found}."
+        )
+    rows = [torch.as_tensor(values, dtype=torch.float32) for values in durations]
+    return pad_sequence(rows, batch_first=True)
+
+
+def _join_items(items: list[torch.Tensor]) -> torch.Tensor:
+    """Return tensors one after the other along the first axis, the others filled up with 0 to the largest."""
+    shape = [max(item.shape[axis] for item in items) for axis in range(1, items[0].ndim)]
+    joined = items[0].new_zeros(sum(len(item) for item in items), *shape)
+    start = 0
+    for item in items:
+        joined[(slice(start, start + len(item)), *map(slice, item.shape[1:]))] = item
+        start += len(item)
+    return joined

@@ -1,0 +1,77 @@
+"""The assistant's recorded speech to codes, ahead of training: a function for `map` of datasets, which caches them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.modeling_utils import PreTrainedModel
+
+from ..configuration_josie import audio_codec_geometry
+from ..modeling_josie.codecs.adapters import encode_audio
+from ..processing_josie.speech import IGNORED, join_waveforms, split_speech
+
+_ROWS_AT_ONCE = 8
+
+
+def add_speech_codes(
+    examples: dict[str, list[Any]],
+    codec: PreTrainedModel,
+    num_quantizers: int | None = None,
+    end_of_speech: bool = True,
+) -> dict[str, list[np.ndarray]]:
+    """Encode the sounds in the assistant's turns.
+
+    `dataset.map(partial(add_speech_codes, codec=codec), batched=True)` adds a column, made once and read from datasets'
+    cache by later runs with the same codec; it works on streams too. [`JosieDataCollator`] then reads no sound of the
+    assistant any more.
+
+    Args:
+        examples (`dict`): A batch of rows with `messages`, each as in [`JosieProcessor.apply_chat_template`].
+        codec: JODIO, the mel codec, or an audio tokenizer of transformers; on any device.
+        num_quantizers (`int`, *optional*): Use only the first ones, as many as the Talker predicts; all when `None`.
+        end_of_speech (`bool`): Add the frame by which a Talker learns to stop: the class after the last code in
+            quantizer 0, -100 in the others.
+
+    Returns:
+        `speech_codes`: for each row `(num_quantizers, num_frames)`, or `(0, 0)` where nothing is spoken. A turn that
+        has `codes` keeps them as they are.
+
+    Raises:
+        `ValueError`: A sound cannot be read, a row has more than one, or `num_quantizers` is out of range.
+    """
+    config: Any = codec.config
+    geometry, channels = audio_codec_geometry(config), getattr(config, "audio_channels", 1)
+    spoken = [split_speech(messages)[1] for messages in examples["messages"]]
+    # Typed also where it is empty, as datasets takes a column's type from its first rows.
+    codes = [np.zeros((0, 0), dtype=np.int64) for _ in spoken]
+    waveforms: dict[int, np.ndarray] = {}
+    for row, turn in enumerate(spoken):
+        if turn is None:
+            continue
+        if turn.codes is not None:
+            codes[row] = turn.codes.numpy()
+        else:
+            waveforms[row] = turn.read(geometry.sampling_rate, channels)
+    # A row of ours is encoded as if it were alone; tokenizers of transformers do not all look past the padding.
+    at_once = _ROWS_AT_ONCE if hasattr(config, "get_num_frames") else 1
+    rows = sorted(waveforms, key=lambda row: waveforms[row].shape[1])
+    was_training = codec.training
+    codec.eval()  # or quantizers would learn from what they encode
+    try:
+        for start in range(0, len(rows), at_once):
+            chosen = rows[start : start + at_once]
+            values, mask = join_waveforms([waveforms[row] for row in chosen])
+            encoded, real = encode_audio(codec, values.to(codec.device), mask.to(codec.device), num_quantizers)
+            for row, value, length in zip(chosen, encoded.cpu(), real.sum(dim=1).tolist(), strict=True):
+                value = value[:, :length]
+                codes[row] = (_end(value, geometry.codebook_size) if end_of_speech else value).numpy()
+    finally:
+        codec.train(was_training)
+    return {"speech_codes": codes}
+
+
+def _end(codes: torch.Tensor, end_of_speech_id: int) -> torch.Tensor:
+    """Return codes with one more frame, which says that they end."""
+    frame = codes.new_full((codes.shape[0], 1), IGNORED)
+    frame[0] = end_of_speech_id
+    return torch.cat((codes, frame), dim=1)
