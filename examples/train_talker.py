@@ -51,7 +51,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from josie import JosieDataCollator
-from josie.modeling_josie.generation import gather_rows
+from josie.modeling_josie.layers.embeddings import gather_rows
 from josie.training.loss_parts import LossParts
 
 SECTIONS = ("data", "model", "trainer", "card", "threads")

@@ -9,11 +9,11 @@ from .codecs.quantization import ResidualVectorQuantizer, SplitResidualVectorQua
 from .codecs.streaming import JodioStreamingState, JovioStreamingState
 from .josie import JosieForConditionalGeneration
 from .layers.backbone import JosieBackbone
+from .layers.embeddings import CodeEmbedding
 from .outputs import JosieGenerateOutput, JosieOutput
 from .pretrained import JosiePreTrainedModel
 from .talker.model import JosieTalkerForConditionalGeneration
 from .thinker.encoders import JosieAudioEncoder, JosieVisionEncoder
-from .thinker.front_ends import CodeEmbedding
 from .thinker.model import JosieThinkerForConditionalGeneration, JosieThinkerModel
 from .thinker.text import JosieTextModel
 

@@ -12,6 +12,7 @@ from transformers.generation import GenerationConfig, GenerationMixin
 
 from ..configuration_josie import JosieConfig
 from .codecs.adapters import decode_audio
+from .layers.embeddings import gather_rows
 from .outputs import JosieGenerateOutput
 from .thinker.model import MODALITY_INPUTS
 
@@ -228,20 +229,3 @@ class JosieGenerationMixin(GenerationMixin):
             raise ValueError(f"`speaker` must name one voice for each of {batch_size} rows, got {len(speakers)}.")
         ids = [self.config.talker_config.get_speaker_id(name) for name in speakers]
         return torch.tensor(ids, device=self.device)
-
-
-def gather_rows(mask: torch.Tensor, *states: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Move the chosen positions of each row to its front.
-
-    Args:
-        mask (`torch.Tensor`): `(batch, length)`, 1 for the positions to keep.
-        states (`torch.Tensor`): Each `(batch, length, width)`.
-
-    Returns:
-        The states, each `(batch, longest row, width)`, and their mask, `(batch, longest row)`.
-    """
-    mask = mask.bool()
-    longest = int(mask.sum(dim=1).max())
-    order = (~mask).long().argsort(dim=1, stable=True)[:, :longest]
-    chosen = [state.gather(1, order[..., None].expand(-1, -1, state.shape[-1])) for state in states]
-    return *chosen, mask.gather(1, order)

@@ -15,7 +15,8 @@ from ..configuration_josie import JosieConfig, audio_codec_geometry, is_codec
 from .codecs import jodio, jovio, mel_codec  # noqa: F401  (registers our codecs with AutoModel)
 from .codecs.adapters import encode_audio
 from .freezing import FreezingMixin, Groups, nest
-from .generation import JosieGenerationMixin, gather_rows
+from .generation import JosieGenerationMixin
+from .layers.embeddings import gather_rows
 from .losses.targets import NumItems, num_codes
 from .losses.unused_parts import keep_in_graph
 from .outputs import JosieOutput, JosieTalkerOutput

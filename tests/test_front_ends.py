@@ -12,7 +12,7 @@ from josie.configuration_josie import (
     JosieVisionEncoderConfig,
     JovioConfig,
 )
-from josie.modeling_josie.thinker.front_ends import AudioFrontEnd, CodeEmbedding, Projector, VisionFrontEnd
+from josie.modeling_josie.thinker.front_ends import AudioFrontEnd, VisionFrontEnd
 
 HIDDEN_SIZE = 14
 TOWER = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -99,44 +99,6 @@ def assert_gradients(module: torch.nn.Module):
         if parameter.requires_grad:
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
-
-
-# Code embedding and projector
-
-
-@pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("num_extra", [0, 1])
-def test_code_embedding_is_the_sum_of_one_look_up_a_quantizer(shared, num_extra):
-    embedding = CodeEmbedding(3, 7, 5, shared=shared, num_extra=num_extra)
-    tables = embedding.embedding.weight.view(-1, 7 + num_extra, 5).expand(3, -1, -1)
-    codes = torch.randint(7 + num_extra, (2, 3, 11))
-    for used in (1, 2, 3):
-        expected = sum(tables[level][codes[:, level]] for level in range(used))
-        torch.testing.assert_close(embedding(codes[:, :used]), expected)
-    for level in range(3):
-        assert torch.equal(embedding.embed_level(codes[:, level], level), tables[level][codes[:, level]])
-    assert embedding.embedding.weight.shape[0] == (1 if shared else 3) * (7 + num_extra)
-    assert not list(embedding.buffers())
-
-
-def test_code_embedding_survives_the_meta_device():
-    codes = torch.randint(7, (2, 3, 4))
-    there = CodeEmbedding(3, 7, 5)
-    with torch.device("meta"):
-        here = CodeEmbedding(3, 7, 5)
-    here = here.to_empty(device="cpu")
-    here.load_state_dict(there.state_dict())
-    assert torch.equal(here(codes), there(codes))
-
-
-@pytest.mark.parametrize("hidden_act", [None, "gelu"])
-def test_projector(hidden_act):
-    projector = Projector(6, 4, hidden_act)
-    features = torch.randn(3, 2, 6)
-    expected = features @ projector.linear_1.weight.T + projector.linear_1.bias
-    if hidden_act is not None:
-        expected = torch.nn.functional.gelu(expected) @ projector.linear_2.weight.T + projector.linear_2.bias
-    torch.testing.assert_close(projector(features), expected)
 
 
 # Hearing

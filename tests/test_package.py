@@ -38,6 +38,23 @@ ALLOWED_IMPORTS = {
     "__init__": {"auto_registration"} | MODELS_AND_DATA | {TRAINING, CONVERSION, "nano"},
     "__main__": {"cli"},
 }
+# The same inside `modeling_josie`, for its rooms and for the modules beside them.
+COMMON = {"freezing", "outputs", "pretrained"}
+PARTS = {"layers", "losses", "codecs", "thinker", "talker"}
+ALLOWED_IN_MODELING = {
+    "layers": {"pretrained"},
+    "losses": {"layers"},
+    "codecs": {"layers", "losses"} | COMMON,
+    "thinker": {"layers", "losses", "codecs"} | COMMON,
+    "talker": {"layers", "losses"} | COMMON,
+    "freezing": set(),
+    "outputs": {"codecs"},
+    "pretrained": {"layers"},
+    "generation": PARTS | COMMON,
+    "josie": PARTS | COMMON | {"generation"},
+    "torch_export": PARTS | COMMON,
+    "__init__": PARTS | COMMON | {"josie"},
+}
 # How many asserts a module has: each is on what only our own code can get wrong, never on input.
 ASSERTS = {"modeling_josie/codecs/convolution.py": 2, "modeling_josie/codecs/jodio.py": 1}
 TORCH_FREE = {CONFIGURATION, TOKENIZATION, "nano", "auto_registration", "__init__"}
@@ -130,6 +147,16 @@ class TestEveryModule:
             if level == depth and first != owner(path):
                 assert first in ALLOWED_IMPORTS[owner(path)], f"{owner(path)} must not import {first}"
 
+    def test_imports_only_what_the_table_of_models_allows(self, path):
+        if owner(path) != MODELING:
+            return
+        inside = path.relative_to(ROOT / MODELING)
+        room, depth = inside.parts[0].removesuffix(".py"), len(inside.parts)
+        for level, name in imports(path):
+            first = name.partition(".")[0]
+            if level == depth and first != room:
+                assert first in ALLOWED_IN_MODELING[room], f"{room} must not import {first}"
+
     def test_configuration_and_tokenization_import_no_torch(self, path):
         torches = {name for level, name in imports(path) if level == 0 and name.startswith("torch")}
         assert owner(path) not in TORCH_FREE or not torches
@@ -149,6 +176,8 @@ def test_the_table_covers_every_package():
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert packages == {name for name in ALLOWED_IMPORTS if (ROOT / name).is_dir()}
     assert {path.stem for path in ROOT.glob("*.py")} <= ALLOWED_IMPORTS.keys()
+    inside = {path.stem for path in (ROOT / MODELING).iterdir() if path.name != "__pycache__"}
+    assert inside == ALLOWED_IN_MODELING.keys()
 
 
 def test_public_names_exist():

@@ -5,7 +5,7 @@ from torch import nn
 
 from ...configuration_josie import JosieTalkerConfig
 from ..layers.backbone import JosieBackbone
-from ..thinker.front_ends import CodeEmbedding
+from ..layers.embeddings import CodeEmbedding
 from .decoding import CodeSampler, StepLoop
 
 

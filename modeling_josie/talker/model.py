@@ -17,11 +17,11 @@ from transformers.utils import can_return_tuple, torch_compilable_check
 from ...configuration_josie import JosieTalkerConfig
 from ..freezing import FreezingMixin, Groups
 from ..layers.backbone import JosieBackbone
+from ..layers.embeddings import CodeEmbedding
 from ..layers.masks import length_mask
 from ..losses.targets import IGNORE, choose_frames, count_codes, target_loss
 from ..outputs import JosieTalkerGenerateOutput, JosieTalkerOutput
 from ..pretrained import JosiePreTrainedModel
-from ..thinker.front_ends import CodeEmbedding
 from .decoding import CodeSampler, StepLoop
 from .depth_decoder import JosieDepthDecoder, JosieParallelHeads
 from .durations import TokenDurations

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoModel
-from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from ...configuration_josie import JosieThinkerConfig, audio_codec_geometry, is_codec, reads_waveforms
 from ..codecs.checks import check_codes
+from ..layers.embeddings import CodeEmbedding, Projector
 from ..layers.masks import length_mask
 from .encoders import JosieAudioEncoder
 
@@ -28,78 +28,6 @@ _LONG_CLIP = 10**6  # samples or mel frames
 
 # Parts of transformers' encoders that their rows do not pass through.
 _PARTS_WITHOUT_USE = ("post_layernorm", "head", "pooler", "masked_spec_embed")
-
-
-class CodeEmbedding(nn.Module):
-    """Embeds the codes of a frame or patch: one table for each quantizer, summed over quantizers.
-
-    All tables are one matrix, so that one look-up serves all quantizers.
-
-    Args:
-        num_quantizers (`int`): Number of tables.
-        codebook_size (`int`): Values a code can take.
-        hidden_size (`int`): Width of the embeddings.
-        shared (`bool`): One table for all quantizers.
-        num_extra (`int`): Further ids from `codebook_size` on, such as "no frame yet".
-    """
-
-    def __init__(
-        self, num_quantizers: int, codebook_size: int, hidden_size: int, shared: bool = False, num_extra: int = 0
-    ):
-        super().__init__()
-        self.num_quantizers = num_quantizers
-        self.codebook_size = codebook_size
-        self.rows = codebook_size + num_extra
-        self.stride = 0 if shared else self.rows  # rows from one quantizer's table to the next
-        self.embedding = nn.Embedding(self.rows if shared else self.rows * num_quantizers, hidden_size)
-
-    def forward(self, codes: torch.Tensor) -> torch.Tensor:
-        """Embed codes and sum over quantizers.
-
-        Args:
-            codes (`torch.LongTensor`): `(batch, at most num_quantizers, num_frames)`, in range: not checked here.
-
-        Returns:
-            `(batch, num_frames, hidden_size)`.
-        """
-        offsets = torch.arange(codes.shape[1], device=codes.device) * self.stride
-        return self.embedding(codes + offsets[:, None]).sum(dim=1)
-
-    def embed_level(self, codes: torch.Tensor, level: int) -> torch.Tensor:
-        """Embed codes of one quantizer.
-
-        Args:
-            codes (`torch.LongTensor`): Of any shape.
-            level (`int`): Index of the quantizer.
-
-        Returns:
-            The shape of `codes` and then `hidden_size`.
-        """
-        table = self.embedding.weight.narrow(0, level * self.stride, self.rows)
-        return nn.functional.embedding(codes, table)
-
-
-class Projector(nn.Module):
-    """From an encoder's width to the Thinker's: one linear layer, or two with an activation between them.
-
-    Args:
-        in_size (`int`): Width of the features.
-        hidden_size (`int`): Width of the Thinker.
-        hidden_act (`str`, *optional*): Name of the activation; one layer when `None`.
-    """
-
-    def __init__(self, in_size: int, hidden_size: int, hidden_act: str | None = None):
-        super().__init__()
-        self.linear_1 = nn.Linear(in_size, hidden_size)
-        self.act_fn = ACT2FN[hidden_act] if hidden_act is not None else None
-        self.linear_2 = nn.Linear(hidden_size, hidden_size) if hidden_act is not None else None
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Map `(..., in_size)` to `(..., hidden_size)`."""
-        features = self.linear_1(features)
-        if self.act_fn is None or self.linear_2 is None:
-            return features
-        return self.linear_2(self.act_fn(features))
 
 
 def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
