@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers.modeling_outputs import ModelOutput
 
-from josie.modeling_josie.losses.unused_parts import keep_in_graph
+from josie.modeling_josie.losses.unused_parts import add_zero_gradients
 from josie.processing_josie.speech import is_sound, list_parts
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz'"
@@ -153,7 +153,7 @@ class ListeningModel(nn.Module):
         loss = self.spell.weight.new_zeros(()) if loss is None else loss
         spelling_loss = None
         if spelling is None or states is None:
-            loss = keep_in_graph(loss, self.spell, lambda: self.spell(self.spell.weight[:1]))
+            loss = add_zero_gradients(loss, self.spell, lambda: self.spell(self.spell.weight[:1]))
         else:
             frames = self.encoder.downsample_mask(batch["input_features_mask"]).sum(dim=1)
             sums = self._spelling_losses(states, frames, spelling)
@@ -172,7 +172,7 @@ class ListeningModel(nn.Module):
             if features is not None:
                 return {}, encoder(features, attention_mask=batch["input_features_mask"]).last_hidden_state
             nothing = self.spell.weight.new_zeros(())
-            return {"loss": keep_in_graph(nothing, encoder, self._front_end.run_on_nothing)}, None
+            return {"loss": add_zero_gradients(nothing, encoder, self._front_end.dummy_forward)}, None
         heard: list[Any] = []
         handle = encoder.register_forward_hook(lambda module, inputs, output: heard.append(output))
         try:

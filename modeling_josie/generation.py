@@ -11,6 +11,7 @@ from torch import nn
 from transformers.generation import GenerationConfig, GenerationMixin
 
 from ..configuration_josie import JosieConfig
+from ..configuration_josie.constants import IGNORE_INDEX
 from .codecs.adapters import decode_audio
 from .layers.embeddings import gather_rows
 from .outputs import JosieGenerateOutput
@@ -40,7 +41,7 @@ class JosieGenerationMixin(GenerationMixin):
         """Return which tokens are spoken, `(batch, length)`: labelled ones (all without labels) that are real words."""
         if input_ids is None:
             raise ValueError("`speech_mask` must be given with `inputs_embeds`, got None.")
-        mask = labels != -100 if labels is not None else torch.ones_like(input_ids, dtype=torch.bool)
+        mask = labels != IGNORE_INDEX if labels is not None else torch.ones_like(input_ids, dtype=torch.bool)
         for token in self._silent_tokens():
             mask = mask & (input_ids != token)
         return mask if attention_mask is None else mask & attention_mask.bool()

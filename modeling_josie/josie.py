@@ -17,8 +17,8 @@ from .codecs.adapters import encode_audio
 from .freezing import FreezingMixin, Groups, nest
 from .generation import JosieGenerationMixin
 from .layers.embeddings import gather_rows
-from .losses.targets import NumItems, num_codes
-from .losses.unused_parts import keep_in_graph
+from .losses.targets import NumItems, code_loss_divisors
+from .losses.unused_parts import add_zero_gradients
 from .outputs import JosieOutput, JosieTalkerOutput
 from .pretrained import JosiePreTrainedModel
 from .talker.model import JosieTalkerForConditionalGeneration
@@ -241,7 +241,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
             if speech_mask is None:
                 speech_mask = self.get_speech_mask(input_ids, attention_mask, labels)
             states = gather_rows(speech_mask, thought.last_hidden_state, thought.inputs_embeds)
-            num_items = num_codes(num_items_in_batch, labels, speech_codes)
+            num_items = code_loss_divisors(num_items_in_batch, labels, speech_codes)
             options = {"speaker_ids": speaker_ids, "speech_durations": speech_durations}
             speech = self.talker(speech_codes, *states, **options, num_items_in_batch=num_items)
             losses |= {name: getattr(speech, f"{name}_loss") for name in self.talker.target_names}
@@ -273,7 +273,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
     ) -> torch.Tensor:
         """Let parts take part in the loss that this batch has nothing to learn for."""
         if speech is None:
-            loss = keep_in_graph(loss, self.talker, lambda: self.talker.run_on_nothing())
+            loss = add_zero_gradients(loss, self.talker, lambda: self.talker.dummy_forward())
         if labels is None and self.training:
             loss = loss + logits.flatten()[:0].sum()  # the projection to the vocabulary, and all below it
         return loss

@@ -6,10 +6,9 @@ from tiny import CASES, DEPTH, TALKER, TEXT, THINKER, build, josie_config, talke
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import josie
+from josie.configuration_josie.constants import IGNORE_INDEX
 from josie.modeling_josie.losses.targets import choose_frames
 from josie.training.loss_parts import LossParts
-
-IGNORED = -100
 
 
 def make_row(index: int, kind: str) -> dict[str, torch.Tensor]:
@@ -17,18 +16,18 @@ def make_row(index: int, kind: str) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(index)
     length, frames = 3 + (5 * index) % 7, 2 + (3 * index) % 6
     ids = torch.randint(10, 53, (length,), generator=generator)
-    labels = torch.where(torch.arange(length) < index % 3, IGNORED, ids)
-    row = {"input_ids": ids, "labels": torch.full_like(ids, IGNORED) if kind == "mute" else labels}
-    codes = torch.full((3, frames), IGNORED)
+    labels = torch.where(torch.arange(length) < index % 3, IGNORE_INDEX, ids)
+    row = {"input_ids": ids, "labels": torch.full_like(ids, IGNORE_INDEX) if kind == "mute" else labels}
+    codes = torch.full((3, frames), IGNORE_INDEX)
     if kind != "text":
         codes = torch.randint(0, 11, (3, frames), generator=generator)
-        codes[0, -1], codes[1:, -1] = 11, IGNORED
+        codes[0, -1], codes[1:, -1] = 11, IGNORE_INDEX
     return row | {"speech_codes": codes, "speech_mask": torch.full((length,), int(kind != "text"))}
 
 
 def join(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Return a batch, padded on the right."""
-    fillers = {"input_ids": 0, "labels": IGNORED, "speech_codes": IGNORED, "speech_mask": 0}
+    fillers = {"input_ids": 0, "labels": IGNORE_INDEX, "speech_codes": IGNORE_INDEX, "speech_mask": 0}
     longest = {name: max(row[name].shape[-1] for row in rows) for name in rows[0]}
     batch = {
         name: torch.stack(
@@ -154,7 +153,7 @@ def test_words_are_exact_without_help_and_codes_are_refused_where_none_stand_by(
     whole, parts = (train(tmp_path, make_model(), rows, size, attach=False)[0] for size in (4, 1))
     assert_equal(whole, parts)
     rows = [make_row(index, kind) for index, kind in enumerate(MIXES["mixed"])]
-    with pytest.raises(ValueError, match="`labels` must have a word to learn"):
+    with pytest.raises(ValueError, match="`labels` must have a token to learn"):
         train(tmp_path, make_model(), rows, 1, attach=False)
 
 
@@ -199,13 +198,13 @@ def test_losses_equal_a_naive_loop(name, training):
         for frame in range(8):
             known = torch.zeros(1, 3, frame + 1, dtype=torch.long)
             known[:, :, :frame] = codes[row : row + 1, :, :frame].clamp(0, 10)
-            if codes[row, 0, frame] == IGNORED:
+            if codes[row, 0, frame] == IGNORE_INDEX:
                 continue
             for level in range(3):
                 target = codes[row, level, frame]
                 given = model(known, **alone)
                 logits = given.logits[0, frame] if level == 0 else given.depth_logits[0, level - 1, frame]
-                if target != IGNORED:
+                if target != IGNORE_INDEX:
                     (rest if level else first).append(-logits.log_softmax(-1)[target])
                     known[0, level, frame] = target.clamp(max=10)
     torch.testing.assert_close(outputs.talker_loss, torch.stack(first).mean())
@@ -246,7 +245,7 @@ class TestFractionOfFrames:
 
     @pytest.mark.parametrize(("fraction", "chosen"), [(1, 4), (0.5, 2), (1e-9, 1)], ids=str)
     def test_chooses_among_frames_with_something_to_learn(self, fraction, chosen):
-        targets = torch.full((9, 2), IGNORED)
+        targets = torch.full((9, 2), IGNORE_INDEX)
         targets[[1, 4, 5, 8], 1] = 3
         frames, scale = choose_frames(targets, fraction)
         assert len(set(frames.tolist())) == chosen
@@ -255,7 +254,7 @@ class TestFractionOfFrames:
 
     def test_nothing_to_learn_still_gives_gradients(self):
         model = make_model("talker", depth_loss_fraction=0.5).train()
-        loss = model(torch.full((2, 3, 4), IGNORED)).loss
+        loss = model(torch.full((2, 3, 4), IGNORE_INDEX)).loss
         loss.backward()
         assert loss == 0
         assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
@@ -269,4 +268,4 @@ class TestFractionOfFrames:
 def test_no_words_to_learn_cost_nothing():
     model = build(josie.JosieThinkerForConditionalGeneration, josie.JosieThinkerConfig(**THINKER))
     ids = torch.randint(10, 53, (2, 5))
-    assert model(ids, labels=torch.full_like(ids, IGNORED)).loss == 0
+    assert model(ids, labels=torch.full_like(ids, IGNORE_INDEX)).loss == 0

@@ -49,7 +49,7 @@ def test_every_part_gets_gradients_and_nothing_else_changes(kind, monkeypatch):
     loss, ours = gradients(model, inputs)
     assert not [name for name, gradient in ours.items() if gradient is None]
     for module in (josie_module, thinker_module):
-        monkeypatch.setattr(module, "keep_in_graph", lambda states, *_: states)
+        monkeypatch.setattr(module, "add_zero_gradients", lambda states, *_: states)
     expected, theirs = gradients(model, inputs)
     assert torch.equal(loss, expected)
     unused = [name for name, gradient in theirs.items() if gradient is None]
@@ -85,11 +85,11 @@ def test_parts_run_on_nothing(name):
     model = CASES[name].build()
     thinker = model.thinker.model
     for front_end in (thinker.audio_front_end, thinker.vision_front_end):
-        rows = front_end.run_on_nothing()
+        rows = front_end.dummy_forward()
         assert rows.ndim == 2
         assert len(rows) >= 1
         assert rows.shape[1] == 30
-    assert model.talker.run_on_nothing() == 0
+    assert model.talker.dummy_forward() == 0
 
 
 def batches(step: int) -> list[dict[str, torch.Tensor]]:

@@ -1,9 +1,8 @@
-"""Gradients of zero for parts that a batch does not use, so that processes with other batches do not wait for them.
+"""Zero gradients for the parameters of parts that a batch does not use.
 
 Data-parallel training waits for the gradient of every trainable parameter. Where parameters are sharded (FSDP,
-ZeRO-3, tensor parallelism), already the forward pass of a module makes processes talk, so that all of them have to run
-the same modules in the same order: there the part runs on the smallest input that it takes. Elsewhere nothing is
-computed at all.
+ZeRO-3, tensor parallelism), the forward pass of a module already communicates, so that all processes have to run the
+same modules in the same order: there the part does a dummy forward. Elsewhere nothing is computed.
 """
 
 from collections.abc import Callable
@@ -24,27 +23,27 @@ def is_sharded(module: nn.Module) -> bool:
     return any(isinstance(parameter, DTensor) or hasattr(parameter, "ds_id") for parameter in module.parameters())
 
 
-def keep_in_graph(
-    states: torch.Tensor, module: nn.Module | None, run_on_nothing: Callable[[], torch.Tensor]
+def add_zero_gradients(
+    states: torch.Tensor, module: nn.Module | None, dummy_forward: Callable[[], torch.Tensor]
 ) -> torch.Tensor:
-    """Return `states` bit for bit, from which all trainable parameters of an unused part get gradients of zero.
+    """Return `states` bit for bit, and give the trainable parameters of an unused part gradients of zero.
 
     Args:
-        states (`torch.Tensor`): Anything that the loss is made of.
-        module (`nn.Module`, *optional*): The part.
-        run_on_nothing (`Callable`): Runs the part on the smallest input it takes and returns what comes out; only
-            called where its parameters are sharded.
+        states (`torch.Tensor`): Any tensor that the loss depends on.
+        module (`nn.Module`, *optional*): The unused part.
+        dummy_forward (`Callable`): Runs the part on its smallest input and returns its output; called only where
+            parameters are sharded.
     """
     if module is None:
         return states
     if is_sharded(module):
-        unused = run_on_nothing()
+        unused = dummy_forward()
     else:
         learning = module.training and torch.is_grad_enabled()
         parameters = [parameter for parameter in module.parameters() if learning and parameter.requires_grad]
         if not parameters:
             return states
         unused = torch.cat([parameter[None][:0].flatten().to(states) for parameter in parameters])
-    # Nothing is copied from what is unused, and still it is an input.
+    # The empty mask copies nothing from `unused`, and autograd still counts it as an input.
     nowhere = torch.zeros((), dtype=torch.bool, device=states.device)
     return states.masked_scatter(nowhere, unused.to(states))

@@ -15,11 +15,12 @@ from transformers import AutoModel, initialization as init
 from transformers.utils import can_return_tuple, torch_compilable_check
 
 from ...configuration_josie import JosieTalkerConfig
+from ...configuration_josie.constants import IGNORE_INDEX
 from ..freezing import FreezingMixin, Groups
 from ..layers.backbone import JosieBackbone
 from ..layers.embeddings import CodeEmbedding
 from ..layers.masks import length_mask
-from ..losses.targets import IGNORE, choose_frames, count_codes, target_loss
+from ..losses.targets import choose_frames, count_codes, target_loss
 from ..outputs import JosieTalkerGenerateOutput, JosieTalkerOutput
 from ..pretrained import JosiePreTrainedModel
 from .decoding import CodeSampler, StepLoop
@@ -166,7 +167,7 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
             loss = talker_loss + depth_loss
         duration_loss = None
         if self.durations is not None and durations is not None:
-            num_learned = num_items.get("duration", (codes[:, 0] != IGNORE).sum())
+            num_learned = num_items.get("duration", (codes[:, 0] != IGNORE_INDEX).sum())
             duration_loss = self.durations.loss(durations, real[:, 0].sum(dim=1), num_learned, speech_durations)
             loss = loss + duration_loss
         return JosieTalkerOutput(
@@ -188,7 +189,7 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         fraction = self.config.depth_loss_fraction
         # All frames make one compiled graph; how many of them are learned from would break it.
         if self.training and not (fraction == 1 and torch.compiler.is_compiling()):
-            num_items = (targets != IGNORE).sum() if num_items is None else num_items
+            num_items = (targets != IGNORE_INDEX).sum() if num_items is None else num_items
             frames, scale = choose_frames(targets, fraction)
             logits = self.depth_decoder(states[frames], known[frames])
             return scale * target_loss(logits, targets[frames], num_items), None
@@ -196,9 +197,9 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         loss = target_loss(logits, targets, num_items)
         return loss, logits.unflatten(0, hidden_states.shape[:2]).transpose(1, 2)
 
-    def run_on_nothing(self) -> torch.Tensor:
+    def dummy_forward(self) -> torch.Tensor:
         """Run every part on one frame of which nothing is learned, and return the loss, which is 0."""
-        codes = torch.full((1, self.config.num_quantizers, 1), IGNORE, device=self.device)
+        codes = torch.full((1, self.config.num_quantizers, 1), IGNORE_INDEX, device=self.device)
         return self(codes).loss
 
     @torch.no_grad()
@@ -296,9 +297,9 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         highest = torch.full((config.num_quantizers, 1), config.codebook_size - 1, device=codes.device)
         highest[0] += config.end_of_speech
         torch_compilable_check(
-            ((codes <= highest) & ((codes >= 0) | (codes == IGNORE))).all(),
+            ((codes <= highest) & ((codes >= 0) | (codes == IGNORE_INDEX))).all(),
             lambda: (
-                f"`speech_codes` must be in [0, {config.codebook_size - 1}], or {IGNORE}, or in quantizer 0 "
+                f"`speech_codes` must be in [0, {config.codebook_size - 1}], or {IGNORE_INDEX}, or in quantizer 0 "
                 f"{config.end_of_speech_id} for the end, got values from {int(codes.min())} to {int(codes.max())}."
             ),
         )

@@ -126,7 +126,7 @@ class AudioFrontEnd(FrontEnd):
         config.get_num_audio_tokens(_LONG_CLIP)  # an encoder of unknown geometry is refused here, not at the first clip
         self.build(audio_config)
 
-    def run_on_nothing(self) -> torch.Tensor:
+    def dummy_forward(self) -> torch.Tensor:
         """Return the rows of the shortest silence."""
         weight = next(self.parameters())
         if self.code_embedding is not None:
@@ -227,7 +227,7 @@ class VisionFrontEnd(FrontEnd):
             return
         self.build(vision_config)
 
-    def run_on_nothing(self) -> torch.Tensor:
+    def dummy_forward(self) -> torch.Tensor:
         """Return the rows of one black picture."""
         weight = next(self.parameters())
         if self.code_embedding is not None:

@@ -18,8 +18,8 @@ from transformers.utils.deprecation import deprecate_kwarg
 
 from ...configuration_josie import JosieThinkerConfig
 from ..freezing import FreezingMixin, Groups, group_parts
-from ..losses.targets import NumItems, count_words, num_words
-from ..losses.unused_parts import keep_in_graph
+from ..losses.targets import NumItems, count_text_tokens, text_loss_divisor
+from ..losses.unused_parts import add_zero_gradients
 from ..outputs import JosieThinkerOutput
 from ..pretrained import JosiePreTrainedModel
 from . import text  # noqa: F401  (registers our text backbone with AutoModel)
@@ -156,7 +156,7 @@ class JosieThinkerModel(JosieThinkerPreTrainedModel):
             return inputs_embeds  # has been asked for as the one of pictures, or is about to be used
         else:
             front_end = self.vision_front_end
-        return keep_in_graph(inputs_embeds, front_end, lambda: front_end.run_on_nothing())
+        return add_zero_gradients(inputs_embeds, front_end, lambda: front_end.dummy_forward())
 
     def _place(
         self, kind: str, input_ids: torch.Tensor, inputs_embeds: torch.Tensor, features: torch.Tensor
@@ -302,7 +302,7 @@ class JosieThinkerForConditionalGeneration(FreezingMixin, JosieThinkerPreTrained
 
     def count_targets(self, labels: torch.Tensor | None = None, **inputs: Any) -> dict[str, torch.Tensor]:
         """Return how many targets of each kind a batch has; takes what `forward` takes."""
-        return {} if labels is None else {"text": count_words(labels)}
+        return {} if labels is None else {"text": count_text_tokens(labels)}
 
     @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     @can_return_tuple
@@ -375,7 +375,7 @@ class JosieThinkerForConditionalGeneration(FreezingMixin, JosieThinkerPreTrained
         if labels is not None:
             words = kwargs.get("shift_labels")
             words = labels if words is None else nn.functional.pad(words, (1, 0))  # already shifted by the caller
-            num_items = num_words(num_items_in_batch, words)
+            num_items = text_loss_divisor(num_items_in_batch, words)
             vocab_size = self.config.text_config.vocab_size
             loss = self.loss_function(logits, labels, vocab_size=vocab_size, num_items_in_batch=num_items, **kwargs)
         return JosieThinkerOutput(

@@ -1,0 +1,4 @@
+"""Values that processing and modeling agree on."""
+
+# Label and code of a position that no loss counts: the default `ignore_index` of torch's cross-entropy.
+IGNORE_INDEX = -100
