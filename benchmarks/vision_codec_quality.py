@@ -6,7 +6,7 @@ even their lowest quality is larger they have no score, and the codec's mean ove
 beside theirs. All are scored as 8-bit RGB.
 
     pip install '.[judge]'
-    python examples/picture_data.py examples/train_jovio.json
+    python examples/fetch_data.py images examples/train_jovio.json
     python benchmarks/vision_codec_quality.py runs/data/pictures/test --codec nano/jovio
 """
 

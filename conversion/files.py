@@ -29,6 +29,12 @@ def new_file(path: Path) -> Iterator[Path]:
         shutil.rmtree(scratch)
 
 
+def write_file(path: Path, text: str) -> None:
+    """Write a text file, UTF-8, that appears under its name only when it is complete."""
+    with new_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def new_folder(path: Path, argument: str = "DIR") -> Iterator[Path]:
     """Give a folder to fill, which gets the name `path` when the block ends well and disappears when it does not.

@@ -8,10 +8,10 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 
 | section | what |
 | --- | --- |
-| `data` | `ConversationDataArguments` in `conversation_data.py`: JSONL files or data sets, streaming |
-| `model` | `ModelArguments` in `starting_model.py`: a folder or Hub name, or a preset with random weights |
+| `data` | `ConversationDataArguments` in `recipes/conversations.py`: JSONL files or data sets, streaming |
+| `model` | `ModelArguments` in `recipes/models.py`: a folder or Hub name, or a preset with random weights |
 | `lora` | `AdapterArguments` below: which parts learn, and their rank |
-| `answers` | `AnswerArguments` in `metrics.py`: how answers are compared at each evaluation |
+| `answers` | `AnswerArguments` in `recipes/answers.py`: how answers are compared at each evaluation |
 | `trainer` | `TrainingArguments` |
 | `card` | `license`, `hardware`, `limitations` of the model card |
 | `threads` | of torch; its own choice where it is missing |
@@ -27,26 +27,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from conversation_data import ConversationDataArguments, load_conversations
-from metrics import AnswerArguments, AnswerCheck, Metrics, find_questions, keep_scores, keep_scores_of
 from peft import LoraConfig, get_peft_model
-from recipe import (
-    CardArguments,
-    CommandLine,
-    RunLog,
-    describe_sources,
-    read_section,
-    require_sections,
-    run_training,
-    start_training,
-    train,
-    write_card,
-)
-from starting_model import ModelArguments, load_model
+from recipes.answers import AnswerArguments, AnswerCheck, find_questions, keep_scores_of
+from recipes.configuration import CommandLine, read_section, require_sections, run_training
+from recipes.conversations import ConversationDataArguments, load_conversations
+from recipes.model_cards import CardArguments, describe_sources, write_card
+from recipes.models import ModelArguments, load_model
+from recipes.run_log import RunLog
+from recipes.runs import start_training, train
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from josie import JosieDataCollator
+from josie.training.metrics import Metrics, keep_scores
 
 SECTIONS = ("data", "model", "lora", "answers", "trainer", "card", "threads")
 

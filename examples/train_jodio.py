@@ -7,13 +7,13 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 
 | section | what |
 | --- | --- |
-| `data` | `SpeechDataArguments` in `speech_data.py`: the sources, and how they are split |
+| `data` | `SpeechDataArguments` in `recipes/speech_data.py`: the sources, and how they are split |
 | `crops` | `CropArguments` below |
 | `teacher` | `TeacherArguments` below; `null` for training without one |
 | `model` | `model_type` (`jodio`, `josie_mel_codec`) and fields of its configuration; or as `build_model` says |
 | `discriminator` | fields of `JodioDiscriminatorConfig`; `null` for training without one |
 | `trainer` | `CodecTrainingArguments`: those of `TrainingArguments` and the adversarial part |
-| `report` | `ReportArguments` in `codec_report.py` |
+| `report` | `ReportArguments` in `recipes/audio_codec_report.py` |
 | `card` | `license`, `hardware`, `limitations` of the model card |
 | `threads` | of torch; its own choice where it is missing |
 
@@ -30,21 +30,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from codec_report import ReportArguments, require_matplotlib, write_report
 from datasets import Dataset
-from recipe import (
-    CardArguments,
-    CommandLine,
-    RunLog,
-    read_section,
-    require_sections,
-    run_training,
-    save_in_half,
-    start_training,
-    train,
-    write_card,
-)
-from speech_data import SpeechDataArguments, load_speech
+from recipes.audio_codec_report import ReportArguments, require_matplotlib, write_report
+from recipes.configuration import CommandLine, read_section, require_sections, run_training
+from recipes.model_cards import CardArguments, write_card
+from recipes.models import save_in_half
+from recipes.run_log import RunLog
+from recipes.runs import start_training, train
+from recipes.speech_data import SpeechDataArguments, load_speech
 from torchaudio.transforms import MelSpectrogram
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 

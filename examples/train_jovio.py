@@ -9,11 +9,11 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 
 | section | what |
 | --- | --- |
-| `data` | `PictureDataArguments` in `picture_data.py` |
+| `data` | `ImageDataArguments` in `recipes/image_data.py` |
 | `model` | fields of `JovioConfig` |
 | `start` | `StartArguments` below; without it, the model starts from random weights |
 | `trainer` | `TrainingArguments` |
-| `report` | `ReportArguments` in `vision_report.py` |
+| `report` | `ReportArguments` in `recipes/vision_codec_report.py` |
 | `card` | `license`, `hardware`, `limitations` of the model card |
 | `threads` | of torch; its own choice where it is missing |
 
@@ -35,23 +35,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from picture_data import Picture, PictureDataArguments, RandomCrops, load_pictures
-from recipe import (
-    CardArguments,
-    CommandLine,
-    RunLog,
-    find_checkpoint,
-    read_section,
-    require_sections,
-    run_training,
-    save_in_half,
-    start_training,
-    train,
-    write_card,
-)
+from recipes.configuration import CommandLine, read_section, require_sections, run_training
+from recipes.image_data import ImageDataArguments, Picture, RandomCrops, load_pictures
+from recipes.model_cards import CardArguments, write_card
+from recipes.models import save_in_half
+from recipes.run_log import RunLog
+from recipes.runs import find_checkpoint, start_training, train
+from recipes.vision_codec_report import ReportArguments, average_scores, score_pictures, write_report
 from torch import nn
 from transformers import TrainingArguments
-from vision_report import ReportArguments, average_scores, score_pictures, write_report
 
 from josie.configuration_josie import JovioConfig
 from josie.modeling_josie import JovioModel, ResidualVectorQuantizer
@@ -209,7 +201,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     require_sections(config, *SECTIONS)
     report = read_section(config, "report", ReportArguments)
     card = read_section(config, "card", CardArguments)
-    data = read_section(config, "data", PictureDataArguments)
+    data = read_section(config, "data", ImageDataArguments)
     start = read_section(config, "start", StartArguments) if config.get("start") is not None else None
     # A codec has no labels: what is evaluated is its loss. Crops come in their order, so that batches are of one shape.
     defaults = {
@@ -247,7 +239,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
 
 def finish(
     trainer: CodecTrainer,
-    data: PictureDataArguments,
+    data: ImageDataArguments,
     pictures: dict[str, list[Picture]],
     report: ReportArguments,
     card: CardArguments,

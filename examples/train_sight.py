@@ -5,7 +5,7 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 | section | what |
 | --- | --- |
 | `data` | `SightArguments` in `nano_world/sight.py` |
-| `model` | `ModelArguments` in `starting_model.py`, of a JOSIE with a `josie_vision_encoder` |
+| `model` | `ModelArguments` in `recipes/models.py`, of a JOSIE with a `josie_vision_encoder` |
 | `trainer` | `TrainingArguments` |
 | `card` | `license`, `hardware`, `limitations` of the model card |
 | `threads` | of torch; its own choice where it is missing |
@@ -19,18 +19,11 @@ from typing import Any
 
 from nano_world.sight import SightArguments, SightCollator, SightModel, Sights, count_right
 from nano_world.tasks import NanoArguments
-from recipe import (
-    CardArguments,
-    CommandLine,
-    RunLog,
-    read_section,
-    require_sections,
-    run_training,
-    start_training,
-    train,
-    write_card,
-)
-from starting_model import ModelArguments, load_model, save_model
+from recipes.configuration import CommandLine, read_section, require_sections, run_training
+from recipes.model_cards import CardArguments, write_card
+from recipes.models import ModelArguments, load_model, save_model
+from recipes.run_log import RunLog
+from recipes.runs import start_training, train
 from transformers import EvalPrediction, Trainer, TrainingArguments
 
 SECTIONS = ("data", "model", "trainer", "card", "threads")

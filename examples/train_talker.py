@@ -8,8 +8,8 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 
 | section | what |
 | --- | --- |
-| `data` | `ConversationDataArguments` in `conversation_data.py`; or `nano`, `VoiceArguments` in `nano_world/tasks.py` |
-| `model` | `ModelArguments` in `starting_model.py`: a folder or Hub name, or a preset with random weights |
+| `data` | `ConversationDataArguments` in `recipes/conversations.py`; or `nano`, `VoiceArguments` in `nano_world` |
+| `model` | `ModelArguments` in `recipes/models.py`: a folder or Hub name, or a preset with random weights |
 | `trainer` | `TrainingArguments` |
 | `card` | `license`, `hardware`, `limitations` of the model card |
 | `threads` | of torch; its own choice where it is missing |
@@ -33,26 +33,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from metrics import Metrics, keep_scores, keep_scores_of
-from recipe import (
-    CardArguments,
-    CommandLine,
-    RunLog,
-    read_section,
-    require_sections,
-    run_training,
-    start_training,
-    train,
-    write_card,
-)
-from speech_rows import Collate, SpeechCollator, SpeechEncoder, is_spoken, load_spoken_conversations
-from starting_model import ModelArguments, load_model, save_model
+from recipes.answers import keep_scores_of
+from recipes.configuration import CommandLine, read_section, require_sections, run_training
+from recipes.model_cards import CardArguments, write_card
+from recipes.models import ModelArguments, load_model, save_model
+from recipes.run_log import RunLog
+from recipes.runs import start_training, train
+from recipes.spoken_rows import Collate, SpeechCollator, SpeechEncoder, is_spoken, load_spoken_conversations
 from torch import nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from josie import JosieDataCollator
 from josie.modeling_josie.layers.embeddings import gather_rows
 from josie.training.loss_parts import LossParts
+from josie.training.metrics import Metrics, keep_scores
 
 SECTIONS = ("data", "model", "trainer", "card", "threads")
 

@@ -9,7 +9,7 @@ or YAML file with these sections:
 
 | section | what |
 | --- | --- |
-| `data` | `TextDataArguments` in `text_data.py`: the sources, streaming, the size of blocks |
+| `data` | `TextDataArguments` in `recipes/text_data.py`: the sources, streaming, the size of blocks |
 | `tokenizer` | `path` of one, and `vocab_size`, the most tokens to keep of the package's own where no path is given |
 | `model` | fields of `JosieTextConfig`; or `model_type` of another text backbone of transformers, and its fields |
 | `trainer` | `TrainingArguments` |
@@ -26,20 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from datasets import IterableDataset
-from metrics import Metrics, keep_scores, keep_scores_of
-from recipe import (
-    CardArguments,
-    CommandLine,
-    RunLog,
-    describe_sources,
-    read_section,
-    require_sections,
-    run_training,
-    start_training,
-    train,
-    write_card,
-)
-from text_data import TextDataArguments, load_blocks
+from recipes.answers import keep_scores_of
+from recipes.configuration import CommandLine, read_section, require_sections, run_training
+from recipes.model_cards import CardArguments, describe_sources, write_card
+from recipes.run_log import RunLog
+from recipes.runs import start_training, train
+from recipes.text_data import TextDataArguments, load_blocks
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -52,6 +44,7 @@ from transformers import (
 from josie.configuration_josie import JosieThinkerConfig
 from josie.modeling_josie import JosieThinkerForConditionalGeneration
 from josie.tokenization import load_default_tokenizer
+from josie.training.metrics import Metrics, keep_scores
 
 SECTIONS = ("data", "tokenizer", "model", "trainer", "card", "threads")
 

@@ -9,11 +9,11 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 
 | section | what |
 | --- | --- |
-| `data` | `ConversationDataArguments` in `conversation_data.py`; or `nano`, `NanoArguments` in `nano_world/tasks.py` |
-| `model` | `ModelArguments` in `starting_model.py`: a folder or Hub name, or a preset with random weights |
+| `data` | `ConversationDataArguments` in `recipes/conversations.py`; or `nano`, `NanoArguments` in `nano_world` |
+| `model` | `ModelArguments` in `recipes/models.py`: a folder or Hub name, or a preset with random weights |
 | `freeze` | names of parts that learn nothing, as `model.freeze` takes them; the Talker where it is missing |
-| `listening` | `ListeningArguments` in `listening.py`: the audio encoder also learns to spell; `null` for none |
-| `answers` | `AnswerArguments` in `metrics.py`: how answers are compared at each evaluation |
+| `listening` | `ListeningArguments` in `recipes/audio_ctc.py`: the audio encoder also spells; `null` for none |
+| `answers` | `AnswerArguments` in `recipes/answers.py`: how answers are compared at each evaluation |
 | `trainer` | `TrainingArguments` |
 | `card` | `license`, `hardware`, `limitations` of the model card |
 | `threads` | of torch; its own choice where it is missing |
@@ -30,25 +30,19 @@ another run goes on). Evaluations are perplexity, token accuracy and answers on 
 from pathlib import Path
 from typing import Any
 
-from listening import ListeningArguments, ListeningModel, SpellingCollator
-from metrics import AnswerArguments, AnswerCheck, Metrics, find_questions, keep_scores, keep_scores_of
-from recipe import (
-    CardArguments,
-    CommandLine,
-    RunLog,
-    read_section,
-    require_sections,
-    run_training,
-    start_training,
-    train,
-    write_card,
-)
-from speech_rows import SilentCollator, SpeechCollator, SpeechEncoder, load_spoken_conversations
-from starting_model import ModelArguments, load_model, save_model
+from recipes.answers import AnswerArguments, AnswerCheck, find_questions, keep_scores_of
+from recipes.audio_ctc import ListeningArguments, ListeningModel, SpellingCollator
+from recipes.configuration import CommandLine, read_section, require_sections, run_training
+from recipes.model_cards import CardArguments, write_card
+from recipes.models import ModelArguments, load_model, save_model
+from recipes.run_log import RunLog
+from recipes.runs import start_training, train
+from recipes.spoken_rows import SilentCollator, SpeechCollator, SpeechEncoder, load_spoken_conversations
 from transformers import Trainer, TrainingArguments
 
 from josie import JosieDataCollator
 from josie.training.loss_parts import LossParts
+from josie.training.metrics import Metrics, keep_scores
 
 SECTIONS = ("data", "model", "freeze", "listening", "answers", "trainer", "card", "threads")
 

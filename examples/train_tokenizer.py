@@ -10,14 +10,11 @@ the dialogues of Fish Fillets in eleven languages (GPL-2), the sentences of the 
 """
 
 import argparse
-import gzip
-import re
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from debian import fetch_package
+from recipes.debian import fetch_package
+from recipes.debian_texts import asterisk, bible, fillets, fortunes, wordnet
 
 from josie.tokenization import train_tokenizer
 
@@ -31,45 +28,6 @@ PACKAGES = (
     "asterisk-core-sounds-en",
 )
 HELD_OUT = 100  # every so many texts, one is kept away from training to measure on
-
-
-def bible(root: Path) -> Iterator[str]:
-    """Yield the verses of the King James Bible without their numbers."""
-    command = [str(root / "usr/bin/bible"), "-p", str(root / "usr/lib"), "-f", "gen1:1-rev22:21"]
-    text = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
-    for line in text.splitlines():
-        yield line.partition(" ")[2]
-
-
-def wordnet(root: Path) -> Iterator[str]:
-    """Yield the gloss, with its examples, of every synonym set of WordNet."""
-    for path in sorted((root / "usr/share/wordnet").glob("data.*")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if "|" in line:
-                yield line.partition("|")[2].strip()
-
-
-def fortunes(root: Path) -> Iterator[str]:
-    """Yield the fortune cookies."""
-    for path in sorted((root / "usr/share/games/fortunes").iterdir()):
-        if path.suffix == "" and path.is_file():
-            yield from path.read_text(encoding="utf-8", errors="replace").split("\n%\n")
-
-
-def fillets(root: Path) -> Iterator[str]:
-    """Yield the dialogues of Fish Fillets."""
-    for path in sorted((root / "usr/share/games/fillets-ng/script").rglob("*.lua")):
-        text = path.read_text(encoding="utf-8", errors="replace")
-        yield from re.findall(r'dialog(?:Id\("[^"]*", "[^"]*", |Str\()"((?:[^"\\]|\\.)*)"\)', text)
-
-
-def asterisk(root: Path) -> Iterator[str]:
-    """Yield the sentences of the Asterisk core sounds."""
-    path = root / "usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz"
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            if ":" in line and not line.startswith(";"):
-                yield line.partition(":")[2].strip()
 
 
 def main() -> None:

@@ -24,7 +24,9 @@ EXAMPLES = str(Path(__file__).resolve().parents[1] / "examples")
 if EXAMPLES not in sys.path:
     sys.path.append(EXAMPLES)
 
-from recipe import RunLog, run, train  # noqa: E402
+from recipes.configuration import run  # noqa: E402
+from recipes.run_log import RunLog  # noqa: E402
+from recipes.runs import train  # noqa: E402
 
 STEPS, SAVED, BATCH = 4, 2, 2
 FSDP = {"version": 2, "cpu_ram_efficient_loading": False, "state_dict_type": "FULL_STATE_DICT"}

@@ -16,8 +16,6 @@ import josie
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
-if str(EXAMPLES) not in sys.path:
-    sys.path.append(str(EXAMPLES))
 
 pytest.importorskip("matplotlib", reason="the demonstration draws with matplotlib: josie[dev]")
 

@@ -2,20 +2,13 @@
 
 import copy
 import json
-import sys
-from pathlib import Path
 
+import make_nano
 import pytest
 import torch
+from nano_world import start
 from safetensors.torch import save_file
 from transformers import AutoModelForMultimodalLM, AutoProcessor
-
-EXAMPLES = str(Path(__file__).resolve().parents[1] / "examples")
-if EXAMPLES not in sys.path:
-    sys.path.append(EXAMPLES)
-
-import make_nano  # noqa: E402
-from nano_world import start  # noqa: E402
 
 STEM = {"image_size": 24, "patch_size": 8, "stem_channels": [4]}
 

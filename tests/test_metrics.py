@@ -1,21 +1,16 @@
 """Metrics of recipes against naive computations, and through `Trainer`."""
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from recipes import answers
 from tiny import CASES, josie_inputs
 from torch.nn import functional
 from transformers import EvalPrediction, Trainer, TrainingArguments
 
-EXAMPLES = str(Path(__file__).resolve().parents[1] / "examples")
-if EXAMPLES not in sys.path:
-    sys.path.append(EXAMPLES)
-
-import metrics  # noqa: E402
+from josie.training import metrics
 
 
 def test_tokens_are_scored_as_one_by_one():
@@ -92,9 +87,9 @@ def test_trainer_evaluates_text_and_speech_of_any_length(tmp_path):
 
 
 def test_answers_are_compared_by_their_words():
-    found = metrics.compare_answers(["A red ball.", "two", ""], ["a red BALL", "three dogs", "no"])
+    found = answers.compare_answers(["A red ball.", "two", ""], ["a red BALL", "three dogs", "no"])
     assert found == pytest.approx({"exact_match": 1 / 3, "word_error_rate": 3 / 6})
-    assert metrics.compare_answers([], []) == {}
-    assert metrics.read_text({"content": [{"type": "audio", "path": "x"}, {"type": "text", "text": "yes"}]}) == "yes"
-    assert metrics.read_text({"content": "no"}) == "no"
-    assert metrics.read_text({"content": None}) == ""
+    assert answers.compare_answers([], []) == {}
+    assert answers.read_text({"content": [{"type": "audio", "path": "x"}, {"type": "text", "text": "yes"}]}) == "yes"
+    assert answers.read_text({"content": "no"}) == "no"
+    assert answers.read_text({"content": None}) == ""

@@ -1,23 +1,19 @@
 """How the nano model learns to see: patches are named after what stands in them, in pictures that training may show."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+import train_sight
+from nano_world import sight
+from nano_world.scenes import is_held_out
 from transformers import AutoModelForMultimodalLM
 
 import josie
 from josie.modeling_josie.thinker.encoders import JosieVisionEncoder
 
 ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT / "examples") not in sys.path:
-    sys.path.append(str(ROOT / "examples"))
-
-import train_sight  # noqa: E402
-from nano_world import sight  # noqa: E402
-from nano_world.scenes import is_held_out  # noqa: E402
 
 DRAWN = sight.SightArguments(stamps=0.0, num_rows=50, num_validation_rows=8)
 

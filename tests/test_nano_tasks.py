@@ -4,7 +4,6 @@ import io
 import pickle
 import random
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,24 +11,21 @@ import numpy as np
 import pytest
 import soundfile
 from datasets import Dataset
+from nano_world import (
+    sentences as nano_sentences,
+    tasks,
+    timing,
+)
+from nano_world.grammar import caption, chats, questions
+from nano_world.scenes import is_held_out
+from nano_world.sentences import split_of
+from nano_world.stamps import STAMPS_FOLDER
+from recipes.spoken_rows import SpeechEncoder
 from transformers import AutoProcessor
 
 import josie
 
 ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT / "examples") not in sys.path:
-    sys.path.append(str(ROOT / "examples"))
-
-from nano_world import (  # noqa: E402
-    sentences as nano_sentences,
-    tasks,
-    timing,
-)
-from nano_world.grammar import caption, chats, questions  # noqa: E402
-from nano_world.scenes import is_held_out  # noqa: E402
-from nano_world.sentences import split_of  # noqa: E402
-from nano_world.stamps import STAMPS_FOLDER  # noqa: E402
-from speech_rows import SpeechEncoder  # noqa: E402
 
 PACKAGES = ROOT / "runs" / "data" / "debian"
 WITHOUT_STAMPS = {name: 1.0 for name in tasks.TASKS if name != "stamp"}

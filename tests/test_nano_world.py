@@ -4,20 +4,16 @@ import json
 import math
 import random
 import re
-import sys
 from collections import Counter, defaultdict
 from itertools import combinations, permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
+from nano_world import grammar as nano_grammar, scenes as nano_scenes, stamps as nano_stamps
+from nano_world.scenes import COLOURS, HELD_OUT, RELATIONS, SHAPES, SIZES, Scene, Thing, draw_scene
 
 ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT / "examples") not in sys.path:
-    sys.path.append(str(ROOT / "examples"))
-
-from nano_world import grammar as nano_grammar, scenes as nano_scenes, stamps as nano_stamps  # noqa: E402
-from nano_world.scenes import COLOURS, HELD_OUT, RELATIONS, SHAPES, SIZES, Scene, Thing, draw_scene  # noqa: E402
 
 STAMPS_FOLDER = ROOT / "runs" / "data" / "debian" / "root" / nano_stamps.STAMPS_FOLDER
 NUMBERS = {"none": 0, "one": 1, "two": 2, "three": 3}

@@ -1,27 +1,20 @@
 """The JODIO recipe: its data, its configuration, and that a run that was interrupted goes on as if it had not been."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+import train_jodio
 from datasets import Dataset
+from recipe_runs import interrupt_and_resume, refuse, run_recipe
+from recipes import configuration, debian, speech_data
 from transformers import AutoModel
 
-EXAMPLES = str(Path(__file__).resolve().parents[1] / "examples")
-if EXAMPLES not in sys.path:
-    sys.path.append(EXAMPLES)
-
-import debian  # noqa: E402
-import recipe  # noqa: E402
-import speech_data  # noqa: E402
-import train_jodio  # noqa: E402
-from recipes import interrupt_and_resume, refuse, run_recipe  # noqa: E402
-
 BACKBONE = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CONFIG = {
     "crops": {"seconds": 0.1, "min_seconds": 0.05, "max_gain_db": 3.0},
     "teacher": {"num_mel_bins": 3},
@@ -175,12 +168,12 @@ def test_nanos_codec_hears_recordings_as_nano_keeps_them(sounds, tmp_path):
     flacs = [(sounds / f"{index:02}.wav").read_bytes() for index in range(24)]
     rows = Dataset.from_dict({"text": texts, "flac": flacs})
     rows.map(lambda row: {"seconds": len(row["text"])}, cache_file_name=str(tmp_path / "rms-1.2-timed-0.arrow"))
-    config = recipe.read_config(Path(EXAMPLES) / "nano_world" / "codec.json")
-    recipe.require_sections(config, *train_jodio.SECTIONS)
+    config = configuration.read_config(EXAMPLES / "nano_world" / "codec.json")
+    configuration.require_sections(config, *train_jodio.SECTIONS)
     (source,) = config["data"]["sources"]
     source["data_files"] = str(tmp_path / Path(source["data_files"]).name)
     config["data"] |= {"folder": str(tmp_path / "data"), "validation_share": 0.2, "test_share": 0.2}
-    speech = speech_data.load_speech(recipe.read_section(config, "data", speech_data.SpeechDataArguments))
+    speech = speech_data.load_speech(configuration.read_section(config, "data", speech_data.SpeechDataArguments))
     assert sorted(text for split in speech.values() for text in split["text"]) == sorted(texts)
     assert all(len(split) for split in speech.values())
     for row in speech["train"]:
@@ -225,22 +218,22 @@ def test_what_cannot_be_downloaded_is_said_in_a_sentence(tmp_path, monkeypatch):
 def test_configurations_are_json_or_yaml_and_can_be_changed(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("data: {seed: 1, sources: []}\nthreads: 1\n")
-    config = recipe.read_config(path, ["data.seed=3", "data.sources=[1]", "card.license=mit", "threads=null"])
+    config = configuration.read_config(path, ["data.seed=3", "data.sources=[1]", "card.license=mit", "threads=null"])
     assert config == {"data": {"seed": 3, "sources": [1]}, "threads": None, "card": {"license": "mit"}}
     path = tmp_path / "config.json"
     path.write_text(json.dumps(CONFIG))
-    assert recipe.read_config(path) == CONFIG
-    line = recipe.command_line("", [str(path), "--restart", "--set", "a.b=1", "c=2"])
+    assert configuration.read_config(path) == CONFIG
+    line = configuration.command_line("", [str(path), "--restart", "--set", "a.b=1", "c=2"])
     assert (line.mode, line.config["a"], line.config["c"]) == ("restart", {"b": 1}, 2)
 
 
 def test_the_recipes_own_configuration_is_valid():
-    config = recipe.read_config(Path(EXAMPLES) / "train_jodio.json")
-    recipe.require_sections(config, *train_jodio.SECTIONS)
-    recipe.read_section(config, "data", speech_data.SpeechDataArguments)
-    recipe.read_section(config, "report", train_jodio.ReportArguments)
-    recipe.read_section(config, "crops", train_jodio.CropArguments)
-    recipe.read_section(config, "trainer", train_jodio.CodecTrainingArguments)
+    config = configuration.read_config(EXAMPLES / "train_jodio.json")
+    configuration.require_sections(config, *train_jodio.SECTIONS)
+    configuration.read_section(config, "data", speech_data.SpeechDataArguments)
+    configuration.read_section(config, "report", train_jodio.ReportArguments)
+    configuration.read_section(config, "crops", train_jodio.CropArguments)
+    configuration.read_section(config, "trainer", train_jodio.CodecTrainingArguments)
     model = train_jodio.build_model(config["model"])
     assert model.num_parameters() <= 5_000_000
     assert model.config.sampling_rate == 16000
@@ -272,7 +265,7 @@ def test_wrong_overrides_are_errors(tmp_path, override):
     path = tmp_path / "config.json"
     path.write_text('{"threads": 1}')
     with pytest.raises(ValueError, match="`--set` must"):
-        recipe.read_config(path, [override])
+        configuration.read_config(path, [override])
 
 
 def test_resuming_needs_a_checkpoint(config):
@@ -282,7 +275,7 @@ def test_resuming_needs_a_checkpoint(config):
 
 def test_the_report_draws_and_writes_sounds(config, tmp_path):
     pytest.importorskip("matplotlib", reason="the report's pictures need josie[recipes]")
-    speech = speech_data.load_speech(recipe.read_section(config, "data", speech_data.SpeechDataArguments))
+    speech = speech_data.load_speech(configuration.read_section(config, "data", speech_data.SpeechDataArguments))
     model = train_jodio.build_model(config["model"])
     arguments = train_jodio.ReportArguments(num_clips=3, num_examples=2, min_seconds=0.1)
     metrics = train_jodio.write_report(model, speech["train"], tmp_path / "report", arguments)

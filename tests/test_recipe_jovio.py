@@ -9,18 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import train_jovio
 from PIL import Image
+from recipe_runs import interrupt_and_resume, refuse
+from recipes import configuration, image_data, vision_codec_report
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLES = str(ROOT / "examples")
-if EXAMPLES not in sys.path:
-    sys.path.append(EXAMPLES)
-
-import picture_data  # noqa: E402
-import recipe  # noqa: E402
-import train_jovio  # noqa: E402
-import vision_report  # noqa: E402
-from recipes import interrupt_and_resume, refuse  # noqa: E402
+EXAMPLES = ROOT / "examples"
 
 BACKBONE = {
     "hidden_size": 48,
@@ -90,10 +85,10 @@ def folder(tmp_path_factory):
         np.save(folder / file, clip)
         split = {0: "validation", 1: "test"}.get(index % 6, "train")
         pictures.append(
-            picture_data.Picture(file, source, f"{index}.png", "CC0", f"group-{index}", list(clip.shape), split)
+            image_data.Picture(file, source, f"{index}.png", "CC0", f"group-{index}", list(clip.shape), split)
         )
     manifest = {"pictures": [asdict(picture) for picture in pictures], "skipped": {}}
-    (folder / picture_data.MANIFEST_FILE).write_text(json.dumps(manifest))
+    (folder / image_data.MANIFEST_FILE).write_text(json.dumps(manifest))
     return folder
 
 
@@ -114,7 +109,7 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(config, tmp_path, monke
     assert written["psnr_5"] == metrics["psnr_5"] == pytest.approx(metrics["psnr_5_float32"], abs=0.1)
     assert len(written["pictures"]) == 3
     with Image.open(run / "report" / "sheet.png") as sheet:
-        assert sheet.width // (vision_report._CELL + vision_report._GAP) == 5  # the original and 1, 2, 4, 5 quantizers
+        assert sheet.width // (vision_codec_report._CELL + vision_codec_report._GAP) == 5  # and 1, 2, 4, 5 quantizers
     card = (run / "model" / "README.md").read_text()
     for words in ("gpl-2.0", "CC0", "the command", "a tiny machine", "psnr_4"):
         assert words in card
@@ -132,8 +127,8 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(config, tmp_path, monke
 
 def test_the_start_is_a_transform_codec(config, folder):
     """With as many components as a patch has values, all that is lost is lost in the codebooks."""
-    data = recipe.read_section(config, "data", train_jovio.PictureDataArguments)
-    crops = train_jovio.RandomCrops(data, picture_data.load_pictures(data)["train"], 40)
+    data = configuration.read_section(config, "data", train_jovio.ImageDataArguments)
+    crops = train_jovio.RandomCrops(data, image_data.load_pictures(data)["train"], 40)
     model = train_jovio.build_model(config["model"])
     patches = torch.cat([train_jovio.cut_patches(crop["pixel_values"], model.config) for crop in crops])
     with torch.no_grad():
@@ -143,11 +138,11 @@ def test_the_start_is_a_transform_codec(config, folder):
     assert torch.allclose(model._decode(*model._encode(videos, layout)[:1], layout)[0], videos, atol=1e-4)
 
     pixels = next(crop["pixel_values"] for crop in crops if len(crop["pixel_values"]) == 1)
-    counts = vision_report.count_quantizers(5)
+    counts = vision_codec_report.count_quantizers(5)
     assert counts == [1, 2, 4, 5]
-    scores = [vision_report.psnr(item, pixels) for item in vision_report.reconstruct(model, pixels, counts)]
+    scores = [vision_codec_report.psnr(item, pixels) for item in vision_codec_report.reconstruct(model, pixels, counts)]
     assert scores == sorted(scores)
-    assert scores[0] > vision_report.psnr(random, crops[0]["pixel_values"][None]) + 3
+    assert scores[0] > vision_codec_report.psnr(random, crops[0]["pixel_values"][None]) + 3
 
 
 def test_patches_are_cut_as_the_model_cuts_them(config):
@@ -162,10 +157,10 @@ def test_patches_are_cut_as_the_model_cuts_them(config):
 
 
 def test_crops_depend_on_their_index_alone_and_neighbours_share_a_shape(config):
-    data = recipe.read_section(config, "data", train_jovio.PictureDataArguments)
-    pictures = picture_data.load_pictures(data)["train"]
-    crops = picture_data.RandomCrops(data, pictures, 30, seed=1, num_alike=3)
-    other = picture_data.RandomCrops(data, pictures, 30, seed=2, num_alike=3)
+    data = configuration.read_section(config, "data", train_jovio.ImageDataArguments)
+    pictures = image_data.load_pictures(data)["train"]
+    crops = image_data.RandomCrops(data, pictures, 30, seed=1, num_alike=3)
+    other = image_data.RandomCrops(data, pictures, 30, seed=2, num_alike=3)
     shapes = set()
     for index in reversed(range(30)):
         crop = crops[index]["pixel_values"]
@@ -184,8 +179,8 @@ def test_crops_depend_on_their_index_alone_and_neighbours_share_a_shape(config):
 
 def test_only_stamps_reach_beyond_their_picture():
     black = np.zeros((2, 20, 11, 3), np.uint8)
-    with_margin = [picture_data.cut(black, 16, 24, True, np.random.default_rng(seed)) for seed in range(40)]
-    inside = [picture_data.cut(black, 16, 24, False, np.random.default_rng(seed)) for seed in range(40)]
+    with_margin = [image_data.cut(black, 16, 24, True, np.random.default_rng(seed)) for seed in range(40)]
+    inside = [image_data.cut(black, 16, 24, False, np.random.default_rng(seed)) for seed in range(40)]
     assert all(crop.shape == (2, 16, 24, 3) for crop in with_margin + inside)
     assert any(crop.max() > 200 for crop in with_margin)
     assert all(crop.max() == 0 for crop in inside)
@@ -204,15 +199,15 @@ def test_only_stamps_reach_beyond_their_picture():
     ],
 )
 def test_versions_of_a_stamp_share_a_group(first, second, are_alike):
-    groups = [picture_data.name_group(Path("/stamps", name), Path("/stamps")) for name in (first, second)]
+    groups = [image_data.name_group(Path("/stamps", name), Path("/stamps")) for name in (first, second)]
     assert (groups[0] == groups[1]) == are_alike
 
 
 def test_pictures_that_look_alike_share_a_group():
     drawings = [draw(index, 40, 52)[0] for index in range(4)]
     frames = [*drawings, drawings[1][:, ::-1], drawings[2][::2, ::2], 255 - draw(7, 30, 60)[0]]
-    pictures = [picture_data.Picture("", "stamps", "", "", str(index), []) for index in range(len(frames))]
-    picture_data.join_groups(pictures, np.stack([picture_data.thumbnail(frame) for frame in frames]))
+    pictures = [image_data.Picture("", "stamps", "", "", str(index), []) for index in range(len(frames))]
+    image_data.join_groups(pictures, np.stack([image_data.thumbnail(frame) for frame in frames]))
     groups = [picture.group for picture in pictures]
     assert groups[4] == groups[1]
     assert groups[5] == groups[2]
@@ -220,30 +215,30 @@ def test_pictures_that_look_alike_share_a_group():
 
 
 def test_splits_have_their_shares_and_never_change():
-    splits = [picture_data.choose_split(f"group-{index}") for index in range(2000)]
-    assert splits == [picture_data.choose_split(f"group-{index}") for index in range(2000)]
-    for split, share in picture_data.SPLITS.items():
+    splits = [image_data.choose_split(f"group-{index}") for index in range(2000)]
+    assert splits == [image_data.choose_split(f"group-{index}") for index in range(2000)]
+    for split, share in image_data.SPLITS.items():
         assert abs(splits.count(split) / 2000 - share) < 0.02
-    clips = [picture_data.split_clip(index, 40) for index in range(40)]
+    clips = [image_data.split_clip(index, 40) for index in range(40)]
     assert clips == ["train"] * 34 + ["validation"] * 2 + ["test"] * 4
 
 
 def test_clips_follow_each_other_and_leave_frames_out(monkeypatch):
-    monkeypatch.setattr(picture_data, "CLIP_FRAMES", 5)
+    monkeypatch.setattr(image_data, "CLIP_FRAMES", 5)
     pytest.importorskip("av", reason="videos need josie[video]")
     path = ROOT / "tests" / "data" / "video.mp4"
-    clips = picture_data.read_clips(path)
+    clips = image_data.read_clips(path)
     import av
 
     with av.open(str(path)) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)][:: picture_data.CLIP_STEP]
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)][:: image_data.CLIP_STEP]
     assert (len(frames), len(clips)) == (12, 2)
     assert np.abs(np.concatenate(clips).astype(int) - np.stack(frames[:10])).max() <= 3
 
 
 def test_what_cannot_be_read_is_skipped_and_counted(tmp_path, monkeypatch):
-    (tmp_path / "root" / picture_data.STAMPS).mkdir(parents=True)
-    (tmp_path / "root" / picture_data.STAMPS / "star.svg").write_text("<svg/>")
+    (tmp_path / "root" / image_data.STAMPS).mkdir(parents=True)
+    (tmp_path / "root" / image_data.STAMPS / "star.svg").write_text("<svg/>")
     files = []
     for index in range(8):
         path = tmp_path / f"{index}.png"
@@ -252,11 +247,11 @@ def test_what_cannot_be_read_is_skipped_and_counted(tmp_path, monkeypatch):
     (tmp_path / "7.png").write_bytes((tmp_path / "7.png").read_bytes()[:200])
     (tmp_path / "intro.mpg").write_text("no video")
     files.append(("video", tmp_path / "intro.mpg", "CC0", "video"))
-    monkeypatch.setattr(picture_data, "fetch_package", lambda name, cache: tmp_path / "root")
-    monkeypatch.setattr(picture_data, "find_pictures", lambda root: iter(files))
-    monkeypatch.setattr(picture_data, "choose_split", lambda group: "test" if group == "stamps/0" else "train")
-    data = picture_data.PictureDataArguments(str(tmp_path / "data"), weights={"stamps": 1.0})
-    splits = picture_data.load_pictures(data)
+    monkeypatch.setattr(image_data, "fetch_package", lambda name, cache: tmp_path / "root")
+    monkeypatch.setattr(image_data, "find_pictures", lambda root: iter(files))
+    monkeypatch.setattr(image_data, "choose_split", lambda group: "test" if group == "stamps/0" else "train")
+    data = image_data.ImageDataArguments(str(tmp_path / "data"), weights={"stamps": 1.0})
+    splits = image_data.load_pictures(data)
     manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
     assert manifest["skipped"] == {"svg": 1, "broken": 2}
     assert len(manifest["pictures"]) == 7
@@ -270,15 +265,15 @@ def test_what_cannot_be_read_is_skipped_and_counted(tmp_path, monkeypatch):
 
 
 def test_the_recipes_own_configuration_is_valid():
-    config = recipe.read_config(Path(EXAMPLES) / "train_jovio.json")
-    recipe.require_sections(config, *train_jovio.SECTIONS)
-    data = recipe.read_section(config, "data", train_jovio.PictureDataArguments)
-    recipe.read_section(config, "start", train_jovio.StartArguments)
-    recipe.read_section(config, "report", train_jovio.ReportArguments)
-    recipe.read_section(config, "trainer", train_jovio.TrainingArguments)
+    config = configuration.read_config(EXAMPLES / "train_jovio.json")
+    configuration.require_sections(config, *train_jovio.SECTIONS)
+    data = configuration.read_section(config, "data", train_jovio.ImageDataArguments)
+    configuration.read_section(config, "start", train_jovio.StartArguments)
+    configuration.read_section(config, "report", train_jovio.ReportArguments)
+    configuration.read_section(config, "trainer", train_jovio.TrainingArguments)
     model = train_jovio.build_model(config["model"])
     assert model.num_parameters() <= 5_000_000
-    assert set(data.weights) == set(picture_data.SOURCES)
+    assert set(data.weights) == set(image_data.SOURCES)
     for shape in data.shapes:
         model.config.get_grid(*shape)
 

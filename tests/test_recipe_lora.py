@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from itertools import islice
 from pathlib import Path
 
@@ -13,20 +12,17 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 pytest.importorskip("peft", reason="adapters need peft: pip install 'josie[peft]'")
 
-EXAMPLES = str(Path(__file__).resolve().parents[1] / "examples")
-if EXAMPLES not in sys.path:
-    sys.path.append(EXAMPLES)
 
-import conversation_data  # noqa: E402
-import finetune_lora  # noqa: E402
-import metrics  # noqa: E402
-import recipe  # noqa: E402
-import starting_model  # noqa: E402
-from recipes import interrupt_and_resume, refuse  # noqa: E402
+import finetune_lora
+from recipe_runs import interrupt_and_resume, refuse
+from recipes import answers, configuration, conversations as conversation_rows, models
+
+from josie.training.conversations import read_jsonl, to_dataset
 
 # What peft 0.21 still asks every model of transformers.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CONFIG = {
     "data": {"validation_share": 0.3, "shuffle_buffer": 5, "max_validation_rows": 4},
     "lora": {"parts": ["thinker", "talker"], "rank": 2, "dropout": 0.1},
@@ -99,8 +95,8 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(config, tmp_path, monke
 
 
 def test_a_preset_is_kept_beside_its_adapters(tmp_path):
-    model, processor = starting_model.load_model(starting_model.ModelArguments(preset="micro"), tmp_path / "base")
-    again, _ = starting_model.load_model(starting_model.ModelArguments(preset="micro"), tmp_path / "base")
+    model, processor = models.load_model(models.ModelArguments(preset="micro"), tmp_path / "base")
+    again, _ = models.load_model(models.ModelArguments(preset="micro"), tmp_path / "base")
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(model.parameters(), again.parameters(), strict=True))
     assert processor.tokenizer.chat_template
     thinker = finetune_lora.find_layers(model, ["thinker"])
@@ -114,7 +110,7 @@ def test_a_preset_is_kept_beside_its_adapters(tmp_path):
 
 
 def read(config, **changes):
-    return conversation_data.ConversationDataArguments(**config["data"] | changes)
+    return conversation_rows.ConversationDataArguments(**config["data"] | changes)
 
 
 def topics(rows):
@@ -122,7 +118,7 @@ def topics(rows):
 
 
 def test_rows_keep_their_form_and_paths_are_found(config, conversations):
-    rows = conversation_data.load_conversations(read(config, columns=["topic", "speaker"], validation_share=0.0))
+    rows = conversation_rows.load_conversations(read(config, columns=["topic", "speaker"], validation_share=0.0))
     assert {split: len(part) for split, part in rows.items()} == {"train": 24, "validation": 0, "test": 0}
     first, second = rows["train"][0], rows["train"][1]
     assert first["messages"][0] == {"role": "user", "content": "What is 0?"}
@@ -135,11 +131,11 @@ def test_rows_keep_their_form_and_paths_are_found(config, conversations):
 
 def test_splits_share_nothing_and_are_those_of_the_stream(config):
     shares = {"validation_share": 0.3, "test_share": 0.2, "columns": ["topic"], "max_validation_rows": 99}
-    whole = conversation_data.load_conversations(read(config, **shares))
+    whole = conversation_rows.load_conversations(read(config, **shares))
     found = {split: topics(rows) for split, rows in whole.items()}
     assert sum(map(len, found.values())) == 24
     assert all(len(part) > 1 for part in found.values())
-    streamed = conversation_data.load_conversations(read(config, **shares, streaming=True))
+    streamed = conversation_rows.load_conversations(read(config, **shares, streaming=True))
     size = len(found["train"])
     rows = list(islice(streamed["train"], 2 * size))
     assert topics(rows[:size]) == topics(rows[size:]) == found["train"]
@@ -151,8 +147,8 @@ def test_splits_share_nothing_and_are_those_of_the_stream(config):
 def test_moved_files_stay_in_their_splits(config, conversations, tmp_path):
     shutil.copytree(conversations.parent, tmp_path / "moved")
     moved = [{"name": "jsonl", "path": str(tmp_path / "moved" / conversations.name)}]
-    rows = [conversation_data.load_conversations(read(config, columns=["topic"]))]
-    rows.append(conversation_data.load_conversations(read(config, columns=["topic"], sources=moved)))
+    rows = [conversation_rows.load_conversations(read(config, columns=["topic"]))]
+    rows.append(conversation_rows.load_conversations(read(config, columns=["topic"], sources=moved)))
     assert rows[0]["train"]["topic"][:] == rows[1]["train"]["topic"][:]
     assert rows[0]["train"]["messages"][:] != rows[1]["train"]["messages"][:]
 
@@ -160,11 +156,9 @@ def test_moved_files_stay_in_their_splits(config, conversations, tmp_path):
 def test_sources_can_be_added_and_have_splits_of_their_own(config, monkeypatch, conversations):
     def make(options, arguments):
         row = {"messages": [{"role": "user", "content": options["word"]}], "topic": "words"}
-        return {
-            split: conversation_data.to_dataset([row] * number) for split, number in (("train", 3), ("validation", 2))
-        }
+        return {split: to_dataset([row] * number) for split, number in (("train", 3), ("validation", 2))}
 
-    monkeypatch.setitem(conversation_data.SOURCES, "made", make)
+    monkeypatch.setitem(conversation_rows.SOURCES, "made", make)
     sources = [
         {"name": "made", "word": "hello"},
         {"name": "jsonl", "path": str(conversations), "split": "train"},
@@ -173,7 +167,7 @@ def test_sources_can_be_added_and_have_splits_of_their_own(config, monkeypatch, 
     for is_streaming in (False, True):
         if is_streaming:
             sources = sources[1:]
-        rows = conversation_data.load_conversations(
+        rows = conversation_rows.load_conversations(
             read(config, sources=sources, columns=["topic"], streaming=is_streaming)
         )
         assert len(rows["validation"]) >= 1
@@ -182,13 +176,13 @@ def test_sources_can_be_added_and_have_splits_of_their_own(config, monkeypatch, 
 
 
 def test_the_recipes_own_configuration_is_valid():
-    config = recipe.read_config(Path(EXAMPLES) / "finetune_lora.json")
-    recipe.require_sections(config, *finetune_lora.SECTIONS)
-    recipe.read_section(config, "data", conversation_data.ConversationDataArguments)
-    recipe.read_section(config, "model", starting_model.ModelArguments)
-    recipe.read_section(config, "lora", finetune_lora.AdapterArguments)
-    recipe.read_section(config, "answers", metrics.AnswerArguments)
-    recipe.read_section(config, "trainer", finetune_lora.TrainingArguments)
+    config = configuration.read_config(EXAMPLES / "finetune_lora.json")
+    configuration.require_sections(config, *finetune_lora.SECTIONS)
+    configuration.read_section(config, "data", conversation_rows.ConversationDataArguments)
+    configuration.read_section(config, "model", models.ModelArguments)
+    configuration.read_section(config, "lora", finetune_lora.AdapterArguments)
+    configuration.read_section(config, "answers", answers.AnswerArguments)
+    configuration.read_section(config, "trainer", finetune_lora.TrainingArguments)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +207,7 @@ def test_wrong_lines_are_named(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"messages": [{"role": "user", "content": "x"}]}\n\n{"messages": []}\n')
     with pytest.raises(ValueError, match="Line 3 of .*: A row must have `messages`, a list of dicts, got ..."):
-        list(conversation_data.read_jsonl(path))
+        list(read_jsonl(path))
     path.write_text("{\n")
     with pytest.raises(ValueError, match="Line 1 of"):
-        list(conversation_data.read_jsonl(path))
+        list(read_jsonl(path))

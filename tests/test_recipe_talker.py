@@ -7,23 +7,18 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+import train_talker
+from recipe_runs import interrupt_and_resume, read_losses, refuse, run_recipe, write_conversations
+from recipes import configuration, conversations as conversation_rows, spoken_rows
+from recipes.models import ModelArguments
 from safetensors import safe_open
 from tiny import DEPTH, TALKER, THINKER, build
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 import josie
+from josie.training.conversations import read_jsonl, to_dataset
 
-EXAMPLES = str(Path(__file__).resolve().parents[1] / "examples")
-if EXAMPLES not in sys.path:
-    sys.path.append(EXAMPLES)
-
-import conversation_data  # noqa: E402
-import recipe  # noqa: E402
-import speech_rows  # noqa: E402
-import train_talker  # noqa: E402
-from recipes import interrupt_and_resume, read_losses, refuse, run_recipe, write_conversations  # noqa: E402
-from starting_model import ModelArguments  # noqa: E402
-
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CONFIG = {
     "data": {"validation_share": 0.3, "shuffle_buffer": 5, "max_validation_rows": 4},
     "trainer": {
@@ -103,8 +98,8 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(
 def test_a_talker_alone_learns_what_it_learns_in_the_whole_model(config, folders, conversations):
     model = AutoModelForMultimodalLM.from_pretrained(folders[False]).train()
     processor = AutoProcessor.from_pretrained(folders[False])
-    rows = list(conversation_data.read_jsonl(conversations, ["speaker"]))[1:4]
-    collate = train_talker.SpeechCollator(josie.JosieDataCollator(processor), speech_rows.SpeechEncoder.of_model(model))
+    rows = list(read_jsonl(conversations, ["speaker"]))[1:4]
+    collate = train_talker.SpeechCollator(josie.JosieDataCollator(processor), spoken_rows.SpeechEncoder.of_model(model))
     whole = collate(rows)
     assert whole["speaker_ids"].tolist() == [1, 0, 1]
     part = train_talker.EmbeddingCollator(collate, model.get_input_embeddings())(rows)
@@ -121,10 +116,10 @@ def load(config, encode, **changes):
 def test_recordings_are_encoded_once_and_again_when_they_change(config, folders, tmp_path, monkeypatch):
     source = write_conversations(tmp_path)
     config["data"]["sources"][0]["path"] = str(source)
-    encode = speech_rows.SpeechEncoder.of_model(AutoModelForMultimodalLM.from_pretrained(folders[False]))
+    encode = spoken_rows.SpeechEncoder.of_model(AutoModelForMultimodalLM.from_pretrained(folders[False]))
     calls = []
-    make = speech_rows.add_speech_codes
-    monkeypatch.setattr(speech_rows, "add_speech_codes", lambda *args: calls.append(1) or make(*args))
+    make = spoken_rows.add_speech_codes
+    monkeypatch.setattr(spoken_rows, "add_speech_codes", lambda *args: calls.append(1) or make(*args))
     rows = load(config, encode)
     made = len(calls)
     assert made == 2  # one batch of each split
@@ -135,7 +130,7 @@ def test_recordings_are_encoded_once_and_again_when_they_change(config, folders,
         assert row["speaker"] in ("ada", "bob")
     assert sum(map(len, rows.values())) == 18  # the other rows are not spoken
 
-    other = speech_rows.SpeechEncoder.of_model(AutoModelForMultimodalLM.from_pretrained(folders[False]))
+    other = spoken_rows.SpeechEncoder.of_model(AutoModelForMultimodalLM.from_pretrained(folders[False]))
     again = load(config, other)
     assert len(calls) == made
     assert list(again["train"]) == list(rows["train"])
@@ -149,18 +144,16 @@ def test_recordings_are_encoded_once_and_again_when_they_change(config, folders,
 
 
 def test_codes_that_are_given_are_kept(folders):
-    encode = speech_rows.SpeechEncoder.of_model(AutoModelForMultimodalLM.from_pretrained(folders[False]))
+    encode = spoken_rows.SpeechEncoder.of_model(AutoModelForMultimodalLM.from_pretrained(folders[False]))
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
     codes = [[1, 2, 11], [3, 4, -100], [5, 6, -100]]
-    rows = conversation_data.to_dataset(
-        [{"messages": messages, "speech_codes": given, "speaker": "1089"} for given in (codes, None)]
-    )
+    rows = to_dataset([{"messages": messages, "speech_codes": given, "speaker": "1089"} for given in (codes, None)])
     encoded = rows.map(encode, batched=True)
     assert encoded["speech_codes"][:] == [codes, []]
     assert encoded["length"][:] == [3, 0]
     assert encoded["speaker"][:] == ["1089"] * 2
     assert encoded["messages"][0] == messages
-    assert [speech_rows.is_spoken(row) for row in rows] == [True, False]
+    assert [spoken_rows.is_spoken(row) for row in rows] == [True, False]
 
 
 def test_recordings_are_left_out_of_every_turn():
@@ -171,17 +164,17 @@ def test_recordings_are_left_out_of_every_turn():
         {"role": "user", "content": "and?"},
         {"role": "assistant", "content": [sound, words]},
     ]
-    silent = speech_rows.without_speech(messages)
+    silent = spoken_rows.without_speech(messages)
     assert [message["content"] for message in silent] == [[sound, words], [words], "and?", [words]]
     assert messages[1]["content"] == [words, sound]
 
 
 def test_the_recipes_own_configuration_is_valid():
-    config = recipe.read_config(Path(EXAMPLES) / "train_talker.json")
-    recipe.require_sections(config, *train_talker.SECTIONS)
-    recipe.read_section(config, "data", conversation_data.ConversationDataArguments)
-    recipe.read_section(config, "model", ModelArguments)
-    recipe.read_section(config, "trainer", train_talker.TrainingArguments)
+    config = configuration.read_config(EXAMPLES / "train_talker.json")
+    configuration.require_sections(config, *train_talker.SECTIONS)
+    configuration.read_section(config, "data", conversation_rows.ConversationDataArguments)
+    configuration.read_section(config, "model", ModelArguments)
+    configuration.read_section(config, "trainer", train_talker.TrainingArguments)
 
 
 @pytest.mark.parametrize(

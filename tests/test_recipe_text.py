@@ -1,27 +1,20 @@
 """The text recipe: its blocks, its splits, streams, and that a run that was interrupted goes on as if it had not."""
 
 import json
-import sys
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+import train_text
+from datasets import Dataset
+from recipe_runs import interrupt_and_resume, refuse
+from recipes import configuration, streams, text_data
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import josie
 
-EXAMPLES = str(Path(__file__).resolve().parents[1] / "examples")
-if EXAMPLES not in sys.path:
-    sys.path.append(EXAMPLES)
-
-import recipe  # noqa: E402
-import streams  # noqa: E402
-import text_data  # noqa: E402
-import train_text  # noqa: E402
-from datasets import Dataset  # noqa: E402
-from recipes import interrupt_and_resume, refuse  # noqa: E402
-
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CONFIG = {
     "data": {"block_size": 13, "shuffle_buffer": 5, "validation_share": 0.2, "max_validation_blocks": 7},
     "tokenizer": {"vocab_size": 300},
@@ -171,12 +164,14 @@ def test_debian_texts_are_fetched_once(config, tmp_path, monkeypatch):
 
 
 def test_the_recipes_own_configuration_is_valid():
-    config = recipe.read_config(Path(EXAMPLES) / "train_text.json")
-    recipe.require_sections(config, *train_text.SECTIONS)
-    data = recipe.read_section(config, "data", text_data.TextDataArguments)
-    recipe.read_section(config, "trainer", train_text.TrainingArguments)
-    recipe.read_section(config, "card", train_text.CardArguments)
-    tokenizer = train_text.load_tokenizer(recipe.read_section(config, "tokenizer", train_text.TokenizerArguments))
+    config = configuration.read_config(EXAMPLES / "train_text.json")
+    configuration.require_sections(config, *train_text.SECTIONS)
+    data = configuration.read_section(config, "data", text_data.TextDataArguments)
+    configuration.read_section(config, "trainer", train_text.TrainingArguments)
+    configuration.read_section(config, "card", train_text.CardArguments)
+    tokenizer = train_text.load_tokenizer(
+        configuration.read_section(config, "tokenizer", train_text.TokenizerArguments)
+    )
     model = train_text.build_model(config["model"], tokenizer, data.block_size)
     assert model.num_parameters() <= 10_000_000
 

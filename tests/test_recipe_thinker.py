@@ -7,24 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+import train_thinker
+from recipe_runs import interrupt_and_resume, read_losses, refuse, run_recipe, write_conversations
+from recipes import audio_ctc, configuration, conversations as conversation_rows
+from recipes.answers import AnswerArguments
+from recipes.models import ModelArguments
 from safetensors import safe_open
 from tiny import TEXT, THINKER, build, josie_config
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 import josie
+from josie.training.conversations import read_jsonl
 
-EXAMPLES = str(Path(__file__).resolve().parents[1] / "examples")
-if EXAMPLES not in sys.path:
-    sys.path.append(EXAMPLES)
-
-import conversation_data  # noqa: E402
-import listening  # noqa: E402
-import recipe  # noqa: E402
-import train_thinker  # noqa: E402
-from metrics import AnswerArguments  # noqa: E402
-from recipes import interrupt_and_resume, read_losses, refuse, run_recipe, write_conversations  # noqa: E402
-from starting_model import ModelArguments  # noqa: E402
-
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CONFIG = {
     "data": {"validation_share": 0.3, "shuffle_buffer": 5, "max_validation_rows": 4},
     "answers": {"num_questions": 2, "batch_size": 2, "max_new_tokens": 3},
@@ -99,7 +94,7 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(
         assert loss == pytest.approx(text + 0.5 * spelling, rel=1e-4)
 
     folder = tmp_path / "interrupted" / "model"
-    assert (folder / listening.HEAD_FILE).exists() == is_listening
+    assert (folder / audio_ctc.HEAD_FILE).exists() == is_listening
     groups = changed(tiny_folder, folder)
     assert {"thinker", "thinker.audio", "thinker.text"} <= groups
     assert not [name for name in groups if name.startswith(("talker", "thinker.vision", "audio_codec"))]
@@ -150,7 +145,7 @@ def test_spelling_alone_changes_the_encoder_alone_and_another_run_goes_on_with_i
     run_recipe(train_thinker, config)
     kept = []
     for folder in (first, tmp_path / "second" / "model"):
-        with safe_open(folder / listening.HEAD_FILE, framework="pt") as file:
+        with safe_open(folder / audio_ctc.HEAD_FILE, framework="pt") as file:
             kept.append((file.metadata(), {name: file.get_tensor(name).tolist() for name in sorted(file.keys())}))
     assert kept[0] == kept[1]
     assert kept[0][1]
@@ -163,7 +158,7 @@ def test_spelling_alone_changes_the_encoder_alone_and_another_run_goes_on_with_i
 def make_listener(**changes):
     text = dict(TEXT, tie_word_embeddings=True)
     model = build(josie.JosieForConditionalGeneration, josie_config(thinker_config=dict(THINKER, text_config=text)))
-    return listening.ListeningModel(model, listening.ListeningArguments(**LISTENING | changes))
+    return audio_ctc.ListeningModel(model, audio_ctc.ListeningArguments(**LISTENING | changes))
 
 
 def test_a_clip_is_spelled_as_if_alone_and_one_without_a_transcript_teaches_nothing():
@@ -186,8 +181,8 @@ def test_a_clip_is_spelled_as_if_alone_and_one_without_a_transcript_teaches_noth
 def test_what_was_learned_is_read_letter_by_letter():
     learner = make_listener(only=True, letters_per_frame=2)
     features, mask = torch.rand(1, 9, 90), torch.ones(1, 90, dtype=torch.long)
-    spelling = torch.tensor([listening.spell("Ada's, 1bee")])
-    assert "".join(listening.ALPHABET[index - 1] for index in spelling[0]) == "ada's bee"
+    spelling = torch.tensor([audio_ctc.spell("Ada's, 1bee")])
+    assert "".join(audio_ctc.ALPHABET[index - 1] for index in spelling[0]) == "ada's bee"
     optimizer = torch.optim.Adam(learner.parameters(), lr=0.02)
     for _ in range(200):
         optimizer.zero_grad()
@@ -210,26 +205,26 @@ def test_tied_weights_are_kept_once():
 
 
 def test_transcripts_are_those_of_the_sounds_that_are_heard(conversations, tiny_folder):
-    rows = list(conversation_data.read_jsonl(conversations))
+    rows = list(read_jsonl(conversations))
     chosen = [rows[index] for index in (0, 1, 3)]
-    found = [listening.list_transcripts(row["messages"]) for row in chosen]
+    found = [audio_ctc.list_transcripts(row["messages"]) for row in chosen]
     assert found == [[], [None], ["No d"]]
     processor = AutoProcessor.from_pretrained(tiny_folder)
-    collate = listening.SpellingCollator(train_thinker.SilentCollator(josie.JosieDataCollator(processor)))
+    collate = audio_ctc.SpellingCollator(train_thinker.SilentCollator(josie.JosieDataCollator(processor)))
     batch = collate(chosen)
-    assert batch["spelling"].tolist() == [[-100] * 4, listening.spell("no d")]
+    assert batch["spelling"].tolist() == [[-100] * 4, audio_ctc.spell("no d")]
     assert len(batch["input_features"]) == 2
     assert "spelling" not in collate(rows[:1])
 
 
 def test_the_recipes_own_configuration_is_valid():
-    config = recipe.read_config(Path(EXAMPLES) / "train_thinker.json")
-    recipe.require_sections(config, *train_thinker.SECTIONS)
-    recipe.read_section(config, "data", conversation_data.ConversationDataArguments)
-    recipe.read_section(config, "model", ModelArguments)
-    recipe.read_section(config, "listening", listening.ListeningArguments)
-    recipe.read_section(config, "answers", AnswerArguments)
-    recipe.read_section(config, "trainer", train_thinker.TrainingArguments)
+    config = configuration.read_config(EXAMPLES / "train_thinker.json")
+    configuration.require_sections(config, *train_thinker.SECTIONS)
+    configuration.read_section(config, "data", conversation_rows.ConversationDataArguments)
+    configuration.read_section(config, "model", ModelArguments)
+    configuration.read_section(config, "listening", audio_ctc.ListeningArguments)
+    configuration.read_section(config, "answers", AnswerArguments)
+    configuration.read_section(config, "trainer", train_thinker.TrainingArguments)
     groups = josie.JosieForConditionalGeneration(josie.JosieConfig.from_preset(config["model"]["preset"])).get_groups()
     assert set(config["freeze"]) <= set(groups)
 
@@ -263,4 +258,4 @@ def test_wrong_configurations_are_errors(config, tmp_path, change, message, monk
 def test_a_model_that_hears_otherwise_does_not_spell():
     model = build(josie.JosieForConditionalGeneration, josie_config(thinker_config=dict(THINKER, audio_config=None)))
     with pytest.raises(ValueError, match="`listening` must be null for a model without a 'josie_audio_encoder', got"):
-        listening.ListeningModel(model, listening.ListeningArguments())
+        audio_ctc.ListeningModel(model, audio_ctc.ListeningArguments())

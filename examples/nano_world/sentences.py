@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from debian import fetch_package
-from speech_data import SpeechDataArguments, choose_split, sentence_key
-from train_tokenizer import bible, wordnet
+from recipes.debian import fetch_package
+from recipes.debian_texts import bible, wordnet
+from recipes.speech_data import SpeechDataArguments, choose_split, sentence_key
 
 PACKAGES = ("bible-kjv", "bible-kjv-text", "wordnet-base")
 NUM_WORDS = 1500

@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 from datasets import Dataset, concatenate_datasets
 from datasets.utils.logging import disable_progress_bar
-from debian import require_tool
+from recipes.debian import require_tool
 
 SAMPLING_RATE = 16000
 QUESTIONERS = ("slt", "rms", "awb", "kal16")

@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from debian import fetch_package
-from picture_data import STAMPS as STAMPS_FOLDER, shrink
 from PIL import Image, ImageOps
+from recipes.debian import fetch_package
+from recipes.image_data import STAMPS as STAMPS_FOLDER, shrink
 
 from nano_world.grammar import Question, article
 from nano_world.scenes import Split, draw_background

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal
 
 from datasets import Dataset, concatenate_datasets
 from PIL.Image import Image
-from speech_rows import SpeechEncoder, without_speech
+from recipes.spoken_rows import SpeechEncoder, without_speech
 from torch.utils.data import Dataset as TorchDataset
 from transformers import PreTrainedTokenizerBase
 

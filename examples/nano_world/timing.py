@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
-from debian import require_tool
+from recipes.debian import require_tool
 from transformers import PreTrainedTokenizerBase
 
 PAUSE = "pau"

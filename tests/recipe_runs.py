@@ -8,7 +8,8 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
-from recipe import LOG_FILE, CommandLine, RunLog, read_config
+from recipes.configuration import CommandLine, read_config
+from recipes.run_log import LOG_FILE, RunLog
 
 
 class InterruptAt(RunLog):

@@ -1,7 +1,6 @@
 """Free pictures and a video for the vision codec: fetched, cleaned, split, cut into random crops.
 
-    python examples/picture_data.py examples/train_jovio.json
-
+`python examples/fetch_data.py images CONFIG`, or the first training,
 fetches about 230 MB once (apt-get, no root needed) and writes each picture as an array of at most 384 pixels a side,
 with a manifest that names source, licence, group and split of each, and the pictures of the test split as PNG files in
 `test`. What cannot be decoded is skipped and counted.
@@ -28,15 +27,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from debian import FetchError, fetch_package
 from PIL import Image
-from recipe import command_line, read_section, run, write_whole
 from torch.utils.data import Dataset
 from transformers.utils import logging
 
+from josie.conversion.files import write_file
 from josie.processing_josie.pixels import open_picture, picture_to_pixels
+from recipes.debian import FetchError, fetch_package
 
-logger = logging.get_logger("josie.examples.picture_data")
+logger = logging.get_logger("josie.examples.image_data")
 
 MANIFEST_FILE = "manifest.json"
 SOURCES = ("stamps", "scenes", "photographs", "video")
@@ -63,7 +62,7 @@ PHOTOGRAPHS = {
 
 
 @dataclass
-class PictureDataArguments:
+class ImageDataArguments:
     """What pictures a recipe uses, and how they are cropped.
 
     Args:
@@ -271,7 +270,7 @@ def prepare_pictures(folder: Path, cache: Path) -> None:
         picture.split = picture.group.rpartition("/")[2] if is_video else choose_split(picture.group)
     write_test_pictures(folder, [picture for picture in pictures if picture.split == "test"])
     manifest = {"pictures": [asdict(picture) for picture in pictures], "skipped": dict(skipped)}
-    write_whole(folder / MANIFEST_FILE, json.dumps(manifest, indent=1) + "\n")
+    write_file(folder / MANIFEST_FILE, json.dumps(manifest, indent=1) + "\n")
 
 
 def write_test_pictures(folder: Path, pictures: list[Picture]) -> None:
@@ -282,7 +281,7 @@ def write_test_pictures(folder: Path, pictures: list[Picture]) -> None:
         Image.fromarray(np.load(folder / picture.file)[0]).save(path)
 
 
-def load_pictures(arguments: PictureDataArguments) -> dict[str, list[Picture]]:
+def load_pictures(arguments: ImageDataArguments) -> dict[str, list[Picture]]:
     """Return the pictures of each split, fetched and prepared if that was not done before."""
     folder = Path(arguments.folder)
     prepare_pictures(folder, Path(arguments.cache))
@@ -297,7 +296,7 @@ class RandomCrops(Dataset):
     Sources that have no picture in the split are left out.
 
     Args:
-        arguments ([`PictureDataArguments`]): Where the arrays are, and what crops are like.
+        arguments ([`ImageDataArguments`]): Where the arrays are, and what crops are like.
         pictures (`list[Picture]`): What to draw from.
         num_crops (`int`): Length of the data set; 0 if there is no picture.
         seed (`int`): Of everything drawn.
@@ -307,7 +306,7 @@ class RandomCrops(Dataset):
 
     def __init__(
         self,
-        arguments: PictureDataArguments,
+        arguments: ImageDataArguments,
         pictures: list[Picture],
         num_crops: int,
         seed: int = 0,
@@ -383,9 +382,8 @@ def cut(frames: np.ndarray, height: int, width: int, with_margin: bool, generato
     return np.stack([np.asarray(frame) for frame in resized])
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Prepare and say what there is."""
-    arguments = read_section(command_line(__doc__, argv).config, "data", PictureDataArguments)
+def print_counts(arguments: ImageDataArguments) -> None:
+    """Print a table of the images of each source and split, and how many files were skipped."""
     splits = load_pictures(arguments)
     print("| source | " + " | ".join(splits) + " |\n| --- |" + " ---: |" * len(splits))
     for source in SOURCES:
@@ -393,7 +391,3 @@ def main(argv: list[str] | None = None) -> None:
         print(f"| {source} | " + " | ".join(map(str, counts)) + " |")
     manifest = json.loads((Path(arguments.folder) / MANIFEST_FILE).read_text("utf-8"))
     print(f"skipped: {manifest['skipped']}")
-
-
-if __name__ == "__main__":
-    run(main)

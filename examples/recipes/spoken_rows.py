@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conversation_data import ConversationDataArguments, load_conversations
 from datasets import Dataset
 from datasets.fingerprint import Hasher
-from recipe import describe_sources, read_section
 from transformers import PreTrainedModel
 
 from josie import add_speech_codes
 from josie.processing_josie.speech import is_sound, list_parts, with_codes
+from recipes.configuration import read_section
+from recipes.conversations import ConversationDataArguments, load_conversations
+from recipes.model_cards import describe_sources
 
 Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
 

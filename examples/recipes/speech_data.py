@@ -1,6 +1,6 @@
-"""Fetch speech for training and measuring codecs and talkers: sounds, texts, and a manifest for each split.
+"""Speech for training and measuring codecs and Talkers: recordings, texts, and a manifest for each split.
 
-    python examples/speech_data.py examples/train_jodio.json
+`python examples/fetch_data.py speech CONFIG` makes them ahead of a training.
 
 A source is a folder of sound files, a data set of the Hub, or one of the Debian packages below. Each is made once, in a
 folder of its own, and appears there only when it is complete. Which split a clip is in depends on its sentence and the
@@ -32,11 +32,11 @@ from typing import Any
 
 import soundfile
 from datasets import Audio, Dataset, concatenate_datasets, load_dataset, load_from_disk
-from debian import fetch_package, require_tool
-from recipe import command_line, read_section, run, write_whole
-from train_tokenizer import bible, wordnet
 
+from josie.conversion.files import write_file
 from josie.processing_josie import load_audio, save_audio
+from recipes.debian import fetch_package, require_tool
+from recipes.debian_texts import bible, wordnet
 
 logger = logging.getLogger("josie.examples.speech_data")
 
@@ -253,7 +253,7 @@ def prepare_speech(arguments: SpeechDataArguments) -> dict[str, Path]:
     manifests = {}
     for split, chosen in splits.items():
         manifests[split] = folder / f"{split}.jsonl"
-        write_whole(manifests[split], "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in chosen))
+        write_file(manifests[split], "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in chosen))
         hours = sum(row["seconds"] for row in chosen) / 3600
         logger.info(f"{manifests[split]}: {len(chosen)} clips, {hours:.2f} h")
     return manifests
@@ -314,8 +314,8 @@ def _make_source(source: dict[str, Any], folder: Path, arguments: SpeechDataArgu
         rows = [row | {"path": f"{name}/{row['path']}", "source": name, "licence": licence} for row in results if row]
         if not rows:
             raise ValueError(f"`data.sources` must hold sounds that can be read, got none from {name!r}.")
-        write_whole(made / "clips.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        write_whole(made / "source.json", json.dumps(spec))
+        write_file(made / "clips.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_file(made / "source.json", json.dumps(spec))
         if final.exists():  # of other options; never two at once, never a mixture
             os.replace(final, made.parent / "replaced")
         os.replace(made, final)
@@ -405,13 +405,3 @@ def _load_hub(source: dict[str, Any], arguments: SpeechDataArguments) -> dict[st
 
 def _run(command: list[Any]) -> None:
     subprocess.run([str(part) for part in command], stdin=subprocess.DEVNULL, capture_output=True, check=True)
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Make everything that the `data` section of a configuration asks for."""
-    config = command_line(__doc__, argv).config
-    run(lambda: prepare_speech(read_section(config, "data", SpeechDataArguments)))
-
-
-if __name__ == "__main__":
-    main()

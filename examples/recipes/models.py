@@ -93,3 +93,10 @@ def save_model(trainer: Trainer, model: PreTrainedModel, processor: Any) -> Path
     if trainer.is_world_process_zero():
         processor.save_pretrained(folder)
     return folder
+
+
+def save_in_half(model: PreTrainedModel, folder: Path) -> None:
+    """Save a model with weights of 16 bits, which load as 32."""
+    weights = model.state_dict().items()
+    half = {name: value.half() if value.is_floating_point() else value for name, value in weights}
+    model.save_pretrained(folder, state_dict=half)

@@ -2,7 +2,7 @@
 
 | source | what |
 | --- | --- |
-| `debian` | texts of Debian packages, as `train_tokenizer.py` reads them: `texts` names some, or all |
+| `debian` | texts of Debian packages, as `debian_texts.py` reads them: `texts` names some, or all |
 | `folder` | the `.txt` files of a folder, `path`; a text is a file, or with `by="line"` or `"paragraph"` a part of it |
 | `datasets` | what `load_dataset` takes, and `text_column` |
 
@@ -18,20 +18,21 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import train_tokenizer
 from datasets import Dataset, IterableDataset, concatenate_datasets, interleave_datasets, load_dataset
-from debian import fetch_package
-from recipe import write_whole
-from streams import endless_stream
 from transformers import PreTrainedTokenizerBase
+
+from josie.conversion.files import write_file
+from recipes import debian_texts
+from recipes.debian import fetch_package
+from recipes.streams import endless_stream
 
 # Name of a text: the packages it comes from, and what reads it.
 TEXTS: dict[str, tuple[tuple[str, ...], Callable[[Path], Iterator[str]]]] = {
-    "bible": (("bible-kjv", "bible-kjv-text"), train_tokenizer.bible),
-    "wordnet": (("wordnet-base",), train_tokenizer.wordnet),
-    "fortunes": (("fortunes-min", "fortunes"), train_tokenizer.fortunes),
-    "fillets": (("fillets-ng-data",), train_tokenizer.fillets),
-    "asterisk": (("asterisk-core-sounds-en",), train_tokenizer.asterisk),
+    "bible": (("bible-kjv", "bible-kjv-text"), debian_texts.bible),
+    "wordnet": (("wordnet-base",), debian_texts.wordnet),
+    "fortunes": (("fortunes-min", "fortunes"), debian_texts.fortunes),
+    "fillets": (("fillets-ng-data",), debian_texts.fillets),
+    "asterisk": (("asterisk-core-sounds-en",), debian_texts.asterisk),
 }
 
 
@@ -171,7 +172,7 @@ def _debian(source: dict[str, Any], arguments: TextDataArguments) -> Any:
             packages, read = TEXTS[name]
             roots = [fetch_package(package, folder / "debian") for package in packages]
             rows = (json.dumps({"text": text}) for text in read(roots[0]) if text)
-            write_whole(path, "\n".join(rows) + "\n")
+            write_file(path, "\n".join(rows) + "\n")
         files.append(str(path))
     return _load({"path": "json", "data_files": files}, "text", arguments)
 

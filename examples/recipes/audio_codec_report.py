@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from debian import FetchError
-from recipe import write_whole
 from transformers import PreTrainedModel
 
 from josie.configuration_josie import audio_codec_geometry
+from josie.conversion.files import write_file
 from josie.modeling_josie.codecs.adapters import decode_audio, encode_audio
 from josie.processing_josie import JosieFeatureExtractor, resample, save_audio
 from josie.processing_josie.audio import as_waveform
+from recipes.debian import FetchError
 
 METRICS_FILE, PICTURE_FILE = "metrics.json", "spectrograms.png"
 _NUM_MEL_BINS, _FLOOR_DB = 80, -100.0
@@ -91,7 +91,7 @@ def write_report(model: PreTrainedModel, dataset: Dataset, folder: Path, argumen
     kbit_rate = geometry.num_quantizers * math.log2(geometry.codebook_size) * geometry.frame_rate / 1000
     facts = {"num_clips": len(scores), "kbit_rate": round(kbit_rate, 3), "frame_rate": geometry.frame_rate}
     medians = {name: round(float(np.median([score[name] for score in scores])), 4) for name in scores[0]}
-    write_whole(folder / METRICS_FILE, json.dumps({**medians, **facts, "clips": scores}, indent=2) + "\n")
+    write_file(folder / METRICS_FILE, json.dumps({**medians, **facts, "clips": scores}, indent=2) + "\n")
     return medians | facts
 
 

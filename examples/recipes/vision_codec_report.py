@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from picture_data import Picture
 from PIL import Image, ImageDraw
-from recipe import write_whole
 
+from josie.conversion.files import write_file
 from josie.modeling_josie import JovioModel
 from josie.processing_josie.vision import JovioImageProcessor
+from recipes.image_data import Picture
 
 METRICS_FILE, SHEET_FILE = "metrics.json", "sheet.png"
 _CELL, _GAP, _HEADER = 192, 6, 16  # pixels of the sheet
@@ -119,7 +119,7 @@ def write_report(
     values = {score["file"]: score["psnr"] for score in scores}
     draw_sheet([(row, values[file]) for file, row in rows.items()], counts).save(target / SHEET_FILE)
     facts = average_scores(scores, counts) | {"num_pictures": len(scores)}
-    write_whole(target / METRICS_FILE, json.dumps({**facts, "pictures": scores}, indent=1) + "\n")
+    write_file(target / METRICS_FILE, json.dumps({**facts, "pictures": scores}, indent=1) + "\n")
     return facts
 
 

@@ -1,0 +1,146 @@
+"""Configurations of recipes: a JSON or YAML file in sections, changed on the command line, read as dataclasses.
+
+    python examples/train_X.py CONFIG [--set KEY=VALUE ...] [--resume | --restart]
+
+`--set data.seed=3` changes a single value. A run goes on from its last checkpoint if there is one; `--resume` insists
+on one, and `--restart` begins anew.
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+import yaml
+
+Mode = Literal["continue", "resume", "restart"]
+Section = TypeVar("Section")
+
+
+@dataclasses.dataclass(frozen=True)
+class CommandLine:
+    """The request of a user.
+
+    Args:
+        config (`dict`): The sections of the configuration.
+        mode (`"continue"`, `"resume"` or `"restart"`): The use of checkpoints.
+        command (`str`): The typed command, for the model card.
+    """
+
+    config: dict[str, Any]
+    mode: Mode
+    command: str
+
+
+def command_line(description: str | None, argv: list[str] | None = None) -> CommandLine:
+    """Read the command line of a recipe and its configuration file; wrong ones end the program with a sentence."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="JSON or YAML file")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to it")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--resume", action="store_true", help="go on from the last checkpoint, which must exist")
+    start.add_argument("--restart", action="store_true", help="delete the checkpoints and begin anew")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("josie").setLevel(logging.INFO)
+    try:
+        config = read_config(arguments.config, arguments.set)
+    except ValueError as error:
+        parser.error(str(error))
+    mode: Mode = "resume" if arguments.resume else "restart" if arguments.restart else "continue"
+    changes = ["--set", *arguments.set] if arguments.set else []
+    command = shlex.join(["python", f"examples/{parser.prog}", arguments.config, *changes])
+    return CommandLine(config, mode, command)
+
+
+def read_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
+    """Read a JSON or YAML file and change single values.
+
+    Args:
+        path (`str` or `Path`): The file.
+        overrides (`list[str]`): `section.key=value`, the value as JSON or else as text.
+
+    Raises:
+        `ValueError`: No such file, no mapping, or an override that names nothing it could change.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"`config` must be an existing file, got {str(path)!r}.")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+    except yaml.YAMLError as error:
+        raise ValueError(f"`config` must be JSON or YAML, got {str(path)!r}: {error}.") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"`config` must hold named sections, got {type(config).__name__} in {str(path)!r}.")
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        *parents, key = name.split(".")
+        if not equals or not all((*parents, key)):
+            raise ValueError(f"`--set` must be KEY=VALUE, got {override!r}.")
+        section = config
+        for parent in parents:
+            section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise ValueError(f"`--set` must name a value in a section, got {name!r}: {parent!r} is no section.")
+        try:
+            section[key] = json.loads(value)
+        except json.JSONDecodeError:
+            section[key] = value
+    return config
+
+
+def read_section(config: dict[str, Any], name: str, section_class: type[Section], **defaults: Any) -> Section:
+    """Return a section of a configuration as a dataclass.
+
+    Args:
+        config (`dict`): All sections.
+        name (`str`): The section; one that is missing is empty.
+        section_class: A dataclass.
+        defaults: Values in place of the dataclass's own defaults.
+
+    Raises:
+        `ValueError`: The section is no mapping, or has a key that the dataclass does not know.
+    """
+    values = config.get(name, {})
+    if not isinstance(values, dict):
+        raise ValueError(f"`{name}` must be a section of the configuration, got {values!r}.")
+    known = {entry.name for entry in dataclasses.fields(section_class) if entry.init}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise ValueError(f"`{name}` must have keys of {sorted(known)}, got {key!r}.")
+    return section_class(**defaults | values)
+
+
+def require_sections(config: dict[str, Any], *names: str, within: str = "config") -> None:
+    """Raise a `ValueError` for a section, of all or `within` another one, that a recipe does not know."""
+    for name in config:
+        if name not in names:
+            raise ValueError(f"`{within}` must have sections of {list(names)}, got {name!r}.")
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Run a recipe; errors that the user can mend end it with a sentence instead of a traceback."""
+    try:
+        main()
+    except (ValueError, RuntimeError, ImportError) as error:
+        # torch's own errors, and modules that fail to import, are for a traceback.
+        if type(error) is RuntimeError or isinstance(error, ImportError) and error.name is not None:
+            raise
+        raise SystemExit(f"error: {error}") from error
+    finally:
+        if torch.distributed.is_initialized():
+            # A thread of gloo that outlives the interpreter aborts the process, now and then.
+            torch.distributed.destroy_process_group()
+
+
+def run_training(
+    description: str | None, train_model: Callable[[CommandLine], Any], argv: list[str] | None = None
+) -> None:
+    """Run `train_model` on the command line of a training recipe."""
+    line = command_line(description, argv)
+    run(lambda: train_model(line))

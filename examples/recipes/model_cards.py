@@ -1,0 +1,68 @@
+"""Model cards of finished runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, Trainer
+
+from josie.conversion.hub.model_card import write_model_card
+
+
+@dataclass
+class CardArguments:
+    """Entries of a model card that only a person knows."""
+
+    license: str | None = None
+    hardware: str | None = None
+    limitations: str | None = None
+
+
+def describe_sources(sources: list[dict[str, Any]]) -> list[str]:
+    """Return the sources of a section `data` in words."""
+    return [", ".join(map(str, source.values())) for source in sources]
+
+
+def write_card(
+    trainer: Trainer,
+    card: CardArguments,
+    command: str,
+    data: list[str],
+    metrics: dict[str, Any],
+    evaluated_on: str,
+    model: PreTrainedModel | None = None,
+    **entries: Any,
+) -> None:
+    """Write the model card of a finished run into the folder `model` of its output.
+
+    Args:
+        trainer (`Trainer`): Its model, its last evaluation and the hours of its log are described.
+        card ([`CardArguments`]): Entries of the configuration.
+        command (`str`): The command that trained the model.
+        data (`list[str]`): The training data, in words.
+        metrics (`dict`): The results.
+        evaluated_on (`str`): The data of these results, in words.
+        model ([`PreTrainedModel`], *optional*): The model in the folder; the trainer's when `None`.
+        entries: More arguments of [`write_model_card`].
+    """
+    scores: dict[str, Any] = {}
+    if trainer.eval_dataset is not None and "eval_loss" not in metrics:
+        scores = trainer.evaluate()
+    if model is None:
+        trained: Any = trainer.model
+        adapted = getattr(trained, "get_base_model", None)  # inside peft's wrapper
+        model = trained if adapted is None else adapted()
+    write_model_card(
+        Path(str(trainer.args.output_dir)) / "model",
+        model.config,
+        model=model,
+        data=data,
+        metrics={**{name: value for name, value in scores.items() if name == "eval_loss"}, **metrics},
+        evaluated_on=evaluated_on,
+        command=command,
+        hours=max((entry.get("hours", 0.0) for entry in trainer.state.log_history), default=0.0),
+        hardware=card.hardware,
+        license=card.license,
+        limitations=card.limitations,
+        **entries,
+    )
