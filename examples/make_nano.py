@@ -25,19 +25,20 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor
 from josie import JosieForConditionalGeneration
 from josie.conversion.hub.model_card import write_model_card
 
+MAX_NEW_TOKENS = 64  # of an answer, where a user does not say; no answer in this world has more
 HARDWARE = "two CPU cores that had other work to do; Thinker and Talker at the same time"
-LIMITATIONS = (
-    "Of sentences that training never had some words are heard wrongly, of rare words more. The weights went on from "
-    "earlier ones while the recipes were written, by the same losses on the same data, with changes on the way. The "
-    "Thinker: a new vision encoder named things for 2,600 steps, and their places in the picture too for 500 more, "
-    "after 1,193 of the 4,000 in which the Thinker used it, and in which transcription was first .24, then .4, then "
-    "half of all rows; then answers were worded anew, twice, and it had 3,000 and 2,000 steps more, a third and .42 of "
-    "their rows spoken questions. The Talker: 6,523 steps in which it learned how long tokens take from the lengths of "
-    "utterances alone, 10,000 in which it was told, both for another codec, and 14,000 for this one, with the answers' "
-    "new wording from step 1,921 on. The codec: 2,000 steps on long sentences, 1,500 on all that JOSIE's voice says, "
-    "and 1,500 of its decoder alone. It knows drawn shapes, 45 stamps, some hundred small-talk questions, and to read "
-    "aloud and write down plain English of 1,500 words, in four synthetic voices. It understands nothing else."
+LICENSE_NOTES = (
+    "GPL-2 is the licence of Tux Paint's stamps (2002-2022, Bill Kendrick), which it was trained on.",
+    "WordNet 3.0 is copyright 2006 by Princeton University.",
 )
+LIMITATIONS = """
+It knows drawn shapes, 45 stamps, a hundred or so questions of small talk, and plain English of 1,500 words.
+It understands nothing else, and does not say so.
+It hears four synthetic voices. Other voices, people and noise are often misheard.
+Rare words are misheard, and said unclearly, more often than common ones.
+Questions about left and right, and questions in other words than those of training, are often answered wrongly.
+The weights went on from earlier ones while the recipes were written: a fresh run of these commands gives others.
+"""
 
 
 def record(arguments: argparse.Namespace) -> None:
@@ -68,6 +69,7 @@ def join(arguments: argparse.Namespace) -> None:
     model.audio_codec, model.config.audio_codec_config = other.audio_codec, other.config.audio_codec_config
     if arguments.earlier is not None:
         average_talker(model, arguments.earlier, arguments.share)
+    model.generation_config.max_new_tokens = MAX_NEW_TOKENS
     save_in_half(model, arguments.folder)
     AutoProcessor.from_pretrained(arguments.talker).save_pretrained(arguments.folder)
     report: dict[str, Any] = (
@@ -78,6 +80,8 @@ def join(arguments: argparse.Namespace) -> None:
         for task, found in report["tasks"].items()
         for name, value in found["scores"].items()
     }
+    commands = [line.strip() for line in str(nano_world.__doc__).splitlines() if line.startswith("    ")]
+    num_training = next(index for index, line in enumerate(commands) if "make_nano.py test" in line)
     write_model_card(
         arguments.folder,
         model.config,
@@ -85,11 +89,17 @@ def join(arguments: argparse.Namespace) -> None:
         data=NanoArguments.LICENCES,
         metrics=scores,
         evaluated_on="scenes, stamps and sentences that training never had",
-        command="\n".join(line.strip() for line in str(nano_world.__doc__).splitlines() if line.startswith("    ")),
+        evaluation_command="\n".join(commands[num_training:]),
+        evaluation_date=arguments.date,
+        command="\n".join(commands[:num_training]),
         hours=arguments.hours,
         hardware=HARDWARE,
         license="gpl-2.0",
+        license_notes=LICENSE_NOTES,
         languages=["en"],
+        title="JOSIE nano",
+        source="josie.nano_path()",
+        question="What is your name?",
         limitations=LIMITATIONS,
     )
     print(f"{arguments.folder}: {model.num_parameters():,} parameters")
@@ -149,6 +159,7 @@ def main(argv: list[str] | None = None) -> None:
             sub.add_argument("--share", type=float, default=0.4, help="of the earlier one in that mean")
             sub.add_argument("--report", type=Path, help="what `josie evaluate --out` wrote of it, for the card")
             sub.add_argument("--hours", type=float, help="of training, for the card")
+            sub.add_argument("--date", help="of that report, for the card")
         if command in (record, start, test):
             sub.add_argument(
                 "--packages", type=Path, default=Path("runs/data/debian"), help="folder of Debian packages"

@@ -351,6 +351,16 @@ class TestExport:
         with pytest.raises(ValueError, match="`OUT` must not exist or be an empty folder"):
             export_folder(tmp_path / "text", tmp_path / "full")
 
+    def test_refuses_another_licence_than_the_cards(self, tmp_path):
+        CASES["text"].build().save_pretrained(tmp_path / "plain")
+        (tmp_path / "plain" / "README.md").write_text("---\nlicense: gpl-2.0\n---\n# Mine\n")
+        with pytest.raises(
+            ValueError, match="`license` must be 'gpl-2.0', as '.*README.md' says .*, got 'apache-2.0'."
+        ):
+            export_folder(tmp_path / "plain", tmp_path / "out", license="apache-2.0")
+        assert not (tmp_path / "out").exists()
+        export_folder(tmp_path / "plain", tmp_path / "out", license="GPL-2.0")
+
     def test_refuses_random_weights_in_the_place_of_missing_ones(self, tmp_path):
         from safetensors.torch import load_file, save_file
 

@@ -35,7 +35,7 @@ def test_each_half_comes_from_its_own_training(halves, tmp_path):
     folder = tmp_path / "joined"
     make_nano.main(
         ["join", *map(str, (tmp_path / "thinker", tmp_path / "talker", folder)), "--hours", "2"]
-        + ["--report", str(tmp_path / "report.json")]
+        + ["--report", str(tmp_path / "report.json"), "--date", "2026-11-26"]
     )
     joined = AutoModelForMultimodalLM.from_pretrained(folder)
     assert joined.dtype == torch.float32
@@ -50,6 +50,9 @@ def test_each_half_comes_from_its_own_training(halves, tmp_path):
     assert AutoProcessor.from_pretrained(folder).tokenizer is not None
     card = (folder / "README.md").read_text()
     assert "| look_exact | 0.25 |" in card
+    assert "measured on 2026-11-26:" in card
+    assert "from_pretrained(josie.nano_path())" in card
+    assert joined.generation_config.max_new_tokens == 64  # else transformers warns of a default of its own
     assert "python examples/train_talker.py" in card
 
 

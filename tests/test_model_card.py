@@ -10,8 +10,9 @@ from huggingface_hub import ModelCard
 from tiny import CASES, THINKER, josie_config
 
 import josie
+from josie.conversion.hub.card_metadata import pipeline_tag
 from josie.conversion.hub.export import add_code, find_processor
-from josie.conversion.hub.model_card import pipeline_tag, write_model_card
+from josie.conversion.hub.model_card import write_model_card
 
 FACTS = dict(
     data=["openslr/librispeech_asr", "flite's voice slt, 117 s"],
@@ -66,6 +67,8 @@ def test_the_example_runs(name, with_code, tmp_path, monkeypatch, capsys):
     path = write_model_card(tmp_path / f"tiny-{name}", model.config, model=model, with_code=with_code)
     monkeypatch.chdir(tmp_path)
     program = example(ModelCard.load(path))
+    assert f'("owner/tiny-{name}"' in program
+    program = program.replace(f"owner/tiny-{name}", f"tiny-{name}")
     assert ("trust_remote_code=True" in program) is with_code
     assert ("import josie" in program) is not with_code
     exec(compile(program, str(path), "exec"), {"__name__": "card"})
@@ -186,3 +189,31 @@ def test_refuses(tmp_path):
     with pytest.raises(ValueError, match="`hours` must be at least 0, got -1."):
         write_model_card(tmp_path, CASES["jodio"].config(), hours=-1)
     assert os.listdir(tmp_path) == []
+
+
+def test_the_title_and_the_source_are_the_callers(codec):
+    folder, config = codec
+    path = write_model_card(
+        folder, config, title="My codec", source="find_it()", license="mit", license_notes=["Mine."]
+    )
+    text = ModelCard.load(path).text
+    assert text.strip().startswith("# My codec\n")
+    assert "from_pretrained(find_it())" in text
+    assert "owner/" not in text
+    assert "The weights are under mit, the code under apache-2.0.\nMine.\n" in text
+
+
+def test_a_card_keeps_the_licence_that_it_has(codec):
+    """Also when a later call does not name it."""
+    folder, config = codec
+    write_model_card(folder, config, license="mit")
+    text = ModelCard.load(write_model_card(folder, config, with_code=True)).text
+    assert "The weights are under mit" in text
+
+
+def test_how_it_was_measured(codec):
+    folder, config = codec
+    measured = dict(evaluation_command="josie evaluate codec", evaluation_date="2026-11-26")
+    text = ModelCard.load(write_model_card(folder, config, **FACTS, **measured)).text
+    assert "On 20 verses in another voice, measured on 2026-11-26:" in text
+    assert "```bash\njosie evaluate codec\n```" in text

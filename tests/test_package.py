@@ -201,6 +201,20 @@ def test_pyproject_names_every_package():
     assert {"josie", *found} == set(settings["packages"])
 
 
+def test_pyproject_names_every_data_file():
+    """A file of a package that is not Python and not named there is missing in a wheel."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = {name: ROOT.joinpath(*name.split(".")[1:]) for name in settings["packages"] if name != "josie"}
+    named = {
+        path
+        for name, patterns in settings["package-data"].items()
+        for pattern in patterns
+        for path in ROOT.joinpath(*name.split(".")[1:]).glob(pattern)
+    }
+    files = {path for folder in folders.values() for path in folder.rglob("*") if path.is_file()}
+    assert {path for path in files - named if path.suffix not in (".py", ".pyc")} == set()
+
+
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="No josie attribute Josy"):
         josie.Josy  # noqa: B018

@@ -26,6 +26,7 @@ from transformers.utils import cached_file, logging
 
 from ... import modeling_josie, processing_josie  # noqa: F401  (they register what Auto classes know)
 from ..files import new_folder
+from .card_metadata import require_same_license
 from .flatten import Module, flat_name, flatten, write_index
 from .model_card import CARD_FILE, write_model_card
 
@@ -168,7 +169,8 @@ def export_folder(
         The names of all files.
 
     Raises:
-        `ValueError`: `source` holds no model of this package or not all of its weights, or `destination` exists.
+        `ValueError`: `source` holds no model of this package or not all of its weights, its card names another licence
+            than `license`, or `destination` exists.
     """
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -178,6 +180,9 @@ def export_folder(
     model_class: Any = getattr(modeling_josie, (config.architectures or [""])[0], loaders.get("AutoModel"))
     if model_class is None:
         raise ValueError(f"`DIR` must hold a model of this package, got {str(source)!r}, a {config.model_type!r}.")
+    old_card = _find_file(str(source), CARD_FILE)
+    if old_card is not None:
+        require_same_license(Path(old_card), card.get("license"))
     with new_folder(Path(destination), "OUT") as folder:
         loaded: Any = model_class.from_pretrained(source, dtype="auto", output_loading_info=True)
         model, loading = loaded
@@ -187,7 +192,6 @@ def export_folder(
                 f"`DIR` must hold all weights that its config.json asks for, got {str(source)!r}, which lacks "
                 f"{len(missing)} of them, such as {missing[0]!r}."
             )
-        old_card = _find_file(str(source), CARD_FILE)
         if old_card is not None:
             shutil.copyfile(old_card, folder / CARD_FILE)
         save_with_code(model, folder, max_shard_size=max_shard_size, card=card)

@@ -12,8 +12,8 @@
     python examples/make_nano.py test runs/nano/test
     josie evaluate nano --data runs/nano/test/tasks.jsonl
 
-So the weights that ship went on from the ones before them; its card says how. From nothing, leave out `--from`, and
-let hearing take its time: `hear.json --set freeze='["talker"]' trainer.max_steps=4000 trainer.learning_rate=0.0015`.
+So the weights that ship went on from the ones before them. From nothing, leave out `--from`, and let hearing
+take its time: `hear.json --set freeze='["talker"]' trainer.max_steps=4000 trainer.learning_rate=0.0015`.
 
 | file | what |
 | --- | --- |
