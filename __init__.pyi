@@ -44,7 +44,7 @@ from .modeling_josie.torch_export import (
     TalkerDepthLoop as TalkerDepthLoop,
     TalkerStep as TalkerStep,
 )
-from .nano import nano_path as nano_path
+from .nano import example_path as example_path, nano_path as nano_path
 from .processing_josie import (
     JosieFeatureExtractor as JosieFeatureExtractor,
     JosieImageProcessor as JosieImageProcessor,

@@ -1,9 +1,10 @@
-"""Where the small trained models are that come with the package."""
+"""The small trained models that come with the package, and something to try them on."""
 
 from pathlib import Path
 from typing import Literal, get_args
 
 NanoPart = Literal["josie", "jodio", "jovio"]
+ExampleFile = Literal["scene.png", "question.flac"]
 _FOLDER = Path(__file__).parent
 
 
@@ -23,3 +24,17 @@ def nano_path(part: NanoPart = "josie") -> str:
     if not (folder / "config.json").is_file():
         raise ValueError(f"`part` must be a model that came with this installation, got {part!r}: no {str(folder)!r}.")
     return str(folder)
+
+
+def example_path(name: ExampleFile) -> str:
+    """Return a file to try JOSIE on: a drawn scene, or a spoken question about it, "How many things are there?".
+
+    Args:
+        name (`"scene.png"` or `"question.flac"`): 256 × 256 pixels; or 16 kHz, mono, one of flite's voices.
+
+    Raises:
+        `ValueError`: There is no such file.
+    """
+    if name not in get_args(ExampleFile):
+        raise ValueError(f"`name` must be one of {list(get_args(ExampleFile))}, got {name!r}.")
+    return str(_FOLDER / "examples" / name)

@@ -1,8 +1,9 @@
-"""What all tests share: no network, one seed, and uninitialised memory that shows."""
+"""What all tests share: this tree, no network, one seed, and uninitialised memory that shows."""
 
 import os
 import sys
-from pathlib import Path
+
+import this_tree  # from here on, josie is this tree's
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -18,7 +19,7 @@ import josie
 
 # The root of the repository is a package, which pytest imports under the name of its folder. A second copy would put
 # its own classes in the place of josie's in the Auto classes.
-sys.modules.setdefault(Path(josie.__file__).resolve().parent.name, josie)
+sys.modules.setdefault(this_tree.ROOT.name, josie)
 
 
 @pytest.fixture(autouse=True)

@@ -59,6 +59,19 @@ def test_a_played_question_fits_its_scene():
         assert asked.waveform.dtype == np.float32
 
 
+def test_the_example_files_are_what_the_first_seed_asks():
+    asked = demo.play_question(random.Random(0))
+    shown = np.asarray(Image.open(josie.example_path("scene.png"))).astype(int)
+    assert np.abs(shown - np.asarray(render(asked.scene, demo.PICTURE_SIZE))).mean() < 1
+    heard = josie.load_audio(josie.example_path("question.flac"), 16000)
+    np.testing.assert_array_equal(heard, asked.waveform)
+
+
+def test_unknown_example_file():
+    with pytest.raises(ValueError, match=r"`name` must be one of \['scene.png', 'question.flac'\], got 'dog.png'."):
+        josie.example_path("dog.png")  # type: ignore[arg-type]
+
+
 @pytest.mark.filterwarnings("ignore:Glyph")  # random weights write what no font has
 def test_it_writes_a_picture_and_a_reply(tiny_folder, tmp_path, monkeypatch, capsys):
     printed = run_demo(monkeypatch, capsys, tmp_path / "demo", "--model", tiny_folder, "--seed", 1)
