@@ -35,7 +35,7 @@ from josie.configuration_josie import JosieMelCodecConfig, audio_codec_geometry
 from josie.evaluation import judge
 from josie.modeling_josie.codecs.adapters import decode_audio, encode_audio
 from josie.modeling_josie.codecs.mel_codec import JosieMelCodecModel
-from josie.processing_josie.audio import resample
+from josie.processing_josie import resample
 
 SENTENCES = Path(__file__).with_name("sentences.txt")
 # μOmni's own analysis for speech: windows of 1024 samples that begin 1280 samples apart.

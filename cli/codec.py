@@ -225,7 +225,8 @@ def _join(parts: "list[StreamedChunk]") -> "torch.Tensor":
 
 def _report_stream(codec: Any, parts: "list[StreamedChunk]", rate: int) -> None:
     """Report the speed of the whole, and how long after its sound a sample is there at the latest."""
-    from .codec_streams import CHUNK_SECONDS, StreamResampler
+    from ..processing_josie.resampling import StreamResampler
+    from .codec_streams import CHUNK_SECONDS
 
     config = codec.config
     _report_speed("Streamed", sum(part.audio_seconds for part in parts), sum(part.seconds for part in parts))

@@ -20,7 +20,8 @@ from ..configuration_josie import JovioConfig, audio_codec_geometry
 from ..conversion.files import new_file
 from ..modeling_josie.codecs.adapters import decode_audio, encode_audio
 from ..modeling_josie.codecs.checks import check_codes, check_num_quantizers
-from ..processing_josie.audio import as_waveform, resample
+from ..processing_josie.audio import as_waveform
+from ..processing_josie.resampling import resample
 
 _FORMAT = "josie codes"
 

@@ -12,8 +12,8 @@ from transformers.modeling_utils import PreTrainedModel
 
 from ..configuration_josie import JovioConfig
 from ..conversion.files import new_file
-from ..processing_josie.pixels import open_picture
-from ..processing_josie.vision import JosieImageProcessor, JosieVideoProcessor
+from ..processing_josie import JosieImageProcessor, JosieVideoProcessor
+from ..processing_josie.images import open_image
 from .codec_files import Codes, facts_of
 
 _FALLBACK_FPS = 10.0  # of animations that do not say how fast they are
@@ -58,7 +58,7 @@ def read_pictures(path: Path, config: JovioConfig, max_patches: int) -> Pictures
         "do_normalize": False,
     }
     if is_still(path):
-        picture = open_picture(path)
+        picture = open_image(path)
         pixels = JosieImageProcessor(**options)(picture, return_tensors="pt")["pixel_values"]
         return Pictures(pixels[:, None], (picture.height, picture.width))
     try:

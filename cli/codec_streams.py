@@ -3,21 +3,19 @@
 Everything is done chunk by chunk with states that go in and come out, and gives what the whole clip gives.
 """
 
-import math
 import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import torch
 from transformers.modeling_utils import PreTrainedModel
 
 from ..configuration_josie import JodioConfig
-from ..processing_josie.audio import resample
+from ..processing_josie.resampling import StreamResampler
 
 # The seed's microphone: mono, float32.
 MICROPHONE_RATE = 16000
@@ -41,48 +39,6 @@ class StreamedChunk:
     values: torch.Tensor | None
     audio_seconds: float
     seconds: float
-
-
-class StreamResampler:
-    """Another sampling rate, chunk by chunk: what comes out in all is what [`resample`] makes of the whole.
-
-    It works in blocks in which input and output rates meet, each with its neighbours as context.
-
-    Args:
-        sampling_rate, target_rate (`int`): Rates before and after, in Hz.
-    """
-
-    def __init__(self, sampling_rate: int, target_rate: int):
-        ratio = Fraction(target_rate, sampling_rate).limit_denominator(2000)
-        self.block, self.following = ratio.denominator, ratio.numerator
-        self.is_needed = ratio != 1
-        # Reach of torchaudio's filter to each side: six zero crossings of a sinc that is cut at 0.99 of the lower rate.
-        reach = math.ceil(6 * self.block / (min(self.block, self.following) * 0.99)) + 1
-        self.look_ahead = reach if self.is_needed else 0
-        self.num_before = -(-reach // self.block)
-        self.waiting: torch.Tensor | None = None
-        self.num_done = 0
-
-    def push(self, values: torch.Tensor, is_final: bool = False) -> torch.Tensor:
-        """Return what is ready after `(channels, num_samples)` more samples; with `is_final` all the rest."""
-        if not self.is_needed:
-            return values
-        waiting = values if self.waiting is None else torch.cat((self.waiting, values), dim=-1)
-        if not waiting.shape[-1]:
-            return waiting
-        before = min(self.num_done, self.num_before)
-        num_ready = max((waiting.shape[-1] - self.look_ahead) // self.block - before, 0)
-        if not is_final and not num_ready:
-            self.waiting = waiting
-            return values[:, :0]
-        output = torch.from_numpy(resample(waiting.numpy(), self.block, self.following))[:, before * self.following :]
-        if is_final:
-            self.waiting = None
-            return output
-        self.num_done += num_ready
-        kept = min(self.num_done, self.num_before)
-        self.waiting = waiting[:, (before + num_ready - kept) * self.block :].clone()
-        return output[:, : num_ready * self.following]
 
 
 def require_streaming(codec: PreTrainedModel) -> JodioConfig:
@@ -122,12 +78,12 @@ def stream_sound(
         `ValueError`: The codec does not stream, or has fewer quantizers.
     """
     config = require_streaming(codec)
-    resampler = StreamResampler(rate, config.sampling_rate)
+    resampler = StreamResampler(rate, config.sampling_rate, config.audio_channels)
     encoder_state = decoder_state = None
     empty = torch.zeros(config.audio_channels, 0)
     for chunk, is_final in _mark_end(chunks, empty):
         start, values = time.perf_counter(), None
-        ready = resampler.push(chunk, is_final)[None].to(codec.device)
+        ready = torch.from_numpy(resampler.push(chunk.numpy(), is_final))[None].to(codec.device)
         encoded = codec.encode(
             ready,
             num_quantizers=num_quantizers,

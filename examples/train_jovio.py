@@ -47,7 +47,7 @@ from transformers import TrainingArguments
 
 from josie.configuration_josie import JovioConfig
 from josie.modeling_josie import JovioModel, ResidualVectorQuantizer
-from josie.processing_josie.vision import JovioImageProcessor, JovioVideoProcessor
+from josie.processing_josie import JovioImageProcessor, JovioVideoProcessor
 from josie.training.codec_trainer import CodecTrainer
 
 SECTIONS = ("data", "model", "start", "trainer", "report", "card", "threads")

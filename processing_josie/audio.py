@@ -1,89 +1,30 @@
-"""Sound: reading and writing files, waveforms of one shape and rate, and the feature extractor.
+"""Audio: reading and writing files, and waveforms of one shape and rate.
 
-Files are read and written with soundfile, and torchaudio does the signal processing. Every accepted form becomes a
-float32 array `(channels, num_samples)` in [-1, 1] before anything else happens to it.
+Every accepted form becomes a float32 array `(channels, num_samples)` in [-1, 1] before anything else happens to it.
 """
 
 import os
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 import soundfile
 import torch
-import torchaudio
-from transformers import AutoFeatureExtractor, WhisperFeatureExtractor
-from transformers.configuration_utils import PreTrainedConfig
-from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
-from transformers.feature_extraction_utils import BatchFeature
 
-from ..configuration_josie import (
-    JodioConfig,
-    JosieAudioEncoderConfig,
-    JosieConfig,
-    JosieMelCodecConfig,
-    JosieThinkerConfig,
-    audio_codec_geometry,
-    is_codec,
-    reads_waveforms,
-)
+from .resampling import require_rate, resample
 from .sources import Source, describe_source, is_source, open_source
 
 # What full scale is in integer samples, and where silence lies.
 _INTEGER_SCALES = {"int16": (2.0**15, 0), "int32": (2.0**31, 0), "uint8": (2.0**7, 128)}
-_LOG_FLOOR = 1e-5
 _MAX_OGG_RATE = 200_000  # Hz; beyond, libsndfile does not report an error but crashes
 # libsndfile repairs the length of a cut WAV file in silence and only notes it here. Streams leave a huge length behind.
 _WAV_LENGTH_NOTE = re.compile(r"data\s*: (\d+) \(should be (\d+)\)")
 _STREAM_LENGTH = 0x7FFF0000
 
 AudioInput = Any  # any of the forms that `as_waveform` takes
-
-
-def resample(waveform: np.ndarray, sampling_rate: int, target_rate: int) -> np.ndarray:
-    """Change the sampling rate with torchaudio's windowed sinc interpolation.
-
-    Args:
-        waveform (`np.ndarray`): `(..., num_samples)`.
-        sampling_rate, target_rate (`int`): Rates before and after, in Hz.
-
-    Returns:
-        `(..., ceil(num_samples * target_rate / sampling_rate))`, float32.
-
-    Raises:
-        `ValueError`: A rate is no positive integer.
-    """
-    ratio = resampling_ratio(sampling_rate, target_rate)
-    if ratio == 1:
-        return np.asarray(waveform, dtype=np.float32)
-    values = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
-    return torchaudio.functional.resample(values, ratio.denominator, ratio.numerator).numpy()
-
-
-def resampling_ratio(sampling_rate: int, target_rate: int) -> Fraction:
-    """Return by how much [`resample`] makes a waveform longer.
-
-    Raises:
-        `ValueError`: A rate is no positive integer.
-    """
-    sampling_rate = require_rate(sampling_rate)
-    target_rate = require_rate(target_rate, "target_rate")
-    # The filter bank grows with the ratio's terms: for rates without a common factor it would not fit into memory, and
-    # the nearest ratio of small terms is off by less than a millionth.
-    return Fraction(target_rate, sampling_rate).limit_denominator(2000) or Fraction(1, 2000)
-
-
-def require_rate(sampling_rate: Any, name: str = "sampling_rate") -> int:
-    """Return `sampling_rate` as an `int`, or raise a `ValueError` that calls it `name`."""
-    if isinstance(sampling_rate, bool) or not isinstance(sampling_rate, (int, np.integer)) or sampling_rate <= 0:
-        raise ValueError(f"`{name}` must be a positive integer in Hz, got {sampling_rate!r}.")
-    return int(sampling_rate)
 
 
 def load_audio(source: Source, sampling_rate: int | None = None) -> np.ndarray:
@@ -215,169 +156,6 @@ def is_clip(audio: AudioInput) -> bool:
     return len(audio) > 0 and all(isinstance(value, (int, float, np.number)) for value in audio)
 
 
-class JosieFeatureExtractor(SequenceFeatureExtractor):
-    """Makes what the Thinker's ear reads: mel spectrograms for an encoder, waveforms for a codec.
-
-    Args:
-        output (`"features"` or `"values"`): Mel spectrograms, or waveforms as they are.
-        sampling_rate (`int`): Rate that everything is brought to, in Hz.
-        num_channels (`1` or `2`): Channels of waveforms; spectrograms are of one.
-        num_mel_bins (`int`): Mel bands.
-        n_fft, win_length, mel_hop_length (`int`): Short-time Fourier transform, in samples.
-        mel_power (`float`): 1 for magnitudes, 2 for power.
-        log_mel (`bool`): Take the logarithm of the spectrogram.
-        do_normalize (`bool`): Bring each waveform to mean 0 and variance 1.
-        padding_value (`float`): What follows a clip that is shorter than others of its batch.
-    """
-
-    def __init__(
-        self,
-        output: Literal["features", "values"] = "features",
-        sampling_rate: int = 16000,
-        num_channels: int = 1,
-        num_mel_bins: int = 128,
-        n_fft: int = 1024,
-        win_length: int = 400,
-        mel_hop_length: int = 160,
-        mel_power: float = 2.0,
-        log_mel: bool = False,
-        do_normalize: bool = False,
-        padding_value: float = 0.0,
-        **kwargs,
-    ):
-        if output not in ("features", "values"):
-            raise ValueError(f"`output` must be 'features' or 'values', got {output!r}.")
-        if num_channels not in ((1,) if output == "features" else (1, 2)):
-            raise ValueError(f"`num_channels` must be 1, or 2 for waveforms, got {num_channels}.")
-        kwargs.pop("feature_size", None)
-        feature_size = num_mel_bins if output == "features" else num_channels
-        super().__init__(feature_size, require_rate(sampling_rate), padding_value, **kwargs)
-        self.output = output
-        self.num_channels = num_channels
-        self.num_mel_bins = num_mel_bins
-        self.n_fft = n_fft
-        self.win_length = win_length
-        self.mel_hop_length = mel_hop_length
-        self.mel_power = mel_power
-        self.log_mel = log_mel
-        self.do_normalize = do_normalize
-
-    @property
-    def model_input_names(self) -> list[str]:
-        """Names of what [`JosieFeatureExtractor.__call__`] returns."""
-        if self.output == "features":
-            return ["input_features", "input_features_mask"]
-        return ["input_values", "padding_mask"]
-
-    @classmethod
-    def from_config(cls, audio_config: PreTrainedConfig) -> SequenceFeatureExtractor:
-        """Return the feature extractor for a Thinker's `audio_config`: ours, or Whisper's own.
-
-        Raises:
-            `ValueError`: It is not known what this kind of encoder reads.
-        """
-        if isinstance(audio_config, JosieAudioEncoderConfig):
-            names = ("sampling_rate", "num_mel_bins", "n_fft", "win_length", "mel_hop_length", "mel_power", "log_mel")
-            return cls("features", **{name: getattr(audio_config, name) for name in names})
-        if is_codec(audio_config):
-            rate = audio_codec_geometry(audio_config).sampling_rate
-            return cls("values", sampling_rate=rate, num_channels=getattr(audio_config, "audio_channels", 1))
-        if reads_waveforms(audio_config):  # wav2vec 2.0 and its kin, all of them at 16 kHz
-            return cls("values", sampling_rate=16000, do_normalize=True)
-        if audio_config.model_type == "whisper":
-            seconds, rest = divmod(audio_config.max_source_positions, 50)
-            if rest:
-                raise ValueError(
-                    "`audio_config.max_source_positions` must be a multiple of 50 (whole seconds), "
-                    f"got {audio_config.max_source_positions}."
-                )
-            return WhisperFeatureExtractor(feature_size=audio_config.num_mel_bins, chunk_length=seconds)
-        raise ValueError(f"`audio_config` of type {audio_config.model_type!r} has no known feature extractor.")
-
-    def __call__(
-        self,
-        audio: AudioInput,
-        sampling_rate: int | None = None,
-        return_tensors: Literal["pt", "np"] | None = "pt",
-    ) -> BatchFeature:
-        """Turn clips into model inputs.
-
-        Args:
-            audio: A clip in any form that [`as_waveform`] takes, or a list of clips.
-            sampling_rate (`int`, *optional*): Rate of clips that come without one, in Hz.
-            return_tensors (`"pt"` or `"np"`, *optional*): Kind of the result; NumPy when `None`.
-
-        Returns:
-            [`BatchFeature`] with `input_features` of shape `(num_clips, num_mel_bins, num_frames)` and
-            `input_features_mask` of shape `(num_clips, num_frames)`; or with `input_values` of shape
-            `(num_clips, num_channels, num_samples)` and `padding_mask` of shape `(num_clips, num_samples)`.
-
-        Raises:
-            `ValueError`: As [`as_waveform`], or there is no clip.
-        """
-        clips = [audio] if is_clip(audio) else list(audio)
-        if not clips:
-            raise ValueError("`audio` must hold at least one clip, got none.")
-        waveforms = [as_waveform(clip, sampling_rate, self.sampling_rate, self.num_channels) for clip in clips]
-        if self.do_normalize:
-            # As transformers' Wav2Vec2FeatureExtractor does; in a quiet clip it matters where the small number stands.
-            waveforms = [(waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7) for waveform in waveforms]
-        if self.output == "features":
-            waveforms = [self._mel(waveform[0]) for waveform in waveforms]
-        length = max(waveform.shape[1] for waveform in waveforms)
-        batch = np.full((len(waveforms), self.feature_size, length), self.padding_value, dtype=np.float32)
-        mask = np.zeros((len(waveforms), length), dtype=np.int64)
-        for row, waveform in enumerate(waveforms):
-            batch[row, :, : waveform.shape[1]] = waveform
-            mask[row, : waveform.shape[1]] = 1
-        return BatchFeature(
-            dict(zip(self.model_input_names, (batch, mask), strict=True)), tensor_type=return_tensors or "np"
-        )
-
-    def fetch_audio(self, audio: AudioInput, sampling_rate: int | None = None) -> Any:
-        """Read clips that are files, and leave the others as they are.
-
-        Args:
-            audio: A clip or a list of clips, nested or not.
-            sampling_rate (`int`, *optional*): Rate to bring files to, in Hz; this extractor's when `None`.
-
-        Returns:
-            `audio` with `{"array": (num_samples,), "sampling_rate": int}` in place of each file, so that its
-            rate is not lost on the way.
-        """
-        rate = require_rate(sampling_rate or self.sampling_rate)
-        if is_source(audio):
-            return {"array": load_audio(audio, rate), "sampling_rate": rate}
-        return audio if is_clip(audio) else [self.fetch_audio(clip, rate) for clip in audio]
-
-    def _mel(self, waveform: np.ndarray) -> np.ndarray:
-        """Return the mel spectrogram, `(num_mel_bins, num_samples // mel_hop_length + 1)`, of `(num_samples,)`."""
-        num_frames = len(waveform) // self.mel_hop_length + 1
-        # Reflection at the edges needs more than half a window of signal: a shorter clip is followed by silence.
-        missing = max(self.n_fft // 2 + 1 - len(waveform), 0)
-        transform = _mel_transform(
-            self.sampling_rate, self.n_fft, self.win_length, self.mel_hop_length, self.num_mel_bins, self.mel_power
-        )
-        power = transform.spectrogram(torch.from_numpy(np.pad(waveform, (0, missing))))[:, :num_frames]
-        # As a pointwise convolution, which oneDNN computes, the bands are summed with fused multiply-adds whatever the
-        # matrix library does, so that only the Fourier transform decides about the last digit.
-        filters = cast(torch.Tensor, transform.mel_scale.fb)
-        mel = torch.nn.functional.conv1d(power[None], filters.T[..., None])[0]
-        return (mel.clamp(min=_LOG_FLOOR).log() if self.log_mel else mel).numpy()
-
-
-@lru_cache(maxsize=8)
-def _mel_transform(
-    sampling_rate: int, n_fft: int, win_length: int, hop_length: int, num_mel_bins: int, power: float
-) -> torchaudio.transforms.MelSpectrogram:
-    with warnings.catch_warnings():
-        # With many bands the lowest lie between two bins and stay empty; the models were trained with them.
-        warnings.filterwarnings("ignore", message="At least one mel filterbank has all zero values")
-        return torchaudio.transforms.MelSpectrogram(
-            sampling_rate, n_fft, win_length, hop_length, n_mels=num_mel_bins, power=power
-        )
-
-
 def _split_rate(audio: AudioInput) -> tuple[Any, int | None]:
     """Separate values, or a source, from the rate that comes with them."""
     if isinstance(audio, dict):
@@ -437,7 +215,3 @@ def _require_sound(channels: np.ndarray, name: str = "audio") -> np.ndarray:
     if not np.isfinite(channels).all():
         raise ValueError(f"`{name}` must be finite, got NaN or infinity.")
     return channels
-
-
-for _config in (JosieConfig, JosieThinkerConfig, JosieAudioEncoderConfig, JodioConfig, JosieMelCodecConfig):
-    AutoFeatureExtractor.register(_config, JosieFeatureExtractor, exist_ok=True)

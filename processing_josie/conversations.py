@@ -1,5 +1,14 @@
-"""Conversations to model inputs: their pictures, videos and sounds, what the assistant said, and how it sounded."""
+"""Conversations to model inputs: their images, videos and audio, what the assistant said, and how it sounded.
 
+The route, of which transformers' `ProcessorMixin` owns every second step: [`ConversationMixin.apply_chat_template`]
+takes the assistant's speech out of the messages and hands them to transformers', which renders the template, asks
+`_multimodal_inputs_from_conversations` (ours) for the inputs that the parts name, and calls [`JosieProcessor.__call__`]
+(ours), where inputs become features and each placeholder as many tokens as there are features. Back in transformers,
+`_adjust_assistant_masks_indices` (ours) finds the tokens of each turn of the assistant by their characters. Last, here
+again, labels and speech are made of these turns.
+"""
+
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any
 
@@ -8,11 +17,10 @@ import torch
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
-from .chat import collect_parts
-from .labels import in_form_of, make_labels, number_turns
-from .layout import KINDS
+from ..configuration_josie.constants import IGNORE_INDEX
 from .lengths import count_media_tokens
-from .speech import IGNORED, Conversation, SpokenTurn, join_codes, join_waveforms, split_speech
+from .messages import MODALITIES, Conversation, collect_parts
+from .spoken_turns import SpokenTurn, join_codes, join_waveforms, split_speech
 
 TURNS = "assistant_turns"
 
@@ -88,18 +96,18 @@ class ConversationMixin(ProcessorMixin):
             conversation (`list[dict]`): As in [`JosieProcessor.apply_chat_template`].
 
         Raises:
-            `ValueError`: A file cannot be opened, or a kind of input the model does not take.
+            `ValueError`: A file cannot be opened, or a modality of input the model does not take.
         """
         heard, _ = split_speech(conversation)
         text: Any = self.apply_chat_template(heard)
         length = len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         length += int(self._starts_with_bos() and not text.startswith(self.tokenizer.bos_token))
-        for kind, (items,) in collect_parts([heard]).items():
-            length += sum(count_media_tokens(self, kind, item) - 1 for item in items)
+        for modality, (items,) in collect_parts([heard]).items():
+            length += sum(count_media_tokens(self, modality, item) - 1 for item in items)
         return length
 
     def _placeholder_ids(self) -> set[int]:
-        ids = (getattr(self, f"{kind}_token_id") for kind in KINDS)
+        ids = (getattr(self, f"{modality}_token_id") for modality in MODALITIES)
         return {token_id for token_id in ids if token_id is not None}
 
     def _add_labels(self, output: BatchFeature, turns: Any, conversations: list[Conversation]) -> None:
@@ -122,7 +130,7 @@ class ConversationMixin(ProcessorMixin):
             turn is not None and torch.as_tensor(row) == turn.turn for row, turn in zip(turns, spoken, strict=True)
         ]
         words = make_labels(output["input_ids"], is_said, silent)
-        masks = [(np.asarray(row) != IGNORED).astype(np.int64) for row in words]
+        masks = [(np.asarray(row) != IGNORE_INDEX).astype(np.int64) for row in words]
         for row, (turn, mask) in enumerate(zip(spoken, masks, strict=True)):
             if turn is not None and not mask.any():
                 raise ValueError(
@@ -166,3 +174,49 @@ class ConversationMixin(ProcessorMixin):
         masks = [(row > 0).astype(np.int64) for row in turns]
         processed_dict["assistant_masks"] = in_form_of(processed_dict["input_ids"], masks)
         return processed_dict
+
+
+def number_turns(
+    offsets: list[tuple[int, int]], spans: list[tuple[int, int]], replacements: list[dict[str, Any]]
+) -> np.ndarray:
+    """Return for each token which of the assistant's turns it is in, from the end: 1 for the last; 0 for none.
+
+    Args:
+        offsets (`list[tuple[int, int]]`): First and last character of each token, in the text with expanded
+            placeholders; equal where a token has no characters.
+        spans (`list[tuple[int, int]]`): First and last character of each turn, in the text as it was.
+        replacements (`list[dict]`): Where placeholders were expanded, in order: `span` before and `new_span` after.
+    """
+    starts, ends = np.asarray(offsets, dtype=np.int64).reshape(-1, 2).T
+    turns = np.zeros(len(offsets), dtype=np.int64)
+    expanded = [replacement["span"][1] for replacement in replacements]
+    shifts = [0, *(replacement["new_span"][1] - replacement["span"][1] for replacement in replacements)]
+    for index, span in enumerate(spans):
+        first, last = (character + shifts[bisect_right(expanded, character)] for character in span)
+        turns[(starts < last) & (ends > first)] = len(spans) - index
+    return turns
+
+
+def make_labels(input_ids: Any, is_learned: Any, ignored_ids: set[int]) -> Any:
+    """Return ids where something is learned, -100 elsewhere and at `ignored_ids`.
+
+    Args:
+        input_ids, is_learned: Rows of one length as a tensor or an array, or a list of rows; alike.
+        ignored_ids (`set[int]`): Tokens that are never learned, such as placeholders.
+
+    Returns:
+        Labels in the form of `input_ids`.
+    """
+    ignored = list(ignored_ids)
+    rows = [
+        np.where(np.asarray(learned).astype(bool) & ~np.isin(ids, ignored), ids, IGNORE_INDEX)
+        for ids, learned in zip(map(np.asarray, input_ids), is_learned, strict=True)
+    ]
+    return in_form_of(input_ids, rows)
+
+
+def in_form_of(input_ids: Any, rows: list[np.ndarray]) -> Any:
+    """Return rows as a tensor, an array or lists, as `input_ids` are."""
+    if isinstance(input_ids, torch.Tensor):
+        return torch.from_numpy(np.stack(rows))
+    return np.stack(rows) if isinstance(input_ids, np.ndarray) else [row.tolist() for row in rows]

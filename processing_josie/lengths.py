@@ -1,40 +1,41 @@
 """How many placeholders a picture, video or sound takes, from the head of its file, without decoding it."""
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from .audio import JosieFeatureExtractor, as_waveform, open_audio, resampling_ratio
-from .pixels import array_to_pixels
+from .audio import as_waveform, open_audio
+from .feature_extraction import JosieFeatureExtractor
+from .image_processing import fit_size
+from .images import array_to_pixels
+from .resampling import resampled_length
 from .sources import describe_source, is_source, open_source
 from .video import choose_frames, probe_video, read_video
-from .vision import fit_size
 
 # The tag of EXIF that says how a picture was held, and from which of its values on it lies on its side.
 _ORIENTATION, _TURNED = 0x0112, 5
 
 
-def count_media_tokens(processor: Any, kind: str, item: Any) -> int:
+def count_media_tokens(processor: Any, modality: str, item: Any) -> int:
     """Return the placeholders of one input.
 
     Args:
         processor ([`JosieProcessor`]): Whose model reads it.
-        kind (`"image"`, `"video"` or `"audio"`): What it is.
+        modality (`"image"`, `"video"` or `"audio"`): What it is.
         item: In a form that the processor takes.
 
     Raises:
-        `ValueError`: It cannot be opened, or the model does not take its kind.
+        `ValueError`: It cannot be opened, or the model does not take its modality.
     """
-    if getattr(processor, f"{kind}_token") is None:
-        raise ValueError(f"`conversation` must have no {kind}, as this model takes none, got one.")
+    if getattr(processor, f"{modality}_token") is None:
+        raise ValueError(f"`conversation` must have no {modality}, as this model takes none, got one.")
     config = processor.thinker_config
-    if kind == "audio":
+    if modality == "audio":
         return config.get_num_audio_tokens(_num_inputs(item, processor.feature_extractor))
-    part = processor.image_processor if kind == "image" else processor.video_processor
-    if kind == "image":
+    part = processor.image_processor if modality == "image" else processor.video_processor
+    if modality == "image":
         return config.get_num_image_tokens(*_fit(_picture_size(item), part))
     times, height, width = _video_size(item, part)
     temporal = part.temporal_patch_size
@@ -50,8 +51,7 @@ def _num_inputs(clip: Any, extractor: Any) -> int:
         source = clip.get("bytes") or clip.get("path")
     if is_source(source):
         with open_audio(source) as file:
-            ratio = resampling_ratio(file.samplerate, extractor.sampling_rate)
-            num_samples = math.ceil(file.frames * ratio)
+            num_samples = resampled_length(file.frames, file.samplerate, extractor.sampling_rate)
     else:
         num_samples = as_waveform(clip, None, extractor.sampling_rate).shape[1]
     is_spectrogram = isinstance(extractor, JosieFeatureExtractor) and extractor.output == "features"

@@ -19,11 +19,14 @@ from transformers.utils import logging
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from ..configuration_josie import JosieConfig, JosieThinkerConfig, audio_codec_geometry, is_codec, num_audio_tokens
-from .audio import AudioInput, JosieFeatureExtractor, as_waveform, is_clip, save_audio
-from .conversations import ConversationMixin
-from .labels import make_labels
-from .layout import ARGUMENTS, KINDS, RowItems, pad_tokens, split_rows, to_rows
-from .vision import ImageInput, JosieImageProcessor, JosieVideoProcessor, VideoInput
+from .audio import AudioInput, as_waveform, is_clip, save_audio
+from .batch_layout import RowItems, split_rows, to_rows
+from .conversations import ConversationMixin, make_labels
+from .feature_extraction import JosieFeatureExtractor
+from .image_processing import ImageInput, JosieImageProcessor
+from .messages import ARGUMENTS, MODALITIES
+from .text_inputs import TextInputsMixin
+from .video_processing import JosieVideoProcessor, VideoInput
 
 logger = logging.get_logger(__name__)
 
@@ -33,7 +36,11 @@ MAX_PATCHES, MAX_FRAMES = 256, 32
 
 
 class PresentAttributes:
-    """`get_attributes()` of the class names the parts a processor may have; of an instance, those it has."""
+    """`get_attributes()`: of the class, the parts a processor may have; of an instance, those it has.
+
+    It is for `ProcessorMixin.__init__`, `save_pretrained` and `__repr__`, which ask an instance and use every part that
+    is named; `from_pretrained` asks the class.
+    """
 
     NAMES = ("feature_extractor", "image_processor", "video_processor", "tokenizer")
 
@@ -42,7 +49,7 @@ class PresentAttributes:
         return lambda: [name for name in self.NAMES if processor is None or hasattr(processor, name)]
 
 
-class JosieProcessor(ConversationMixin):
+class JosieProcessor(ConversationMixin, TextInputsMixin):
     """Turns text, pictures, videos and sounds into the inputs of [`JosieForConditionalGeneration`], and outputs back.
 
     Args:
@@ -89,12 +96,14 @@ class JosieProcessor(ConversationMixin):
         self.thinker_config = thinker_config
         self.output_sampling_rate = output_sampling_rate
         self.speakers = list(speakers or [])
-        for kind in KINDS:
-            token_id = getattr(thinker_config, f"{kind}_token_id") if PARTS[kind] in parts else None
+        for modality in MODALITIES:
+            token_id = getattr(thinker_config, f"{modality}_token_id") if PARTS[modality] in parts else None
             if token_id is not None and not 0 <= token_id < len(tokenizer):
-                raise ValueError(f"`{kind}_token_id` must be in the vocabulary, [0, {len(tokenizer)}), got {token_id}.")
-            setattr(self, f"{kind}_token_id", token_id)
-            setattr(self, f"{kind}_token", None if token_id is None else tokenizer.convert_ids_to_tokens(token_id))
+                raise ValueError(
+                    f"`{modality}_token_id` must be in the vocabulary, [0, {len(tokenizer)}), got {token_id}."
+                )
+            setattr(self, f"{modality}_token_id", token_id)
+            setattr(self, f"{modality}_token", None if token_id is None else tokenizer.convert_ids_to_tokens(token_id))
 
     def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
         """Check the class of a part; that of videos is not exported by transformers where torchvision is missing."""
@@ -168,8 +177,8 @@ class JosieProcessor(ConversationMixin):
             `image_grid_thw`; `pixel_values_videos` and `video_grid_thw`.
 
         Raises:
-            `ValueError`: Nothing given, placeholders and inputs that do not match, a kind the model does not take, a
-                sequence longer than the context, or a bad input.
+            `ValueError`: Nothing given, placeholders and inputs that do not match, a modality that the model does not
+                take, a sequence longer than the context, or a bad input.
         """
         values = {"image": images, "video": videos, "audio": audio}
         if text is None and all(value is None for value in values.values()):
@@ -179,18 +188,19 @@ class JosieProcessor(ConversationMixin):
         texts = self._to_texts(text, values)
         found = [self._count_placeholders(row) for row in texts]
         rows: dict[str, RowItems] = {}
-        for kind, value in values.items():
-            counts = [count[kind] for count in found]
-            rows[kind] = to_rows(kind, ARGUMENTS[kind], value, counts, any(any(count.values()) for count in found))
-            self._check_counts(kind, rows[kind], found)
+        has_placeholders = any(any(count.values()) for count in found)
+        for modality, value in values.items():
+            counts = [count[modality] for count in found]
+            rows[modality] = to_rows(modality, ARGUMENTS[modality], value, counts, has_placeholders)
+            self._check_counts(modality, rows[modality], found)
         data: dict[str, Any] = {}
         replacements: dict[str, list[list[str]]] = {}
-        for kind, items in rows.items():
+        for modality, items in rows.items():
             flat = [item for row in items for item in row]
-            outputs, counts = self._process(kind, flat, options) if flat else ({}, [])
+            outputs, counts = self._process(modality, flat, options) if flat else ({}, [])
             data |= outputs
-            token = getattr(self, f"{kind}_token")
-            replacements[kind] = split_rows([token * count for count in counts], [len(row) for row in items])
+            token = getattr(self, f"{modality}_token")
+            replacements[modality] = split_rows([token * count for count in counts], [len(row) for row in items])
         tokens = self._tokenize(texts, found, replacements, options)
         if output_labels:
             tokens["labels"] = make_labels(tokens["input_ids"], tokens["attention_mask"], self._placeholder_ids())
@@ -212,32 +222,25 @@ class JosieProcessor(ConversationMixin):
             raise ValueError(f"`text` must be a string or a list of strings, got {text!r}.")
         return texts
 
-    def _count_placeholders(self, text: str) -> dict[str, int]:
-        """Return how many placeholders of each kind a text has, without those that were marked as plain text."""
-        counts = [text.count(getattr(self, f"{kind}_token") or "\0") for kind in KINDS]
-        _, offsets = self.get_text_with_replacements([text], *([""] * count for count in counts))
-        kinds = [offset["type"] for row in cast(list[list[dict]], offsets) for offset in row]
-        return {kind: kinds.count(kind) for kind in KINDS}
-
-    def _check_counts(self, kind: str, items: RowItems, found: list[dict[str, int]]) -> None:
-        name, token = ARGUMENTS[kind], getattr(self, f"{kind}_token")
+    def _check_counts(self, modality: str, items: RowItems, found: list[dict[str, int]]) -> None:
+        name, token = ARGUMENTS[modality], getattr(self, f"{modality}_token")
         if token is None and any(items):
-            raise ValueError(f"`{name}` must be None, as this model takes no {kind}, got {sum(map(len, items))}.")
+            raise ValueError(f"`{name}` must be None, as this model takes no {modality}, got {sum(map(len, items))}.")
         for row, (given, count) in enumerate(zip(items, found, strict=True)):
-            if any(count.values()) and count[kind] != len(given):
+            if any(count.values()) and count[modality] != len(given):
                 raise ValueError(
-                    f"`{name}` must be as many as the {token} of their text ({count[kind]}), "
+                    f"`{name}` must be as many as the {token} of their text ({count[modality]}), "
                     f"got {len(given)} in row {row}."
                 )
 
-    def _process(self, kind: str, items: list[Any], options: dict[str, dict]) -> tuple[dict[str, Any], list[int]]:
-        """Return model inputs of all items of a kind, and how many placeholders each of them takes."""
-        if kind == "audio":
+    def _process(self, modality: str, items: list[Any], options: dict[str, dict]) -> tuple[dict[str, Any], list[int]]:
+        """Return model inputs of all items of a modality, and how many placeholders each of them takes."""
+        if modality == "audio":
             return self._process_clips(items, options["audio_kwargs"].get("sampling_rate"))
-        config, part = self.thinker_config, getattr(self, PARTS[kind])
-        kwargs = {name: value for name, value in options[f"{kind}s_kwargs"].items() if name != "return_tensors"}
+        config, part = self.thinker_config, getattr(self, PARTS[modality])
+        kwargs = {name: value for name, value in options[f"{modality}s_kwargs"].items() if name != "return_tensors"}
         patch = getattr(config.vision_config, "patch_size", part.patch_size)
-        if kind == "image":
+        if modality == "image":
             outputs = part(items, return_tensors="np", **kwargs)
             counts = [
                 config.get_num_image_tokens(rows * patch, columns * patch)
@@ -256,7 +259,7 @@ class JosieProcessor(ConversationMixin):
         rate, channels = extractor.sampling_rate, getattr(extractor, "num_channels", 1)
         waveforms = [as_waveform(clip, sampling_rate, rate, channels) for clip in clips]
         if isinstance(extractor, JosieFeatureExtractor):
-            outputs = dict(extractor([(waveform, rate) for waveform in waveforms], return_tensors="np"))
+            outputs = dict(extractor.extract(waveforms, return_tensors="np"))
         else:
             outputs = dict(
                 extractor(
@@ -281,101 +284,6 @@ class JosieProcessor(ConversationMixin):
                 )
             counts.append(kept)
         return outputs, counts
-
-    def _tokenize(
-        self,
-        texts: list[str],
-        found: list[dict[str, int]],
-        replacements: dict[str, list[list[str]]],
-        options: dict[str, Any],
-    ) -> dict[str, Any]:
-        """Expand placeholders, put inputs in front of texts without any, tokenize and pad."""
-        kwargs = dict(options["text_kwargs"])
-        padding = {name: kwargs.pop(name, None) for name in ("padding", "padding_side", "pad_to_multiple_of")}
-        for name in ("return_tensors", "return_mm_token_type_ids", "return_text_replacement_offsets"):
-            kwargs.pop(name, None)
-        max_length = kwargs.get("max_length") if kwargs.get("truncation") else kwargs.pop("max_length", None)
-        wants_bos = kwargs.pop("add_special_tokens", True) in (True, None) and self._starts_with_bos()
-        bos = self.tokenizer.bos_token_id if wants_bos else None
-        fronts, all_spans = [], []
-        texts = list(texts)
-        for row, text in enumerate(texts):
-            pieces = [replacements[kind][row] for kind in KINDS]
-            front: list[int] = []
-            if not any(found[row].values()):
-                for kind, items in zip(KINDS, pieces, strict=True):
-                    count = sum(len(item) for item in items) // max(len(getattr(self, f"{kind}_token") or ""), 1)
-                    front += [getattr(self, f"{kind}_token_id")] * count
-                pieces = [[], [], []]
-            (text,), spans = self.get_text_with_replacements([text], *pieces)
-            if bos is not None and not text.startswith(self.tokenizer.bos_token):
-                front.append(bos)
-            texts[row] = text
-            fronts.append(front)
-            all_spans += spans or [[]]
-        data = self._encode(texts, fronts, max_length, kwargs)
-        for row, ids in enumerate(data["input_ids"]):
-            self._check_ids(ids, row, replacements)
-        data = pad_tokens(data, self.tokenizer.pad_token_id, max_length, **padding)
-        if options["return_mm_token_type_ids"]:
-            data["mm_token_type_ids"] = self.create_mm_token_type_ids(data["input_ids"])
-        if options["return_text_replacement_offsets"]:
-            data["text_replacement_offsets"] = all_spans
-        return data
-
-    def _encode(
-        self, texts: list[str], fronts: list[list[int]], max_length: int | None, kwargs: dict[str, Any]
-    ) -> dict[str, list]:
-        """Return `input_ids`, and `offset_mapping` if wanted, of texts behind what goes in front of them."""
-        rooms: list[int | None] = [None] * len(texts)
-        if kwargs.get("truncation") and max_length is not None:
-            for row, front in enumerate(fronts):
-                if len(front) > max_length:
-                    raise ValueError(
-                        f"`max_length` must be at least {len(front)}, for what goes in front of row {row}, "
-                        f"got {max_length}."
-                    )
-            rooms = [max_length - len(front) for front in fronts]
-        names = ["input_ids", *(["offset_mapping"] if kwargs.get("return_offsets_mapping", False) else [])]
-        data: dict[str, list] = {name: [None] * len(texts) for name in names}
-        # Calling a tokenizer is slow, so that rows with the same room go together: as a rule, all.
-        for room in set(rooms):
-            rows = [row for row, other in enumerate(rooms) if other == room]
-            limit = {} if room is None else {"max_length": room}
-            encoded = self.tokenizer([texts[row] for row in rows], add_special_tokens=False, **(kwargs | limit))
-            for index, row in enumerate(rows):
-                data["input_ids"][row] = fronts[row] + encoded["input_ids"][index]
-                if "offset_mapping" in data:
-                    data["offset_mapping"][row] = [(0, 0)] * len(fronts[row]) + list(encoded["offset_mapping"][index])
-        return data
-
-    def _starts_with_bos(self) -> bool:
-        """Return whether the tokenizer puts the beginning of text in front by itself; some only have the token."""
-        return self.tokenizer.bos_token_id in self.tokenizer("")["input_ids"][:1]
-
-    def _check_ids(self, ids: list[int], row: int, replacements: dict[str, list[list[str]]]) -> None:
-        """Refuse ids the model does not have, more of them than its context, and placeholders lost to truncation."""
-        text_config: Any = self.thinker_config.text_config
-        if ids and max(ids) >= text_config.vocab_size:
-            raise ValueError(
-                f"`tokenizer` must give ids below the model's `vocab_size` ({text_config.vocab_size}), got {max(ids)}."
-            )
-        limit = getattr(text_config, "max_position_embeddings", None)
-        if limit is not None and len(ids) > limit:
-            raise ValueError(
-                f"`text` with its placeholders must be at most {limit} tokens long, the context, "
-                f"got {len(ids)} in row {row}."
-            )
-        for kind in KINDS:
-            token = getattr(self, f"{kind}_token")
-            if token is None:
-                continue
-            expected = sum(len(item) for item in replacements[kind][row]) // len(token)
-            if ids.count(getattr(self, f"{kind}_token_id")) != expected:
-                raise ValueError(
-                    f"`max_length` must leave all {expected} {token} of row {row}, "
-                    f"got {ids.count(getattr(self, f'{kind}_token_id'))} after truncation."
-                )
 
     def post_process_multimodal_output(
         self,

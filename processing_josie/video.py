@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageSequence
 
-from .pixels import array_to_pixels, is_picture, picture_to_pixels
+from .images import array_to_pixels, image_to_pixels, is_image
 from .sources import Source, describe_source, is_source, open_source
 
 _GIF = (b"GIF87a", b"GIF89a")  # how such files begin
@@ -24,7 +24,7 @@ def is_video(value: Any) -> bool:
     if isinstance(value, (np.ndarray, torch.Tensor)):
         return value.ndim == 4
     if isinstance(value, (list, tuple)):
-        return len(value) > 0 and all(is_picture(frame) and not is_source(frame) for frame in value)
+        return len(value) > 0 and all(is_image(frame) and not is_source(frame) for frame in value)
     return is_source(value)
 
 
@@ -79,7 +79,7 @@ def read_video(video: Any, options: dict[str, Any]) -> torch.Tensor:
         frames = [video[index] for index in indices] if isinstance(video, (list, tuple)) else video[indices]
     if not isinstance(frames, list):
         return array_to_pixels(frames, options["num_channels"], "videos")
-    pixels = [picture_to_pixels(frame, options["num_channels"], "videos") for frame in frames]
+    pixels = [image_to_pixels(frame, options["num_channels"], "videos") for frame in frames]
     sizes = sorted({tuple(frame.shape[1:]) for frame in pixels})
     if len(sizes) > 1:
         raise ValueError(f"`videos` must have frames of one size, got {sizes[0]} and {sizes[1]}.")

@@ -103,7 +103,7 @@ class TestFolder:
             if package not in sys.stdlib_module_names
         }
         brought = {"huggingface_hub", "numpy", "typing_extensions"}  # by transformers and torch
-        assert needed - brought == {"PIL", "soundfile", "torch", "torchaudio", "transformers"}
+        assert needed - brought == {"PIL", "soundfile", "soxr", "torch", "torchaudio", "transformers"}
 
     def test_auto_maps(self, folder):
         config = json.loads((folder / "config.json").read_text())

@@ -38,9 +38,8 @@ from josie import JosieDataCollator
 from josie.configuration_josie import (
     JosieConfig,
 )
-from josie.processing_josie import (
-    JosieProcessor,
-)
+from josie.processing_josie import JosieProcessor, audio, feature_extraction, processor as processor_module
+from josie.processing_josie.audio import as_waveform as audio_as_waveform
 from josie.tokenization import load_default_tokenizer
 
 
@@ -113,6 +112,15 @@ def test_placeholder_counts_agree_with_what_codecs_give(codec_processor):
     assert count(output["input_ids"], IMAGE_ID) == [*output["image_grid_thw"].prod(dim=-1).tolist(), 0]
     assert count(output["input_ids"], VIDEO_ID) == [0, int(output["video_grid_thw"].prod()), 0]
     assert output["input_values"].shape == (3, 1, round(0.7 * rate))
+
+
+@pytest.mark.parametrize("fixture", ["processor", "codec_processor"])
+def test_each_clip_is_brought_to_its_form_once(fixture, request, monkeypatch):
+    calls = []
+    for module in (audio, feature_extraction, processor_module):
+        monkeypatch.setattr(module, "as_waveform", lambda *args: calls.append(args) or audio_as_waveform(*args))
+    request.getfixturevalue(fixture)(text="a", audio=[SPEECH, (tone(0.1, 8000), 8000)])
+    assert len(calls) == 2
 
 
 def test_rows_of_a_batch_are_the_rows_alone(processor):

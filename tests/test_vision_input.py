@@ -16,8 +16,8 @@ from josie.processing_josie import (
     JosieImageProcessor,
     JosieVideoProcessor,
 )
+from josie.processing_josie.image_processing import fit_size
 from josie.processing_josie.video import choose_frames
-from josie.processing_josie.vision import fit_size
 
 
 def test_every_form_of_a_picture_gives_the_same_pixels():

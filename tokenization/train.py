@@ -23,7 +23,7 @@ from .special_tokens import (
     VIDEO_TOKEN,
 )
 
-CHAT_TEMPLATE_FILE = Path(__file__).parent / "chat_template.jinja"
+CHAT_TEMPLATE_FILE = Path(__file__).parent / "default" / "chat_template.jinja"
 MIN_VOCAB_SIZE = len(SPECIAL_TOKENS) + 256
 
 

@@ -19,7 +19,8 @@ from torch.utils.data import Dataset as TorchDataset, IterableDataset as TorchIt
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from ..processing_josie.audio import open_audio, read_frames, require_rate, resample, resampling_ratio
+from ..processing_josie.audio import open_audio, read_frames
+from ..processing_josie.resampling import require_rate, resample, resampled_length, resampling_margin, resampling_ratio
 from ..processing_josie.sources import Source, describe_source
 
 if TYPE_CHECKING:  # datasets takes a second to import
@@ -27,8 +28,6 @@ if TYPE_CHECKING:  # datasets takes a second to import
 
 logger = logging.get_logger(__name__)
 
-_FILTER_WIDTH = 6  # zero crossings of the resampling filter to either side
-_ROLLOFF = 0.99
 _FILE_TYPES = ("string", "large_string", "binary", "large_binary")
 _MAX_WORKERS = 256
 _BROKEN, _USED, _FINISHED = range(3)
@@ -84,8 +83,8 @@ def read_crop(source: Source, settings: CropSettings, draw: random.Random) -> di
         `ValueError`: The file cannot be read, is cut short, is too short, or the crop has values that are not finite.
     """
     with open_audio(source) as file:
-        ratio = resampling_ratio(file.samplerate, settings.sampling_rate)
-        length = math.ceil(file.frames * ratio)
+        rates = file.samplerate, settings.sampling_rate
+        length = resampled_length(file.frames, *rates)
         if length < settings.min_length:
             raise ValueError(
                 f"`audio` must have at least {settings.min_length} samples at {settings.sampling_rate} Hz, "
@@ -98,9 +97,9 @@ def read_crop(source: Source, settings: CropSettings, draw: random.Random) -> di
         start = int(place * (spare + 1)) if settings.is_random else 0
         stop = min(start + settings.crop_length, length)
         # Whole periods of the resampling, and what its filter reaches beyond them.
+        ratio = resampling_ratio(*rates)
         up, down = ratio.numerator, ratio.denominator
-        width = math.ceil(_FILTER_WIDTH * down / (min(up, down) * _ROLLOFF)) if ratio != 1 else 0
-        margin = -(-width // down)
+        margin = -(-resampling_margin(*rates) // down)
         first = max(start // up - margin, 0)
         last = min((-(-stop // up) + margin) * down, file.frames)
         if file.seekable():
@@ -108,14 +107,13 @@ def read_crop(source: Source, settings: CropSettings, draw: random.Random) -> di
             values = read_frames(file, source, last - first * down)
         else:
             values = read_frames(file, source)[:, first * down : last]
-        rate = file.samplerate
     if not np.isfinite(values).all():
         raise ValueError(f"`audio` must be finite, got NaN or infinity in {describe_source(source)}.")
     if settings.num_channels == 1:
         values = values.mean(axis=0, keepdims=True)
     elif len(values) == 1:
         values = values.repeat(2, axis=0)
-    values = resample(values, rate, settings.sampling_rate)[:, start - first * up : stop - first * up]
+    values = resample(values, *rates)[:, start - first * up : stop - first * up]
     if gain:
         peak = float(np.abs(values).max())
         values = values * min(10 ** (gain / 20), max(1 / peak, 1.0) if peak else 1.0)

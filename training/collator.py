@@ -7,13 +7,14 @@ import torch
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from ..configuration_josie.constants import IGNORE_INDEX
 from ..processing_josie.processor import JosieProcessor
-from ..processing_josie.speech import IGNORED, join_codes, with_codes
+from ..processing_josie.spoken_turns import join_codes, with_codes
 
 # By position of the text. Everything else that is a tensor holds items (clips, pictures, videos) along its first axis.
 _TOKEN_FILLERS = {
     "attention_mask": 0,
-    "labels": IGNORED,
+    "labels": IGNORE_INDEX,
     "speech_mask": 0,
     "mm_token_type_ids": 0,
     "assistant_masks": 0,
@@ -65,7 +66,7 @@ class JosieDataCollator:
         names = list(dict.fromkeys(name for feature in features for name in feature))
         rows = [{name: torch.as_tensor(value) for name, value in feature.items()} for feature in features]
         pad_id = self.processor.tokenizer.pad_token_id
-        fillers = _TOKEN_FILLERS | {"input_ids": IGNORED if pad_id is None else pad_id}
+        fillers = _TOKEN_FILLERS | {"input_ids": IGNORE_INDEX if pad_id is None else pad_id}
         lengths = [row["input_ids"].shape[-1] for row in rows]
         if pad_id is None and len(set(lengths)) > 1:
             raise ValueError(f"`features` must be of one length, as the tokenizer has no padding token, got {lengths}.")

@@ -7,8 +7,9 @@ import torch
 from transformers.modeling_utils import PreTrainedModel
 
 from ..configuration_josie import audio_codec_geometry
+from ..configuration_josie.constants import IGNORE_INDEX
 from ..modeling_josie.codecs.adapters import encode_audio
-from ..processing_josie.speech import IGNORED, join_waveforms, split_speech
+from ..processing_josie.spoken_turns import join_waveforms, split_speech
 
 _ROWS_AT_ONCE = 8
 
@@ -72,6 +73,6 @@ def add_speech_codes(
 
 def _end(codes: torch.Tensor, end_of_speech_id: int) -> torch.Tensor:
     """Return codes with one more frame, which says that they end."""
-    frame = codes.new_full((codes.shape[0], 1), IGNORED)
+    frame = codes.new_full((codes.shape[0], 1), IGNORE_INDEX)
     frame[0] = end_of_speech_id
     return torch.cat((codes, frame), dim=1)

@@ -17,7 +17,7 @@ from torch import nn
 from transformers.modeling_outputs import ModelOutput
 
 from josie.modeling_josie.losses.unused_parts import add_zero_gradients
-from josie.processing_josie.speech import is_sound, list_parts
+from josie.processing_josie.messages import is_audio_part, list_parts
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz'"
 HEAD_FILE = "spelling.safetensors"
@@ -268,7 +268,7 @@ class SpellingCollator:
 def list_transcripts(messages: list[dict[str, Any]]) -> list[str | None]:
     """Return what is said in each sound that is heard, `None` where nobody knows."""
     heard = [message for message in messages if message.get("role") != "assistant"]
-    return [part.get("text") for message in heard for part in list_parts(message) if is_sound(part)]
+    return [part.get("text") for message in heard for part in list_parts(message) if is_audio_part(part)]
 
 
 def spell(text: str, alphabet: str = ALPHABET) -> list[int]:

@@ -32,7 +32,7 @@ from torch.utils.data import Dataset
 from transformers.utils import logging
 
 from josie.conversion.files import write_file
-from josie.processing_josie.pixels import open_picture, picture_to_pixels
+from josie.processing_josie.images import image_to_pixels, open_image
 from recipes.debian import FetchError, fetch_package
 
 logger = logging.get_logger("josie.examples.image_data")
@@ -128,7 +128,7 @@ def read_picture(path: Path) -> np.ndarray:
     Raises:
         `ValueError`: It cannot be decoded.
     """
-    pixels = picture_to_pixels(open_picture(path))
+    pixels = image_to_pixels(open_image(path))
     frame = Image.fromarray(pixels.mul(255).round().to(torch.uint8).movedim(0, -1).contiguous().numpy())
     return np.asarray(shrink(frame))[None]
 

@@ -12,7 +12,8 @@ from datasets.fingerprint import Hasher
 from transformers import PreTrainedModel
 
 from josie import add_speech_codes
-from josie.processing_josie.speech import is_sound, list_parts, with_codes
+from josie.processing_josie.messages import is_audio_part, list_parts
+from josie.processing_josie.spoken_turns import with_codes
 from recipes.configuration import read_section
 from recipes.conversations import ConversationDataArguments, load_conversations
 from recipes.model_cards import describe_sources
@@ -96,7 +97,7 @@ def _date_recordings(messages: list[dict[str, Any]]) -> list[tuple[int, int]]:
 
 def _list_recordings(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     spoken = [message for message in messages if message.get("role") == "assistant"]
-    return [part for message in spoken for part in list_parts(message) if is_sound(part)]
+    return [part for message in spoken for part in list_parts(message) if is_audio_part(part)]
 
 
 def is_spoken(row: dict[str, Any]) -> bool:
@@ -108,8 +109,8 @@ def is_spoken(row: dict[str, Any]) -> bool:
 def without_speech(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return messages without the assistant's recordings."""
     return [
-        dict(message, content=[part for part in list_parts(message) if not is_sound(part)])
-        if message.get("role") == "assistant" and any(map(is_sound, list_parts(message)))
+        dict(message, content=[part for part in list_parts(message) if not is_audio_part(part)])
+        if message.get("role") == "assistant" and any(map(is_audio_part, list_parts(message)))
         else message
         for message in messages
     ]

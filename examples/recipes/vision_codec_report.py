@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from josie.conversion.files import write_file
 from josie.modeling_josie import JovioModel
-from josie.processing_josie.vision import JovioImageProcessor
+from josie.processing_josie import JovioImageProcessor
 from recipes.image_data import Picture
 
 METRICS_FILE, SHEET_FILE = "metrics.json", "sheet.png"

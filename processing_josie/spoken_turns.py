@@ -10,12 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..configuration_josie.constants import IGNORE_INDEX
 from .audio import as_waveform
-from .chat import part_value
-
-IGNORED = -100
-
-Conversation = list[dict[str, Any]]
+from .messages import Conversation, is_audio_part, list_parts, part_value
 
 _TOO_MANY = (
     "`messages` must have at most one sound in the assistant's turns, as a row is learned with one spoken turn: make a "
@@ -29,12 +26,12 @@ class SpokenTurn:
 
     Args:
         turn (`int`): Which of the assistant's turns, from the end: 1 for the last.
-        sound: Its waveform or file, in a form that [`as_waveform`] takes; `None` with codes.
+        audio: Its waveform or file, in a form that [`as_waveform`] takes; `None` with codes.
         codes (`torch.LongTensor`, *optional*): `(num_quantizers, num_frames)`.
     """
 
     turn: int
-    sound: Any = None
+    audio: Any = None
     codes: torch.Tensor | None = None
 
     def read(self, sampling_rate: int, num_channels: int = 1, default_rate: int | None = None) -> np.ndarray:
@@ -45,20 +42,7 @@ class SpokenTurn:
             num_channels (`1` or `2`): Of the result.
             default_rate (`int`, *optional*): Of values that come without one, in Hz.
         """
-        return as_waveform(self.sound, default_rate, sampling_rate, num_channels)
-
-
-def list_parts(message: dict[str, Any]) -> list[Any]:
-    """Return the parts of a message's content; a string is one."""
-    content = message.get("content")
-    if isinstance(content, str):
-        return [{"type": "text", "text": content}]
-    return list(content) if isinstance(content, (list, tuple)) else []
-
-
-def is_sound(part: Any) -> bool:
-    """Return whether a part of a message's content is a sound."""
-    return isinstance(part, dict) and part.get("type") == "audio"
+        return as_waveform(self.audio, default_rate, sampling_rate, num_channels)
 
 
 def split_speech(conversation: Conversation) -> tuple[Conversation, SpokenTurn | None]:
@@ -79,10 +63,10 @@ def split_speech(conversation: Conversation) -> tuple[Conversation, SpokenTurn |
         if message.get("role") == "assistant":
             num_turns += 1
             parts = list_parts(message)
-            found = [(num_turns, part) for part in parts if is_sound(part)]
+            found = [(num_turns, part) for part in parts if is_audio_part(part)]
             if found:
                 sounds += found
-                message = dict(message, content=[part for part in parts if not is_sound(part)])
+                message = dict(message, content=[part for part in parts if not is_audio_part(part)])
         heard.append(message)
     if len(sounds) > 1:
         raise ValueError(_TOO_MANY.format(len(sounds)))
@@ -109,11 +93,11 @@ def with_codes(conversation: Conversation, codes: Any) -> Conversation:
     turns = [index for index, message in enumerate(conversation) if message.get("role") == "assistant"]
     if not turns:
         raise ValueError("`speech_codes` must belong to a turn of the assistant, got a conversation without one.")
-    sounding = [index for index in turns if any(is_sound(part) for part in list_parts(conversation[index]))]
+    sounding = [index for index in turns if any(is_audio_part(part) for part in list_parts(conversation[index]))]
     if len(sounding) > 1:
         raise ValueError(_TOO_MANY.format(len(sounding)))
     index = (sounding or turns)[-1]
-    parts = [part for part in list_parts(conversation[index]) if not is_sound(part)]
+    parts = [part for part in list_parts(conversation[index]) if not is_audio_part(part)]
     message = dict(conversation[index], content=[*parts, {"type": "audio", "codes": codes}])
     return [*conversation[:index], message, *conversation[index + 1 :]]
 
@@ -150,7 +134,7 @@ def join_codes(codes: list[torch.Tensor | None]) -> torch.Tensor:
     num_quantizers = {value.shape[0] for value in given}
     if len(num_quantizers) > 1:
         raise ValueError(f"`speech_codes` must have one number of quantizers, got {sorted(num_quantizers)}.")
-    joined = given[0].new_full((len(codes), *num_quantizers, max(value.shape[1] for value in given)), IGNORED)
+    joined = given[0].new_full((len(codes), *num_quantizers, max(value.shape[1] for value in given)), IGNORE_INDEX)
     for row, value in enumerate(codes):
         if value is not None:
             joined[row, :, : value.shape[-1]] = value.reshape(value.shape[-2:])

@@ -11,14 +11,14 @@ from .sources import Source, describe_source, is_source, open_source
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's greys
 
 
-def is_picture(value: Any) -> bool:
+def is_image(value: Any) -> bool:
     """Return whether `value` is one picture: PIL, an array or tensor of 2 or 3 dimensions, or a file."""
     if isinstance(value, (np.ndarray, torch.Tensor)):
         return value.ndim in (2, 3)
     return isinstance(value, Image.Image) or is_source(value)
 
 
-def open_picture(source: Source, name: str = "images") -> Image.Image:
+def open_image(source: Source, name: str = "images") -> Image.Image:
     """Open a picture and decode its first frame.
 
     Raises:
@@ -36,7 +36,7 @@ def open_picture(source: Source, name: str = "images") -> Image.Image:
         raise ValueError(f"`{name}` must be readable pictures, got {describe_source(source)}: {reason}.") from error
 
 
-def picture_to_pixels(picture: Any, num_channels: int = 3, name: str = "images") -> torch.Tensor:
+def image_to_pixels(picture: Any, num_channels: int = 3, name: str = "images") -> torch.Tensor:
     """Return a picture as float pixels.
 
     Args:
@@ -51,7 +51,7 @@ def picture_to_pixels(picture: Any, num_channels: int = 3, name: str = "images")
         `ValueError`: No pixels, values that are not finite or out of range, or an unreadable file.
     """
     if is_source(picture):
-        picture = open_picture(picture, name)
+        picture = open_image(picture, name)
     if not isinstance(picture, Image.Image):
         if getattr(picture, "ndim", None) not in (2, 3):
             raise ValueError(

@@ -1,0 +1,159 @@
+"""Texts to rows of tokens: placeholders expanded, inputs in front of texts without any, truncation and padding."""
+
+from typing import Any, cast
+
+from transformers.processing_utils import ProcessorMixin
+
+from ..configuration_josie import JosieThinkerConfig
+from .messages import MODALITIES
+
+
+class TextInputsMixin(ProcessorMixin):
+    """The part of [`JosieProcessor`] that tokenizes."""
+
+    thinker_config: JosieThinkerConfig
+
+    def _count_placeholders(self, text: str) -> dict[str, int]:
+        """Return how many placeholders of each modality a text has, without those that were marked as plain text."""
+        counts = [text.count(getattr(self, f"{modality}_token") or "\0") for modality in MODALITIES]
+        _, offsets = self.get_text_with_replacements([text], *([""] * count for count in counts))
+        modalities = [offset["type"] for row in cast(list[list[dict]], offsets) for offset in row]
+        return {modality: modalities.count(modality) for modality in MODALITIES}
+
+    def _tokenize(
+        self,
+        texts: list[str],
+        found: list[dict[str, int]],
+        replacements: dict[str, list[list[str]]],
+        options: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Expand placeholders, put inputs in front of texts without any, tokenize and pad."""
+        kwargs = dict(options["text_kwargs"])
+        padding = {name: kwargs.pop(name, None) for name in ("padding", "padding_side", "pad_to_multiple_of")}
+        for name in ("return_tensors", "return_mm_token_type_ids", "return_text_replacement_offsets"):
+            kwargs.pop(name, None)
+        max_length = kwargs.get("max_length") if kwargs.get("truncation") else kwargs.pop("max_length", None)
+        wants_bos = kwargs.pop("add_special_tokens", True) in (True, None) and self._starts_with_bos()
+        bos = self.tokenizer.bos_token_id if wants_bos else None
+        fronts, all_spans = [], []
+        texts = list(texts)
+        for row, text in enumerate(texts):
+            pieces = [replacements[modality][row] for modality in MODALITIES]
+            front: list[int] = []
+            if not any(found[row].values()):
+                for modality, items in zip(MODALITIES, pieces, strict=True):
+                    count = sum(len(item) for item in items) // max(len(getattr(self, f"{modality}_token") or ""), 1)
+                    front += [getattr(self, f"{modality}_token_id")] * count
+                pieces = [[], [], []]
+            (text,), spans = self.get_text_with_replacements([text], *pieces)
+            if bos is not None and not text.startswith(self.tokenizer.bos_token):
+                front.append(bos)
+            texts[row] = text
+            fronts.append(front)
+            all_spans += spans or [[]]
+        data = self._encode(texts, fronts, max_length, kwargs)
+        for row, ids in enumerate(data["input_ids"]):
+            self._check_ids(ids, row, replacements)
+        data = pad_tokens(data, self.tokenizer.pad_token_id, max_length, **padding)
+        if options["return_mm_token_type_ids"]:
+            data["mm_token_type_ids"] = self.create_mm_token_type_ids(data["input_ids"])
+        if options["return_text_replacement_offsets"]:
+            data["text_replacement_offsets"] = all_spans
+        return data
+
+    def _encode(
+        self, texts: list[str], fronts: list[list[int]], max_length: int | None, kwargs: dict[str, Any]
+    ) -> dict[str, list]:
+        """Return `input_ids`, and `offset_mapping` if wanted, of texts behind what goes in front of them."""
+        rooms: list[int | None] = [None] * len(texts)
+        if kwargs.get("truncation") and max_length is not None:
+            for row, front in enumerate(fronts):
+                if len(front) > max_length:
+                    raise ValueError(
+                        f"`max_length` must be at least {len(front)}, for what goes in front of row {row}, "
+                        f"got {max_length}."
+                    )
+            rooms = [max_length - len(front) for front in fronts]
+        names = ["input_ids", *(["offset_mapping"] if kwargs.get("return_offsets_mapping", False) else [])]
+        data: dict[str, list] = {name: [None] * len(texts) for name in names}
+        # Calling a tokenizer is slow, so that rows with the same room go together: as a rule, all.
+        for room in set(rooms):
+            rows = [row for row, other in enumerate(rooms) if other == room]
+            limit = {} if room is None else {"max_length": room}
+            encoded = self.tokenizer([texts[row] for row in rows], add_special_tokens=False, **(kwargs | limit))
+            for index, row in enumerate(rows):
+                data["input_ids"][row] = fronts[row] + encoded["input_ids"][index]
+                if "offset_mapping" in data:
+                    data["offset_mapping"][row] = [(0, 0)] * len(fronts[row]) + list(encoded["offset_mapping"][index])
+        return data
+
+    def _starts_with_bos(self) -> bool:
+        """Return whether the tokenizer puts the beginning of text in front by itself; some only have the token."""
+        return self.tokenizer.bos_token_id in self.tokenizer("")["input_ids"][:1]
+
+    def _check_ids(self, ids: list[int], row: int, replacements: dict[str, list[list[str]]]) -> None:
+        """Refuse ids the model does not have, more of them than its context, and placeholders lost to truncation."""
+        text_config: Any = self.thinker_config.text_config
+        if ids and max(ids) >= text_config.vocab_size:
+            raise ValueError(
+                f"`tokenizer` must give ids below the model's `vocab_size` ({text_config.vocab_size}), got {max(ids)}."
+            )
+        limit = getattr(text_config, "max_position_embeddings", None)
+        if limit is not None and len(ids) > limit:
+            raise ValueError(
+                f"`text` with its placeholders must be at most {limit} tokens long, the context, "
+                f"got {len(ids)} in row {row}."
+            )
+        for modality in MODALITIES:
+            token = getattr(self, f"{modality}_token")
+            if token is None:
+                continue
+            expected = sum(len(item) for item in replacements[modality][row]) // len(token)
+            if ids.count(getattr(self, f"{modality}_token_id")) != expected:
+                raise ValueError(
+                    f"`max_length` must leave all {expected} {token} of row {row}, "
+                    f"got {ids.count(getattr(self, f'{modality}_token_id'))} after truncation."
+                )
+
+
+def pad_tokens(
+    data: dict[str, list],
+    pad_token_id: int | None,
+    max_length: int | None = None,
+    padding: Any = True,
+    padding_side: str | None = "left",
+    pad_to_multiple_of: int | None = None,
+) -> dict[str, list]:
+    """Bring rows to one length and add `attention_mask`.
+
+    Args:
+        data (`dict`): `input_ids`, and `offset_mapping` if wanted, each a list of rows.
+        pad_token_id (`int`, *optional*): What `input_ids` are filled up with.
+        max_length (`int`, *optional*): Least length when `padding` is `"max_length"`.
+        padding (`bool` or `str`): Whether to pad, as in transformers' tokenizers.
+        padding_side (`"left"` or `"right"`): Where.
+        pad_to_multiple_of (`int`, *optional*): What the length must be a multiple of.
+
+    Raises:
+        `ValueError`: `max_length` is missing, or there is nothing to pad with.
+    """
+    lengths = [len(ids) for ids in data["input_ids"]]
+    data = data | {"attention_mask": [[1] * length for length in lengths]}
+    if padding in (False, None, "do_not_pad"):
+        return data
+    target = max(lengths)
+    if padding == "max_length":
+        if max_length is None:
+            raise ValueError("`max_length` must be given when `padding` is 'max_length', got None.")
+        target = max(target, max_length)
+    multiple = pad_to_multiple_of or 1
+    target = -(-target // multiple) * multiple
+    if pad_token_id is None and target > min(lengths):
+        raise ValueError("`padding` must be False, as the tokenizer has no padding token, got True.")
+    fillers = {"input_ids": pad_token_id, "offset_mapping": (0, 0), "attention_mask": 0}
+    padded = {}
+    for name, rows in data.items():
+        fills = [[fillers[name]] * (target - len(row)) for row in rows]
+        left = padding_side != "right"
+        padded[name] = [fill + row if left else row + fill for row, fill in zip(rows, fills, strict=True)]
+    return padded
