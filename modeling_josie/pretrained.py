@@ -6,11 +6,10 @@ import warnings
 from typing import Any
 
 from torch import nn
-from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging
 
-from .layers.transformer import JosieAttention, JosieLayer, JosieLayerScale
+from .layers.transformer import JosieAttention, JosieLayer
 
 logger = logging.get_logger(__name__)
 
@@ -99,6 +98,13 @@ class JosiePreTrainedModel(PreTrainedModel):
                 module.freeze_fixed_parts()
 
     def _init_weights(self, module: nn.Module):
+        """Initialise one module: as transformers does, then by its `reset_weights` where it has one.
+
+        That method uses the functions of `transformers.initialization`, which leave loaded weights as they are. It has
+        to stand in the module that holds the parameters: transformers passes over modules without any of their own.
+        Torch's `reset_parameters` is another, which the constructors of torch's modules call.
+        """
         super()._init_weights(module)
-        if isinstance(module, JosieLayerScale):
-            init.constant_(module.scale, module.start)
+        reset = getattr(module, "reset_weights", None)
+        if reset is not None:
+            reset()

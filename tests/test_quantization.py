@@ -3,6 +3,7 @@
 import pytest
 import torch
 from processes import run_two
+from test_jodio import make_model as make_jodio
 
 from josie.configuration_josie import JosieCodecConfig
 from josie.modeling_josie.codecs.codebook import VectorQuantizer, draw_vectors, find_nearest
@@ -263,3 +264,16 @@ def test_two_processes_keep_equal_codebooks(tmp_path):
     first, second = run_two(train_process, tmp_path)
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
+
+
+@pytest.mark.parametrize("keep_variance", [True, False])
+def test_new_projections_keep_the_variance_or_start_as_any_other(keep_variance):
+    torch.manual_seed(0)
+    config = make_config(codebook_dim=64, initializer_range=0.02)
+    quantizer = build_quantizer(config, 256, keep_variance)
+    owner = make_jodio()
+    for module in quantizer.modules():
+        owner._init_weights(module)
+    for projection in (quantizer.proj_in, quantizer.proj_out):
+        expected = projection.in_features**-0.5 if keep_variance else 0.02
+        assert 0.9 < projection.weight.std() / expected < 1.1

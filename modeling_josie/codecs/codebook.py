@@ -107,10 +107,10 @@ class VectorQuantizer(KeepsDerived):
             self.codebook = nn.Parameter(codebook)
         self.register_buffer("cluster_size", torch.ones(config.codebook_size))
         self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
-        self.reset_codebook()
+        self.reset_weights()
 
-    def reset_codebook(self) -> None:
-        """Start over from random vectors. The `_init_weights` of the model that owns the quantizer calls this."""
+    def reset_weights(self) -> None:
+        """Initialise the codebook with random vectors; called by [`JosiePreTrainedModel`]."""
         init.normal_(self.codebook, std=self.config.initializer_range)
         if self.config.codebook_update != "gradient":
             init.copy_(self.codebook_sum, self.codebook.detach())

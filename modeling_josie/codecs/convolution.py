@@ -117,10 +117,13 @@ class CausalConv1d(KeepsDerived):
         self.weight_direction = nn.Parameter(torch.empty(shape))
         self.weight_scale = nn.Parameter(torch.empty(self.out_channels))
         self.bias = nn.Parameter(torch.empty(self.out_channels))
-        self.reset_parameters()
+        self.reset_weights()
 
-    def reset_parameters(self) -> None:
-        """Keep the variance of the input, but for the gain. The `_init_weights` of the owning model calls this."""
+    def reset_weights(self) -> None:
+        """Initialise so that the variance of the input is kept, times the gain.
+
+        Called by [`JosiePreTrainedModel`].
+        """
         _, _, num_taps, in_width = self.weight_direction.shape
         # What a SiLU takes from the variance is given back: where signals shrink from layer to layer, it is nearly
         # linear, and an encoder without nonlinearity cannot tell loud from soft.

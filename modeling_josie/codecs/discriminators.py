@@ -39,6 +39,20 @@ class JodioDiscriminatorOutput(ModelOutput):
     masks: tuple[torch.Tensor, ...] | None = None
 
 
+class NormalisedConv2d(nn.Conv2d):
+    """A weight-normalised convolution (Salimans and Kingma, 2016); arguments as of `torch.nn.Conv2d`."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        weight_norm(self)
+
+    def reset_weights(self) -> None:
+        """Initialise norms and directions as torch does the weight; called by [`JosiePreTrainedModel`]."""
+        parts: Any = self.parametrizations.weight
+        init.kaiming_uniform_(parts.original1, a=math.sqrt(5))
+        init.copy_(parts.original0, parts.original1.detach().square().sum((1, 2, 3), keepdim=True).sqrt())
+
+
 class StftDiscriminator(nn.Module):
     """Convolutions over a complex spectrogram, real and imaginary parts as channels.
 
@@ -59,10 +73,10 @@ class StftDiscriminator(nn.Module):
             config.channels, config.frequency_strides, config.time_dilations, strict=True
         ):
             padding = (time_size // 2 * dilation, frequency_size // 2)
-            conv = nn.Conv2d(width, channels, (time_size, frequency_size), (1, stride), padding, (dilation, 1))
-            self.layers.append(weight_norm(conv))
+            kernel = (time_size, frequency_size)
+            self.layers.append(NormalisedConv2d(width, channels, kernel, (1, stride), padding, (dilation, 1)))
             width = channels
-        self.head = weight_norm(nn.Conv2d(width, 1, 3, padding=1))
+        self.head = NormalisedConv2d(width, 1, 3, padding=1)
 
     def forward(
         self, waveforms: torch.Tensor, lengths: torch.Tensor
@@ -112,15 +126,6 @@ class JodioDiscriminatorModel(JosiePreTrainedModel):
         super().__init__(config)
         self.discriminators = nn.ModuleList([StftDiscriminator(config, n_fft) for n_fft in config.n_ffts])
         self.post_init()
-
-    def _init_weights(self, module: nn.Module):
-        if isinstance(module, nn.Conv2d):
-            # The weight is recomputed from a direction and a size; the start is torch's own.
-            parts: Any = module.parametrizations.weight
-            direction = cast(torch.Tensor, parts.original1)
-            init.kaiming_uniform_(direction, a=math.sqrt(5))
-            init.copy_(parts.original0, direction.detach().square().sum((1, 2, 3), keepdim=True).sqrt())
-            init.zeros_(cast(torch.Tensor, module.bias))
 
     @can_return_tuple
     def forward(self, waveforms: torch.Tensor, lengths: torch.Tensor | None = None) -> JodioDiscriminatorOutput:

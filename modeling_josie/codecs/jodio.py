@@ -23,8 +23,7 @@ from ..losses.audio import ctc_loss, masked_mean, semantic_loss, spectral_losses
 from ..outputs import JosieAudioCodecOutput, JosieAudioDecoderOutput, JosieAudioEncoderOutput, QuantizerOutput
 from ..pretrained import JosiePreTrainedModel
 from .checks import check_audio, check_audio_lengths, check_codes, check_num_quantizers, check_sampling_rate
-from .convolution import CausalConv1d
-from .quantization import LatentProjection, SplitResidualVectorQuantizer, VectorQuantizer, build_quantizer
+from .quantization import SplitResidualVectorQuantizer, build_quantizer
 from .seanet import SeanetDecoder, SeanetEncoder, SeanetStack, add_latents, join_latents, part_latents
 from .spectral_ends import measure_targets
 from .streaming import JodioStreamingState, build_cache, check_cache, fork_cache
@@ -54,7 +53,7 @@ class JodioModel(KeepsDerived, JosiePreTrainedModel, PreTrainedAudioTokenizerBas
         self.encoder = SeanetEncoder(config)
         self.encoder_proj = _connect(config.channels[-1], encoder_config.hidden_size)
         self.encoder_transformer = JosieBackbone(encoder_config)
-        self.quantizer = build_quantizer(config, encoder_config.hidden_size)
+        self.quantizer = build_quantizer(config, encoder_config.hidden_size, keep_variance=True)
         self.latent_proj = _connect(encoder_config.hidden_size, decoder_config.hidden_size)
         self.decoder_transformer = JosieBackbone(decoder_config)
         self.decoder_proj = _connect(decoder_config.hidden_size, config.channels[-1])
@@ -66,15 +65,6 @@ class JodioModel(KeepsDerived, JosiePreTrainedModel, PreTrainedAudioTokenizerBas
         if config.semantic_vocab_size is not None:
             self.label_head = nn.Linear(encoder_config.hidden_size, config.semantic_vocab_size)
         self.post_init()
-
-    def _init_weights(self, module: nn.Module):
-        super()._init_weights(module)
-        if isinstance(module, VectorQuantizer):
-            module.reset_codebook()
-        elif isinstance(module, LatentProjection):
-            module.reset_scale()
-        elif isinstance(module, CausalConv1d):
-            module.reset_parameters()
 
     @torch.no_grad()
     @can_return_tuple

@@ -26,7 +26,7 @@ from ..outputs import JovioDecoderOutput, JovioEncoderOutput, JovioOutput, Quant
 from ..pretrained import JosiePreTrainedModel
 from .checks import check_codes, check_num_quantizers
 from .patches import PatchLayout, read_grids, read_num_frames, stream_mask
-from .quantization import VectorQuantizer, build_quantizer
+from .quantization import build_quantizer
 from .streaming import JovioStreamingState, build_cache, check_cache, fork_cache
 
 
@@ -57,11 +57,6 @@ class JovioModel(JosiePreTrainedModel):
         painted = config.patch_size + 2 * config.patch_overlap
         self.pixel_head = nn.Linear(decoder_width, config.num_channels * kernel[0] * painted**2)
         self.post_init()
-
-    def _init_weights(self, module: nn.Module):
-        super()._init_weights(module)
-        if isinstance(module, VectorQuantizer):
-            module.reset_codebook()
 
     @can_return_tuple
     @torch.no_grad()

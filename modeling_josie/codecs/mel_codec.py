@@ -17,7 +17,7 @@ from ..losses.audio import masked_mean, weighted_sum
 from ..outputs import JosieAudioCodecOutput, JosieAudioDecoderOutput, JosieAudioEncoderOutput
 from ..pretrained import JosiePreTrainedModel
 from .checks import check_audio, check_audio_lengths, check_codes, check_num_quantizers
-from .quantization import ResidualVectorQuantizer, VectorQuantizer
+from .quantization import ResidualVectorQuantizer
 from .streaming import JodioStreamingState
 from .vocoder import compress_spectra, mel_to_waveform
 
@@ -95,11 +95,6 @@ class JosieMelCodecModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
         )
         self.decoder = MelConvStack(config, self.latent_size, num_mel_bins, config.num_decoder_layers)
         self.post_init()
-
-    def _init_weights(self, module: nn.Module):
-        super()._init_weights(module)
-        if isinstance(module, VectorQuantizer):
-            module.reset_codebook()
 
     @torch.no_grad()
     @can_return_tuple

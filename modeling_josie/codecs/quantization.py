@@ -29,11 +29,11 @@ def draw_bypassed_rows(num_rows: int, probability: float, device: torch.device) 
     return torch.rand(num_rows, device=device) < probability if probability > 0 else None
 
 
-class LatentProjection(nn.Linear):
-    """Between latents and codebooks. It keeps the variance, so that codes reach the decoder from the start."""
+class VarianceKeepingLinear(nn.Linear):
+    """A linear map whose initial weights keep the variance: through two of them, codes reach a new decoder at once."""
 
-    def reset_scale(self) -> None:
-        """Start over. The `_init_weights` of the model that owns the module calls this."""
+    def reset_weights(self) -> None:
+        """Initialise; called by [`JosiePreTrainedModel`]."""
         init.normal_(self.weight, std=self.in_features**-0.5)
 
 
@@ -44,9 +44,10 @@ class ResidualVectorQuantizer(nn.Module):
         config ([`JosieCodecConfig`]): Sizes, and how the codebooks learn.
         input_size (`int`): Width of the latents; they are projected when it is not `codebook_dim`.
         num_quantizers (`int`): How many.
+        keep_variance (`bool`): Whether the projections start as [`VarianceKeepingLinear`]; as any linear map when not.
     """
 
-    def __init__(self, config: JosieCodecConfig, input_size: int, num_quantizers: int):
+    def __init__(self, config: JosieCodecConfig, input_size: int, num_quantizers: int, keep_variance: bool = False):
         super().__init__()
         self.config = config
         self.input_size = input_size
@@ -55,8 +56,9 @@ class ResidualVectorQuantizer(nn.Module):
         if input_size == config.codebook_dim:
             self.proj_in, self.proj_out = nn.Identity(), nn.Identity()
         else:
-            self.proj_in = LatentProjection(input_size, config.codebook_dim, bias=config.quantizer_bias)
-            self.proj_out = LatentProjection(config.codebook_dim, input_size, bias=config.quantizer_bias)
+            linear = VarianceKeepingLinear if keep_variance else nn.Linear
+            self.proj_in = linear(input_size, config.codebook_dim, bias=config.quantizer_bias)
+            self.proj_out = linear(config.codebook_dim, input_size, bias=config.quantizer_bias)
 
     @property
     def levels(self) -> list[VectorQuantizer]:
@@ -229,17 +231,18 @@ class SplitResidualVectorQuantizer(nn.Module):
     Args:
         config ([`JosieCodecConfig`]): Its `num_semantic_quantizers` of `num_quantizers` are semantic.
         input_size (`int`): Width of the latents.
+        keep_variance (`bool`): As of [`ResidualVectorQuantizer`].
     """
 
-    def __init__(self, config: JosieCodecConfig, input_size: int):
+    def __init__(self, config: JosieCodecConfig, input_size: int, keep_variance: bool = False):
         super().__init__()
         self.config = config
         self.input_size = input_size
         self.num_quantizers = config.num_quantizers
         self.num_semantic_quantizers = config.num_semantic_quantizers
         num_acoustic = config.num_quantizers - config.num_semantic_quantizers
-        self.semantic = ResidualVectorQuantizer(config, input_size, config.num_semantic_quantizers)
-        self.acoustic = ResidualVectorQuantizer(config, input_size, num_acoustic)
+        self.semantic = ResidualVectorQuantizer(config, input_size, config.num_semantic_quantizers, keep_variance)
+        self.acoustic = ResidualVectorQuantizer(config, input_size, num_acoustic, keep_variance)
 
     def encode(self, latents: torch.Tensor, num_quantizers: int | None = None) -> torch.Tensor:
         """Return the codes of latents, semantic first; as [`ResidualVectorQuantizer.encode`]."""
@@ -309,9 +312,9 @@ class SplitResidualVectorQuantizer(nn.Module):
 
 
 def build_quantizer(
-    config: JosieCodecConfig, input_size: int
+    config: JosieCodecConfig, input_size: int, keep_variance: bool = False
 ) -> ResidualVectorQuantizer | SplitResidualVectorQuantizer:
     """Return the quantizer that `config` describes, for latents of width `input_size`."""
     if 0 < config.num_semantic_quantizers < config.num_quantizers:
-        return SplitResidualVectorQuantizer(config, input_size)
-    return ResidualVectorQuantizer(config, input_size, config.num_quantizers)
+        return SplitResidualVectorQuantizer(config, input_size, keep_variance)
+    return ResidualVectorQuantizer(config, input_size, config.num_quantizers, keep_variance)

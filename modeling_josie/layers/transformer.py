@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import torch
 from torch import nn
+from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -252,6 +253,10 @@ class JosieLayerScale(nn.Module):
         super().__init__()
         self.start = start
         self.scale = nn.Parameter(torch.full((size,), start))
+
+    def reset_weights(self) -> None:
+        """Initialise the scale; called by [`JosiePreTrainedModel`]."""
+        init.constant_(self.scale, self.start)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Scale the last dimension."""

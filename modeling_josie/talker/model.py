@@ -98,11 +98,10 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         """Return how many targets of each kind a batch has; takes what `forward` takes."""
         return {} if speech_codes is None else count_codes(speech_codes)
 
-    def _init_weights(self, module: nn.Module):
-        super()._init_weights(module)
-        if isinstance(module, JosieTalkerForConditionalGeneration):
-            init.normal_(module.end_of_text, std=self.config.initializer_range)
-            init.normal_(module.start, std=self.config.initializer_range)
+    def reset_weights(self) -> None:
+        """Initialise what is no module's; called by [`JosiePreTrainedModel`]."""
+        init.normal_(self.end_of_text, std=self.config.initializer_range)
+        init.normal_(self.start, std=self.config.initializer_range)
 
     @can_return_tuple
     def forward(
