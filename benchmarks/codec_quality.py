@@ -33,6 +33,7 @@ from transformers import AutoModel
 from josie import load_audio
 from josie.configuration_josie import JosieMelCodecConfig, audio_codec_geometry
 from josie.evaluation import judge
+from josie.evaluation.words import count_word_errors, split_words
 from josie.modeling_josie.codecs.adapters import decode_audio, encode_audio
 from josie.modeling_josie.codecs.mel_codec import JosieMelCodecModel
 from josie.processing_josie import resample
@@ -135,7 +136,7 @@ def load_clips(folder: Path) -> list[Clip]:
     clips = []
     for path in sorted(path for path in folder.iterdir() if path.suffix in (".wav", ".flac")):
         waveform, text = load_audio(path, judge.SAMPLING_RATE), path.with_suffix(".txt")
-        words = judge.split_words(text.read_text("utf-8")) if text.exists() else judge.hear_words(waveform)
+        words = split_words(text.read_text("utf-8")) if text.exists() else judge.hear_words(waveform)
         clips.append(Clip(path.name, waveform, words))
     return clips
 
@@ -151,7 +152,7 @@ def list_clips(manifest: Path, sources: list[str], num_clips: int | None) -> lis
     clips = []
     for entry in chosen:
         waveform = load_audio(manifest.parent / entry["path"], judge.SAMPLING_RATE)
-        words = judge.split_words(entry["text"]) if entry.get("text") else judge.hear_words(waveform)
+        words = split_words(entry["text"]) if entry.get("text") else judge.hear_words(waveform)
         clips.append(Clip(entry["path"], waveform, words))
     return clips
 
@@ -179,7 +180,7 @@ def judge_contestant(contestant: Contestant, clips: list[Clip]) -> dict[str, flo
         seconds += time.perf_counter() - start
         size = len(clip.waveform)  # codecs return whole frames
         waveform = np.pad(waveform[:size], (0, max(0, size - len(waveform))))
-        errors = judge.count_word_errors(judge.hear_words(waveform), clip.words)
+        errors = count_word_errors(judge.hear_words(waveform), clip.words)
         num_errors += errors
         scores.append(judge.rate_quality(clip.waveform, waveform) | {"wer": errors / len(clip.words)})
     row: dict[str, float | None] = {"kbit/s": contestant.kbit_rate}

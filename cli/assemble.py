@@ -1,35 +1,82 @@
 """`josie assemble`: a checkpoint of pretrained parts."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from ..conversion.files import new_folder, require_new
+from ..nano import NANO_NAMES, find_model
+from .checkpoints import complete_model
+from .make import preset_names
+from .options import NewFolder, Seed, above_zero, at_least_one, checked, words
+from .progress import waiting
 from .shared import print_table, quieten
 
 _SOURCE = "a folder or a name on the Hub"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def _source(name: str) -> str | None:
+    """Require a folder with a configuration, a model of this package, or what may be a name on the Hub."""
+    folder = Path(name)
+    if folder.is_dir():
+        has_config = name in NANO_NAMES or (folder / "config.json").is_file()
+        return None if has_config else "be a folder with a config.json, or a name on the Hub"
+    is_name = name in NANO_NAMES or (_HUB_NAME.fullmatch(name) and not folder.exists())
+    return None if is_name else "be an existing folder or a name on the Hub"
+
+
+def _talker(name: str) -> str | None:
+    allowed = ["fit", "none", *preset_names()]
+    return None if name in allowed else f"be one of {allowed}"
+
+
+def _part(what: str) -> Any:
+    return typer.Option(help=f"{what}: {_SOURCE}.", callback=checked(_source), autocompletion=complete_model)
+
+
+def _count(what: str) -> Any:
+    return typer.Option(help=what, callback=checked(at_least_one))
 
 
 def assemble_command(
-    folder: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
-    text: Annotated[str, typer.Option(help=f"A causal language model with its tokenizer: {_SOURCE}.")],
-    audio: Annotated[str | None, typer.Option(help="What hears: an audio encoder or an audio codec.")] = None,
-    vision: Annotated[str | None, typer.Option(help="What sees: a vision tower or JOVIO.")] = None,
-    codec: Annotated[str | None, typer.Option(help="An audio codec to speak through.")] = None,
-    talker: Annotated[str, typer.Option(help="Sizes of the Talker: fit, none, or those of a preset.")] = "fit",
-    talker_hidden_size: Annotated[int | None, typer.Option(help="Its width, in place of the fitting one.")] = None,
-    talker_layers: Annotated[int | None, typer.Option(help="Its layers, in place of the fitting number.")] = None,
-    talker_quantizers: Annotated[int | None, typer.Option(help="Codes of a frame that it predicts.")] = None,
-    speaker: Annotated[list[str] | None, typer.Option(help="Name of a voice; may be repeated.")] = None,
+    folder: NewFolder,
+    text: Annotated[str, _part("A causal language model with its tokenizer")],
+    audio: Annotated[str | None, _part("An audio encoder or an audio codec, which hears")] = None,
+    vision: Annotated[str | None, _part("A vision tower or JOVIO, which sees")] = None,
+    codec: Annotated[str | None, _part("An audio codec to speak through")] = None,
+    talker: Annotated[
+        str,
+        typer.Option(
+            help=f"Sizes of the Talker: fit, none, or those of a preset ({', '.join(preset_names())}).",
+            callback=checked(_talker),
+        ),
+    ] = "fit",
+    talker_hidden_size: Annotated[int | None, _count("Its width, in place of the fitting one.")] = None,
+    talker_layers: Annotated[int | None, _count("Its layers, in place of the fitting number.")] = None,
+    talker_quantizers: Annotated[int | None, _count("Codes of a frame that it predicts.")] = None,
+    speaker: Annotated[
+        list[str] | None, typer.Option(help="Name of a voice; may be repeated.", callback=checked(words))
+    ] = None,
+    projector_hidden_act: Annotated[
+        str, typer.Option(help="Activation of two-layer projectors; none for one linear layer.")
+    ] = "gelu",
+    vision_feature_select: Annotated[
+        Literal["patch", "cls"], typer.Option(help="Rows of a vision tower that the Thinker sees.")
+    ] = "patch",
+    audio_context_fraction: Annotated[
+        float, typer.Option(help="Largest part of the context that one clip may take.", callback=checked(above_zero))
+    ] = 0.25,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"] | None,
-        typer.Option(help="Of all parts; the text model's if not given."),
+        typer.Option(
+            metavar="DTYPE", help="float32, bfloat16 or float16 for all parts; the text model's if not given."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of what is new and random.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Make a checkpoint of pretrained parts; what joins them is new and has to be trained."""
-    require_new(folder, "OUT")
     fields = {
         "hidden_size": talker_hidden_size,
         "num_hidden_layers": talker_layers,
@@ -39,25 +86,31 @@ def assemble_command(
     sizes = {name: value for name, value in fields.items() if value is not None}
     if sizes and talker != "fit":
         raise ValueError(f"`--talker` must be 'fit' with sizes or names of voices, got {talker!r}.")
+    if talker not in ("fit", "none") and codec is None and audio is None:
+        raise ValueError("`--codec` must be given for a Talker to speak through, got None.")
+    sources = {"text": text, "audio": audio, "vision": vision, "codec": codec}
+    parts: Any = {name: str(find_model(part)) if part in NANO_NAMES else part for name, part in sources.items()}
 
-    import torch
-    from transformers import set_seed
+    with waiting(f"Assembling {folder}"):
+        import torch
+        from transformers import set_seed
 
-    from ..conversion.assemble.assemble import assemble
+        from ..conversion.assemble.assemble import assemble
+        from ..conversion.files import new_folder
 
-    quieten()
-    set_seed(seed)
-    model, processor = assemble(
-        text,
-        audio=audio,
-        vision=vision,
-        codec=codec,
-        talker=sizes or (None if talker == "none" else talker),
-        dtype=None if dtype is None else getattr(torch, dtype),
-    )
-    with new_folder(folder, "OUT") as unfinished:
-        model.save_pretrained(unfinished)
-        processor.save_pretrained(unfinished)
+        quieten()
+        set_seed(seed)
+        model, processor = assemble(
+            **parts,
+            talker=sizes or (None if talker == "none" else talker),
+            dtype=None if dtype is None else getattr(torch, dtype),
+            projector_hidden_act=None if projector_hidden_act == "none" else projector_hidden_act,
+            vision_feature_select=vision_feature_select,
+            audio_context_fraction=audio_context_fraction,
+        )
+        with new_folder(folder, "OUT") as unfinished:
+            model.save_pretrained(unfinished)
+            processor.save_pretrained(unfinished)
     _show_parts(folder, model)
 
 

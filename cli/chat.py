@@ -1,14 +1,22 @@
 """`josie chat`: a conversation on the terminal, or on whatever standard input is."""
 
+import re
 import sys
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .shared import (
+from ..evaluation.answers import is_cut, prepare_inputs, sampling_options, talking_options
+from .checkpoints import load_josie, load_processor, require_speech
+from .devices import choose_device
+from .generate import DEFAULT_OUT, save_speech
+from .lines import read_lines
+from .options import (
+    Device,
+    Dtype,
     Folder,
     MaxNewTokens,
     MaxSeconds,
@@ -16,23 +24,27 @@ from .shared import (
     Seed,
     Speaker,
     Temperature,
+    Threads,
     check_seconds,
-    load,
-    prepare,
-    readable,
-    report,
-    sampling_options,
-    talking_options,
-    writable,
+    checked,
+    existing_file,
+    refuse_given,
+    sound_file,
 )
+from .playback import Play, require_player
+from .progress import waiting
+from .shared import report
 
+_MEDIA = ("image", "audio", "video")
 _COMMANDS = {
-    "/image PATH": "show a picture with the next turn",
-    "/audio PATH": "play a recording with the next turn",
+    "/image FILE": "show a picture with the next turn",
+    "/audio FILE": "play a recording with the next turn",
+    "/video FILE": "show a video with the next turn",
     "/reset": "forget everything",
+    "/help": "show these commands",
     "/quit": "end",
 }
-_HELP = "; ".join(f"{name}: {what}" for name, what in _COMMANDS.items())
+_HELP = "\n".join(f"{name:12} {what}" for name, what in _COMMANDS.items())
 
 
 @dataclass
@@ -58,14 +70,14 @@ class Chat:
         """Forget everything."""
         self.messages, self.waiting = [], []
 
-    def answer(self, text: str) -> Any:
+    def answer(self, text: str) -> tuple[str, Any]:
         """Answer a turn, printing the text as it is made; a turn that cannot be answered leaves no trace.
 
         Args:
             text (`str`): What is said; may be empty where something is waiting.
 
         Returns:
-            What `generate` returned.
+            The text, and the output of `generate`.
 
         Raises:
             `ValueError`: A file that waited cannot be read, or the conversation does not fit into the context.
@@ -75,7 +87,7 @@ class Chat:
         parts = [*self.waiting, *([{"type": "text", "text": text}] if text else ())]
         self.waiting = []
         messages = [*self.messages, {"role": "user", "content": parts}]
-        inputs = prepare(self.processor, messages)
+        inputs = prepare_inputs(self.processor, messages).to(self.model.device)
         length = inputs["input_ids"].shape[1]
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         room = self.max_new_tokens if context is None else min(context - length, self.max_new_tokens)
@@ -87,77 +99,108 @@ class Chat:
         output = self.model.generate(
             **inputs, streamer=streamer, max_new_tokens=room, return_dict_in_generate=True, **self.options
         )
-        written = self.processor.batch_decode(output.sequences[:, length:], skip_special_tokens=True)[0]
+        reply = output.sequences[0, length:]
+        written = self.processor.decode(reply, skip_special_tokens=True)
+        if is_cut(self.model, reply, room):
+            report(f"The answer is cut off at {room} tokens.")
         self.messages = [*messages, {"role": "assistant", "content": written}]
-        return output
+        return written, output
 
 
 def chat_command(
     folder: Folder,
-    image: Annotated[list[Path] | None, typer.Option(help="A picture for the first turn; may be repeated.")] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="A picture for the first turn; may be repeated.", callback=checked(existing_file)
+        ),
+    ] = None,
     speak: Annotated[bool, typer.Option("--speak", help="Speak each answer too, into a numbered sound file.")] = False,
-    out: Annotated[Path, typer.Option(help="Name of the sound files: reply-1.wav, reply-2.wav, ...")] = Path(
-        "reply.wav"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Name of the sound files, reply.wav if not given: reply-1.wav, reply-2.wav, and on after those that "
+            "are there already.",
+            callback=checked(sound_file),
+        ),
+    ] = None,
+    play_it: Play = False,
     mic: Annotated[bool, typer.Option("--mic", help="An empty line listens to the microphone (16 kHz, mono).")] = False,
     seconds: Seconds = None,
+    history: Annotated[
+        bool, typer.Option(help="Keep the lines in ~/.cache/josie/chat_history, for the arrow keys of the next chat.")
+    ] = True,
     max_new_tokens: MaxNewTokens = 64,
     max_seconds: MaxSeconds = None,
     seed: Seed = 0,
     temperature: Temperature = None,
     speaker: Speaker = None,
+    device: Device = "auto",
+    dtype: Dtype = None,
+    threads: Threads = None,
 ) -> None:
-    """Talk, line by line, until the end of input; /image PATH, /audio PATH, /reset and /quit on the way."""
-    if max_new_tokens < 1:
-        raise ValueError(f"`--max-new-tokens` must be at least 1, got {max_new_tokens}.")
+    """Talk, line by line, until the end of input.
+
+    On the way: /image FILE, /audio FILE, /video FILE, /reset, /help and /quit. Ctrl-C stops an answer.
+    """
     check_seconds(seconds, mic)
-    waiting = [{"type": "image", "path": str(readable("--image", path))} for path in image or []]
+    out_path = out or DEFAULT_OUT
     if speak:
-        writable(out)
-    elif speaker is not None:
-        raise ValueError(f"`--speaker` must go with `--speak`, got {speaker!r}.")
+        require_speech(folder, speaker, " for `--speak`")
+        require_player(play_it, out_path)
+    else:
+        of_speech = {"--out": out, "--max-seconds": max_seconds, "--speaker": speaker, "--play": play_it}
+        refuse_given("go with `--speak`", of_speech)
+
+    with waiting(f"Loading {folder}"):
+        chosen_device = choose_device(device, threads)
+        processor = load_processor(folder)
+        model = load_josie(folder, chosen_device, dtype)
 
     from transformers import set_seed
 
-    model, processor = load(folder)
     options = sampling_options(temperature)
     if speak:
         options |= {"generation_mode": "audio", "speaker": speaker, **talking_options(model, max_seconds, temperature)}
-        _require_speech(model, folder)
-    chat = Chat(model, processor, options, max_new_tokens, waiting=waiting)
+    pictures = [{"type": "image", "path": str(path)} for path in image or []]
+    chat = Chat(model, processor, options, max_new_tokens, waiting=pictures)
     set_seed(seed)
     if sys.stdin.isatty():
-        report(f"{_HELP}.")
+        report(_HELP)
         report("An empty line sends what waits." if not mic else "An empty line listens.")
-    num_spoken = 0
-    for line in _read_lines():
-        try:
-            text = _take(line, chat, mic, seconds)
-            output = None if text is None else chat.answer(text)
-        except ValueError as error:
-            report(f"Error: {error}")
-            continue
-        if speak and output is not None:
-            num_spoken += 1
-            _save(processor, output, out.with_stem(f"{out.stem}-{num_spoken}"))
+    with closing(read_lines(history)) as lines:
+        for line in lines:
+            try:
+                text = _take(line, chat, mic, seconds)
+                if text is None:
+                    continue
+                written, output = chat.answer(text)
+                if speak:
+                    save_speech(processor, output, written, next_file(out_path), play_it)
+            except ValueError as error:
+                report(f"Error: {error}")
+            except KeyboardInterrupt:
+                report("\nStopped.")
 
 
-def _read_lines() -> Iterator[str]:
-    while True:
-        try:
-            yield input("> " if sys.stdin.isatty() else "").strip()
-        except EOFError:
-            return
+def next_file(path: Path) -> Path:
+    """Return the name with the number after the highest one there is: reply-3.wav where there is a reply-2.wav."""
+    numbered = re.compile(rf"{re.escape(path.stem)}-([0-9]+){re.escape(path.suffix)}")
+    found = [numbered.fullmatch(other.name) for other in path.absolute().parent.iterdir()]
+    return path.with_stem(f"{path.stem}-{max((int(match[1]) for match in found if match), default=0) + 1}")
 
 
 def _take(line: str, chat: Chat, mic: bool, seconds: float | None) -> str | None:
     """Do what a line asks for, and return the text of a turn if it is one."""
     command, _, argument = line.partition(" ")
-    if command in ("/image", "/audio"):
-        chat.waiting.append({"type": command[1:], "path": str(readable(f"{command} PATH", Path(argument.strip())))})
+    if command.removeprefix("/") in _MEDIA and command.startswith("/"):
+        chat.waiting.append({"type": command[1:], "path": str(_find_file(command, argument.strip()))})
         return None
     if line == "/reset":
         chat.reset()
+        return None
+    if line == "/help":
+        report(_HELP)
         return None
     if line == "/quit":
         raise typer.Exit
@@ -166,6 +209,18 @@ def _take(line: str, chat: Chat, mic: bool, seconds: float | None) -> str | None
     if not line and mic:
         chat.waiting.append(_listen(seconds))
     return line if line or chat.waiting else None
+
+
+def _find_file(command: str, name: str) -> Path:
+    """Return the file that a command names; quotes around it and ~ are understood."""
+    if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"":
+        name = name[1:-1]
+    if not name:
+        raise ValueError(f"`{command}` must be followed by the name of a file, got nothing.")
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise ValueError(f"`{command}` must be followed by the name of an existing file, got {name!r}.")
+    return path
 
 
 def _listen(seconds: float | None) -> dict[str, Any]:
@@ -179,17 +234,3 @@ def _listen(seconds: float | None) -> dict[str, Any]:
     if not chunks:
         raise ValueError("There must be at least one sample of sound, got none.")
     return {"type": "audio", "audio": torch.cat(chunks, dim=-1)[0].numpy(), "sampling_rate": MICROPHONE_RATE}
-
-
-def _require_speech(model: Any, folder: Path) -> None:
-    if "audio" not in model.output_modalities:
-        raise ValueError(f"`DIR` must hold a model that speaks for `--speak`, got {str(folder)!r}.")
-
-
-def _save(processor: Any, output: Any, path: Path) -> None:
-    length = int(output.audio_lengths[0])
-    if not length:
-        report("This answer has no speech: the Talker ended it before the first frame.")
-        return
-    processor.save_audio(output.audio_values[0, :, :length], path)
-    report(f"{path}: {length / output.sampling_rate:.2f} s of speech")

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from .shared import Seconds, check_seconds, load_codec, readable, report, writable
+from .checkpoints import load_codec, read_codec_config
+from .options import CodecFolder, Seconds, check_out, check_seconds, checked, existing_file, file_ending_in, sound_file
+from .shared import report, show_help
 
 if TYPE_CHECKING:
     import torch
@@ -15,15 +17,18 @@ if TYPE_CHECKING:
     from .codec_files import Codes
     from .codec_streams import StreamedChunk
 
-codec_app = typer.Typer(help="Turn sound, pictures and videos into codes and back.", rich_markup_mode=None)
+codec_app = typer.Typer(
+    invoke_without_command=True, callback=show_help, help="Turn sound, pictures and videos into codes and back."
+)
 
 File = Annotated[
     Path | None,
     typer.Argument(
-        metavar="FILE", help="Sound (WAV, FLAC, OGG, MP3) for an audio codec; a picture or video for JOVIO."
+        metavar="FILE",
+        help="Sound (WAV, FLAC, OGG, MP3) for an audio codec; a picture or video for JOVIO.",
+        callback=checked(existing_file),
     ),
 ]
-Model = Annotated[Path, typer.Option(metavar="DIR", help="A codec's checkpoint, or a JOSIE checkpoint with one.")]
 Quantizers = Annotated[int | None, typer.Option("--num-quantizers", help="Use only the first ones.")]
 Stream = Annotated[bool, typer.Option("--stream", help="Go through sound in chunks of 250 ms.")]
 Mic = Annotated[bool, typer.Option("--mic", help="Listen to the microphone (16 kHz, mono) in place of a file.")]
@@ -32,8 +37,13 @@ MaxPatches = Annotated[int, typer.Option(help="Most patches of a picture; larger
 
 @codec_app.command("encode")
 def encode_command(
-    model: Model,
-    out: Annotated[Path, typer.Option(help="The file of codes to write, .safetensors.")],
+    model: CodecFolder,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The file of codes to write, .safetensors.", callback=checked(file_ending_in(".safetensors"))
+        ),
+    ],
     file: File = None,
     num_quantizers: Quantizers = None,
     stream: Stream = False,
@@ -42,7 +52,6 @@ def encode_command(
     max_patches: MaxPatches = 4096,
 ) -> None:
     """Turn a file, or what the microphone hears, into codes."""
-    _require_out(out, (".safetensors",))
     codec = _load_for(file, model, mic, seconds)
     codes, _ = _encode(codec, file, num_quantizers, stream, seconds, max_patches)
     codes.save(out)
@@ -51,26 +60,28 @@ def encode_command(
 
 @codec_app.command("decode")
 def decode_command(
-    codes: Annotated[Path, typer.Argument(metavar="CODES", help="What `josie codec encode` wrote.")],
-    model: Model,
+    codes: Annotated[
+        Path, typer.Argument(metavar="CODES", help="What `josie codec encode` wrote.", callback=checked(existing_file))
+    ],
+    model: CodecFolder,
     out: Annotated[Path, typer.Option(help="The file to write: sound, .png or .mp4.")],
     stream: Stream = False,
 ) -> None:
     """Turn codes into sound, a picture or a video."""
-    readable("CODES", codes)
-
     from .codec_files import Codes
 
     stored = Codes.load(codes)
     _require_out_for(stored.kind, out)
-    codec = load_codec(model, "audio" if stored.kind == "audio" else "vision")
+    modality = "audio" if stored.kind == "audio" else "vision"
+    read_codec_config(model, modality)
+    codec = load_codec(model, modality)
     stored.require_fit(codec.config)
     _decode(codec, stored, out, stream)
 
 
 @codec_app.command("roundtrip")
 def roundtrip_command(
-    model: Model,
+    model: CodecFolder,
     out: Annotated[Path, typer.Option(help="The file to write: sound, .png or .mp4.")],
     file: File = None,
     num_quantizers: Quantizers = None,
@@ -98,8 +109,10 @@ def _load_for(file: Path | None, model: Path, mic: bool, seconds: float | None) 
 
     from .codec_files import codec_kinds, is_sound_file
 
-    is_sound = file is None or is_sound_file(readable("FILE", file))
-    codec = load_codec(model, "audio" if is_sound else "vision")
+    is_sound = file is None or is_sound_file(file)
+    modality = "audio" if is_sound else "vision"
+    read_codec_config(model, modality)
+    codec = load_codec(model, modality)
     if is_sound != ("audio" in codec_kinds(codec.config)):
         wanted, given = ("a picture or a video", "sound") if is_sound else ("sound", "another file")
         raise ValueError(
@@ -272,16 +285,7 @@ def _require_sound(num_samples: int) -> None:
         raise ValueError("There must be at least one sample of sound, got none.")
 
 
-def _require_out(out: Path, endings: tuple[str, ...]) -> None:
-    if out.suffix.lower() not in endings:
-        raise ValueError(f"`--out` must end in {' or '.join(endings)}, got {str(out)!r}.")
-    if out.is_dir() or not out.absolute().parent.is_dir():
-        raise ValueError(f"`--out` must be a file in an existing folder, got {str(out)!r}.")
-
-
 def _require_out_for(kind: str, out: Path) -> None:
     """Check the name of the file to write for what codes stand for."""
-    if kind == "audio":
-        writable(out)
-    else:
-        _require_out(out, (".png",) if kind == "image" else (".mp4",))
+    endings = {"image": file_ending_in(".png"), "video": file_ending_in(".mp4")}
+    check_out(out, endings.get(kind, sound_file))

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 NanoPart = Literal["josie", "jodio", "jovio"]
 ExampleFile = Literal["scene.png", "question.flac"]
+NANO_NAMES = {"nano": "josie", "nano/jodio": "jodio", "nano/jovio": "jovio"}  # on a command line
 _FOLDER = Path(__file__).parent
 
 
@@ -38,3 +39,20 @@ def example_path(name: ExampleFile) -> str:
     if name not in get_args(ExampleFile):
         raise ValueError(f"`name` must be one of {list(get_args(ExampleFile))}, got {name!r}.")
     return str(_FOLDER / "examples" / name)
+
+
+def find_model(name: str | Path) -> Path:
+    """Return the folder of a model that a user named.
+
+    Args:
+        name (`str` or `Path`): A folder, or one of [`NANO_NAMES`]. A folder of that name which holds a checkpoint comes
+            before the model of the package.
+
+    Raises:
+        `ValueError`: The name is of a model of the package, which was not installed.
+    """
+    folder = Path(name)
+    part = NANO_NAMES.get(folder.as_posix())
+    if part is None or (folder / "config.json").is_file():
+        return folder
+    return Path(nano_path(part))  # type: ignore[arg-type]

@@ -454,8 +454,9 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("--codec", "nothing/at/all"), "`codec` must be a folder, or a name on the Hub, with the configuration"),
-            (("--talker", "micro"), "`codec` must be given for a Talker to speak through"),
+            (("--codec", "nothing/here"), "`codec` must be a folder, or a name on the Hub, with the configuration"),
+            (("--codec", "nothing/at/all"), "`--codec` must be an existing folder or a name on the Hub, got "),
+            (("--talker", "micro"), "`--codec` must be given for a Talker to speak through, got None."),
             (("--talker", "micro", "--talker-layers", 2), "`--talker` must be 'fit' with sizes"),
         ],
     )

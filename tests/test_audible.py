@@ -10,6 +10,7 @@ from transformers import Trainer, TrainingArguments
 
 import josie
 from josie.evaluation import judge
+from josie.evaluation.words import count_word_errors, split_words
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
@@ -102,7 +103,7 @@ def test_whisper_hears_every_word_of_the_round_trip():
     except judge.MissingJudge as error:
         pytest.skip(str(error))
     said = re.search(r'^JUDGED_SENTENCE = "(.+)"$', (DATA / "make_data.py").read_text("utf-8"), re.M)
-    words, speech = judge.split_words(said[1]), read_speech("judged.flac")
+    words, speech = split_words(said[1]), read_speech("judged.flac")
     assert judge.hear_words(speech[0, 0].numpy()) == words  # else this would be about the judge
     assert judge.hear_words(make_round_trip(speech)[0, 0].numpy()) == words
 
@@ -112,7 +113,7 @@ def test_whisper_hears_every_word_of_the_round_trip():
     [("A red ball.", 0), ("a RED, ball!", 0), ("a ball", 1), ("a bread ball", 1), ("oh, a red ball", 1), ("", 3)],
 )
 def test_the_judge_counts_word_errors(heard, num_errors):
-    assert judge.count_word_errors(judge.split_words(heard), judge.split_words("A red ball.")) == num_errors
+    assert count_word_errors(split_words(heard), split_words("A red ball.")) == num_errors
 
 
 def test_the_trainer_trains_the_mel_codec(tmp_path):

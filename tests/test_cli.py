@@ -67,12 +67,12 @@ class TestInit:
 
     def test_unknown_preset(self, tmp_path):
         message = fail("init", "mega", tmp_path / "new")
-        assert message == "`name` must be one of ['base', 'micro'], got 'mega'."
+        assert message == "`PRESET` must be one of ['base', 'micro'], got 'mega'."
         assert contents(tmp_path) == []
 
     def test_folder_with_something_in_it(self, tmp_path):
         (tmp_path / "note").write_text("mine")
-        assert fail("init", "micro", tmp_path).startswith("`DIR` must not exist or be an empty folder, got ")
+        assert fail("init", "micro", tmp_path).startswith("`OUT` must not exist or be an empty folder, got ")
         assert contents(tmp_path) == ["note"]
 
 
@@ -124,10 +124,10 @@ class TestGenerate:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("--max-new-tokens", 0), "max_new_tokens"),
-            (("--max-seconds", -1), "`--max-seconds` must be above 0, got -1.0."),
-            (("--temperature", 0), "temperature"),
-            (("--speaker", "eve"), "`speaker` must be one of ['ada', 'bob'], got 'eve'."),
+            (("--max-new-tokens", 0), "`--max-new-tokens` must be at least 1, got 0."),
+            (("--max-seconds", -1), "`--max-seconds` must be a finite number above 0, got -1.0."),
+            (("--temperature", 0), "`--temperature` must be a finite number above 0, got 0.0."),
+            (("--speaker", "eve"), "`--speaker` must be one of ['ada', 'bob'], got 'eve'."),
             (("--out", "reply.txt"), "`--out` must end in .wav"),
             (("--out", "none/reply.wav"), "`--out` must be a file in an existing folder, got 'none/reply.wav'."),
         ],
@@ -144,7 +144,10 @@ class TestGenerate:
     def test_speech_without_a_talker(self, save_checkpoint, tmp_path):
         save_checkpoint(tmp_path / "mute", talker_config=None)
         message = fail("generate", tmp_path / "mute", "--text", "Hi", "--out", tmp_path / "reply.wav")
-        assert message.startswith("`generation_mode` must be one of ('text',)")
+        folder = str(tmp_path / "mute")
+        assert message == (
+            f"`DIR` must hold a model that speaks without `--text-only`, got {folder!r} without `talker`."
+        )
         assert contents(tmp_path) == ["mute"]
 
 
@@ -157,7 +160,9 @@ class TestSpeak:
         assert contents(tmp_path) == ["hello.flac"]
 
     def test_empty_text(self, folder, tmp_path):
-        assert fail("speak", folder, "", "--out", tmp_path / "a.wav") == "`TEXT` must have at least one token, got ''."
+        for text in ("", "  "):
+            message = fail("speak", folder, text, "--out", tmp_path / "a.wav")
+            assert message == f"`TEXT` must have at least one word, got {text!r}."
         assert contents(tmp_path) == []
 
 
@@ -188,7 +193,11 @@ class TestTrainTokenizer:
 
     @pytest.mark.parametrize(
         ("content", "size", "message"),
-        [(b"some text", 9, "`vocab_size`"), (b"", 300, "`texts`"), (b"\xff\xfe\xff", 300, "UTF-8")],
+        [
+            (b"some text", 9, "`--vocab-size` must be at least 265 (special tokens and bytes), got 9."),
+            (b"", 300, "`texts`"),
+            (b"\xff\xfe\xff", 300, "UTF-8"),
+        ],
         ids=["too-small", "no-text", "not-utf-8"],
     )
     def test_bad_input_leaves_nothing(self, tmp_path, content, size, message):
@@ -282,13 +291,12 @@ class TestBrokenWeights:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "Missing command."),
         (("speek",), "No such command 'speek'. Did you mean 'speak'?"),
         (("info",), "Missing argument"),
         (("generate", "x", "--max-new-tokens", "many"), "Invalid value for '--max-new-tokens'"),
         (("info", "x", "--loud"), "--loud"),
     ],
-    ids=["none", "unknown", "argument", "number", "option"],
+    ids=["unknown", "argument", "number", "option"],
 )
 def test_wrong_command_lines(arguments, message):
     assert message in fail(*arguments)

@@ -32,7 +32,7 @@ ALLOWED_IMPORTS = {
     TRAINING: MODELS_AND_DATA,
     EVALUATION: MODELS_AND_DATA,
     CONVERSION: MODELS_AND_DATA,
-    "cli": MODELS_AND_DATA | {TRAINING, EVALUATION, CONVERSION, "nano"},
+    "cli": MODELS_AND_DATA | {TRAINING, EVALUATION, CONVERSION, "nano", "__version__"},
     "nano": set(),
     "auto_registration": set(),
     "__init__": {"auto_registration"} | MODELS_AND_DATA | {TRAINING, CONVERSION, "nano"},
@@ -190,6 +190,14 @@ def test_public_names_exist():
 def test_a_module_that_moved_warns():
     with pytest.warns(FutureWarning, match="`josie.judge` is `josie.evaluation.judge` now."):
         assert josie.judge.__name__ == "josie.evaluation.judge"
+
+
+@pytest.mark.parametrize("name", ["split_words", "word_error_rate", "count_word_errors"])
+def test_names_that_moved_to_words_warn(name):
+    from josie.evaluation import judge, words
+
+    with pytest.warns(FutureWarning, match=f"`josie.evaluation.judge.{name}` is `josie.evaluation.words.{name}` now."):
+        assert getattr(judge, name) is getattr(words, name)
 
 
 def test_pyproject_names_every_package():

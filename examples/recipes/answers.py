@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from josie.evaluation.judge import split_words, word_error_rate
+from josie.evaluation.words import split_words, word_error_rate
 from recipes.spoken_rows import without_speech
 
 _IS_SCORE = re.compile(r"_(loss|perplexity|accuracy(_\d+)?|exact_match|word_error_rate)$")
@@ -97,7 +97,7 @@ def compare_answers(answers: list[str], expected: list[str]) -> dict[str, float]
     """Return the share of answers that have exactly the expected words, and the word error rate of all together.
 
     Args:
-        answers, expected (`list[str]`): Texts, compared by the words that `josie.evaluation.judge` finds in them.
+        answers, expected (`list[str]`): Texts, compared by the words that `josie.evaluation.words` finds in them.
     """
     words = [split_words(text) for text in expected]
     found = [split_words(answer) == said for answer, said in zip(answers, words, strict=True)]

@@ -1,0 +1,162 @@
+"""`josie generate` and `josie speak`: one answer in text and speech, and one text said aloud."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..evaluation.answers import is_cut, prepare_inputs, sampling_options, talking_options, tokenize_speech
+from .checkpoints import load_josie, load_processor, require_speech
+from .devices import choose_device
+from .options import (
+    Device,
+    Dtype,
+    Folder,
+    MaxNewTokens,
+    MaxSeconds,
+    Out,
+    Seed,
+    Speaker,
+    Temperature,
+    Text,
+    Threads,
+    checked,
+    existing_file,
+    refuse_given,
+    words,
+)
+from .playback import Play, play, require_player
+from .progress import waiting
+from .shared import report
+
+if TYPE_CHECKING:
+    from ..processing_josie import JosieProcessor
+
+DEFAULT_OUT = Path("reply.wav")
+
+
+def _files(what: str) -> Any:
+    return typer.Option(metavar="FILE", help=f"{what}; may be repeated.", callback=checked(existing_file))
+
+
+def generate_command(
+    folder: Folder,
+    text: Annotated[str | None, typer.Option(help="What to say to it.", callback=checked(words))] = None,
+    image: Annotated[list[Path] | None, _files("A picture")] = None,
+    audio: Annotated[list[Path] | None, _files("A recording")] = None,
+    video: Annotated[list[Path] | None, _files("A video")] = None,
+    out: Out = None,
+    play_it: Play = False,
+    text_only: Annotated[bool, typer.Option("--text-only", help="Answer in text and write no sound.")] = False,
+    stream_text: Annotated[bool, typer.Option("--stream-text", help="Print the text as it is made.")] = False,
+    max_new_tokens: MaxNewTokens = 64,
+    max_seconds: MaxSeconds = None,
+    seed: Seed = 0,
+    temperature: Temperature = None,
+    speaker: Speaker = None,
+    device: Device = "auto",
+    dtype: Dtype = None,
+    threads: Threads = None,
+) -> None:
+    """Answer a message in text and speech.
+
+    The text goes to standard output, the speech into a sound file.
+    """
+    files = {"image": image or [], "video": video or [], "audio": audio or []}
+    content: list[Any] = [{"type": kind, "path": str(path)} for kind, paths in files.items() for path in paths]
+    content += [] if text is None else [{"type": "text", "text": text}]
+    if not content:
+        raise ValueError("At least one of `--text`, `--image`, `--audio` and `--video` must be given, got none.")
+    if text_only:
+        of_speech = {"--out": out, "--max-seconds": max_seconds, "--speaker": speaker, "--play": play_it}
+        refuse_given("go without `--text-only`", of_speech)
+    else:
+        require_speech(folder, speaker, " without `--text-only`")
+        require_player(play_it, out or DEFAULT_OUT)
+
+    with waiting(f"Loading {folder}"):
+        chosen_device = choose_device(device, threads)
+        processor = load_processor(folder)
+        inputs = prepare_inputs(processor, [{"role": "user", "content": content}])
+        model = load_josie(folder, chosen_device, dtype)
+
+    from transformers import TextStreamer, set_seed
+
+    arguments: dict[str, Any] = {"max_new_tokens": max_new_tokens, **sampling_options(temperature)}
+    if stream_text:
+        arguments["streamer"] = TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    if not text_only:
+        arguments |= {"generation_mode": "audio", "speaker": speaker}
+        arguments |= talking_options(model, max_seconds, temperature)
+    set_seed(seed)
+    if stream_text:
+        output = model.generate(**inputs.to(model.device), return_dict_in_generate=True, **arguments)
+    else:
+        with waiting("Answering"):
+            output = model.generate(**inputs.to(model.device), return_dict_in_generate=True, **arguments)
+    reply = output.sequences[0, inputs["input_ids"].shape[1] :]
+    written = processor.decode(reply, skip_special_tokens=True)
+    if not stream_text:
+        typer.echo(written)
+    if is_cut(model, reply, max_new_tokens):
+        report(f"The answer is cut off at {max_new_tokens} tokens, see `--max-new-tokens`.")
+    if text_only and not written.strip():
+        report("The answer has no words.")
+    if not text_only:
+        save_speech(processor, output, written, out or DEFAULT_OUT, play_it)
+
+
+def speak_command(
+    folder: Folder,
+    text: Text,
+    out: Out = None,
+    play_it: Play = False,
+    max_seconds: MaxSeconds = None,
+    seed: Seed = 0,
+    temperature: Temperature = None,
+    speaker: Speaker = None,
+    device: Device = "auto",
+    dtype: Dtype = None,
+    threads: Threads = None,
+) -> None:
+    """Say a text aloud."""
+    require_speech(folder, speaker)
+    require_player(play_it, out or DEFAULT_OUT)
+
+    with waiting(f"Loading {folder}"):
+        chosen_device = choose_device(device, threads)
+        processor = load_processor(folder)
+        inputs = tokenize_speech(processor, [text])
+        model = load_josie(folder, chosen_device, dtype)
+
+    from transformers import set_seed
+
+    set_seed(seed)
+    options = talking_options(model, max_seconds, temperature)
+    with waiting("Speaking"):
+        output = model.generate_speech(**inputs.to(model.device), speaker=speaker, **options)
+    save_speech(processor, output, text, out or DEFAULT_OUT, play_it)
+
+
+def save_speech(processor: "JosieProcessor", output: Any, words: str, path: Path, play_it: bool) -> None:
+    """Write the speech of the first row to a file, and play it if wanted.
+
+    Args:
+        processor ([`JosieProcessor`]): Of the model that spoke.
+        output ([`JosieGenerateOutput`]): What it returned.
+        words (`str`): What it said.
+        path (`Path`): The file.
+        play_it (`bool`): Whether to play it.
+
+    Raises:
+        `ValueError`: There is no speech.
+    """
+    length = int(output.audio_lengths[0])
+    if not words.strip():
+        raise ValueError("The answer has no words, so that there is nothing to say and no sound file is written.")
+    if not length:
+        raise ValueError("The answer has no speech: the Talker ended it before the first frame.")
+    processor.save_audio(output.audio_values[0, :, :length].float().cpu(), path)
+    report(f"{path}: {length / output.sampling_rate:.2f} s of speech")
+    if play_it:
+        play(path)

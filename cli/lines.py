@@ -1,0 +1,63 @@
+"""Lines of a conversation: from the keyboard, with a history, or from a pipe."""
+
+import os
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .shared import report
+
+_MAX_LINES = 1000
+
+
+def history_file() -> Path:
+    """Return the file of earlier lines, in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "josie" / "chat_history"
+
+
+def read_lines(keeps_history: bool) -> Generator[str]:
+    """Yield stripped lines until the end of input; on a terminal Ctrl-C ends them too.
+
+    Args:
+        keeps_history (`bool`): Whether the lines of a terminal are kept in [`history_file`].
+    """
+    if not sys.stdin.isatty():
+        for line in sys.stdin:
+            yield line.strip()
+        return
+    with _editing(history_file() if keeps_history else None):
+        while True:
+            try:
+                line = input("> ")
+            except (EOFError, KeyboardInterrupt):
+                report("")
+                return
+            yield line.strip()
+
+
+@contextmanager
+def _editing(file: Path | None) -> Iterator[None]:
+    """Let arrow keys edit lines and bring earlier ones back, also those of a file, where Python has readline."""
+    try:
+        import readline
+    except ImportError:  # on Windows
+        yield
+        return
+    readline.set_auto_history(True)
+    try:
+        if file is not None and file.is_file():
+            readline.read_history_file(file)
+    except OSError as error:
+        report(f"Earlier lines cannot be read: {error}.")
+    try:
+        yield
+    finally:
+        if file is not None:
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                readline.set_history_length(_MAX_LINES)
+                readline.write_history_file(file)
+            except OSError as error:
+                report(f"The lines cannot be kept: {error}.")

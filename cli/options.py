@@ -1,0 +1,224 @@
+"""Options that several commands take, and the checks of their values.
+
+The checks run while the command line is read, before anything heavy is imported: a wrong value costs no time.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from .checkpoints import complete_model, require_codec, require_josie, require_ours
+
+_MAX_SEED = 2**32 - 1
+_SOUND_ENDINGS = (".wav", ".flac", ".ogg", ".mp3")  # of what every soundfile writes; it is asked for others
+_DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "npu", "mlu")
+
+
+def checked(requirement: Callable[[Any], str | None]) -> Callable[..., Any]:
+    """Return a callback of typer that checks a value, or each of several.
+
+    Args:
+        requirement: Returns `None` for a right value, and what is required for a wrong one: `"be at least 1"`.
+    """
+
+    def check(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
+        if context.resilient_parsing:  # completion in a shell, of a line that is not finished
+            return value
+        for single in value if isinstance(value, (list, tuple)) else (value,):
+            required = None if single is None else requirement(single)
+            if required:
+                shown = repr(str(single) if isinstance(single, Path) else single)
+                raise ValueError(f"`{name_of(parameter)}` must {required}, got {shown}.")
+        return value
+
+    return check
+
+
+def name_of(parameter: typer.CallbackParam) -> str:
+    """Return what a user calls a parameter: `--max-seconds`, or `DIR` of an argument."""
+    if parameter.param_type_name == "option":
+        return max(parameter.opts, key=len)
+    return getattr(parameter, "metavar", None) or (parameter.name or "").upper()
+
+
+def at_least_one(value: int) -> str | None:
+    """Require a positive count."""
+    return None if value >= 1 else "be at least 1"
+
+
+def above_zero(value: float) -> str | None:
+    """Require a positive, finite number."""
+    return None if 0 < value < math.inf else "be a finite number above 0"
+
+
+def words(value: str) -> str | None:
+    """Require a text that says something."""
+    return None if value.strip() else "have at least one word"
+
+
+def existing_file(path: Path) -> str | None:
+    """Require a file."""
+    return None if path.is_file() else "be an existing file"
+
+
+def sound_file(path: Path) -> str | None:
+    """Require the name of a sound file that can be written."""
+    if path.suffix.lower() not in _SOUND_ENDINGS:
+        import soundfile
+
+        if path.suffix[1:].upper() not in soundfile.available_formats():
+            return "end in .wav, .flac or another format of soundfile"
+    return _file_to_write(path)
+
+
+def file_ending_in(*endings: str) -> Callable[[Path], str | None]:
+    """Return the requirement of the name of a file that can be written, with one of some endings."""
+
+    def requirement(path: Path) -> str | None:
+        if path.suffix.lower() not in endings:
+            return f"end in {' or '.join(endings)}"
+        return _file_to_write(path)
+
+    return requirement
+
+
+def check_out(path: Path, requirement: Callable[[Path], str | None]) -> None:
+    """Raise a `ValueError` that names `--out` if a file cannot be written under this name."""
+    required = requirement(path)
+    if required:
+        raise ValueError(f"`--out` must {required}, got {str(path)!r}.")
+
+
+def _file_to_write(path: Path) -> str | None:
+    return "be a file in an existing folder" if path.is_dir() or not path.absolute().parent.is_dir() else None
+
+
+def new_folder_name(path: Path) -> str | None:
+    """Require the name of a folder that can be made."""
+    if path.name in ("", "..") or path.absolute() == Path.cwd():
+        return "be the name of a folder to make"
+    is_new = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    return None if is_new else "not exist or be an empty folder"
+
+
+def _seed(value: int) -> str | None:
+    return None if 0 <= value <= _MAX_SEED else f"be in [0, {_MAX_SEED}]"
+
+
+def _device(value: str) -> str | None:
+    kind, colon, index = value.partition(":")
+    if value == "auto" or (kind in _DEVICES and (not colon or index.isdecimal())):
+        return None
+    return f"be auto or one of {', '.join(_DEVICES)}, with or without a number (cuda:1)"
+
+
+def refuse_given(required: str, values: dict[str, Any]) -> None:
+    """Raise a `ValueError` if an option is given that has no effect.
+
+    Args:
+        required (`str`): What it takes: `"go with `--speak`"`.
+        values (`dict[str, Any]`): Options by name; `None` and `False` are not given.
+    """
+    for name, value in values.items():
+        if value is not None and value is not False:
+            raise ValueError(f"`{name}` must {required}, got {(str(value) if isinstance(value, Path) else value)!r}.")
+
+
+def check_seconds(seconds: float | None, mic: bool) -> None:
+    """Raise a `ValueError` if `--seconds` is given without `--mic`."""
+    if not mic:
+        refuse_given("go with `--mic`", {"--seconds": seconds})
+
+
+def _model(require: Callable[[Path, str], Any]) -> Callable[..., Any]:
+    """Return a callback of typer that checks a checkpoint by its config.json."""
+
+    def check(context: typer.Context, parameter: typer.CallbackParam, value: Path) -> Path:
+        if not context.resilient_parsing:
+            require(value, name_of(parameter))
+        return value
+
+    return check
+
+
+_NANO = "or nano, the small one of the package"
+Folder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR",
+        help=f"A folder with a JOSIE checkpoint; {_NANO}.",
+        callback=_model(require_josie),
+        autocompletion=complete_model,
+    ),
+]
+AnyFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR",
+        help=f"A folder with any model of JOSIE, a whole or a part; {_NANO}, nano/jodio or nano/jovio.",
+        callback=_model(require_ours),
+        autocompletion=complete_model,
+    ),
+]
+CodecFolder = Annotated[
+    Path,
+    typer.Option(
+        "--model",
+        metavar="DIR",
+        help="A codec's checkpoint, or a JOSIE checkpoint with one; or nano/jodio (speech), nano/jovio (pictures).",
+        callback=_model(require_codec),
+        autocompletion=complete_model,
+    ),
+]
+NewFolder = Annotated[
+    Path, typer.Argument(metavar="OUT", help="The folder to make.", callback=checked(new_folder_name))
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="The sound file to write, reply.wav if not given; its ending chooses the format.",
+        callback=checked(sound_file),
+    ),
+]
+Text = Annotated[str, typer.Argument(help="What to say aloud.", callback=checked(words))]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", callback=checked(_seed))]
+Speaker = Annotated[str | None, typer.Option(help="The voice, where the checkpoint has several.")]
+Temperature = Annotated[
+    float | None,
+    typer.Option(help="Sample at this temperature instead of taking the likeliest.", callback=checked(above_zero)),
+]
+MaxNewTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.", callback=checked(at_least_one))]
+MaxSeconds = Annotated[float | None, typer.Option(help="Longest speech, in seconds.", callback=checked(above_zero))]
+Seconds = Annotated[
+    float | None,
+    typer.Option(
+        help="How long to listen; until Ctrl-C where it is not given.",
+        callback=checked(above_zero),
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="Where to compute: auto takes an accelerator where torch finds one, else the processor (cpu).",
+        callback=checked(_device),
+        autocompletion=lambda: ["auto", *_DEVICES],
+    ),
+]
+Dtype = Annotated[
+    Literal["float32", "bfloat16", "float16"] | None,
+    typer.Option(
+        metavar="DTYPE",
+        help="float32, bfloat16 or float16 for Thinker and Talker; as they were saved if not given. Codecs compute in "
+        "float32.",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        help="Threads of torch on the processor; as many as it chooses if not given.",
+        callback=checked(at_least_one),
+    ),
+]

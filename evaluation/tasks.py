@@ -1,0 +1,258 @@
+"""Tasks for a JOSIE: a file of rows, the model's answers to them, and scores.
+
+The file has a JSON object a line:
+
+    {"task": "answer", "messages": [{"role": "user", "content": [{"type": "image", "path": "1.png"}]}],
+     "answer": "A red ball.", "scores": ["exact", "spoken"]}
+    {"task": "read", "speak": true, "answer": "A red ball lies on the table.", "scores": ["spoken_wer"]}
+
+`messages` are a conversation as `apply_chat_template` takes it, media paths relative to the file. A row that has
+`"speak": true` in their place is read aloud. Rows of one task have the same scores.
+
+Scores: `exact` is the share of written answers that are right to the letter, `wer` the word error rate of written
+answers; `spoken` the share of spoken answers that are right to the word, `spoken_wer` their word error rate, as Whisper
+tiny.en hears them, see `judge`. Which words are the same, `words` says.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import judge, words
+from .answers import prepare_inputs, sampling_options, tokenize_speech
+
+WRITTEN, SPOKEN = ("exact", "wer"), ("spoken", "spoken_wer")
+SCORES = WRITTEN + SPOKEN
+_SHARES = ("exact", "spoken")
+
+
+@dataclass
+class Row:
+    """A line of the file, and the answer to it.
+
+    Args:
+        line (`int`): Its number, from 1.
+        task (`str`): Rows that are scored together.
+        answer (`str`): The right text.
+        scores (`list[str]`): Of `SCORES`.
+        messages (`list[dict]`, *optional*): The question; `None` where `answer` is read aloud.
+        written (`str`, *optional*): The text that the model wrote.
+        heard (`str`, *optional*): The text that the judge heard; empty where there was no speech.
+    """
+
+    line: int
+    task: str
+    answer: str
+    scores: list[str]
+    messages: list[dict[str, Any]] | None = None
+    written: str | None = None
+    heard: str | None = None
+
+
+@dataclass
+class TaskReport:
+    """Scores of a task.
+
+    Args:
+        num_rows (`int`): Its rows.
+        scores (`dict[str, float]`): Shares, from 0; above 1 where more words are wrong than there are.
+        seconds (`float`): Time the model took, without loading and without the judge.
+        judge_seconds (`float`): Time the judge took.
+    """
+
+    num_rows: int
+    scores: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    judge_seconds: float = 0.0
+
+
+def read_tasks(path: Path) -> dict[str, list[Row]]:
+    """Return the rows of a file, by task, in order.
+
+    Args:
+        path (`Path`): UTF-8, with or without a byte order mark.
+
+    Raises:
+        `ValueError`: There is no row, or a wrong one; the line is named.
+    """
+    tasks: dict[str, list[Row]] = {}
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"`--data` must be UTF-8 text, got {str(path)!r}: {error}.") from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        row = _read_row(line, number, path)
+        rows = tasks.setdefault(row.task, [])
+        rows.append(row)
+        if row.scores != rows[0].scores or (row.messages is None) != (rows[0].messages is None):
+            raise ValueError(
+                f"`--data` must have one kind of rows in each task: got another in line {number} than in line "
+                f"{rows[0].line}, both of {row.task!r}."
+            )
+    if not tasks:
+        raise ValueError(f"`--data` must have at least one row, got {str(path)!r}.")
+    return tasks
+
+
+def _read_row(line: str, number: int, path: Path) -> Row:
+    def fail(required: str, got: Any) -> ValueError:
+        return ValueError(f"`--data` must have {required}, got {got!r} in line {number}.")
+
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        raise fail("a JSON object in each line", line.strip()[:40]) from error
+    if not isinstance(values, dict):
+        raise fail("a JSON object in each line", values)
+    unknown = values.keys() - {"task", "messages", "speak", "answer", "scores"}
+    if unknown:
+        raise fail("only `task`, `messages`, `speak`, `answer` and `scores`", sorted(unknown))
+    for name in ("task", "answer"):
+        if not isinstance(values.get(name), str) or not values[name].strip():
+            raise fail(f"a text as `{name}`", values.get(name))
+    scores, messages, speaks = values.get("scores"), values.get("messages"), values.get("speak", False)
+    if not isinstance(scores, list) or not scores or not set(map(str, scores)) <= set(SCORES):
+        raise fail(f"some of {list(SCORES)} as `scores`", scores)
+    if speaks is True and messages is None:
+        if not set(scores) <= set(SPOKEN):
+            raise fail(f"only {list(SPOKEN)} as `scores` of what is read aloud", scores)
+    elif speaks is not False or not isinstance(messages, list) or not messages:
+        raise fail('either `messages` or `"speak": true`', {"messages": messages, "speak": speaks})
+    else:
+        messages = [_resolve_paths(message, path.parent, fail) for message in messages]
+    return Row(number, values["task"], values["answer"], scores, messages)
+
+
+def _resolve_paths(message: Any, folder: Path, fail: Callable[[str, Any], ValueError]) -> dict[str, Any]:
+    """Return a message in which the paths of files are relative to the working directory."""
+    if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+        raise fail("messages with `role` and `content`", message)
+    if not isinstance(message["content"], list):
+        return message
+    parts = []
+    for part in message["content"]:
+        if isinstance(part, dict) and "path" in part:
+            file = folder / str(part["path"])
+            if not file.is_file():
+                raise fail("paths of files that exist", str(file))
+            part = part | {"path": str(file)}
+        parts.append(part)
+    return message | {"content": parts}
+
+
+def needs_speech(rows: list[Row]) -> bool:
+    """Return whether a score of a task's rows is of speech."""
+    return any(name in SPOKEN for name in rows[0].scores)
+
+
+def answer_rows(model: Any, processor: Any, rows: list[Row], options: dict[str, Any], max_new_tokens: int) -> list[Any]:
+    """Let a model answer rows of a task, and write its texts down.
+
+    Args:
+        model ([`JosieForConditionalGeneration`]), processor ([`JosieProcessor`]): The model that answers.
+        rows (`list[Row]`): With `messages`, where they are answered, or without, where they are read aloud.
+            `written` is set.
+        options (`dict`): Of the Talker.
+        max_new_tokens (`int`): Longest answer.
+
+    Returns:
+        A waveform for each row, `(num_samples,)` or `(channels, num_samples)`, empty for an answer without words; none
+        where no score needs them.
+    """
+    if rows[0].messages is None:
+        inputs = tokenize_speech(processor, [row.answer for row in rows]).to(model.device)
+        output = model.generate_speech(**inputs, **options)
+        return processor.post_process_multimodal_output(output, generation_mode="audio")
+    speaks = needs_speech(rows)
+    inputs = prepare_inputs(processor, [row.messages for row in rows]).to(model.device)
+    output = model.generate(
+        **inputs,
+        generation_mode="audio" if speaks else "text",
+        max_new_tokens=max_new_tokens,
+        return_dict_in_generate=True,
+        **sampling_options(None),
+        **(options if speaks else {}),
+    )
+    texts = processor.batch_decode(output.sequences[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    for row, text in zip(rows, texts, strict=True):
+        row.written = text.strip()
+    if not speaks:
+        return []
+    waveforms = processor.post_process_multimodal_output(output, generation_mode="audio")
+    return [waveform if row.written else waveform[..., :0] for row, waveform in zip(rows, waveforms, strict=True)]
+
+
+def run_task(
+    rows: list[Row],
+    answer: Callable[[list[Row]], list[Any]],
+    batch_size: int,
+    sampling_rate: int | None,
+    on_rows: Callable[[int], None] = lambda num_rows: None,
+) -> TaskReport:
+    """Answer the rows of a task, listen to what is spoken, and score them.
+
+    Args:
+        rows (`list[Row]`): `written` and `heard` are set.
+        answer: Answers a batch of rows and returns their waveforms, if any, see [`answer_rows`].
+        batch_size (`int`): Rows at a time.
+        sampling_rate (`int`, *optional*): Of the waveforms, in Hz.
+        on_rows: Called with the number of rows that are done, after each batch.
+    """
+    result = TaskReport(len(rows))
+    for start in range(0, len(rows), batch_size):
+        batch, begin = rows[start : start + batch_size], time.perf_counter()
+        waveforms = answer(batch)
+        end = time.perf_counter()
+        for row, waveform in zip(batch, waveforms, strict=True) if waveforms else ():
+            row.heard = _listen(waveform, sampling_rate)
+        result.seconds += end - begin
+        result.judge_seconds += time.perf_counter() - end
+        on_rows(len(batch))
+    result.scores = {name: score(name, rows) for name in rows[0].scores}
+    return result
+
+
+def _listen(waveform: np.ndarray, sampling_rate: Any) -> str:
+    """Return the text that the judge hears; none where there is no sound."""
+    from ..processing_josie import resample
+
+    mono = np.atleast_2d(waveform).mean(axis=0)
+    return judge.transcribe(resample(mono, sampling_rate, judge.SAMPLING_RATE)) if mono.size else ""
+
+
+def is_right(name: str, row: Row) -> bool:
+    """Return whether a row is right: the text to the letter, or what is heard to the word."""
+    if name in SPOKEN:
+        return words.split_words(row.heard or "") == words.split_words(row.answer)
+    return row.written == row.answer.strip()
+
+
+def score(name: str, rows: list[Row]) -> float:
+    """Return one of `SCORES` of answered rows: a share of right ones, or the word error rate over all words."""
+    if name in _SHARES:
+        return sum(is_right(name, row) for row in rows) / len(rows)
+    texts = [(row.heard if name in SPOKEN else row.written) or "" for row in rows]
+    return words.word_error_rate(texts, [row.answer for row in rows])
+
+
+def report_dict(command: str, tasks: dict[str, list[Row]], reports: dict[str, TaskReport]) -> dict[str, Any]:
+    """Return scores and answers as they are written to a file: JSON, with the command and the date."""
+    rows = [
+        asdict(row) | {"right": {name: is_right(name, row) for name in row.scores if name in _SHARES}}
+        for rows in tasks.values()
+        for row in rows
+    ]
+    return {
+        "command": command,
+        "date": date.today().isoformat(),
+        "tasks": {name: asdict(result) for name, result in reports.items()},
+        "rows": rows,
+    }
