@@ -14,10 +14,12 @@ from .configuration_josie import (
     JosieVisionEncoderConfig as JosieVisionEncoderConfig,
     JovioConfig as JovioConfig,
 )
+from .conversion.assemble.build import assemble as assemble
 from .conversion.hub.export import (
     push_with_code as push_with_code,
     save_with_code as save_with_code,
 )
+from .conversion.muomni.convert import convert_muomni as convert_muomni
 from .modeling_josie import (
     CodeEmbedding as CodeEmbedding,
     JodioDiscriminatorModel as JodioDiscriminatorModel,

@@ -95,7 +95,7 @@ def assemble_command(
         import torch
         from transformers import set_seed
 
-        from ..conversion.assemble.assemble import assemble
+        from ..conversion.assemble.build import assemble
         from ..conversion.files import new_folder
 
         quieten()
@@ -117,7 +117,7 @@ def assemble_command(
 def _show_parts(folder: Path, model: Any) -> None:
     from rich.table import Table
 
-    from ..conversion.assemble.assemble import list_parts
+    from ..conversion.assemble.summary import list_parts
 
     table = Table(title=f"{folder}, {str(model.dtype).removeprefix('torch.')}")
     for name, justify in (("part", "left"), ("class", "left"), ("parameters", "right"), ("weights", "left")):

@@ -10,11 +10,11 @@ _FOLDER = Path(__file__).parent
 
 
 def nano_path(part: NanoPart = "josie") -> str:
-    """Return the folder of a small trained model, for `from_pretrained`; its README.md says what it is and can do.
+    """Return the folder of a small trained model, for `from_pretrained`; its README.md is its card.
 
     Args:
-        part (`"josie"`, `"jodio"` or `"jovio"`): The whole, which hears, sees, answers and speaks; a codec of speech by
-            itself; or that of pictures.
+        part (`"josie"`, `"jodio"` or `"jovio"`): The whole model, which hears, sees, answers and speaks; a codec of
+            speech; or a codec of images.
 
     Raises:
         `ValueError`: There is no such part, or it was not installed.

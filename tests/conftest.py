@@ -57,3 +57,18 @@ def exports(tmp_path_factory):
     """What a process without josie made of an export of every model, and the folder with these exports."""
     folder = tmp_path_factory.mktemp("exports")
     return try_exports(folder), folder / "exports"
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory):
+    """A function that saves a tiny part of an assembly once and returns its folder."""
+    from assembly_parts import save_audio, save_codec, save_text, save_vision
+
+    root = tmp_path_factory.mktemp("parts")
+    savers = {"text": save_text, "audio": save_audio, "vision": save_vision, "codec": save_codec}
+
+    def get(argument, model_type):
+        folder = root / argument / model_type
+        return folder if folder.exists() else savers[argument](model_type, folder)
+
+    return get

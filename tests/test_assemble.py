@@ -1,21 +1,17 @@
 """Assembly: a JOSIE of pretrained parts computes what its parts computed, on tiny random checkpoints of each family."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from assembly_parts import FAMILIES, save_audio, save_codec, save_text, save_vision
-from tiny import build
+from assembly_parts import FAMILIES
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
-from typer.testing import CliRunner
 
 import josie
-from josie.cli.app import app
 from josie.configuration_josie import audio_codec_geometry
-from josie.conversion.assemble.assemble import assemble, list_parts
+from josie.conversion.assemble.build import assemble
 from josie.modeling_josie.codecs.adapters import encode_audio
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm`:FutureWarning")
@@ -27,19 +23,6 @@ ASSISTANT = [
     {"role": "user", "content": "Where?"},
     {"role": "assistant", "content": " There. "},
 ]
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    """A function that saves a tiny part once and returns its folder."""
-    root = tmp_path_factory.mktemp("parts")
-    savers = {"text": save_text, "audio": save_audio, "vision": save_vision, "codec": save_codec}
-
-    def get(argument, model_type):
-        folder = root / argument / model_type
-        return folder if folder.exists() else savers[argument](model_type, folder)
-
-    return get
 
 
 def noise(*shape, seed=0):
@@ -282,201 +265,3 @@ def test_tokens_beyond_the_embedding_get_rows(parts, tmp_path):
     model, processor = assemble(folder)
     assert model.get_input_embeddings().weight.shape[0] == len(processor.tokenizer)
     assert processor.tokenizer.convert_tokens_to_ids("<|audio|>") > rows + 1
-
-
-class TestTalkerSizes:
-    def test_fit(self, parts):
-        model, _ = assemble(parts("text", "llama"), codec=parts("codec", "mimi"))
-        talker = model.config.talker_config
-        assert (talker.hidden_size, talker.num_hidden_layers, talker.num_attention_heads) == (64, 2, 1)
-        assert talker.depth_decoder_config.num_hidden_layers == 4
-        assert talker.thinker_hidden_size == 32
-
-    def test_preset(self, parts):
-        model, _ = assemble(parts("text", "llama"), codec=parts("codec", "mimi"), talker="micro")
-        preset = josie.JosieConfig.from_preset("micro").talker_config
-        assert model.config.talker_config.hidden_size == preset.hidden_size
-        assert model.config.talker_config.num_quantizers == 3
-
-    def test_none(self, parts):
-        model, _ = assemble(parts("text", "llama"), codec=parts("codec", "mimi"), talker=None)
-        assert model.talker is None
-        assert model.audio_codec is not None
-
-    @pytest.mark.parametrize(
-        ("talker", "message"),
-        [
-            ("huge", r"`talker` must be one of \['fit', .*'micro'\], or fields of a Talker, got 'huge'"),
-            ({"width": 3}, "`talker` must hold fields of a Talker's configuration, got 'width'"),
-            ({"num_quantizers": 9}, r"`talker_config.num_quantizers` must be at most the codec's \(3\), got 9"),
-            ({"thinker_hidden_size": 9}, r"`talker` must have the Thinker's width \(32\)"),
-            (3, "`talker` must be a name, a dict of fields or None, got int"),
-        ],
-    )
-    def test_impossible(self, parts, talker, message):
-        with pytest.raises(ValueError, match=message):
-            assemble(parts("text", "llama"), codec=parts("codec", "mimi"), talker=talker)
-
-    def test_without_a_codec(self, parts):
-        with pytest.raises(ValueError, match="`codec` must be given for a Talker to speak through, got None"):
-            assemble(parts("text", "llama"), talker="micro")
-
-
-class TestWrongParts:
-    def test_missing_folder(self, parts, tmp_path):
-        for argument in ("text", "audio", "vision", "codec"):
-            given = {"text": parts("text", "llama")} | {argument: tmp_path / "nothing"}
-            with pytest.raises(ValueError, match=f"`{argument}` must be a folder, or a name on the Hub, with "):
-                assemble(**given)
-
-    @pytest.mark.parametrize(
-        ("argument", "kind", "family", "wanted"),
-        [
-            ("text", "vision", "vit", "a causal language model"),
-            ("text", "audio", "wav2vec2", "a causal language model"),
-            ("text", "audio", "whisper", "a causal language model"),
-            ("text", "codec", "mimi", "a causal language model"),
-            ("audio", "vision", "vit", "an audio encoder"),
-            ("audio", "text", "llama", "an audio encoder"),
-            ("vision", "audio", "whisper", "a vision tower"),
-            ("vision", "codec", "mimi", "a vision tower"),
-            ("vision", "text", "llama", "a vision tower"),
-            ("codec", "text", "llama", "an audio codec"),
-            ("codec", "vision", "jovio", "an audio codec"),
-            ("codec", "audio", "hubert", "an audio codec"),
-        ],
-    )
-    def test_another_kind(self, parts, argument, kind, family, wanted):
-        given = {"text": parts("text", "llama")} | {argument: parts(kind, family)}
-        with pytest.raises(ValueError, match=rf"`{argument}` must be {wanted}.*, of the model type "):
-            assemble(**given)
-
-    def test_two_codecs(self, parts):
-        with pytest.raises(ValueError, match="`codec` must be left out or be `audio` itself .*, got '.*dac'"):
-            assemble(parts("text", "llama"), audio=parts("codec", "mimi"), codec=parts("codec", "dac"))
-
-    def test_a_larger_tokenizer(self, parts, tmp_path):
-        folder = shutil.copytree(parts("text", "llama"), tmp_path / "text")
-        _, _, _, sizes = FAMILIES["llama"]
-        transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes | dict(vocab_size=100))).save_pretrained(folder)
-        with pytest.raises(ValueError, match="`text` must have a tokenizer whose ids are below the 100 rows"):
-            assemble(folder)
-
-    def test_no_tokenizer(self, parts, tmp_path):
-        folder = shutil.copytree(parts("text", "llama"), tmp_path / "text")
-        for path in folder.glob("token*"):
-            path.unlink()
-        with pytest.raises(ValueError, match="`text` must .*tokenizer of its model"):
-            assemble(folder)
-
-    def test_a_model_that_is_not_causal(self, parts, tmp_path):
-        config = transformers.BertConfig(
-            vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=20
-        )
-        build(transformers.BertLMHeadModel, config).save_pretrained(tmp_path)
-        AutoTokenizer.from_pretrained(parts("text", "llama")).save_pretrained(tmp_path)
-        with pytest.raises(ValueError, match="`text` must be a"):
-            assemble(tmp_path)
-
-    def test_logits_that_are_scaled_behind_the_head(self, parts, tmp_path):
-        config = transformers.GraniteConfig(**FAMILIES["llama"][3], logits_scaling=4.0)
-        transformers.GraniteForCausalLM(config).save_pretrained(tmp_path)
-        AutoTokenizer.from_pretrained(parts("text", "llama")).save_pretrained(tmp_path)
-        with pytest.raises(ValueError, match="`text` must be a language model whose logits .* 'granite'"):
-            assemble(tmp_path)
-
-    def test_weights_that_are_missing(self, parts, tmp_path):
-        folder = shutil.copytree(parts("audio", "wav2vec2"), tmp_path / "audio")
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
-        with pytest.raises(ValueError, match="`audio` must hold all weights of a Wav2Vec2Model, got .*, which lacks"):
-            assemble(parts("text", "llama"), audio=folder)
-
-    def test_a_feature_extractor_of_another_size(self, parts, tmp_path):
-        folder = shutil.copytree(parts("audio", "whisper"), tmp_path / "audio")
-        transformers.WhisperFeatureExtractor(feature_size=13, chunk_length=1).save_pretrained(folder)
-        with pytest.raises(ValueError, match="`audio` must have a feature extractor that gives 11 mel bins"):
-            assemble(parts("text", "llama"), audio=folder)
-
-    def test_a_picture_larger_than_the_context(self, parts, tmp_path):
-        tower = transformers.ViTConfig(
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=20,
-            image_size=96,
-            patch_size=8,
-        )
-        transformers.ViTModel(tower).save_pretrained(tmp_path)
-        with pytest.raises(ValueError, match="`vision` must be a front end that JOSIE can use, .* at most 128 tokens"):
-            assemble(parts("text", "llama"), vision=tmp_path)
-
-
-class TestCommand:
-    def run(self, *arguments):
-        return CliRunner().invoke(app, ["assemble", *map(str, arguments)])
-
-    def test_makes_a_checkpoint_and_says_of_what(self, parts, tmp_path):
-        sizes = ("--talker-hidden-size", 64, "--talker-layers", 1, "--talker-quantizers", 2, "--speaker", "ada")
-        sources = ("--audio", parts("audio", "whisper"), "--vision", parts("vision", "clip"))
-        sources = ("--text", parts("text", "qwen3"), *sources, "--codec", parts("codec", "dac"))
-        result = self.run(tmp_path / "new", *sources, *sizes)
-        assert result.exit_code == 0, (result.stderr, result.exception)
-        assert [path.name for path in tmp_path.iterdir()] == ["new"]
-        model = josie.JosieForConditionalGeneration.from_pretrained(tmp_path / "new")
-        lines = [line.split("│")[1:-1] for line in result.stdout.splitlines() if line.startswith("│")]
-        rows = {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
-        assert rows["language_model"][::2] == ["Qwen3Model", "pretrained"]
-        assert rows["lm_head"][1] == "0"  # the embedding's
-        assert rows["audio_front_end.encoder"][::2] == ["WhisperEncoder", "pretrained"]
-        assert rows["audio_front_end.projector"][::2] == ["Projector", "fresh"]
-        assert rows["vision_front_end.encoder"][::2] == ["CLIPVisionModel", "pretrained"]
-        assert rows["talker"][::2] == ["JosieTalkerForConditionalGeneration", "fresh"]
-        assert rows["audio_codec"][::2] == ["DacModel", "pretrained"]
-        assert sum(int(row[1].replace(",", "")) for row in rows.values()) == model.num_parameters()
-        assert [part.num_parameters for part in list_parts(model)] == [
-            int(row[1].replace(",", "")) for row in rows.values()
-        ]
-        talker = model.config.talker_config
-        assert (talker.hidden_size, talker.num_hidden_layers, talker.num_quantizers) == (64, 1, 2)
-        assert talker.speakers == ["ada"]
-
-    def test_the_seed_decides_what_is_new(self, parts, tmp_path):
-        weights = []
-        for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-            sources = ("--text", parts("text", "gpt2"), "--audio", parts("audio", "hubert"), "--seed", seed)
-            assert self.run(tmp_path / name, *sources).exit_code == 0
-            model = josie.JosieForConditionalGeneration.from_pretrained(tmp_path / name)
-            weights.append(model.thinker.model.audio_front_end.projector.linear_1.weight)
-        assert torch.equal(weights[0], weights[1])
-        assert not torch.equal(weights[0], weights[2])
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (("--codec", "nothing/here"), "`codec` must be a folder, or a name on the Hub, with the configuration"),
-            (("--codec", "nothing/at/all"), "`--codec` must be an existing folder or a name on the Hub, got "),
-            (("--talker", "micro"), "`--codec` must be given for a Talker to speak through, got None."),
-            (("--talker", "micro", "--talker-layers", 2), "`--talker` must be 'fit' with sizes"),
-        ],
-    )
-    def test_leaves_nothing_when_it_fails(self, parts, tmp_path, arguments, message):
-        result = self.run(tmp_path / "deep" / "new", "--text", parts("text", "llama"), *arguments)
-        assert result.exit_code == 2
-        assert result.stderr.splitlines()[-1].startswith(f"Error: {message}")
-        assert list(tmp_path.iterdir()) == []
-
-    def test_leaves_nothing_when_it_cannot_be_written(self, parts, tmp_path, monkeypatch):
-        def fail(self, folder, **kwargs):
-            raise OSError("No space left on device")
-
-        monkeypatch.setattr(josie.JosieProcessor, "save_pretrained", fail)
-        result = self.run(tmp_path / "new", "--text", parts("text", "llama"))
-        assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: No space left on device")
-        assert list(tmp_path.iterdir()) == []
-
-    def test_a_folder_with_something_in_it(self, parts, tmp_path):
-        (tmp_path / "note").write_text("mine")
-        result = self.run(tmp_path, "--text", parts("text", "llama"))
-        assert result.stderr.startswith("Error: `OUT` must not exist or be an empty folder, got ")
-        assert [path.name for path in tmp_path.iterdir()] == ["note"]

@@ -9,7 +9,7 @@ from assembly_parts import save_text
 from ctranslate2_whisper import load_whisper
 
 import josie
-from josie.conversion.assemble.assemble import assemble
+from josie.conversion.assemble.build import assemble
 from josie.evaluation import judge
 from josie.evaluation.words import split_words
 

@@ -19,8 +19,9 @@ from transformers import AutoModelForMultimodalLM
 from transformers.dynamic_module_utils import check_imports, get_relative_import_files
 
 import josie
-from josie.conversion.hub.export import add_code, export_folder, find_processor
+from josie.conversion.hub.export import export_folder, find_processor
 from josie.conversion.hub.flatten import ROOT, flat_name, flatten
+from josie.conversion.hub.remote_code import add_code
 
 TRUST = dict(trust_remote_code=True)
 

@@ -11,8 +11,9 @@ from tiny import CASES, THINKER, josie_config
 
 import josie
 from josie.conversion.hub.card_metadata import pipeline_tag
-from josie.conversion.hub.export import add_code, find_processor
+from josie.conversion.hub.export import find_processor
 from josie.conversion.hub.model_card import write_model_card
+from josie.conversion.hub.remote_code import add_code
 
 FACTS = dict(
     data=["openslr/librispeech_asr", "flite's voice slt, 117 s"],

@@ -1,6 +1,7 @@
 """The house: which module may import which, what `import josie` costs, and what the Auto classes know after it."""
 
 import ast
+import importlib
 import json
 import subprocess
 import sys
@@ -298,3 +299,20 @@ def test_registration_waits_for_the_outermost_import(monkeypatch):
 
     load("transformers.trainer", lambda: load("transformers.models.auto.modeling_auto"))
     assert events == ["transformers.models.auto.modeling_auto", "transformers.trainer", ".modeling_josie"]
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("josie.conversion.assemble", "assemble"),
+        ("josie.conversion.assemble", "list_parts"),
+        ("josie.conversion.hub", "export_folder"),
+        ("josie.conversion.muomni", "convert_muomni"),
+    ],
+)
+def test_a_name_that_moved_is_found_and_warns(module, name):
+    package = importlib.import_module(module)
+    with pytest.warns(FutureWarning, match=rf"`{module}\.{name}` is `{module}\.\w+\.{name}` now\."):
+        assert getattr(package, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        package.nothing  # noqa: B018

@@ -1,10 +1,10 @@
-"""A backbone's own chat template, extended: parts of every kind inside a message, and marks of what the model wrote.
+"""Chat template of an assembled model: the language model's own, with parts of every modality and assistant marks.
 
-Templates of text models expect `content` to be a string. Here lists of parts become such strings first, with a
-placeholder for each picture, video and sound, and the backbone's template renders those as it always did. It becomes a
-macro, so that what a turn of the assistant adds is found by rendering the conversation up to it and with it: that is
-what is marked for assistant masks. A turn of which a template renders something else as soon as others follow (one
-that drops earlier thoughts, for example) has no such difference and stays unmarked.
+Templates of text models expect `content` to be a string. Here lists of parts become strings first, with a placeholder
+for each image, video and audio clip, and the language model's template renders those as it always did. It becomes a
+macro: the conversation is rendered up to a turn of the assistant and with it, and the difference is marked for
+assistant masks. A template that renders a turn otherwise as soon as others follow (one that drops earlier thoughts, for
+example) leaves no such difference, and the turn stays unmarked.
 """
 
 import re
@@ -82,13 +82,13 @@ _PROBES = [*(_TURNS[:count] for count in range(1, 5)), [_SYSTEM, *_TURNS[:1]], [
 
 
 def extend_chat_template(template: str, special_tokens: dict[str, Any] | None = None) -> str:
-    """Return a backbone's chat template that also takes pictures, videos and sounds, and marks the assistant's turns.
+    """Return a language model's chat template that also takes images, videos and audio, and marks assistant turns.
 
     Conversations of text alone are rendered as before: some are tried in both. Templates with marks of their own keep
     them. A turn's marks end with its last character that is not white space, its end-of-turn token as a rule.
 
     Args:
-        template (`str`): The backbone's template, in Jinja.
+        template (`str`): The language model's template, in Jinja.
         special_tokens (`dict`, *optional*): The tokenizer's `special_tokens_map`, which templates refer to.
 
     Returns:
@@ -116,7 +116,7 @@ def extend_chat_template(template: str, special_tokens: dict[str, Any] | None = 
 
 
 def _render_all(template: str, special_tokens: dict[str, Any]) -> list[Any]:
-    """Return what each probe is rendered as, or the error: some templates take no system message."""
+    """Return the text of each probe, or the error: some templates take no system message."""
     rendered: list[Any] = []
     for conversation in _PROBES:
         for add_generation_prompt in (False, True):

@@ -1,4 +1,4 @@
-"""The processor of a model of pretrained parts, which treats sounds and pictures as the parts' own did."""
+"""The processor of a model of pretrained parts, which treats audio and images as the parts' own processors did."""
 
 from typing import Any
 
@@ -7,7 +7,8 @@ from transformers.utils import logging
 
 from ...configuration_josie import JosieAudioEncoderConfig, JosieConfig, is_codec, reads_waveforms
 from ...processing_josie import JosieProcessor
-from .parts import Source, load_feature_extractor, load_image_processor
+from .encoders import load_feature_extractor, load_image_processor
+from .reading import Source
 
 logger = logging.get_logger(__name__)
 
@@ -21,23 +22,24 @@ def build_processor(
     """Return the processor for a model, with the settings of its parts' own.
 
     Whisper's feature extractor is used itself. Of one for waveforms the sampling rate and whether it normalises are
-    taken, of an image processor interpolation, scale and normalisation; pictures are brought to the tower's size whole,
-    also where the original cuts out their centre. A checkpoint without such files gets what its kind was trained with.
+    taken, of an image processor interpolation, scale and normalisation; images are brought to the tower's size whole,
+    also where the original cuts out their centre. A checkpoint without such files gets the settings that its model
+    type was trained with.
 
     Args:
         config ([`JosieConfig`]): The model.
         tokenizer ([`PreTrainedTokenizerBase`]): Its tokenizer.
-        audio, vision (`str` or `Path`, *optional*): Where the front ends come from.
+        audio, vision (`str` or `Path`, *optional*): Sources of the front ends.
 
     Raises:
         `ValueError`: A feature extractor does not fit its encoder.
     """
     thinker: Any = config.thinker_config
     processor: Any = JosieProcessor.from_config(config, tokenizer)
-    ear, eye = thinker.audio_config, thinker.vision_config
-    if audio is not None and not is_codec(ear) and not isinstance(ear, JosieAudioEncoderConfig):
-        _take_audio_settings(processor, ear, audio)
-    if vision is not None and not eye.model_type.startswith(("josie", "jovio")):
+    audio_config, vision_config = thinker.audio_config, thinker.vision_config
+    if audio is not None and not is_codec(audio_config) and not isinstance(audio_config, JosieAudioEncoderConfig):
+        _take_audio_settings(processor, audio_config, audio)
+    if vision is not None and not vision_config.model_type.startswith(("josie", "jovio")):
         _take_image_settings(processor, vision)
     return processor
 
@@ -45,7 +47,7 @@ def build_processor(
 def _take_audio_settings(processor: Any, config: Any, source: Source) -> None:
     own: Any = load_feature_extractor(source)
     if own is None:
-        logger.warning(f"`audio` {str(source)!r} has no feature extractor: its kind's usual one is used.")
+        logger.warning(f"`audio` {str(source)!r} has no feature extractor: the usual one of its model type is used.")
         return
     if reads_waveforms(config):
         processor.feature_extractor.sampling_rate = own.sampling_rate
@@ -64,14 +66,16 @@ def _take_audio_settings(processor: Any, config: Any, source: Source) -> None:
 def _take_image_settings(processor: Any, source: Source) -> None:
     own: Any = load_image_processor(source)
     if own is None:
-        logger.warning(f"`vision` {str(source)!r} has no image processor: its kind's usual settings are used.")
+        logger.warning(
+            f"`vision` {str(source)!r} has no image processor: the usual settings of its model type are used."
+        )
         return
     settings = {name: getattr(own, name) for name in _IMAGE_SETTINGS if getattr(own, name, None) is not None}
     resample = getattr(own, "resample", None)
     if resample in (_BILINEAR, _BICUBIC):
         settings["resample"] = int(resample)
     elif resample is not None:
-        logger.warning(f"`vision` {str(source)!r} interpolates in way {int(resample)} of Pillow: bicubic is used.")
+        logger.warning(f"`vision` {str(source)!r} interpolates by Pillow's filter {int(resample)}: bicubic is used.")
     for part in (processor.image_processor, processor.video_processor):
         for name, value in settings.items():
             setattr(part, name, value)

@@ -15,16 +15,16 @@ def size_talker(
     """Return the configuration of a Talker for a Thinker's states and a codec's codes.
 
     Args:
-        thinker ([`JosieThinkerConfig`]): Whose states it reads.
-        codec ([`CodecGeometry`]): Whose codes it predicts: all of a frame, or the first eight where there are more.
+        thinker ([`JosieThinkerConfig`]): The Thinker, whose states it reads.
+        codec ([`CodecGeometry`]): The codec, whose codes it predicts.
         talker (`str` or `dict`): `"fit"` for the Thinker's width (a multiple of 64, at most 1024), half of its layers
             (2 to 12) and a depth decoder of half that width; the name of a preset for the sizes of its Talker; or
-            fields of [`JosieTalkerConfig`] to set on top of `"fit"`, by which the other sizes go.
+            fields of [`JosieTalkerConfig`] to set on top of `"fit"`, from which the other sizes follow.
 
     Raises:
-        `ValueError`: No such preset or field, or sizes that are impossible.
+        `ValueError`: No such preset or field, or impossible sizes.
     """
-    facts = {
+    fixed = {
         "num_quantizers": min(codec.num_quantizers, _MAX_QUANTIZERS),
         "codebook_size": codec.codebook_size,
         "thinker_hidden_size": thinker.hidden_size,
@@ -34,7 +34,7 @@ def size_talker(
         if talker not in names:
             raise ValueError(f"`talker` must be one of {[FIT, *names]}, or fields of a Talker, got {talker!r}.")
         preset: Any = JosieConfig.from_preset(talker).talker_config
-        return _build(preset.to_dict() | facts | {"speakers": [], "end_of_speech": True})
+        return _build(preset.to_dict() | fixed | {"speakers": [], "end_of_speech": True})
     options = dict(talker) if isinstance(talker, dict) else {}
     unknown = sorted(set(options) - set(JosieTalkerConfig.__annotations__) - set(_inherited_fields()))
     if unknown:
@@ -44,7 +44,7 @@ def size_talker(
             f"`talker` must have the Thinker's width ({thinker.hidden_size}) as `thinker_hidden_size`, "
             f"got {options['thinker_hidden_size']}."
         )
-    return _build(facts | _fit(thinker, options) | options)
+    return _build(fixed | _fit(thinker, options) | options)
 
 
 def _fit(thinker: JosieThinkerConfig, options: dict[str, Any]) -> dict[str, Any]:
@@ -74,15 +74,16 @@ def _floor(width: int) -> int:
 
 
 def _inherited_fields() -> set[str]:
-    return {name for kind in JosieTalkerConfig.__mro__ for name in getattr(kind, "__annotations__", {})}
+    return {name for base in JosieTalkerConfig.__mro__ for name in getattr(base, "__annotations__", {})}
 
 
-def _build(facts: dict[str, Any]) -> JosieTalkerConfig:
-    facts = dict(facts)
-    depth = facts.get("depth_decoder_config")
-    if facts["num_quantizers"] < 2:
-        facts["depth_decoder_config"] = None
+def _build(config_dict: dict[str, Any]) -> JosieTalkerConfig:
+    depth = config_dict.get("depth_decoder_config")
+    if config_dict["num_quantizers"] < 2:
+        depth = None
     elif isinstance(depth, dict):
-        longest = max(depth.get("max_position_embeddings", 0), facts["num_quantizers"])
-        facts["depth_decoder_config"] = depth | {"max_position_embeddings": longest}
-    return JosieTalkerConfig(**{name: value for name, value in facts.items() if name != "model_type"})
+        longest = max(depth.get("max_position_embeddings", 0), config_dict["num_quantizers"])
+        depth = depth | {"max_position_embeddings": longest}
+    fields = {name: value for name, value in config_dict.items() if name != "model_type"}
+    fields["depth_decoder_config"] = depth
+    return JosieTalkerConfig(**fields)

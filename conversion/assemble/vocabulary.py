@@ -1,4 +1,4 @@
-"""A backbone's vocabulary with JOSIE's special tokens behind it."""
+"""Vocabulary of an assembled model: the language model's, with JOSIE's special tokens behind it."""
 
 from typing import Any, cast
 
@@ -8,13 +8,13 @@ from transformers.modeling_utils import PreTrainedModel
 
 from ...tokenization import AUDIO_TOKEN, IMAGE_TOKEN, PAD_TOKEN, SPECIAL_TOKENS, VIDEO_TOKEN, load_chat_template
 from .chat_template import extend_chat_template
-from .parts import Source
+from .reading import Source
 
 PLACEHOLDERS = (IMAGE_TOKEN, VIDEO_TOKEN, AUDIO_TOKEN)
 
 
 def extend_tokenizer(tokenizer: PreTrainedTokenizerBase, num_rows: int, source: Source) -> tuple[list[int], list[int]]:
-    """Add to a tokenizer what JOSIE needs, in place: placeholders, padding and a chat template.
+    """Add JOSIE's placeholders, padding and chat template to a tokenizer, in place.
 
     A tokenizer with a chat template of its own keeps its roles and gets the placeholders alone; one without gets
     JOSIE's template and all of its special tokens. A padding token is added where there is none.
@@ -22,7 +22,7 @@ def extend_tokenizer(tokenizer: PreTrainedTokenizerBase, num_rows: int, source: 
     Args:
         tokenizer ([`PreTrainedTokenizerBase`]): The backbone's.
         num_rows (`int`): Rows of the backbone's embedding.
-        source (`str` or `Path`): Where it comes from, for messages.
+        source (`str` or `Path`): Its source, for messages.
 
     Returns:
         The ids that the backbone has learned, and those that it has not.
@@ -30,7 +30,7 @@ def extend_tokenizer(tokenizer: PreTrainedTokenizerBase, num_rows: int, source: 
     Raises:
         `ValueError`: The tokenizer has more tokens than the embedding has rows, or a template that cannot be extended.
     """
-    # Tokens that were added behind the vocabulary may lie beyond the embedding (Gemma 3 has one); they are new here.
+    # Added tokens may lie beyond the embedding (Gemma 3 has one); they are new here.
     beyond = max(tokenizer.get_vocab().values(), default=0)
     added = cast(Any, tokenizer).get_added_vocab().values()
     base = max(set(tokenizer.get_vocab().values()) - set(added), default=0)
@@ -58,10 +58,10 @@ def extend_tokenizer(tokenizer: PreTrainedTokenizerBase, num_rows: int, source: 
 
 
 def extend_embeddings(model: PreTrainedModel, known_ids: list[int], new_ids: list[int]) -> None:
-    """Give new tokens rows in a language model's embedding and head: the mean of those of the tokens it knows.
+    """Give new tokens rows in a language model's embedding and head: the mean of the known tokens' rows.
 
-    The mean of all logits is never above all of them, so that what is new is not written before it is trained. A model
-    with spare rows behind its vocabulary gets no larger.
+    The mean of all logits is never above all of them, so that new tokens are not written before they are trained. A
+    model with spare rows behind its vocabulary gets no larger.
 
     Args:
         model (`PreTrainedModel`): The language model, changed in place.

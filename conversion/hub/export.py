@@ -1,93 +1,25 @@
-"""Checkpoints with code: folders that load with `trust_remote_code=True` where this package is not installed.
+"""Checkpoints with code: folders and pushes that load with `trust_remote_code=True` without this package."""
 
-`add_code` makes one of a folder that `save_pretrained` wrote: it adds flat copies of the package's files (`hub_flatten`
-says how they differ) and names them in the `auto_map` of each JSON file. From then on transformers does the rest: what
-was loaded from such a folder takes its code along when it is saved or pushed.
-"""
-
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import EntryNotFoundError
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.models.auto import modeling_auto
-from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
-from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
-from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 from transformers.utils import cached_file, logging
 
-from ... import modeling_josie, processing_josie  # noqa: F401  (they register what Auto classes know)
+from ... import modeling_josie
 from ..files import new_folder
+from .auto_classes import list_loaders
 from .card_metadata import require_same_license
-from .flatten import Module, flat_name, flatten, write_index
 from .model_card import CARD_FILE, write_model_card
+from .remote_code import PROCESSOR_FILES, add_code
 
 logger = logging.get_logger(__name__)
-
-INDEX = "auto_josie"  # the file that `auto_map` names
-# Where the settings of processors are written, alone and inside the processor's own file, and who loads them.
-_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
-_PART_LOADERS = {
-    "feature_extractor_type": "AutoFeatureExtractor",
-    "image_processor_type": "AutoImageProcessor",
-    "video_processor_type": "AutoVideoProcessor",
-    "processor_class": "AutoProcessor",
-}
-_PROCESSOR_MAPPINGS = {
-    "AutoProcessor": PROCESSOR_MAPPING,
-    "AutoFeatureExtractor": FEATURE_EXTRACTOR_MAPPING,
-    "AutoImageProcessor": IMAGE_PROCESSOR_MAPPING,
-    "AutoVideoProcessor": VIDEO_PROCESSOR_MAPPING,
-}
-
-
-def add_code(folder: str | Path, config: PreTrainedConfig) -> list[str]:
-    """Add the code to a folder that `save_pretrained` wrote, so that it loads without this package.
-
-    Args:
-        folder (`str` or `Path`): With a `config.json`, and a processor's files where there are any.
-        config ([`PreTrainedConfig`]): The model's configuration; it says which files are needed.
-
-    Returns:
-        The names of the Python files.
-
-    Raises:
-        `ValueError`: `config` is of no class of this package, or the folder has no `config.json`.
-    """
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"`folder` must have a config.json, got {str(folder)!r}.")
-    loaders = dict(_loaders_of(type(config)))
-    if not loaders:
-        raise ValueError(f"`config` must be of a class of this package, got a {type(config).__name__}.")
-    models = {name: loaded for name, loaded in loaders.items() if name not in _PROCESSOR_MAPPINGS}
-    needed = {*loaders.values(), *(part for kind in _kinds_in(config) for part in _model_classes(kind))}
-    files = flatten({_module_of(loaded) for loaded in needed})
-    texts = {flat_name(module): text for module, text in files.items()}
-    kinds = {name: kind for name, kind in CONFIG_MAPPING._extra_content.items() if _module_of(kind) in files}
-    has_model = {name: any(_module_of(part) in files for part in _model_classes(kind)) for name, kind in kinds.items()}
-    unknown = {name for name, kind in kinds.items() if not has_model[name] and kind not in _kinds_in(config)}
-    index = {}
-    for name, kind in kinds.items():
-        for loader, loaded in _loaders_of(kind) if name not in unknown else ():
-            if _module_of(loaded) in files:
-                index[loaded.__name__] = (_module_of(loaded), loaded.__name__, loader)
-    texts[INDEX] = write_index(index.values(), unknown)
-    for name, text in texts.items():
-        (folder / f"{name}.py").write_text(text, encoding="utf-8")
-    _edit_json(folder / "config.json", lambda facts: facts.update(auto_map=_auto_map(models)))
-    for name in _PROCESSOR_FILES:
-        if (folder / name).is_file():
-            _edit_json(folder / name, lambda facts: _map_processors(facts, index.keys()))
-    return [f"{name}.py" for name in sorted(texts)]
 
 
 def save_with_code(
@@ -108,7 +40,7 @@ def save_with_code(
             or the one beside the weights that the model was loaded from, or for encoders and codecs the one that
             follows from the configuration.
         is_main_process (`bool`): Whether this process writes.
-        card (`dict[str, Any]`, *optional*): Facts for the model card, as [`write_model_card`] takes them.
+        card (`dict[str, Any]`, *optional*): Arguments of [`write_model_card`].
         kwargs: For [`~transformers.PreTrainedModel.save_pretrained`], such as `max_shard_size`.
 
     Raises:
@@ -129,7 +61,7 @@ def save_with_code(
 def complete_folder(model: PreTrainedModel, folder: str | os.PathLike, processor: Any = None, **card: Any) -> None:
     """Add processor, code and card to a folder that has the weights of `model`; arguments of [`save_with_code`]."""
     folder = Path(folder)
-    if processor is None and not any((folder / name).is_file() for name in _PROCESSOR_FILES):
+    if processor is None and not any((folder / name).is_file() for name in PROCESSOR_FILES):
         processor = find_processor(model.config)
     if processor is not None:
         processor.save_pretrained(folder)
@@ -143,7 +75,7 @@ def find_processor(config: PreTrainedConfig) -> Any:
     Args:
         config ([`PreTrainedConfig`]): Of a model of this package; it remembers where it was loaded from.
     """
-    loaders = dict(_loaders_of(type(config)))
+    loaders = dict(list_loaders(type(config)))
     if "AutoProcessor" in loaders:
         file = _find_file(config.name_or_path, "processor_config.json")
         return loaders["AutoProcessor"].from_pretrained(config.name_or_path) if file else None
@@ -163,7 +95,7 @@ def export_folder(
         source (`str` or `Path`): A folder or Hub name with any model of this package.
         destination (`str` or `Path`): The folder to make.
         max_shard_size (`int` or `str`): Largest file of weights.
-        card: Facts for the model card, as [`write_model_card`] takes them.
+        card: Arguments of [`write_model_card`].
 
     Returns:
         The names of all files.
@@ -176,7 +108,7 @@ def export_folder(
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except OSError as error:
         raise ValueError(f"`DIR` must be a folder with a JOSIE checkpoint, got {str(source)!r}: {error}") from error
-    loaders = dict(_loaders_of(type(config)))
+    loaders = dict(list_loaders(type(config)))
     model_class: Any = getattr(modeling_josie, (config.architectures or [""])[0], loaders.get("AutoModel"))
     if model_class is None:
         raise ValueError(f"`DIR` must hold a model of this package, got {str(source)!r}, a {config.model_type!r}.")
@@ -222,7 +154,7 @@ def push_with_code(
             [`~transformers.PreTrainedModel.push_to_hub`].
 
     Returns:
-        What `HfApi.upload_folder` returns.
+        The result of `HfApi.upload_folder`.
     """
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -244,67 +176,6 @@ def push_with_code(
             revision=revision,
             create_pr=create_pr,
         )
-
-
-def _kinds_in(config: PreTrainedConfig) -> set[type[PreTrainedConfig]]:
-    """Return the classes of a configuration and of those inside it, and inside of what each is without arguments:
-    transformers compares with that when it saves."""
-    kinds: set[type[PreTrainedConfig]] = set()
-    waiting = [config]
-    while waiting:
-        part = waiting.pop()
-        if type(part) not in kinds and _is_ours(type(part)):
-            waiting.append(type(part)())
-        kinds.add(type(part))
-        waiting += [value for value in vars(part).values() if isinstance(value, PreTrainedConfig)]
-    return {kind for kind in kinds if _is_ours(kind)}
-
-
-def _model_classes(kind: type[PreTrainedConfig]) -> set[Any]:
-    """Return the models of this package for a class of configurations."""
-    return {loaded for name, loaded in _loaders_of(kind) if name.startswith("AutoModel")}
-
-
-def _is_ours(loaded: type) -> bool:
-    return loaded.__module__.startswith(f"{__package__.partition('.')[0]}.")
-
-
-def _loaders_of(config_class: type[PreTrainedConfig]) -> Iterator[tuple[str, Any]]:
-    """Give the Auto classes that know a configuration, and what each would load for it, where that is ours."""
-    mappings = {
-        name: auto_class._model_mapping
-        for name, auto_class in vars(modeling_auto).items()
-        if name.startswith("AutoModel") and hasattr(auto_class, "_model_mapping")
-    }
-    found: list[tuple[str, Any]] = [("AutoConfig", config_class)]
-    for name, mapping in sorted((mappings | _PROCESSOR_MAPPINGS).items()):
-        loaded = mapping._extra_content.get(config_class)
-        found.append((name, next(iter(loaded.values())) if isinstance(loaded, dict) else loaded))
-    return ((name, loaded) for name, loaded in found if loaded is not None and _is_ours(loaded))
-
-
-def _module_of(loaded: type) -> Module:
-    return tuple(loaded.__module__.split(".")[1:])
-
-
-def _auto_map(loaders: dict[str, Any]) -> dict[str, str]:
-    return {name: f"{INDEX}.{loaded.__name__}" for name, loaded in loaders.items()}
-
-
-def _map_processors(facts: dict[str, Any], names: Any) -> None:
-    """Name the classes of a processor, and of the parts inside it, in an `auto_map` each."""
-    for key, loader in _PART_LOADERS.items():
-        if facts.get(key) in names and (key != "processor_class" or len(facts.keys() & _PART_LOADERS.keys()) == 1):
-            facts["auto_map"] = {loader: f"{INDEX}.{facts[key]}"}
-    for part in facts.values():
-        if isinstance(part, dict):
-            _map_processors(part, names)
-
-
-def _edit_json(path: Path, edit: Any) -> None:
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    edit(facts)
-    path.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _find_file(folder: str | None, name: str) -> str | None:

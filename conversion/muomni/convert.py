@@ -1,7 +1,7 @@
-"""μOmni's checkpoints into JOSIE's.
+"""Conversion of μOmni's checkpoints into JOSIE's.
 
-What a checkpoint must hold follows from the converted model itself, built without memory: each of its tensors needs its
-sources, with its shape, and no source may be left over. So nothing is converted in part.
+The converted model itself, built without memory, says which weights a checkpoint must hold: each of its tensors needs
+its sources, with its shape, and no source may be left over. So nothing is converted in part.
 
 The vocabulary grows by four tokens, padding and placeholders: μOmni has no placeholders, and its padding is its unknown
 token.
@@ -17,14 +17,14 @@ from ...modeling_josie import JosieForConditionalGeneration
 from ...processing_josie import JosieProcessor
 from ..files import new_folder, require_new
 from .files import MuomniCheckpoint, Origin, read_checkpoint
-from .maps import CHANGES, CODE_TABLE, DROPPED, EAR, EYE, NEW, START, TOKEN_TABLES, choose_sources, find_rule
+from .maps import AUDIO, CHANGES, CODE_TABLE, DROPPED, NEW, START, TOKEN_TABLES, VISION, choose_sources, find_rule
 from .report import ConversionReport, ConvertedKey
 from .sentencepiece import convert_sentencepiece, read_sentencepiece
 from .sizes import NEW_TOKENS, build_config, count_tokens
 
 logger = logging.get_logger(__name__)
 
-# μOmni knows no roles: texts are joined by a space, as it trained on them. The processor puts pictures, sounds and the
+# μOmni knows no roles: texts are joined by a space, as it trained on them. The processor puts images, audio and the
 # beginning-of-text token in front, so that no placeholders are written here.
 CHAT_TEMPLATE = """
 {%- set found = namespace(texts=[]) -%}
@@ -52,7 +52,7 @@ def convert_muomni(
     """Write the JOSIE checkpoint of a μOmni checkpoint: model, processor, and `conversion_report.json`.
 
     Sizes are those of the configuration, and where it is silent those of the weights. Heads are 64 wide and the context
-    is 512 tokens where nothing says otherwise. Weights become float32.
+    is 512 tokens by default. Weights become float32.
 
     Args:
         source (`str` or `Path`): A folder of `.pt` files, or a safetensors file, or a folder with one. Either encoder,
@@ -106,7 +106,7 @@ def convert_weights(
 
     Args:
         checkpoint ([`MuomniCheckpoint`]): The weights.
-        config ([`JosieConfig`]): What the model is built from.
+        config ([`JosieConfig`]): Of the converted model.
         report ([`ConversionReport`]): Gets an entry for every key.
 
     Raises:
@@ -115,7 +115,7 @@ def convert_weights(
     with torch.device("meta"):
         wanted = JosieForConditionalGeneration(config).state_dict()
     vocab_size = count_tokens(checkpoint)
-    left = _drop(checkpoint, report)
+    left = _split_off_dropped(checkpoint, report)
     faults, converted = list(checkpoint.faults), {}
     for target, like in wanted.items():
         rule = find_rule(target)
@@ -126,7 +126,7 @@ def convert_weights(
         origins = {name: left.pop(name) for name in names if name in left}
         if (
             not origins
-            and target.startswith((f"{EAR}.projector", f"{EYE}.projector"))
+            and target.startswith((f"{AUDIO}.projector", f"{VISION}.projector"))
             and not checkpoint.has_projectors
         ):
             report.keys.append(
@@ -168,7 +168,7 @@ def source_shape(target: str, shape: torch.Size, vocab_size: int) -> tuple[int, 
     return (1, 1, *shape) if target == START else tuple(shape)
 
 
-def _drop(checkpoint: MuomniCheckpoint, report: ConversionReport) -> dict[str, Origin]:
+def _split_off_dropped(checkpoint: MuomniCheckpoint, report: ConversionReport) -> dict[str, Origin]:
     """Return the weights without those that have no use in JOSIE."""
     report.keys += [ConvertedKey("dropped", key, file, reason=reason) for key, file, reason in checkpoint.dropped]
     reasons = dict(DROPPED)
@@ -199,7 +199,7 @@ def _make_new(target: str, like: torch.Tensor, converted: dict[str, torch.Tensor
 
 
 def _find_fault(names: list[str], tensors: list[torch.Tensor], expected: tuple[int, ...]) -> str | None:
-    """Say what is wrong with tensors that are put together along the first dimension to the shape `expected`."""
+    """Return the fault of tensors that are joined along the first dimension to the shape `expected`, or `None`."""
     shapes = [tuple(tensor.shape) for tensor in tensors]
     if all(shapes):
         joined = (sum(shape[0] for shape in shapes), *shapes[0][1:])
@@ -222,7 +222,7 @@ def _build(target: str, tensors: list[torch.Tensor], shape: torch.Size) -> torch
 
 
 def describe(config: JosieConfig, checkpoint: MuomniCheckpoint, report: ConversionReport) -> list[str]:
-    """Return what a user should know about a converted model."""
+    """Return notes for the user of a converted model."""
     notes = []
     parts = {
         "thinker": config.get_text_config(),
@@ -246,9 +246,9 @@ def describe(config: JosieConfig, checkpoint: MuomniCheckpoint, report: Conversi
     if isinstance(codec, JosieMelCodecConfig) and codec.mel_hop_length >= codec.win_length:
         notes.append(
             f"The mel codec keeps its hop of {codec.mel_hop_length} samples at a window of {codec.win_length}: "
-            "neighbouring frames do not overlap, so that what Griffin-Lim makes of them cannot sound good."
+            "neighbouring frames do not overlap, so that their Griffin-Lim reconstruction cannot sound good."
         )
     random = sorted(key.target for key in report.keys if key.reason.startswith("random"))
     if random:
-        notes.append(f"These have to be trained before pictures or sounds mean anything: {', '.join(random)}.")
+        notes.append(f"These have to be trained before images or audio mean anything: {', '.join(random)}.")
     return notes

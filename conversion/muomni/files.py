@@ -1,4 +1,4 @@
-"""Reading μOmni's checkpoints: every form of them becomes one table of weights under one set of names.
+"""Files of μOmni's checkpoints: every form of them becomes one table of weights under one set of names.
 
 The names are those of the single safetensors file: `thinker. audio_encoder. vision_encoder. talker. rvq. proj_a.
 proj_v.`, then the module's own. Pickles are only ever read with `weights_only=True`.
@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from .maps import DROPPED
 
-# What each file holds: its entries, and the prefix of their weights. "" is the file itself.
+# The entries of each file, and the prefix of their weights. "" is the file itself.
 FILES = {
     "omni.pt": {"thinker": "thinker.", "proj_a": "proj_a.", "proj_v": "proj_v."},
     "thinker.pt": {"": "thinker."},
@@ -29,7 +29,7 @@ FILES = {
     },
     "talker.pt": {"rvq": "rvq.", "talker": "talker."},
 }
-# The separate configuration files of the original, and which part of the one `config.json` each of them is.
+# The separate configuration files of the original, and the part of the one `config.json` that each of them is.
 CONFIG_FILES = {
     "thinker_tiny.json": "thinker",
     "audio_enc_tiny.json": "audio_enc",
@@ -37,7 +37,7 @@ CONFIG_FILES = {
     "talker_tiny.json": "talker",
 }
 TRAINING_STATE = ("optimizer", "scheduler", "scaler", "step", "epoch", "best_val_loss")
-COMPILED = "_orig_mod."  # what torch.compile puts in front of a module's keys, at any depth
+COMPILED = "_orig_mod."  # torch.compile's prefix of a module's keys, at any depth
 
 
 class Origin(NamedTuple):
@@ -49,12 +49,12 @@ class Origin(NamedTuple):
 
 @dataclass
 class MuomniCheckpoint:
-    """Everything that a folder or file gave.
+    """Content of a checkpoint.
 
     Args:
         weights (`dict[str, Origin]`): By name.
-        dropped (`list[tuple[str, str, str]]`): Key, file and reason of what was left in the files.
-        faults (`list[str]`): What is wrong with the keys already.
+        dropped (`list[tuple[str, str, str]]`): Key, file and reason of what was not taken.
+        faults (`list[str]`): Faults of the keys that were found while reading.
         config (`dict`): `thinker`, `audio_enc`, `vision`, `talker` (each a dict) and `rvq_d`, as far as known.
         tokenizer (`Path`): The SentencePiece model.
         has_projectors (`bool`): Whether the training stage that gives the encoders their projectors was reached.
@@ -72,8 +72,8 @@ class MuomniCheckpoint:
         if is_dropped(key):
             self.weights[key] = Origin(tensor, file)  # of whatever kind, it is not looked at
         elif not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
-            kind = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-            self.faults.append(f"not a weight: {key} in {file}, a {str(kind).removeprefix('torch.')}")
+            type_name = str(tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__)
+            self.faults.append(f"not a weight: {key} in {file}, a {type_name.removeprefix('torch.')}")
         elif key in self.weights:
             self.faults.append(f"given twice: {key} in {file} and in {self.weights[key].file}")
         else:
@@ -88,7 +88,7 @@ def read_checkpoint(
     Args:
         source (`str` or `Path`): A folder with `.pt` files, at its top or one folder below; or a safetensors file, or a
             folder with one.
-        config (`str`, `Path` or `dict`, *optional*): What a `config.json` says, or that file, or a folder with the
+        config (`str`, `Path` or `dict`, *optional*): The content of a `config.json`, or that file, or a folder with the
             original's separate files; looked for in the folder and in `configs` inside it when `None`.
         tokenizer (`str` or `Path`, *optional*): The SentencePiece model; the folder's `tokenizer.model` when `None`.
 
@@ -153,36 +153,36 @@ def read_config(config: str | Path | dict) -> dict[str, Any]:
     Raises:
         `ValueError`: A file cannot be read or holds something else.
     """
-    facts: dict[str, Any] = {}
+    config_dict: dict[str, Any] = {}
     if isinstance(config, dict):
-        facts = config
+        config_dict = config
     elif (path := Path(config)).is_dir():
         for folder in (path / "configs", path):
-            facts |= {
+            config_dict |= {
                 part: _read_json(folder / name) for name, part in CONFIG_FILES.items() if (folder / name).is_file()
             }
-        facts |= _nest(_read_json(path / "config.json")) if (path / "config.json").is_file() else {}
+        config_dict |= _nest(_read_json(path / "config.json")) if (path / "config.json").is_file() else {}
     else:
-        facts = _read_json(path)
-    facts = _nest(facts)
+        config_dict = _read_json(path)
+    config_dict = _nest(config_dict)
     for part in CONFIG_FILES.values():
-        if not isinstance(facts.setdefault(part, {}), dict):
-            raise ValueError(f"`config` must have an object for {part!r}, got {facts[part]!r}.")
-    return facts
+        if not isinstance(config_dict.setdefault(part, {}), dict):
+            raise ValueError(f"`config` must have an object for {part!r}, got {config_dict[part]!r}.")
+    return config_dict
 
 
-def _nest(facts: dict[str, Any]) -> dict[str, Any]:
-    return {"thinker": facts} if "d_model" in facts else facts
+def _nest(config_dict: dict[str, Any]) -> dict[str, Any]:
+    return {"thinker": config_dict} if "d_model" in config_dict else config_dict
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        config_dict = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"`config` must be readable JSON, got {str(path)!r}: {error}.") from error
-    if not isinstance(facts, dict):
-        raise ValueError(f"`config` must hold a JSON object, got {str(path)!r}, with a {type(facts).__name__}.")
-    return facts
+    if not isinstance(config_dict, dict):
+        raise ValueError(f"`config` must hold a JSON object, got {str(path)!r}, with a {type(config_dict).__name__}.")
+    return config_dict
 
 
 def _add_pickle(checkpoint: MuomniCheckpoint, name: str, path: Path, file: str) -> None:

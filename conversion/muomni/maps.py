@@ -1,4 +1,4 @@
-"""What becomes of each tensor of μOmni: tables from JOSIE's keys to μOmni's.
+"""Maps of keys: for each tensor of JOSIE its sources in μOmni.
 
 `a + b` is put together along the first dimension, `a | b` is whichever of the two there is.
 """
@@ -43,30 +43,30 @@ VISION_BLOCK = {
     "mlp.down_proj.bias": "linear2.bias",
 }
 TEXT = "thinker.model.language_model"
-EAR = "thinker.model.audio_front_end"
-EYE = "thinker.model.vision_front_end"
+AUDIO = "thinker.model.audio_front_end"
+VISION = "thinker.model.vision_front_end"
 WEIGHTS = {
     f"{TEXT}.embed_tokens.weight": "thinker.tok_emb.weight",
     f"{TEXT}.norm.weight": "thinker.norm.weight",
     "thinker.lm_head.weight": "thinker.lm_head.weight",
-    f"{EAR}.encoder.convolutions.0.weight": "audio_encoder.down.net.0.weight | audio_encoder.down.0.net.0.weight",
-    f"{EAR}.encoder.convolutions.0.bias": "audio_encoder.down.net.0.bias | audio_encoder.down.0.net.0.bias",
-    f"{EAR}.encoder.convolutions.1.weight": "audio_encoder.down.net.2.weight | audio_encoder.down.0.net.2.weight",
-    f"{EAR}.encoder.convolutions.1.bias": "audio_encoder.down.net.2.bias | audio_encoder.down.0.net.2.bias",
-    f"{EAR}.encoder.convolutions.2.weight": "audio_encoder.down.1.weight",
-    f"{EAR}.encoder.convolutions.2.bias": "audio_encoder.down.1.bias",
-    f"{EAR}.encoder.proj.weight": "audio_encoder.proj.weight",
-    f"{EAR}.encoder.proj.bias": "audio_encoder.proj.bias",
-    f"{EAR}.encoder.backbone.norm.weight": "audio_encoder.norm.weight",
-    f"{EAR}.projector.linear_1.weight": "proj_a.weight",
-    f"{EAR}.projector.linear_1.bias": "proj_a.bias",
-    f"{EYE}.encoder.cls_token": "vision_encoder.cls",
-    f"{EYE}.encoder.position_embedding": "vision_encoder.pos",
-    f"{EYE}.encoder.patch_embed.weight": "vision_encoder.proj.weight",
-    f"{EYE}.encoder.patch_embed.bias": "vision_encoder.proj.bias",
-    f"{EYE}.encoder.backbone.norm.weight": "vision_encoder.norm.weight",
-    f"{EYE}.projector.linear_1.weight": "proj_v.weight",
-    f"{EYE}.projector.linear_1.bias": "proj_v.bias",
+    f"{AUDIO}.encoder.convolutions.0.weight": "audio_encoder.down.net.0.weight | audio_encoder.down.0.net.0.weight",
+    f"{AUDIO}.encoder.convolutions.0.bias": "audio_encoder.down.net.0.bias | audio_encoder.down.0.net.0.bias",
+    f"{AUDIO}.encoder.convolutions.1.weight": "audio_encoder.down.net.2.weight | audio_encoder.down.0.net.2.weight",
+    f"{AUDIO}.encoder.convolutions.1.bias": "audio_encoder.down.net.2.bias | audio_encoder.down.0.net.2.bias",
+    f"{AUDIO}.encoder.convolutions.2.weight": "audio_encoder.down.1.weight",
+    f"{AUDIO}.encoder.convolutions.2.bias": "audio_encoder.down.1.bias",
+    f"{AUDIO}.encoder.proj.weight": "audio_encoder.proj.weight",
+    f"{AUDIO}.encoder.proj.bias": "audio_encoder.proj.bias",
+    f"{AUDIO}.encoder.backbone.norm.weight": "audio_encoder.norm.weight",
+    f"{AUDIO}.projector.linear_1.weight": "proj_a.weight",
+    f"{AUDIO}.projector.linear_1.bias": "proj_a.bias",
+    f"{VISION}.encoder.cls_token": "vision_encoder.cls",
+    f"{VISION}.encoder.position_embedding": "vision_encoder.pos",
+    f"{VISION}.encoder.patch_embed.weight": "vision_encoder.proj.weight",
+    f"{VISION}.encoder.patch_embed.bias": "vision_encoder.proj.bias",
+    f"{VISION}.encoder.backbone.norm.weight": "vision_encoder.norm.weight",
+    f"{VISION}.projector.linear_1.weight": "proj_v.weight",
+    f"{VISION}.projector.linear_1.bias": "proj_v.bias",
     "talker.start": "talker.start",
     "talker.code_embedding.embedding.weight": "talker.emb.weight",
     "talker.model.norm.weight": "talker.norm.weight",
@@ -82,8 +82,8 @@ WEIGHTS = {
 # Numbered groups: where they stand in both, and the map inside one.
 GROUPS = {
     f"{TEXT}.layers": ("thinker.blocks", BLOCK),
-    f"{EAR}.encoder.backbone.layers": ("audio_encoder.blocks", AUDIO_BLOCK),
-    f"{EYE}.encoder.backbone.layers": ("vision_encoder.blocks", VISION_BLOCK),
+    f"{AUDIO}.encoder.backbone.layers": ("audio_encoder.blocks", AUDIO_BLOCK),
+    f"{VISION}.encoder.backbone.layers": ("vision_encoder.blocks", VISION_BLOCK),
     "talker.model.layers": ("talker.blocks", BLOCK),
     "audio_codec.quantizer.quantizers": ("rvq.codebooks", {"codebook": "weight"}),
 }
@@ -100,7 +100,7 @@ START = "talker.start"
 CHANGES = {
     TOKEN_TABLES[0]: "rows of the new tokens are the mean of all others",
     TOKEN_TABLES[1]: "rows of the new tokens are the mean of all others: such a logit is never above all of them",
-    CODE_TABLE: "what is read before the first frame is code 0, as μOmni feeds there",
+    CODE_TABLE: "the start, read before the first frame, is code 0, as μOmni feeds there",
     START: "without its two dimensions of 1",
 }
 # Tensors of JOSIE that μOmni has nothing for.

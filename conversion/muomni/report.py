@@ -1,4 +1,4 @@
-"""The account of a conversion: what became of every key, and why."""
+"""Report of a conversion: the fate of every key, and the reason."""
 
 import json
 import re
@@ -13,14 +13,14 @@ _NUMBER = re.compile(r"(?<=\b(?:blocks|layers)\.)\d+")
 
 @dataclass(frozen=True)
 class ConvertedKey:
-    """What became of one key.
+    """The fate of one key.
 
     Args:
         action (`"used"`, `"dropped"` or `"new"`): `"new"` keys have no source.
-        source (`str`): Key of the old checkpoint; several that were put together are joined by ` + `.
-        file (`str`): Where that was.
+        source (`str`): Key of the old checkpoint; several that were joined stand with ` + ` between them.
+        file (`str`): Its file.
         target (`str`): Key of the new checkpoint.
-        reason (`str`): Why it was dropped or made; empty where it is only renamed.
+        reason (`str`): Of dropping or making it; empty where it is only renamed.
     """
 
     action: Literal["used", "dropped", "new"]
@@ -32,12 +32,12 @@ class ConvertedKey:
 
 @dataclass
 class ConversionReport:
-    """What a conversion did.
+    """Report of a conversion.
 
     Args:
-        source, destination (`str`): From where, to where.
+        source, destination (`str`): Old and new checkpoint.
         keys (`list[ConvertedKey]`): Every key of the old checkpoint and of the new one.
-        notes (`list[str]`): What a user should know about the result.
+        notes (`list[str]`): For the user of the result; they are logged as warnings.
     """
 
     source: str
@@ -51,7 +51,7 @@ class ConversionReport:
         (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
 
     def __str__(self) -> str:
-        """Return all of it as text; layers that differ in their number only share a line."""
+        """Return the keys as text; layers that differ in their number only share a line."""
         lines: Counter[tuple[str, str]] = Counter()
         for key in self.keys:
             names = [f"{key.source} ({key.file})" if key.action == "dropped" else key.source, key.target]
@@ -59,7 +59,7 @@ class ConversionReport:
             lines[key.action, " -> ".join(names) + (f"  [{key.reason}]" if key.reason else "")] += 1
         text = [f"{self.source} -> {self.destination}"]
         for action, title in (("used", "used"), ("new", "new, without a source"), ("dropped", "dropped")):
-            rows = {line: count for (kind, line), count in lines.items() if kind == action}
+            rows = {line: count for (of_action, line), count in lines.items() if of_action == action}
             text += ["", f"{title}: {sum(rows.values())}"]
             text += [f"  {line}" if count == 1 else f"  {count} x {line}" for line, count in rows.items()]
-        return "\n".join([*text, "", *(f"Note: {note}" for note in self.notes)])
+        return "\n".join(text)

@@ -1,50 +1,41 @@
 """SentencePiece models to fast tokenizers, with the same ids and the same texts back.
 
-The model file is a protocol buffer of a handful of fields, so it is read here and neither sentencepiece nor protobuf
-has to be installed. SentencePiece works on the whole text at once, with spaces written as `▁`; the fast tokenizer does
-the same, so that pieces may hold spaces anywhere.
+SentencePiece works on the whole text at once, with spaces written as `▁`; the fast tokenizer does the same, so that
+pieces may hold spaces anywhere.
 """
 
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import generate_merges, import_protobuf
 
 SPACE = "▁"
-# Fields of ModelProto, TrainerSpec, NormalizerSpec and SentencePiece in sentencepiece_model.proto.
-_PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
-_MODEL_TYPE, _SUFFIX_SPACE, _BYTE_FALLBACK, _UNK_ID, _BOS_ID, _EOS_ID, _UNK_SURFACE = 3, 24, 35, 40, 41, 42, 44
-_CHARSMAP, _DUMMY_PREFIX, _REMOVE_SPACES, _ESCAPE_SPACES = 2, 3, 4, 5
-_TEXT, _SCORE, _KIND = 1, 2, 3
-_ROLES = (("unk_id", _UNK_ID, 0), ("bos_id", _BOS_ID, 1), ("eos_id", _EOS_ID, 2))
-_BPE = 2
-_NORMAL, _USER_DEFINED = 1, 4
+_BPE = 2  # number of the model type in sentencepiece_model.proto
+_NORMAL, _USER_DEFINED = 1, 4  # and of types of pieces
 _ALL = 2**31
 
 
 @dataclass
 class SentencePieceModel:
-    """What a model file says.
+    """Content of a model file.
 
     Args:
         pieces (`list[str]`): The vocabulary, in the order of ids.
-        scores (`list[float]`): What is merged first has the highest.
-        kinds (`list[int]`): 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
+        scores (`list[float]`): Of each piece; the highest is merged first.
+        types (`list[int]`): 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
         charsmap (`bytes`): Compiled normalization, empty for none.
         add_dummy_prefix (`bool`): A space is put in front of the text.
         remove_extra_whitespaces (`bool`): Spaces at the ends are removed, and repeated ones.
         byte_fallback (`bool`): Unknown characters are spelled in bytes.
         unk_id, bos_id, eos_id (`int`): Ids of the special pieces.
-        unk_surface (`str`): What an unknown piece is written as.
+        unk_surface (`str`): The text of an unknown piece.
     """
 
     pieces: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
-    kinds: list[int] = field(default_factory=list)
+    types: list[int] = field(default_factory=list)
     charsmap: bytes = b""
     add_dummy_prefix: bool = True
     remove_extra_whitespaces: bool = True
@@ -62,38 +53,43 @@ def read_sentencepiece(path: str | Path) -> SentencePieceModel:
         path (`str` or `Path`): The file, usually `tokenizer.model`.
 
     Raises:
-        `ValueError`: No such file, not a SentencePiece model, or one of another kind than BPE.
+        `ValueError`: No such file, not a SentencePiece model, or one of another type than BPE.
+        `ImportError`: protobuf is missing.
     """
     try:
-        data = Path(path).read_bytes()
-        messages = list(_read_fields(data))
-        trainer = dict(_read_fields(_last(messages, _TRAINER)))
-        normalizer = dict(_read_fields(_last(messages, _NORMALIZER)))
-        pieces = [dict(_read_fields(value)) for number, value in messages if number == _PIECES]
-        texts = [piece[_TEXT].decode() for piece in pieces]
-        scores = [struct.unpack("<f", piece.get(_SCORE, bytes(4)))[0] for piece in pieces]
-    except (OSError, KeyError, IndexError, TypeError, AttributeError, UnicodeDecodeError, struct.error) as error:
+        protobuf = import_protobuf()
+        from google.protobuf.message import DecodeError
+    except ImportError as error:
+        raise ImportError("SentencePiece models need protobuf: `pip install josie[muomni]`.") from error
+    model = protobuf.ModelProto()
+    try:
+        model.ParseFromString(Path(path).read_bytes())
+    except (OSError, DecodeError) as error:
         raise ValueError(f"`tokenizer` must be a SentencePiece model, got {str(path)!r}, which is not.") from error
-    if not texts:
-        raise ValueError(f"`tokenizer` must be a SentencePiece model, got {str(path)!r}, without pieces.")
-    if trainer.get(_MODEL_TYPE, 1) != _BPE:
-        raise ValueError(f"`tokenizer` must be a BPE model (type 2), got type {trainer.get(_MODEL_TYPE, 1)}.")
-    if trainer.get(_SUFFIX_SPACE, 0) or not normalizer.get(_ESCAPE_SPACES, 1):
+    if not model.pieces:
+        raise ValueError(
+            f"`tokenizer` must be a SentencePiece model, got {str(path)!r}, which is not: it has no pieces."
+        )
+    trainer, normalizer = model.trainer_spec, model.normalizer_spec
+    if trainer.model_type != _BPE:
+        raise ValueError(f"`tokenizer` must be a BPE model (type 2), got type {trainer.model_type}.")
+    if trainer.treat_whitespace_as_suffix or not normalizer.escape_whitespaces:
         raise ValueError("`tokenizer` must write spaces as '▁' in front of words, got a model that does not.")
-    ids = {name: _to_int32(trainer.get(number, default)) for name, number, default in _ROLES}
+    ids = {name: getattr(trainer, name) for name in ("unk_id", "bos_id", "eos_id")}
     for name, index in ids.items():
-        if not 0 <= index < len(texts):
-            raise ValueError(f"`tokenizer` must have a piece for `{name}` in [0, {len(texts) - 1}], got {index}.")
-    surface = trainer.get(_UNK_SURFACE)
+        if not 0 <= index < len(model.pieces):
+            raise ValueError(
+                f"`tokenizer` must have a piece for `{name}` in [0, {len(model.pieces) - 1}], got {index}."
+            )
     return SentencePieceModel(
-        texts,
-        scores,
-        [piece.get(_KIND, _NORMAL) for piece in pieces],
-        charsmap=normalizer.get(_CHARSMAP, b""),
-        add_dummy_prefix=bool(normalizer.get(_DUMMY_PREFIX, 1)),
-        remove_extra_whitespaces=bool(normalizer.get(_REMOVE_SPACES, 1)),
-        byte_fallback=bool(trainer.get(_BYTE_FALLBACK, 0)),
-        unk_surface=SentencePieceModel.unk_surface if surface is None else surface.decode(),
+        [piece.piece for piece in model.pieces],
+        [piece.score for piece in model.pieces],
+        [piece.type for piece in model.pieces],
+        charsmap=normalizer.precompiled_charsmap,
+        add_dummy_prefix=normalizer.add_dummy_prefix,
+        remove_extra_whitespaces=normalizer.remove_extra_whitespaces,
+        byte_fallback=trainer.byte_fallback,
+        unk_surface=trainer.unk_surface,
         **ids,
     )
 
@@ -124,7 +120,9 @@ def convert_sentencepiece(
     tokenizer.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
         single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, model.bos_id)]
     )
-    user_defined = [piece for piece, kind in zip(model.pieces, model.kinds, strict=True) if kind == _USER_DEFINED]
+    user_defined = [
+        piece for piece, piece_type in zip(model.pieces, model.types, strict=True) if piece_type == _USER_DEFINED
+    ]
     tokenizer.add_tokens(user_defined)
     named = dict(new_tokens or {})
     pad = {"pad_token": named.pop("pad_token")} if "pad_token" in named else {}
@@ -143,13 +141,13 @@ def convert_sentencepiece(
 
 def _list_merges(model: SentencePieceModel) -> list[tuple[str, str]]:
     """Return the pairs that make each piece, best piece first: SentencePiece keeps pieces and scores, no pairs."""
-    normal = {piece for piece, kind in zip(model.pieces, model.kinds, strict=True) if kind == _NORMAL}
-    order = sorted(range(len(model.pieces)), key=lambda index: -model.scores[index])
-    merges = []
-    for piece in (model.pieces[index] for index in order if model.pieces[index] in normal):
-        pairs = [(piece[:cut], piece[cut:]) for cut in range(1, len(piece))]
-        merges += [pair for pair in pairs if normal.issuperset(pair)]
-    return merges
+    normal = {
+        piece: (index, score)
+        for index, (piece, score, piece_type) in enumerate(zip(model.pieces, model.scores, model.types, strict=True))
+        if piece_type == _NORMAL
+    }
+    vocab, scores = ({piece: pair[place] for piece, pair in normal.items()} for place in (0, 1))
+    return generate_merges(vocab, scores)
 
 
 def _list_normalizers(model: SentencePieceModel) -> list[normalizers.Normalizer]:
@@ -173,44 +171,3 @@ def _list_decoders(model: SentencePieceModel, unk: str) -> list[decoders.Decoder
     if model.add_dummy_prefix or model.remove_extra_whitespaces:
         steps.append(decoders.Strip(SPACE, left=_ALL, right=0))  # spaces that were put in front of the text
     return [*steps, decoders.Replace(SPACE, " ")]
-
-
-def _read_fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """Yield number and value of each field of a protocol-buffer message: an `int`, or `bytes`."""
-    position = 0
-    while position < len(data):
-        tag, position = _read_varint(data, position)
-        number, wire_type = tag >> 3, tag & 7
-        if wire_type == 0:
-            value, position = _read_varint(data, position)
-            yield number, value
-            continue
-        if wire_type == 2:
-            size, position = _read_varint(data, position)
-        elif wire_type in (1, 5):
-            size = 8 if wire_type == 1 else 4
-        else:
-            raise IndexError(f"wire type {wire_type}")
-        if position + size > len(data) or number == 0:
-            raise IndexError(f"field {number} of {size} bytes")
-        yield number, data[position : position + size]
-        position += size
-
-
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    value, shift = 0, 0
-    while True:
-        byte = data[position]
-        value |= (byte & 127) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 128:
-            return value, position
-
-
-def _to_int32(value: int) -> int:
-    """Undo the 64-bit two's complement in which negative numbers are written."""
-    return value - 2**64 if value >= 2**63 else value
-
-
-def _last(messages: list, number: int) -> bytes:
-    return [value for key, value in messages if key == number][-1]

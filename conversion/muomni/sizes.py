@@ -1,4 +1,4 @@
-"""The sizes of a μOmni checkpoint: what its configuration says, and where that is silent, what its weights show."""
+"""Sizes of a μOmni checkpoint, from its configuration, and where that is silent from its weights."""
 
 import math
 from collections.abc import Iterator
@@ -50,8 +50,8 @@ def build_config(checkpoint: MuomniCheckpoint, pieces: SentencePieceModel) -> Jo
     }
     thinker: dict[str, Any] = {
         "text_config": text,
-        "audio_config": sizes.ear() if sizes.has("audio_encoder.") else None,
-        "vision_config": sizes.eye() if sizes.has("vision_encoder.") else None,
+        "audio_config": sizes.audio_encoder() if sizes.has("audio_encoder.") else None,
+        "vision_config": sizes.vision_encoder() if sizes.has("vision_encoder.") else None,
         "image_token_id": ids["image_token"],
         "video_token_id": ids["video_token"],
         "audio_token_id": ids["audio_token"],
@@ -83,7 +83,7 @@ class _Sizes:
         return next((self.shapes[key][axis] for key in keys if len(self.shapes.get(key, ())) > axis), default)
 
     def get(self, part: str, name: str, *keys: str, axis: int = 0, default: int = 1) -> Any:
-        """Return a field of a part's configuration; where it is not there, what [`_Sizes.measure`] says."""
+        """Return a field of a part's configuration, or what [`_Sizes.measure`] finds."""
         return self.config[part][name] if name in self.config[part] else self.measure(*keys, axis=axis, default=default)
 
     def count(self, prefix: str) -> int:
@@ -96,29 +96,29 @@ class _Sizes:
         return (key for key in self.shapes if key.startswith(f"{name}.blocks.") and key.endswith(ends))
 
     def transformer(self, part: str, name: str) -> dict[str, Any]:
-        """Return what every transformer has."""
-        facts = self.config[part]
+        """Return the fields of every transformer."""
+        config_dict = self.config[part]
         width = self.get(part, "d_model", f"{name}.norm.weight", *self.in_blocks(name, "norm1.weight"))
         inner = self.in_blocks(name, "gate_proj.weight", "fc1.weight", "mlp.0.weight", "linear1.weight")
         return {
             "hidden_size": width,
             "intermediate_size": self.get(part, "d_ff", *inner),
-            "num_hidden_layers": facts.get("n_layers", self.count(f"{name}.blocks.")),
-            "num_attention_heads": facts.get("n_heads", max(width // HEAD_DIM, 1)),
+            "num_hidden_layers": config_dict.get("n_layers", self.count(f"{name}.blocks.")),
+            "num_attention_heads": config_dict.get("n_heads", max(width // HEAD_DIM, 1)),
             "norm_eps": 1e-5,
-            "attention_dropout": facts.get("dropout", 0.1),
-            "hidden_dropout": facts.get("dropout", 0.1),
+            "attention_dropout": config_dict.get("dropout", 0.1),
+            "hidden_dropout": config_dict.get("dropout", 0.1),
         }
 
     def decoder(self, part: str, name: str) -> dict[str, Any]:
-        """Return what Thinker and Talker have: rotary positions, and their forms of attention and MLP."""
-        facts = self.transformer(part, name)
+        """Return the fields of Thinker and Talker: rotary positions, and their forms of attention and MLP."""
+        fields = self.transformer(part, name)
         gated = not any(self.in_blocks(name, "mlp.fc1.weight", "mlp.fc2.weight"))
         groups = None
         if any(self.in_blocks(name, "attn.k.weight", "attn.v.weight")):
             rows = self.measure(*self.in_blocks(name, "attn.k.weight", "attn.v.weight"))
-            groups = max(rows * facts["num_attention_heads"] // facts["hidden_size"], 1)
-        return facts | {
+            groups = max(rows * fields["num_attention_heads"] // fields["hidden_size"], 1)
+        return fields | {
             "num_key_value_heads": groups,
             "gated_mlp": gated,
             "hidden_act": "silu" if gated else "gelu",
@@ -129,24 +129,24 @@ class _Sizes:
             },
         }
 
-    def ear(self) -> dict[str, Any]:
+    def audio_encoder(self) -> dict[str, Any]:
         """Return the audio encoder."""
-        facts = self.config["audio_enc"]
+        config_dict = self.config["audio_enc"]
         first = ("audio_encoder.down.net.0.weight", "audio_encoder.down.0.net.0.weight")
         return self.transformer("audio_enc", "audio_encoder") | {
             "model_type": "josie_audio_encoder",
-            "sampling_rate": facts.get("sample_rate", 16000),
-            "num_mel_bins": facts.get("mel_bins", 128),
+            "sampling_rate": config_dict.get("sample_rate", 16000),
+            "num_mel_bins": config_dict.get("mel_bins", 128),
             "n_fft": 1024,
-            "win_length": facts.get("frame_win", 400),
-            "mel_hop_length": facts.get("frame_hop", 160),
+            "win_length": config_dict.get("frame_win", 400),
+            "mel_hop_length": config_dict.get("frame_hop", 160),
             "mel_power": 2.0,
             "log_mel": False,
             "conv_channels": self.measure(*first, default=64),
             "downsampling_factor": 8 if self.has("audio_encoder.down.0.", "audio_encoder.down.1.") else 4,
         }
 
-    def eye(self) -> dict[str, Any]:
+    def vision_encoder(self) -> dict[str, Any]:
         """Return the vision encoder."""
         patch = self.get("vision", "patch", "vision_encoder.proj.weight", axis=2, default=16)
         side = math.isqrt(max(self.measure("vision_encoder.pos", axis=1, default=197) - 1, 1))
@@ -175,14 +175,14 @@ class _Sizes:
 
     def codec(self) -> dict[str, Any]:
         """Return the mel codec: one mel frame a code frame, power mel, projections and nothing else."""
-        facts = self.config["talker"]
-        rate = facts.get("sample_rate", 16000)
-        frame_ms = facts.get("frame_ms", 1000 / facts.get("frame_rate", 12.5))
+        config_dict = self.config["talker"]
+        rate = config_dict.get("sample_rate", 16000)
+        frame_ms = config_dict.get("frame_ms", 1000 / config_dict.get("frame_rate", 12.5))
         dim = self.measure("rvq.proj_in.weight", default=self.measure("rvq.codebooks.0.weight", axis=1))
         return {
             "model_type": "josie_mel_codec",
             "sampling_rate": rate,
-            "num_mel_bins": facts.get("n_mels", 128),
+            "num_mel_bins": config_dict.get("n_mels", 128),
             "n_fft": 1024,
             "win_length": 1024,
             "mel_hop_length": round(rate * frame_ms / 1000),
@@ -192,7 +192,7 @@ class _Sizes:
             "frames_per_code": 1,
             "num_encoder_layers": 0,
             "num_decoder_layers": 0,
-            "num_quantizers": max(facts.get("codebooks", self.count("rvq.codebooks.")), 2),
+            "num_quantizers": max(config_dict.get("codebooks", self.count("rvq.codebooks.")), 2),
             "codebook_size": self.codebook_size(),
             "codebook_dim": self.config.get("rvq_d", dim),
             "quantizer_bias": True,

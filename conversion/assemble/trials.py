@@ -1,4 +1,4 @@
-"""Trials of a model of pretrained parts: whether it writes, hears and sees what its parts did."""
+"""Trials of an assembled model: its logits, and every front end on an input of its own."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from transformers.modeling_utils import PreTrainedModel
 
 from ...modeling_josie import JosieForConditionalGeneration
 from ...processing_josie import JosieProcessor
-from .parts import Source
+from .reading import Source
 
 _NUM_TOKENS = 8
 _SIDE = 48
 
 
 @torch.no_grad()
-def check_logits(
+def try_logits(
     model: JosieForConditionalGeneration, original: PreTrainedModel, known_ids: list[int], source: Source
 ) -> None:
     """Compare the logits of some tokens with the language model's, and refuse one that is not causal.
@@ -27,7 +27,7 @@ def check_logits(
         model ([`JosieForConditionalGeneration`]): The assembled model.
         original (`PreTrainedModel`): The language model, whose modules it shares.
         known_ids (`list[int]`): Ids that the language model has learned.
-        source (`str` or `Path`): Where that comes from, for messages.
+        source (`str` or `Path`): Its source, for messages.
 
     Raises:
         `ValueError`: The logits differ, or depend on later tokens.
@@ -55,26 +55,26 @@ def check_logits(
 
 
 @torch.no_grad()
-def check_front_ends(model: JosieForConditionalGeneration, processor: JosieProcessor) -> None:
-    """Send a second of noise, a picture and a video through processor and model.
+def try_front_ends(model: JosieForConditionalGeneration, processor: JosieProcessor) -> None:
+    """Send a second of noise, an image and a video through processor and model.
 
     Raises:
         `ValueError`: A front end gives other numbers of features than were counted, or they do not fit the context.
     """
     random = np.random.default_rng(0)
-    picture = random.integers(0, 256, (_SIDE, _SIDE, 3), dtype=np.uint8)
+    image = random.integers(0, 256, (_SIDE, _SIDE, 3), dtype=np.uint8)
     trials: dict[str, dict[str, Any]] = {
         "audio": {"audio": random.normal(0, 0.1, 16000).astype(np.float32), "sampling_rate": 16000},
-        "image": {"images": [picture]},
-        "video": {"videos": [np.stack([picture, picture])]},
+        "image": {"images": [image]},
+        "video": {"videos": [np.stack([image, image])]},
     }
-    for kind, inputs in trials.items():
-        if kind not in model.input_modalities:
+    for modality, inputs in trials.items():
+        if modality not in model.input_modalities:
             continue
         try:
             batch = dict(processor(text="", **inputs))
             ids, _ = batch.pop("input_ids"), batch.pop("attention_mask")
             model.thinker.model.embed_inputs(ids, **model.encode_inputs(**batch))
         except (ValueError, RuntimeError, AttributeError, TypeError) as error:
-            argument = "audio" if kind == "audio" else "vision"
+            argument = "audio" if modality == "audio" else "vision"
             raise ValueError(f"`{argument}` must be a front end that JOSIE can use, got one with: {error}") from error

@@ -1,0 +1,100 @@
+"""The parts that hear, see and speak: audio encoders, vision towers and audio codecs, with their processors."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoModel
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
+from transformers.modeling_utils import PreTrainedModel
+
+from ...configuration_josie import JosieAudioEncoderConfig, JovioConfig, audio_codec_geometry, is_codec
+from .reading import Source, load_model, misfit, read_config
+
+
+def load_audio_encoder(source: Source, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """Load an audio encoder: Whisper's, one of waveforms (wav2vec 2.0, HuBERT, WavLM...), μOmni's; or an audio codec.
+
+    Raises:
+        `ValueError`: It is nothing of the kind, or lacks weights.
+    """
+    config = read_config("audio", source)
+    if is_codec(config):
+        return load_codec(source, dtype, argument="audio")
+    of_waveforms = hasattr(config, "conv_stride") and not getattr(config, "add_adapter", False)
+    if not (config.model_type == "whisper" or of_waveforms or isinstance(config, JosieAudioEncoderConfig)):
+        raise misfit(
+            "audio", source, "an audio encoder (Whisper, wav2vec 2.0, HuBERT, WavLM...) or an audio codec", config
+        )
+    model = load_model("audio", source, AutoModel, dtype)
+    return model.get_encoder() if config.model_type == "whisper" else model  # type: ignore[return-value]
+
+
+def load_vision_tower(source: Source, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """Load a vision tower: SigLIP's, CLIP's, ViT, μOmni's...; or JOVIO.
+
+    Raises:
+        `ValueError`: It is nothing of the kind, or lacks weights.
+    """
+    config = read_config("vision", source)
+    if isinstance(config, JovioConfig):
+        return load_model("vision", source, AutoModel, dtype)
+    tower: Any = getattr(config, "vision_config", None) or config
+    sides = (getattr(tower, "image_size", None), getattr(tower, "patch_size", None))
+    is_known = type(tower) in AutoModel._model_mapping  # type: ignore[attr-defined]
+    if is_codec(config) or not is_known or not all(isinstance(side, int) for side in sides):
+        raise misfit("vision", source, "a vision tower (SigLIP, CLIP, ViT...) or JOVIO", config)
+    return load_model("vision", source, AutoModel, dtype, **({} if tower is config else {"config": tower}))
+
+
+def load_codec(source: Source, dtype: torch.dtype | None = None, argument: str = "codec") -> PreTrainedModel:
+    """Load an audio codec: JODIO, the mel codec, Mimi, DAC, EnCodec...
+
+    Args:
+        source (`str` or `Path`): A folder or a name on the Hub.
+        dtype (`torch.dtype`, *optional*): The checkpoint's own when `None`.
+        argument (`str`): The caller's name for it, for messages.
+
+    Raises:
+        `ValueError`: It is none, or lacks weights.
+    """
+    config = read_config(argument, source)
+    try:
+        audio_codec_geometry(config)
+    except (ValueError, AttributeError) as error:
+        wanted = "an audio codec (JODIO, the mel codec, Mimi, DAC, EnCodec...)"
+        raise misfit(argument, source, wanted, config) from error
+    return load_model(argument, source, AutoModel, dtype)
+
+
+def require_one_codec(audio: Source, audio_config: PreTrainedConfig, codec: Source) -> None:
+    """Refuse two codecs: input and output are codes of one.
+
+    Raises:
+        `ValueError`: `audio` is a codec, and `codec` another.
+    """
+    is_same = str(audio) == str(codec) or Path(audio).absolute() == Path(codec).absolute()
+    if not is_codec(audio_config) or is_same:
+        return
+    raise ValueError(
+        f"`codec` must be left out or be `audio` itself ({str(audio)!r}), which is a codec too, as JOSIE hears and "
+        f"speaks the codes of one, got {str(codec)!r}."
+    )
+
+
+def load_feature_extractor(source: Source) -> SequenceFeatureExtractor | None:
+    """Return the feature extractor of an audio encoder, `None` if its checkpoint has none."""
+    try:
+        return AutoFeatureExtractor.from_pretrained(source)
+    except (OSError, ValueError):
+        return None
+
+
+def load_image_processor(source: Source) -> Any:
+    """Return the image processor of a vision tower, `None` if its checkpoint has none."""
+    try:
+        # Only its settings are read, for which the backend that needs no torchvision will do.
+        return AutoImageProcessor.from_pretrained(source, backend="pil")
+    except (OSError, ValueError):
+        return None
