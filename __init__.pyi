@@ -75,5 +75,6 @@ from .training.collator import JosieDataCollator as JosieDataCollator
 from .training.length_grouping import LengthGroupedStream as LengthGroupedStream
 from .training.loss_parts import LossParts as LossParts
 from .training.speech_codes import add_speech_codes as add_speech_codes
+from .training.trainer import JosieTrainer as JosieTrainer
 
 __version__: str

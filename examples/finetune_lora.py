@@ -32,13 +32,13 @@ from recipes.answers import AnswerArguments, AnswerCheck, find_questions, keep_s
 from recipes.configuration import CommandLine, read_section, require_sections, run_training
 from recipes.conversations import ConversationDataArguments, load_conversations
 from recipes.model_cards import CardArguments, describe_sources, write_card
-from recipes.models import ModelArguments, load_model
+from recipes.models import ModelArguments, load_model, save_model
 from recipes.run_log import RunLog
 from recipes.runs import start_training, train
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
-from josie import JosieDataCollator
+from josie import JosieDataCollator, JosieTrainer
 from josie.training.metrics import Metrics, keep_scores
 
 SECTIONS = ("data", "model", "lora", "answers", "trainer", "card", "threads")
@@ -113,7 +113,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     adapted: Any = get_peft_model(model, lora)
     validation = conversations["validation"]
     answers = AnswerCheck(adapted, processor, find_questions(validation, asked.num_questions), asked)
-    trainer = Trainer(
+    trainer = JosieTrainer(
         adapted,
         arguments,
         train_dataset=conversations["train"],
@@ -131,7 +131,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
 
 def finish(trainer: Trainer, data: ConversationDataArguments, card: CardArguments, command: str) -> dict[str, Any]:
     """Save the adapters with the processor and a card."""
-    trainer.save_model(str(Path(str(trainer.args.output_dir)) / "model"))
+    save_model(trainer)
     metrics = keep_scores_of(trainer.evaluate()) if trainer.eval_dataset is not None else {}
     if trainer.is_world_process_zero():
         trained_on = describe_sources(data.sources)

@@ -115,7 +115,8 @@ def average_talker(model: JosieForConditionalGeneration, checkpoint: Path, share
         raise ValueError(f"`--share` must be between 0 and 1, got {share}.")
     if not (checkpoint / "model.safetensors").is_file():
         raise ValueError(f"`--earlier` must be a folder with `model.safetensors`, got {str(checkpoint)!r}.")
-    weights, earlier = model.talker.state_dict(), load_file(checkpoint / "model.safetensors")
+    weights, saved = model.talker.state_dict(), load_file(checkpoint / "model.safetensors")
+    earlier = {name.removeprefix("talker."): value for name, value in saved.items() if name.startswith("talker.")}
     if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in earlier.items()}:
         raise ValueError(f"`--earlier` must be a checkpoint of `TALKER`'s training, got {str(checkpoint)!r}.")
     for name, value in weights.items():

@@ -118,11 +118,14 @@ class TaughtCrops(AudioCrops):
         return {**item, "semantic_targets": frames.unflatten(0, (-1, self.frames_per_code)).flatten(1)}
 
 
-def build_model(section: Any) -> PreTrainedModel:
-    """Return the codec of a configuration's section `model`.
+def read_model_section(section: Any) -> tuple[bool, dict[str, Any]]:
+    """Return whether the section `model` is of a new codec, and the fields of its configuration.
 
     A new one has a `model_type`. A trained one to go on from has a `path`, fields to change, and as `freeze` parts that
     stay as they are: with `["encoder", "quantizer"]` and `codebook_update` `"none"` a decoder learns for codes that do.
+
+    Raises:
+        `ValueError`: It is neither.
     """
     known = isinstance(section, dict) and (
         section.get("model_type") in ("jodio", "josie_mel_codec") or "path" in section and "model_type" not in section
@@ -131,12 +134,24 @@ def build_model(section: Any) -> PreTrainedModel:
         raise ValueError("`model` must be a section with `model_type` 'jodio' or 'josie_mel_codec', or with `path`.")
     options = {name: value for name, value in section.items() if name not in ("model_type", "path", "freeze")}
     is_new = "model_type" in section
-    config = AutoConfig.for_model(section["model_type"]) if is_new else AutoConfig.from_pretrained(section["path"])
+    if is_new:
+        config = AutoConfig.for_model(section["model_type"])
+        for name in options:
+            if not hasattr(config, name):
+                raise ValueError(f"`model` must have fields of {type(config).__name__}, got {name!r}.")
+        AutoConfig.for_model(section["model_type"], **options)
+    return is_new, options
+
+
+def build_model(section: Any) -> PreTrainedModel:
+    """Return the codec of the section `model`."""
+    is_new, options = read_model_section(section)
+    if is_new:
+        return AutoModel.from_config(AutoConfig.for_model(section["model_type"], **options))
+    config = AutoConfig.from_pretrained(section["path"])
     for name in options:
         if not hasattr(config, name):
             raise ValueError(f"`model` must have fields of {type(config).__name__}, got {name!r}.")
-    if is_new:
-        return AutoModel.from_config(AutoConfig.for_model(section["model_type"], **options))
     model = AutoModel.from_pretrained(section["path"], **options)
     for name in section.get("freeze", ()):
         if name not in dict(model.named_children()):
@@ -196,12 +211,15 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     # A codec has no labels: what is evaluated is its loss.
     defaults = {"label_names": ["input_values"], "prediction_loss_only": True, "remove_unused_columns": False}
     arguments = start_training(config, CodecTrainingArguments, **defaults)
-    model = build_model(config.get("model", {}))
+    section = config.get("model", {})
+    read_model_section(section)
     discriminator = config.get("discriminator")
     if discriminator is not None:
-        kind = JodioDiscriminatorModel.config_class
-        discriminator = JodioDiscriminatorModel(read_section(config, "discriminator", kind))
+        config_class = JodioDiscriminatorModel.config_class
+        discriminator = JodioDiscriminatorModel(read_section(config, "discriminator", config_class))
+    # First: missing data is found before a model is made or fetched.
     speech = load_speech(read_section(config, "data", SpeechDataArguments))
+    model = build_model(section)
     crops = read_section(config, "crops", CropArguments)
     teacher = read_section(config, "teacher", TeacherArguments) if config.get("teacher") is not None else None
     training, validation = build_crops(speech, model, crops, arguments.seed, teacher)
@@ -211,6 +229,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
         discriminator=discriminator,
         train_dataset=training,
         eval_dataset=validation,
+        processing_class=JosieFeatureExtractor.from_config(model.config),
         callbacks=[AudioCropsCallback(training), RunLog()],
     )
     if not train(trainer, line.mode):
@@ -224,7 +243,7 @@ def finish(
     """Save the model with its card, and report on the clips it never saw."""
     folder, model = Path(trainer.args.output_dir), trainer.model
     save_in_half(model, folder / "model")
-    JosieFeatureExtractor.from_config(model.config).save_pretrained(folder / "model")
+    trainer.processing_class.save_pretrained(folder / "model")
     unseen = next((speech[split] for split in ("test", "validation") if len(speech[split])), None)
     metrics: dict[str, Any] = {}
     if unseen is not None:

@@ -160,13 +160,13 @@ def fit_codebooks(
     quantizer.train(was_training)
 
 
-def build_model(section: dict[str, Any]) -> JovioModel:
-    """Return a new codec of a configuration's section `model`."""
+def build_config(section: dict[str, Any]) -> JovioConfig:
+    """Return the configuration of a new codec from the section `model`."""
     known = JovioConfig()
     for name in section:
         if not hasattr(known, name):
             raise ValueError(f"`model` must have fields of JovioConfig, got {name!r}.")
-    return JovioModel(JovioConfig(**section))
+    return JovioConfig(**section)
 
 
 def build_optimizer(model: JovioModel, arguments: TrainingArguments, scale: float) -> torch.optim.Optimizer:
@@ -211,8 +211,9 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
         "train_sampling_strategy": "sequential",
     }
     arguments = start_training(config, TrainingArguments, **defaults)
-    model = build_model(config.get("model", {}))
-    pictures = load_pictures(data)
+    model_config = build_config(config.get("model", {}))
+    pictures = load_pictures(data)  # before a model is made
+    model = JovioModel(model_config)
     if arguments.max_steps < 1:  # crops are without end, so there are no epochs
         raise ValueError(f"`trainer.max_steps` must be positive, got {arguments.max_steps}.")
     size = arguments.train_batch_size
@@ -229,6 +230,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
         train_dataset=training,
         eval_dataset=validation if len(validation) else None,
         data_collator=partial(collate_crops, config=model.config),
+        processing_class=Processors.from_config(model.config, report.max_pixels),
         callbacks=[RunLog()],
         optimizers=(build_optimizer(model, arguments, start.learning_rate_scale) if start is not None else None, None),
     )
@@ -247,7 +249,8 @@ def finish(
 ) -> dict[str, Any]:
     """Save the model with its processors and its card, and report on the pictures it never saw."""
     folder, model = Path(trainer.args.output_dir), trainer.model
-    save_codec(model, folder / "model", report.max_pixels)
+    save_in_half(model, folder / "model")
+    trainer.processing_class.save_pretrained(folder / "model")
     unseen = [picture for picture in pictures["test"] if picture.source != "video"]
     metrics: dict[str, Any] = {}
     if unseen:
@@ -269,18 +272,28 @@ def describe_data(pictures: list[Picture]) -> list[str]:
     return [f"{source}, {licence}: {number}" for (source, licence), number in sorted(counts.items())]
 
 
-def save_codec(model: JovioModel, folder: Path, max_pixels: int) -> None:
-    """Save configuration, the processors that make its inputs, and weights in 16 bits, which load as 32."""
-    save_in_half(model, folder)
-    side = model.config.patch_size
-    size = {"min_pixels": side**2, "max_pixels": max_pixels}
-    JovioImageProcessor(patch_size=side, size=size).save_pretrained(folder)
-    JovioVideoProcessor(
-        patch_size=side,
-        size=size,
-        temporal_patch_size=model.config.temporal_patch_size,
-        max_frames=model.config.max_frames,
-    ).save_pretrained(folder)
+class Processors(tuple):
+    """The processors of images and of videos, saved together."""
+
+    @classmethod
+    def from_config(cls, config: JovioConfig, max_pixels: int) -> "Processors":
+        """Return the processors that make the inputs of a codec.
+
+        Args:
+            config ([`JovioConfig`]): The codec's.
+            max_pixels (`int`): Larger images are shrunk to this area.
+        """
+        side = config.patch_size
+        size = {"min_pixels": side**2, "max_pixels": max_pixels}
+        times = {"temporal_patch_size": config.temporal_patch_size, "max_frames": config.max_frames}
+        return cls(
+            (JovioImageProcessor(patch_size=side, size=size), JovioVideoProcessor(patch_size=side, size=size, **times))
+        )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Save both."""
+        for processor in self:
+            processor.save_pretrained(folder)
 
 
 def main(argv: list[str] | None = None) -> None:

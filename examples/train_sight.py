@@ -24,7 +24,9 @@ from recipes.model_cards import CardArguments, write_card
 from recipes.models import ModelArguments, load_model, save_model
 from recipes.run_log import RunLog
 from recipes.runs import start_training, train
-from transformers import EvalPrediction, Trainer, TrainingArguments
+from transformers import EvalPrediction, TrainingArguments
+
+from josie import JosieTrainer
 
 SECTIONS = ("data", "model", "trainer", "card", "threads")
 
@@ -64,12 +66,14 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     )
     encoder = find_encoder(model)
     grid = encoder.config.image_size // encoder.config.patch_size
-    trainer = Trainer(
+    trainer = JosieTrainer(
         SightModel(encoder),
         arguments,
         train_dataset=Sights(shown, grid),
         eval_dataset=Sights(shown, grid, validation=True),
         data_collator=SightCollator(processor.image_processor),
+        processing_class=processor,
+        whole_model=model,
         callbacks=[RunLog()],
         compute_metrics=score,
         preprocess_logits_for_metrics=count_right,
@@ -77,7 +81,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     if not train(trainer, line.mode):
         return None
     metrics = {"eval_accuracy": trainer.evaluate()["eval_accuracy"]}
-    save_model(trainer, model, processor)
+    save_model(trainer)
     if trainer.is_world_process_zero():
         data = [NanoArguments.LICENCES[0], NanoArguments.LICENCES[-1]]
         write_card(trainer, card, line.command, data, metrics, "pictures that training never had", model)

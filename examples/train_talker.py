@@ -19,8 +19,8 @@ Of the conversations, those are used in which a turn of the assistant has a soun
 codec, once, in `data.folder`; those of a stream whenever they come.
 
 The Thinker and the codec stay as they are. Where the Talker reads the Thinker's states, the whole model is run; where
-it reads token embeddings alone (`reads_thinker_states: false`), the Talker alone is, and checkpoints hold nothing else,
-so that another process can train the Thinker (but not its token embedding) at the same time.
+it reads token embeddings alone (`reads_thinker_states: false`), the Talker alone is, so that another process can train
+the Thinker (but not its token embedding) at the same time. Checkpoints are whole models either way.
 
 A run that ends in any way goes on with the same command from its last checkpoint, and its next losses are those it
 would have had, also when it trains on a stream. In `trainer.output_dir` it leaves `log.jsonl`, checkpoints, `base` (the
@@ -39,13 +39,13 @@ from recipes.model_cards import CardArguments, write_card
 from recipes.models import ModelArguments, load_model, save_model
 from recipes.run_log import RunLog
 from recipes.runs import start_training, train
-from recipes.spoken_rows import Collate, SpeechCollator, SpeechEncoder, is_spoken, load_spoken_conversations
+from recipes.spoken_rows import Collate, SpeechCollator, SpeechEncoder, SpokenConversations, is_spoken
 from torch import nn
-from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import PreTrainedTokenizerBase, TrainingArguments
 
-from josie import JosieDataCollator
+from josie import JosieDataCollator, JosieTrainer
+from josie.configuration_josie.constants import IGNORE_INDEX
 from josie.modeling_josie.layers.embeddings import gather_rows
-from josie.training.loss_parts import LossParts
 from josie.training.metrics import Metrics, keep_scores
 
 SECTIONS = ("data", "model", "trainer", "card", "threads")
@@ -73,33 +73,43 @@ class EmbeddingCollator:
         return {**kept, "thinker_embeds": embeds, "thinker_mask": mask}
 
 
-def load_rows(
-    config: dict[str, Any], encode: SpeechEncoder, tokenizer: PreTrainedTokenizerBase
-) -> tuple[dict[str, Any], list[str]]:
-    """Return the rows of each split, and what they are made of.
+@dataclass
+class WithoutLabels:
+    """Leaves the text of a batch unlearned.
 
     Args:
-        config (`dict`): All sections.
-        encode ([`SpeechEncoder`]): Makes codes of recordings.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): Makes tokens of what is said in them.
-
-    Returns:
-        Rows with `messages`, and but for a stream `speech_codes` and their `length` in frames; and words.
+        collate (`Callable`): Makes the batch.
     """
-    section = config.get("data")
-    if isinstance(section, dict) and "nano" in section:
-        from nano_world.tasks import NanoArguments, VoiceArguments, load_voice  # whose packages others do not need
 
-        require_sections(section, "nano", within="data")
-        return load_voice(read_section(section, "nano", VoiceArguments), encode, tokenizer), NanoArguments.LICENCES
-    return load_spoken_conversations(config, encode, is_spoken)
+    collate: Collate
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return the batch with -100 for all `labels`."""
+        batch = self.collate(rows)
+        return {**batch, "labels": torch.full_like(batch["labels"], IGNORE_INDEX)}
+
+
+def load_nano_rows(
+    section: dict[str, Any], encode: SpeechEncoder, tokenizer: PreTrainedTokenizerBase
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the rows of each split of nano's voice, and their sources in words.
+
+    Args:
+        section (`dict`): The section `data`.
+        encode ([`SpeechEncoder`]): Makes codes of recordings.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): Makes tokens of their texts.
+    """
+    from nano_world.tasks import NanoArguments, VoiceArguments, load_voice  # whose packages others do not need
+
+    require_sections(section, "nano", within="data")
+    return load_voice(read_section(section, "nano", VoiceArguments), encode, tokenizer), NanoArguments.LICENCES
 
 
 def train_model(line: CommandLine) -> dict[str, Any] | None:
     """Train, evaluate, save.
 
     Returns:
-        What was measured on the speech that was held out; `None` if the run was asked to stop before its end.
+        The scores on speech that was held out; `None` if the run was asked to stop before its end.
     """
     config = line.config
     require_sections(config, *SECTIONS)
@@ -112,35 +122,42 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
         label_names=["labels", "speech_codes"],
         eval_do_concat_batches=False,
     )
+    section = config.get("data")
+    is_nano = isinstance(section, dict) and "nano" in section
     with arguments.main_process_first():
+        # First: a missing file is found before a model is made or fetched.
+        data = None if is_nano else SpokenConversations.load(config, is_spoken)
         model, processor = load_model(chosen, Path(str(arguments.output_dir)) / "base")
         encode = SpeechEncoder.of_model(model)
-        rows, sources = load_rows(config, encode, processor.tokenizer)
+        rows, sources = (
+            load_nano_rows(section, encode, processor.tokenizer)
+            if data is None
+            else (data.encode(encode), data.sources)
+        )
     learner, collator = model, SpeechCollator(JosieDataCollator(processor), encode)
-    text_weight = model.config.text_loss_weight
     if model.config.talker_config.reads_thinker_states:
         model.freeze("thinker")
-        model.config.text_loss_weight = 0.0
+        collator = WithoutLabels(collator)
     else:
         learner, collator = model.talker, EmbeddingCollator(collator, model.get_input_embeddings())
         arguments.label_names = ["speech_codes"]
     held_out = rows["validation"]
-    trainer = Trainer(
+    trainer = JosieTrainer(
         learner,
         arguments,
         train_dataset=rows["train"],
         eval_dataset=held_out if len(held_out) else None,
         data_collator=collator,
+        processing_class=processor,
+        whole_model=None if learner is model else model,
         compute_metrics=Metrics(),
         preprocess_logits_for_metrics=keep_scores,  # type: ignore[arg-type]
         callbacks=[RunLog()],
     )
-    LossParts.attach(trainer)
     if not train(trainer, line.mode):
         return None
     metrics = keep_scores_of(trainer.evaluate()) if trainer.eval_dataset is not None else {}
-    model.config.text_loss_weight = text_weight
-    save_model(trainer, model, processor)
+    save_model(trainer)
     if trainer.is_world_process_zero():
         write_card(trainer, card, line.command, sources, metrics, "speech that was held out", model)
     return metrics

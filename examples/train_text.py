@@ -22,13 +22,13 @@ would have had, also when it trains on a stream. In `trainer.output_dir` it leav
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from datasets import IterableDataset
 from recipes.answers import keep_scores_of
 from recipes.configuration import CommandLine, read_section, require_sections, run_training
 from recipes.model_cards import CardArguments, describe_sources, write_card
+from recipes.models import save_model
 from recipes.run_log import RunLog
 from recipes.runs import start_training, train
 from recipes.text_data import TextDataArguments, load_blocks
@@ -41,6 +41,7 @@ from transformers import (
     default_data_collator,
 )
 
+from josie import JosieTrainer
 from josie.configuration_josie import JosieThinkerConfig
 from josie.modeling_josie import JosieThinkerForConditionalGeneration
 from josie.tokenization import load_default_tokenizer
@@ -73,10 +74,8 @@ def load_tokenizer(arguments: TokenizerArguments) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(arguments.path)
 
 
-def build_model(
-    section: dict[str, Any], tokenizer: PreTrainedTokenizerBase, block_size: int
-) -> JosieThinkerForConditionalGeneration:
-    """Return a new language model of a configuration's section `model`."""
+def build_config(section: dict[str, Any], tokenizer: PreTrainedTokenizerBase, block_size: int) -> JosieThinkerConfig:
+    """Return the configuration of a new language model from the section `model`."""
     options = {"model_type": "josie_text"} | section
     known = AutoConfig.for_model(options["model_type"])
     for name in section:
@@ -96,7 +95,7 @@ def build_model(
             f"`data.block_size` must be at most `model.max_position_embeddings` ({config.max_position_embeddings}), "
             f"got {block_size}."
         )
-    return JosieThinkerForConditionalGeneration(config)
+    return config
 
 
 def train_model(line: CommandLine) -> dict[str, Any] | None:
@@ -113,11 +112,11 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     if arguments.max_steps < 1 and data.streaming:  # streams have no end
         raise ValueError(f"`trainer.max_steps` must be positive for a stream, got {arguments.max_steps}.")
     tokenizer = load_tokenizer(read_section(config, "tokenizer", TokenizerArguments))
-    model = build_model(config.get("model", {}), tokenizer, data.block_size)
+    model_config = build_config(config.get("model", {}), tokenizer, data.block_size)
     training: Any
     training, validation = load_blocks(data, tokenizer)
-    trainer = Trainer(
-        model,
+    trainer = JosieTrainer(
+        JosieThinkerForConditionalGeneration(model_config),
         arguments,
         train_dataset=training,
         eval_dataset=validation if len(validation) else None,
@@ -134,7 +133,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
 
 def finish(trainer: Trainer, data: TextDataArguments, card: CardArguments, command: str) -> dict[str, Any]:
     """Save the model with its tokenizer and its card."""
-    trainer.save_model(str(Path(str(trainer.args.output_dir)) / "model"))
+    save_model(trainer)
     metrics = keep_scores_of(trainer.evaluate()) if trainer.eval_dataset is not None else {}
     if trainer.is_world_process_zero():
         trained_on = describe_sources(data.sources)

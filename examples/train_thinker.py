@@ -12,55 +12,51 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 | `data` | `ConversationDataArguments` in `recipes/conversations.py`; or `nano`, `NanoArguments` in `nano_world` |
 | `model` | `ModelArguments` in `recipes/models.py`: a folder or Hub name, or a preset with random weights |
 | `freeze` | names of parts that learn nothing, as `model.freeze` takes them; the Talker where it is missing |
-| `listening` | `ListeningArguments` in `recipes/audio_ctc.py`: the audio encoder also spells; `null` for none |
+| `ctc` | `CTCArguments` in `recipes/audio_ctc.py`: the audio encoder predicts letters too; `null` for none |
 | `answers` | `AnswerArguments` in `recipes/answers.py`: how answers are compared at each evaluation |
 | `trainer` | `TrainingArguments` |
 | `card` | `license`, `hardware`, `limitations` of the model card |
 | `threads` | of torch; its own choice where it is missing |
 
-The user's turns may have pictures, videos and sounds; with `listening`, the `text` of a sound is what is said in it.
+The user's turns may have images, videos and audio; with `ctc`, the `text` of an audio part is its transcript.
 The assistant's recordings are only read where the Talker learns too (`"freeze": []`).
 
 A run that ends in any way goes on with the same command from its last checkpoint, and its next losses are those it
-would have had, also when it trains on a stream. In `trainer.output_dir` it leaves `log.jsonl`, checkpoints, `base` (the
-model of a preset) and `model` (weights, processor, model card, and with `listening` the head that spells, with which
-another run goes on). Evaluations are perplexity, token accuracy and answers on conversations that were held out.
+would have had, also when it trains on a stream. In `trainer.output_dir` it leaves `log.jsonl`, checkpoints, which are
+whole models, `base` (the model of a preset) and `model` (weights, processor, model card, and with `ctc` the head for
+letters, with which another run goes on). Evaluations are perplexity, token accuracy and answers on conversations that
+were held out.
 """
 
 from pathlib import Path
 from typing import Any
 
 from recipes.answers import AnswerArguments, AnswerCheck, find_questions, keep_scores_of
-from recipes.audio_ctc import ListeningArguments, ListeningModel, SpellingCollator
+from recipes.audio_ctc import CTCArguments, CTCCollator, CTCModel
 from recipes.configuration import CommandLine, read_section, require_sections, run_training
 from recipes.model_cards import CardArguments, write_card
 from recipes.models import ModelArguments, load_model, save_model
 from recipes.run_log import RunLog
 from recipes.runs import start_training, train
-from recipes.spoken_rows import SilentCollator, SpeechCollator, SpeechEncoder, load_spoken_conversations
-from transformers import Trainer, TrainingArguments
+from recipes.spoken_rows import SilentCollator, SpeechCollator, SpeechEncoder, SpokenConversations
+from transformers import TrainingArguments
 
-from josie import JosieDataCollator
-from josie.training.loss_parts import LossParts
+from josie import JosieDataCollator, JosieTrainer
 from josie.training.metrics import Metrics, keep_scores
 
-SECTIONS = ("data", "model", "freeze", "listening", "answers", "trainer", "card", "threads")
+SECTIONS = ("data", "model", "freeze", "ctc", "answers", "trainer", "card", "threads")
 
 
-def load_rows(config: dict[str, Any], encode: SpeechEncoder | None) -> tuple[dict[str, Any], list[str]]:
-    """Return the rows of each split, and what they are made of.
-
-    Args:
-        config (`dict`): All sections.
-        encode ([`SpeechEncoder`], *optional*): Makes codes of the assistant's recordings.
-    """
+def load_rows(config: dict[str, Any]) -> SpokenConversations:
+    """Return the rows of a configuration."""
     section = config.get("data")
     if isinstance(section, dict) and "nano" in section:
         from nano_world.tasks import NanoArguments, load_nano  # whose packages other conversations do not need
 
         require_sections(section, "nano", within="data")
-        return load_nano(read_section(section, "nano", NanoArguments)), NanoArguments.LICENCES
-    return load_spoken_conversations(config, encode)
+        rows = load_nano(read_section(section, "nano", NanoArguments))
+        return SpokenConversations(rows, NanoArguments.LICENCES, folder="")
+    return SpokenConversations.load(config)
 
 
 def freeze(model: Any, names: Any) -> SpeechEncoder | None:
@@ -86,42 +82,41 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     card = read_section(config, "card", CardArguments)
     asked = read_section(config, "answers", AnswerArguments)
     chosen = read_section(config, "model", ModelArguments)
-    is_listening = config.get("listening") is not None
-    spelled = read_section(config, "listening", ListeningArguments) if is_listening else None
+    letters = read_section(config, "ctc", CTCArguments) if config.get("ctc") is not None else None
     arguments = start_training(
         config, TrainingArguments, remove_unused_columns=False, label_names=["labels"], eval_do_concat_batches=False
     )
     with arguments.main_process_first():
+        data = load_rows(config)  # first: a missing file is found before a model is made or fetched
         model, processor = load_model(chosen, Path(str(arguments.output_dir)) / "base")
         encode = freeze(model, config.get("freeze"))
-        rows, sources = load_rows(config, encode)
+        rows = data.rows if encode is None else data.encode(encode)
     collator: Any = JosieDataCollator(processor)
     collator = SilentCollator(collator) if encode is None else SpeechCollator(collator, encode)
     learner, held_out = model, rows["validation"]
     answers = AnswerCheck(model, processor, find_questions(held_out, asked.num_questions), asked)
     scores: dict[str, Any] = {"compute_metrics": Metrics(answers), "preprocess_logits_for_metrics": keep_scores}
-    if spelled is not None:
-        learner, collator = ListeningModel(model, spelled), SpellingCollator(collator, spelled.alphabet)
-        learner.load_head(Path(str(chosen.path)))
-        scores = {} if spelled.only else scores  # there is nothing but a loss
-    trainer = Trainer(
+    if letters is not None:
+        learner, collator = CTCModel(model, letters), CTCCollator(collator, letters.alphabet)
+        learner.load_head(str(chosen.path))
+        scores = {} if letters.only else scores  # there is nothing but a loss
+    trainer = JosieTrainer(
         learner,
         arguments,
         train_dataset=rows["train"],
         eval_dataset=held_out if len(held_out) else None,
         data_collator=collator,
+        processing_class=processor,
+        whole_model=None if learner is model else model,
         callbacks=[RunLog()],
         **scores,
     )
-    LossParts.attach(trainer)
     if not train(trainer, line.mode):
         return None
     metrics = keep_scores_of(trainer.evaluate()) if trainer.eval_dataset is not None else {}
-    folder = save_model(trainer, model, processor)
+    save_model(trainer)
     if trainer.is_world_process_zero():
-        if isinstance(learner, ListeningModel):
-            learner.save_head(folder)
-        write_card(trainer, card, line.command, sources, metrics, "conversations that were held out", model)
+        write_card(trainer, card, line.command, data.sources, metrics, "conversations that were held out", model)
     return metrics
 
 

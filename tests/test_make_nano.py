@@ -60,7 +60,8 @@ def test_a_talker_may_be_a_mean_with_its_earlier_self(halves, tmp_path):
     thinker, talker = halves
     earlier = {name: torch.randn_like(value) for name, value in talker.talker.state_dict().items()}
     (tmp_path / "earlier").mkdir()
-    save_file(earlier, tmp_path / "earlier" / "model.safetensors")
+    saved = {f"talker.{name}": value for name, value in earlier.items()}
+    save_file(saved, tmp_path / "earlier" / "model.safetensors")
     names = [str(tmp_path / name) for name in ("thinker", "talker", "joined")]
     make_nano.main(["join", *names, "--earlier", str(tmp_path / "earlier"), "--share", "0.25"])
     joined = AutoModelForMultimodalLM.from_pretrained(tmp_path / "joined")

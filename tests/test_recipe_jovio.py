@@ -129,7 +129,7 @@ def test_the_start_is_a_transform_codec(config, folder):
     """With as many components as a patch has values, all that is lost is lost in the codebooks."""
     data = configuration.read_section(config, "data", train_jovio.ImageDataArguments)
     crops = train_jovio.RandomCrops(data, image_data.load_pictures(data)["train"], 40)
-    model = train_jovio.build_model(config["model"])
+    model = train_jovio.JovioModel(train_jovio.build_config(config["model"]))
     patches = torch.cat([train_jovio.cut_patches(crop["pixel_values"], model.config) for crop in crops])
     with torch.no_grad():
         random = model.eval()(crops[0]["pixel_values"][None]).pixel_values
@@ -146,7 +146,7 @@ def test_the_start_is_a_transform_codec(config, folder):
 
 
 def test_patches_are_cut_as_the_model_cuts_them(config):
-    model = train_jovio.build_model(config["model"] | {"temporal_patch_size": 2})
+    model = train_jovio.JovioModel(train_jovio.build_config(config["model"] | {"temporal_patch_size": 2}))
     for frames in (1, 4):
         pixels = torch.rand(frames, 3, 8, 12)
         patches = train_jovio.cut_patches(pixels, model.config)
@@ -271,7 +271,7 @@ def test_the_recipes_own_configuration_is_valid():
     configuration.read_section(config, "start", train_jovio.StartArguments)
     configuration.read_section(config, "report", train_jovio.ReportArguments)
     configuration.read_section(config, "trainer", train_jovio.TrainingArguments)
-    model = train_jovio.build_model(config["model"])
+    model = train_jovio.JovioModel(train_jovio.build_config(config["model"]))
     assert model.num_parameters() <= 5_000_000
     assert set(data.weights) == set(image_data.SOURCES)
     for shape in data.shapes:
@@ -336,8 +336,9 @@ def test_files_are_the_best_that_fit(benchmark):
 
 
 def test_the_benchmark_scores_a_checkpoint(benchmark, config, folder, tmp_path, capsys):
-    model = train_jovio.build_model(config["model"])
-    train_jovio.save_codec(model, tmp_path / "model", 4096)
+    model = train_jovio.JovioModel(train_jovio.build_config(config["model"]))
+    model.save_pretrained(tmp_path / "model")
+    train_jovio.Processors.from_config(model.config, 4096).save_pretrained(tmp_path / "model")
     pictures = tmp_path / "pictures"
     for index, (height, width) in enumerate(((70, 90), (64, 64), (200, 40))):
         path = pictures / ("waves" if index else "") / f"{index}.png"

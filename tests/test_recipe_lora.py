@@ -74,6 +74,7 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(config, tmp_path, monke
     assert set(metrics) == set(
         {
             "eval_loss",
+            "eval_text_loss",
             "eval_perplexity",
             "eval_token_accuracy",
             "eval_exact_match",

@@ -98,7 +98,7 @@ def test_masked_texts_in_a_block_are_read_as_if_alone(config):
     tokenizer = josie.load_default_tokenizer(300)
     rows = [{"text": text} for text in ("Ada", "Bob and Eve", "x" * 30, "end")]
     blocks = list(text_data.make_blocks(rows, tokenizer, 23, is_masked=True))
-    model = train_text.build_model(config["model"], tokenizer, 23).eval()
+    model = josie.JosieThinkerForConditionalGeneration(train_text.build_config(config["model"], tokenizer, 23)).eval()
     model.config.use_cache = False  # as `Trainer` does: a cache knows nothing of several texts in a row
     batch = {name: torch.tensor([block[name] for block in blocks]) for name in blocks[0]}
     assert len(blocks) >= 2
@@ -172,7 +172,9 @@ def test_the_recipes_own_configuration_is_valid():
     tokenizer = train_text.load_tokenizer(
         configuration.read_section(config, "tokenizer", train_text.TokenizerArguments)
     )
-    model = train_text.build_model(config["model"], tokenizer, data.block_size)
+    model = josie.JosieThinkerForConditionalGeneration(
+        train_text.build_config(config["model"], tokenizer, data.block_size)
+    )
     assert model.num_parameters() <= 10_000_000
 
 

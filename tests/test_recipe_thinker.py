@@ -18,6 +18,7 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 import josie
 from josie.training.conversations import read_jsonl
+from josie.training.whole_checkpoints import EXTRA_FILE, WholeCheckpoints
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CONFIG = {
@@ -36,7 +37,7 @@ CONFIG = {
     },
     "card": {"license": "apache-2.0", "hardware": "a tiny machine"},
 }
-LISTENING = {"weight": 0.5, "letters_per_frame": 3}
+CTC = {"weight": 0.5, "letters_per_frame": 3}
 SCORES = {"eval_loss", "eval_text_loss", "eval_perplexity", "eval_token_accuracy", "eval_word_error_rate"}
 
 
@@ -75,31 +76,38 @@ def _has(member, value):
     return value is member if isinstance(member, torch.nn.Parameter) else any(value is p for p in member.parameters())
 
 
+def answers_from(folder):
+    """A folder is a model with its processor, and writes."""
+    model, processor = AutoModelForMultimodalLM.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    assert getattr(model.config, "use_cache", True)
+    assert model.generate(**processor(text="What is 3?"), max_new_tokens=2).shape[0] == 1
+
+
 @pytest.mark.parametrize("is_streaming", [False, True], ids=["in-memory", "streaming"])
-@pytest.mark.parametrize("is_listening", [False, True], ids=["silent", "listening"])
+@pytest.mark.parametrize("has_ctc", [False, True], ids=["alone", "ctc"])
 def test_an_interrupted_run_goes_on_with_the_same_losses(
-    config, tmp_path, monkeypatch, is_streaming, is_listening, tiny_folder
+    config, tmp_path, monkeypatch, is_streaming, has_ctc, tiny_folder
 ):
     for name in ("nano_world", "nano_world.tasks", "finetune_lora"):  # not needed
         monkeypatch.setitem(sys.modules, name, None)
     config["data"]["streaming"] = is_streaming
     config["freeze"] = ["talker", "thinker.vision"]
-    config["listening"] = LISTENING if is_listening else None
+    config["ctc"] = CTC if has_ctc else None
     metrics = interrupt_and_resume(train_thinker, config, "text_loss", monkeypatch, tmp_path / "interrupted")
-    assert SCORES | ({"eval_spelling_loss"} if is_listening else set()) <= set(metrics)
-    spelled = read_losses(config, "spelling_loss")
-    assert bool(spelled) == is_listening
+    assert SCORES | ({"eval_ctc_loss"} if has_ctc else set()) <= set(metrics)
+    letters = read_losses(config, "ctc_loss")
+    assert bool(letters) == has_ctc
     for step, (loss, text) in read_losses(config, "text_loss").items():
-        _, spelling = spelled.get(step, (loss, 0.0))  # there may be no transcripts in a batch
-        assert loss == pytest.approx(text + 0.5 * spelling, rel=1e-4)
+        _, ctc = letters.get(step, (loss, 0.0))  # there may be no transcripts in a batch
+        assert loss == pytest.approx(text + 0.5 * ctc, rel=1e-4)
 
+    answers_from(tmp_path / "interrupted" / "checkpoint-3")
     folder = tmp_path / "interrupted" / "model"
-    assert (folder / audio_ctc.HEAD_FILE).exists() == is_listening
+    assert (folder / EXTRA_FILE).exists() == has_ctc
     groups = changed(tiny_folder, folder)
     assert {"thinker", "thinker.audio", "thinker.text"} <= groups
     assert not [name for name in groups if name.startswith(("talker", "thinker.vision", "audio_codec"))]
-    model, processor = AutoModelForMultimodalLM.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
-    assert model.generate(**processor(text="What is 3?"), max_new_tokens=2).shape[0] == 1
+    answers_from(folder)
     card = (folder / "README.md").read_text()
     for words in ("the command", "a tiny machine", "eval_perplexity", "omni model"):
         assert words in card
@@ -116,92 +124,92 @@ def test_everything_can_learn_at_once(config, tiny_folder):
 
 
 def test_gradients_accumulated_are_those_of_one_batch(config, tmp_path):
-    config["listening"] = LISTENING
+    config["ctc"] = CTC
     config["trainer"] |= {"max_steps": 2, "train_sampling_strategy": "sequential", "eval_strategy": "no"}
     found = []
     for size, parts in ((6, 1), (2, 3)):
         config["trainer"] |= {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts}
         config["trainer"]["output_dir"] = str(tmp_path / f"parts-{parts}")
         run_recipe(train_thinker, config)
-        names = ("grad_norm", "spelling_loss", "text_loss")
+        names = ("grad_norm", "ctc_loss", "text_loss")
         found.append([number for name in names for pair in read_losses(config, name).values() for number in pair])
     assert len(found[0]) == 12
     assert found[1] == pytest.approx(found[0], rel=2e-4)
 
 
-def test_spelling_alone_changes_the_encoder_alone_and_another_run_goes_on_with_it(config, tiny_folder, tmp_path):
-    config["listening"] = LISTENING | {"only": True, "weight": 1.0}
+def test_ctc_alone_changes_the_encoder_alone_and_another_run_goes_on_with_it(config, tiny_folder, tmp_path):
+    config["ctc"] = CTC | {"only": True, "weight": 1.0}
     # Also batches without any sound.
     config["trainer"] |= {"max_steps": 4, "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1}
     metrics = run_recipe(train_thinker, config)
-    assert metrics["eval_spelling_loss"] > 0
+    assert metrics["eval_ctc_loss"] > 0
     assert not any("text" in name for name in metrics)
     first = Path(config["trainer"]["output_dir"]) / "model"
     assert changed(tiny_folder, first) == {"thinker", "thinker.audio", "thinker.audio.encoder"}
 
     config["model"]["path"] = str(first)
-    config["listening"] = LISTENING
+    config["ctc"] = CTC
     config["trainer"] |= {"output_dir": str(tmp_path / "second"), "learning_rate": 0.0, "max_steps": 1}
     run_recipe(train_thinker, config)
     kept = []
     for folder in (first, tmp_path / "second" / "model"):
-        with safe_open(folder / audio_ctc.HEAD_FILE, framework="pt") as file:
+        with safe_open(folder / EXTRA_FILE, framework="pt") as file:
             kept.append((file.metadata(), {name: file.get_tensor(name).tolist() for name in sorted(file.keys())}))
     assert kept[0] == kept[1]
     assert kept[0][1]
-    config["listening"] = LISTENING | {"alphabet": "abc"}
+    config["ctc"] = CTC | {"alphabet": "abc"}
     config["trainer"]["output_dir"] = str(tmp_path / "third")
-    with pytest.raises(ValueError, match=re.escape("`listening` must spell as")):
+    with pytest.raises(ValueError, match=re.escape("`ctc` must have the settings of")):
         run_recipe(train_thinker, config)
 
 
 def make_listener(**changes):
     text = dict(TEXT, tie_word_embeddings=True)
     model = build(josie.JosieForConditionalGeneration, josie_config(thinker_config=dict(THINKER, text_config=text)))
-    return audio_ctc.ListeningModel(model, audio_ctc.ListeningArguments(**LISTENING | changes))
+    return audio_ctc.CTCModel(model, audio_ctc.CTCArguments(**CTC | changes))
 
 
 def test_a_clip_is_spelled_as_if_alone_and_one_without_a_transcript_teaches_nothing():
     learner = make_listener(only=True)
     features, mask = torch.rand(3, 9, 40), torch.ones(3, 40, dtype=torch.long)
     mask[1, 23:] = 0
-    spelling = torch.tensor([[3, 1, 4, 9], [2, 2, 0, 0], [-100] * 4])
+    labels = torch.tensor([[3, 1, 4, 9], [2, 2, 0, 0], [-100] * 4])
     batch = {"input_features": features * mask[:, None], "input_features_mask": mask}
-    loss = learner(spelling=spelling, **batch).spelling_loss
-    first = learner(spelling=spelling[:1], input_features=features[:1], input_features_mask=mask[:1]).spelling_loss
+    loss = learner(ctc_labels=labels, **batch).ctc_loss
+    first = learner(ctc_labels=labels[:1], input_features=features[:1], input_features_mask=mask[:1]).ctc_loss
     second = learner(
-        spelling=spelling[1:2, :2], input_features=features[1:2, :, :23], input_features_mask=mask[1:2, :23]
-    ).spelling_loss
+        ctc_labels=labels[1:2, :2], input_features=features[1:2, :, :23], input_features_mask=mask[1:2, :23]
+    ).ctc_loss
     assert loss.item() == pytest.approx((4 * first.item() + 2 * second.item()) / 6, rel=1e-4)
-    assert learner.count_targets(spelling=spelling)["spelling"] == 6
-    nothing = learner(spelling=spelling[2:], input_features=features[2:], input_features_mask=mask[2:])
+    assert learner.count_targets(ctc_labels=labels)["ctc"] == 6
+    nothing = learner(ctc_labels=labels[2:], input_features=features[2:], input_features_mask=mask[2:])
     assert nothing.loss == 0
 
 
 def test_what_was_learned_is_read_letter_by_letter():
     learner = make_listener(only=True, letters_per_frame=2)
     features, mask = torch.rand(1, 9, 90), torch.ones(1, 90, dtype=torch.long)
-    spelling = torch.tensor([audio_ctc.spell("Ada's, 1bee")])
-    assert "".join(audio_ctc.ALPHABET[index - 1] for index in spelling[0]) == "ada's bee"
+    labels = torch.tensor([audio_ctc.encode_letters("Ada's, 1bee")])
+    assert "".join(audio_ctc.ALPHABET[index - 1] for index in labels[0]) == "ada's bee"
     optimizer = torch.optim.Adam(learner.parameters(), lr=0.02)
     for _ in range(200):
         optimizer.zero_grad()
-        learner(spelling=spelling, input_features=features, input_features_mask=mask).loss.backward()
+        learner(ctc_labels=labels, input_features=features, input_features_mask=mask).loss.backward()
         optimizer.step()
     assert learner.read_letters(features, mask) == ["ada's bee"]
 
 
-def test_tied_weights_are_kept_once():
+def test_a_checkpoint_has_tied_weights_and_the_head(tmp_path):
     learner, other = make_listener(), make_listener()
-    state = learner.state_dict()
-    assert len({value.data_ptr() for value in state.values() if value.numel()}) == len(state)
     with torch.no_grad():
         for value in learner.parameters():
             value.add_(0.1)
-    result = other.load_state_dict({name: value.clone() for name, value in learner.state_dict().items()}, strict=False)
-    assert set(result.missing_keys) == set(other._keys_to_ignore_on_save) != set()
+    WholeCheckpoints(learner.model, learner).save(tmp_path)
+    WholeCheckpoints(other.model, other).load(tmp_path)
     for ours, theirs in zip(learner.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs)
+        assert torch.equal(ours, theirs)
+    saved = josie.JosieForConditionalGeneration.from_pretrained(tmp_path)
+    assert saved.thinker.lm_head.weight is saved.get_input_embeddings().weight
 
 
 def test_transcripts_are_those_of_the_sounds_that_are_heard(conversations, tiny_folder):
@@ -210,11 +218,11 @@ def test_transcripts_are_those_of_the_sounds_that_are_heard(conversations, tiny_
     found = [audio_ctc.list_transcripts(row["messages"]) for row in chosen]
     assert found == [[], [None], ["No d"]]
     processor = AutoProcessor.from_pretrained(tiny_folder)
-    collate = audio_ctc.SpellingCollator(train_thinker.SilentCollator(josie.JosieDataCollator(processor)))
+    collate = audio_ctc.CTCCollator(train_thinker.SilentCollator(josie.JosieDataCollator(processor)))
     batch = collate(chosen)
-    assert batch["spelling"].tolist() == [[-100] * 4, audio_ctc.spell("no d")]
+    assert batch["ctc_labels"].tolist() == [[-100] * 4, audio_ctc.encode_letters("no d")]
     assert len(batch["input_features"]) == 2
-    assert "spelling" not in collate(rows[:1])
+    assert "ctc_labels" not in collate(rows[:1])
 
 
 def test_the_recipes_own_configuration_is_valid():
@@ -222,7 +230,7 @@ def test_the_recipes_own_configuration_is_valid():
     configuration.require_sections(config, *train_thinker.SECTIONS)
     configuration.read_section(config, "data", conversation_rows.ConversationDataArguments)
     configuration.read_section(config, "model", ModelArguments)
-    configuration.read_section(config, "listening", audio_ctc.ListeningArguments)
+    configuration.read_section(config, "ctc", audio_ctc.CTCArguments)
     configuration.read_section(config, "answers", AnswerArguments)
     configuration.read_section(config, "trainer", train_thinker.TrainingArguments)
     groups = josie.JosieForConditionalGeneration(josie.JosieConfig.from_preset(config["model"]["preset"])).get_groups()
@@ -240,10 +248,10 @@ def test_the_recipes_own_configuration_is_valid():
         ("model.preset=micro", "`model` must have either `path` or `preset`"),
         ('freeze=["tail"]', "`groups` must be among"),
         ("freeze=talker", "`freeze` must be a list of names among"),
-        ("listening.weight=0", "`listening.weight` must be above 0, got 0."),
-        ("listening.letters_per_frame=0", "`listening.letters_per_frame` must be at least 1, got 0."),
-        ("listening.alphabet=aa", "`listening.alphabet` must be different small letters, got 'aa'."),
-        ("listening.words=3", "`listening` must have keys of"),
+        ("ctc.weight=0", "`ctc.weight` must be above 0, got 0."),
+        ("ctc.letters_per_frame=0", "`ctc.letters_per_frame` must be at least 1, got 0."),
+        ("ctc.alphabet=aa", "`ctc.alphabet` must be different small letters, got 'aa'."),
+        ("ctc.words=3", "`ctc` must have keys of"),
         ("answers.batch_size=0", "`answers.batch_size` must be an integer of at least 1, got 0."),
     ],
 )
@@ -257,5 +265,5 @@ def test_wrong_configurations_are_errors(config, tmp_path, change, message, monk
 
 def test_a_model_that_hears_otherwise_does_not_spell():
     model = build(josie.JosieForConditionalGeneration, josie_config(thinker_config=dict(THINKER, audio_config=None)))
-    with pytest.raises(ValueError, match="`listening` must be null for a model without a 'josie_audio_encoder', got"):
-        audio_ctc.ListeningModel(model, audio_ctc.ListeningArguments())
+    with pytest.raises(ValueError, match="`ctc` must be null for a model without a 'josie_audio_encoder', got"):
+        audio_ctc.CTCModel(model, audio_ctc.CTCArguments())

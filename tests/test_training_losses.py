@@ -178,8 +178,8 @@ def test_evaluation_logs_the_parts(tmp_path):
         assert trainer.state.log_history[-1][f"eval_{name}"] == metrics[f"eval_{name}"]
 
 
-def test_what_would_bypass_the_parts_is_refused(tmp_path):
-    rows = [make_row(index, "text") for index in range(4)]
+def test_smoothed_labels_are_refused_where_speech_is_learned(tmp_path):
+    rows = [make_row(index, kind) for index, kind in enumerate(MIXES["speech"])]
     with pytest.raises(ValueError, match="`label_smoothing_factor` must be 0 .* got 0.1"):
         train(tmp_path, make_model(), rows, 4, label_smoothing_factor=0.1)
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, Trainer, TrainingArguments, get_scheduler
+from transformers import PreTrainedModel, TrainingArguments, default_data_collator, get_scheduler
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import ModelOutput, logging
 
 from ..modeling_josie.codecs.discriminators import adversarial_loss, discriminator_loss, feature_loss
 from .averages import AverageMeter
+from .data_workers import LastingWorkersTrainer
 
 logger = logging.get_logger(__name__)
 
@@ -54,7 +55,7 @@ class CodecTrainingArguments(TrainingArguments):
                 raise ValueError(f"`{name}` must be at least 0, got {value}.")
 
 
-class CodecTrainer(Trainer):
+class CodecTrainer(LastingWorkersTrainer):
     """A `Trainer` for codecs, with or without a discriminator.
 
     It logs every named loss as `loss_NAME`, and for each quantizer `perplexity_I` and the share of the codebook that a
@@ -89,6 +90,8 @@ class CodecTrainer(Trainer):
             raise ValueError(
                 f"`args` must be CodecTrainingArguments when there is a `discriminator`, got {type(args).__name__}."
             )
+        # A feature extractor to save with each checkpoint is not to pad what is as long already.
+        kwargs.setdefault("data_collator", default_data_collator)
         super().__init__(model, args, **kwargs)
         if discriminator is not None and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
             raise ValueError("`discriminator` must be None under DeepSpeed and FSDP, got one.")

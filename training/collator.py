@@ -1,7 +1,7 @@
 """Batches for training: of conversations, or of already processed examples."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch.nn import functional
@@ -31,6 +31,8 @@ class JosieDataCollator:
         processor ([`JosieProcessor`]): Processes conversations, or made the examples.
         padding_side (`"left"` or `"right"`): Where shorter texts are filled up.
     """
+
+    columns: ClassVar[tuple[str, ...]] = ("messages", "speech_codes", "speech_durations", "speaker")
 
     processor: JosieProcessor
     padding_side: Literal["left", "right"] = "left"

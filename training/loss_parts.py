@@ -1,7 +1,7 @@
-"""What a plain `Trainer` does not know of losses that have parts: how many targets each has, and what each comes to.
+"""`Trainer` support for losses with parts: target counts of a whole update, and a log of each part.
 
-The `Trainer` counts the words to learn in the batches that one update is made of, and nothing else; and it throws
-away all that a model returns but the loss.
+A `Trainer` counts the text tokens of an update, and nothing else; of a model's output it keeps the loss alone. A JOSIE
+learns text, first codes, remaining codes and durations at once, in numbers that differ from batch to batch.
 """
 
 from collections.abc import Iterator
@@ -9,73 +9,71 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch.utils.data import DataLoader
+from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
 
 from .averages import AverageMeter
 
 _LOSS = "_loss"
 
 
-class LossParts(TrainerCallback):
-    """Gives a model the number of targets of each kind in the batches of an update, and logs the parts of its loss.
+class LossPartsTrainer(Trainer):
+    """A `Trainer` that gives the model the number of targets of each kind in an update, and logs the parts of its loss.
 
-        trainer = Trainer(model, arguments, train_dataset=..., data_collator=...)
-        LossParts.attach(trainer)
+    With these numbers accumulated gradients, and gradients of several processes, are those of one big batch, whatever
+    each part of it holds. The log has `text_loss`, `talker_loss`, `depth_loss` and `duration_loss`, and evaluations
+    have them with their prefix: means over all targets since the last log, of all processes.
 
-    With the numbers, gradients that are accumulated, and gradients of several processes, are those of one big batch,
-    whatever each part of it holds. What is logged of a part (`text_loss`, `talker_loss`, `depth_loss`; in evaluations
-    with their prefix) is its mean over all targets since the last log, of all processes.
-
-    Args:
-        trainer (`Trainer`): Of any class, training a model with `count_targets`, bare or inside an adapter's.
-
-    Raises:
-        `ValueError`: The Trainer makes the loss itself, or splits batches over devices of one process.
+    The model has `count_targets(**batch)`, the number of targets of each kind, and `target_names`; bare, compiled or
+    inside peft's wrapper.
     """
 
-    def __init__(self, trainer: Trainer):
-        args: Any = trainer.args
-        for name, value, plain in (
-            ("label_smoothing_factor", args.label_smoothing_factor, 0),
-            ("compute_loss_func", trainer.compute_loss_func, None),
-        ):
-            if value != plain:
-                raise ValueError(f"`{name}` must be {plain} where the model makes the parts of its loss, got {value}.")
-        if args.n_gpu > 1:
-            raise ValueError(f"`trainer` must run one process a device, got one for {args.n_gpu}.")
-        self._trainer: Any = trainer
-        self._get_batch_samples: Any = trainer.get_batch_samples
-        self._compute_loss: Any = trainer.compute_loss
-        self._training, self._evaluation = AverageMeter(), AverageMeter()
+    _parts_in_training: AverageMeter
+    _parts_in_evaluation: AverageMeter
 
-    @classmethod
-    def attach(cls, trainer: Trainer) -> "LossParts":
-        """Make `trainer` use it; before training or evaluating."""
-        parts = cls(trainer)
-        attached: Any = trainer
-        attached.get_batch_samples, attached.compute_loss = parts.get_batch_samples, parts.compute_loss
-        attached.model_accepts_loss_kwargs = True
-        attached.callback_handler.callbacks.insert(0, parts)  # whoever reports logs comes after who completes them
-        return parts
+    def prepare_parts(self) -> None:
+        """Check the settings, once, before training and evaluation.
+
+        Raises:
+            `ValueError`: A model without parts, a loss of the user's, or several devices in one process.
+        """
+        model: Any = self.model
+        if not hasattr(model, "count_targets") or not hasattr(model, "target_names"):
+            raise ValueError(
+                f"`model` must have `count_targets` and `target_names`, got a {type(model).__name__} without."
+            )
+        if self.compute_loss_func is not None:
+            raise ValueError(
+                f"`compute_loss_func` must be None where the model makes its loss, got {self.compute_loss_func}."
+            )
+        if self.args.n_gpu > 1:
+            raise ValueError(
+                f"`args` must be for one device a process (`accelerate launch` makes them), got {self.args.n_gpu}."
+            )
+        self.model_accepts_loss_kwargs = True
+        self._parts_in_training, self._parts_in_evaluation = AverageMeter(), AverageMeter()
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, dict[str, torch.Tensor] | None]:
-        """Return the batches of an update, as the `Trainer` does, and how many targets of each kind they have."""
-        batches, _ = self._get_batch_samples(epoch_iterator, num_batches, device)
+        """Return the batches of an update, and the number of targets of each kind in them."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         return batches, self._count(batches, device)
 
     def _count(self, batches: list, device: torch.device) -> dict[str, torch.Tensor] | None:
-        trainer = self._trainer
-        counted = [trainer.model.count_targets(**batch) for batch in batches]
+        model: Any = self.model
+        counted = [model.count_targets(**batch) for batch in batches]
         # Processes may have other kinds of targets, and have to ask each other for the same numbers.
-        names = trainer.model.target_names
+        names = model.target_names
         zero = torch.zeros((), dtype=torch.long, device=device)
-        total = torch.stack([sum((counts.get(name, zero).to(device) for counts in counted), zero) for name in names])
-        if trainer.args.average_tokens_across_devices and trainer.args.world_size > 1:
-            total = trainer.accelerator.reduce(total, "sum")
+        total: Any = torch.stack(
+            [sum((counts.get(name, zero).to(device) for counts in counted), zero) for name in names]
+        )
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            total = self.accelerator.reduce(total, "sum")
         # As the Trainer does where several devices have the same batch.
-        total = total / (trainer.get_tp_size() * trainer.get_cp_size() * trainer.get_sp_size())
+        total = total / (self.get_tp_size() * self.get_cp_size() * self.get_sp_size())
         return dict(zip(names, total, strict=True)) if batches else None
 
     def compute_loss(
@@ -85,44 +83,88 @@ class LossParts(TrainerCallback):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Return the loss as the `Trainer` does, and remember its parts until they are logged."""
-        if not isinstance(num_items_in_batch, dict):  # an evaluation
-            num_items_in_batch = self._count([inputs], self._trainer.args.device)
-        own = self._trainer.model.count_targets(**inputs)
-        loss, outputs = self._compute_loss(model, inputs, True, num_items_in_batch)
+        """Return the loss, and keep its parts for the next log.
+
+        Raises:
+            `ValueError`: Labels are smoothed, and the batch has speech.
+        """
+        learned: Any = self.model
+        is_training = isinstance(num_items_in_batch, dict)
+        num_items: Any = num_items_in_batch if is_training else self._count([inputs], self.args.device)
+        own = learned.count_targets(**inputs)
+        computed: Any = (
+            super().compute_loss(model, inputs, True, num_items)
+            if self.label_smoother is None
+            else self._smooth(model, inputs, own, num_items)
+        )
+        loss, outputs = computed
         counts = {name: own[name] for name in own if outputs.get(f"{name}{_LOSS}") is not None}
         # Divided by the number of the whole update, they are not yet means of their own.
         means = {
-            name: outputs[f"{name}{_LOSS}"].detach() * num_items_in_batch[name].clamp(min=1) / count.clamp(min=1)
+            name: outputs[f"{name}{_LOSS}"].detach() * num_items[name].clamp(min=1) / count.clamp(min=1)
             for name, count in counts.items()
         }
-        averages = self._training if self._trainer.model.training else self._evaluation
+        averages = self._parts_in_training if learned.training else self._parts_in_evaluation
         averages.add(*({f"{name}{_LOSS}": value for name, value in some.items()} for some in (means, counts)))
         return (loss, outputs) if return_outputs else loss
 
-    def on_log(
+    def _smooth(
+        self, model: nn.Module, inputs: dict[str, Any], own: dict[str, torch.Tensor], num_items: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, Any]:
+        """Return the smoothed loss of the text, each position against the next token, and the outputs."""
+        spoken = sorted(name for name, count in own.items() if name != "text" and bool(count))
+        if spoken or "labels" not in inputs:
+            raise ValueError(
+                f"`label_smoothing_factor` must be 0 where speech is learned, got {self.args.label_smoothing_factor} "
+                f"and a batch with targets of {spoken}."
+            )
+        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
+        count = num_items["text"].clamp(min=1)
+        smoother: Any = self.label_smoother
+        loss = smoother(outputs, inputs["labels"], shift_labels=True, num_items_in_batch=count)
+        if self.args.average_tokens_across_devices:
+            loss = loss * (self.accelerator.num_processes // self.get_tp_size())
+        return loss, outputs
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, in training together with the parts of the loss since the last log."""
+        if "loss" in logs:
+            logs |= self._parts_in_training.pop(self.accelerator.num_processes)
+        super().log(logs, start_time)
+
+    def evaluation_loop(
         self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ):
-        """Add the parts to what is logged of training, and of an evaluation."""
-        logs = {} if logs is None else logs
-        losses = [name for name in logs if name == "loss" or name.endswith("_loss")]
-        if not losses or "train_loss" in losses:  # the summary at the end
-            return
-        prefix = min(losses, key=len).removesuffix("loss")
-        averages = (self._evaluation if prefix else self._training).pop(self._trainer.accelerator.num_processes)
-        parts = {f"{prefix}{name}": value for name, value in averages.items()}
-        logs |= parts
-        state.log_history[-1] |= parts
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Evaluate, with the parts of the loss among the metrics."""
+        self._parts_in_evaluation = AverageMeter()
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        parts = self._parts_in_evaluation.pop(self.accelerator.num_processes)
+        named = {f"{metric_key_prefix}_{name}": value for name, value in parts.items()}
+        return output._replace(metrics={**(output.metrics or {}), **named})
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
-        """Begin anew."""
-        self._training = AverageMeter()
 
-    def on_predict(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
-        """Forget the parts of a prediction, which nobody logs."""
-        self._evaluation = AverageMeter()
+class LossParts:
+    """The parts of the loss for a `Trainer` of another class, such as TRL's. [`JosieTrainer`] has them by itself."""
+
+    @staticmethod
+    def attach(trainer: Trainer) -> Trainer:
+        """Make the class of a trainer a [`LossPartsTrainer`] too; before training and evaluation.
+
+        Args:
+            trainer (`Trainer`): Of any class.
+
+        Returns:
+            The trainer.
+
+        Raises:
+            `ValueError`: As of [`LossPartsTrainer.prepare_parts`].
+        """
+        if not isinstance(trainer, LossPartsTrainer):
+            trainer.__class__ = type(type(trainer).__name__, (LossPartsTrainer, type(trainer)), {})
+        trainer.prepare_parts()
+        return trainer

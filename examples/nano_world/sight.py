@@ -135,17 +135,30 @@ class SightModel(nn.Module):
         encoder ([`JosieVisionEncoder`]): Learns to see.
     """
 
+    target_names = ("sight",)
+
     def __init__(self, encoder: Any):
         super().__init__()
         self.encoder = encoder
         self.name = nn.Linear(encoder.config.hidden_size, sum(CLASSES) + NUM_PLACES)
 
-    def forward(self, pixel_values: torch.Tensor, classes: torch.Tensor, places: torch.Tensor) -> SightOutput:
+    def count_targets(self, places: torch.Tensor, **batch: Any) -> dict[str, torch.Tensor]:
+        """Return the number of things in a batch; takes what `forward` takes."""
+        return {"sight": (~places[..., 0].isnan()).sum()}
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        classes: torch.Tensor,
+        places: torch.Tensor,
+        num_items_in_batch: dict[str, torch.Tensor] | None = None,
+    ) -> SightOutput:
         """Return the losses of names, colours, sizes and places together, for each thing that is seen.
 
         Args:
             pixel_values (`torch.FloatTensor`): `(batch, num_channels, image_size, image_size)`.
             classes (`torch.LongTensor`), places (`torch.FloatTensor`): Of [`mark`], a row for each picture.
+            num_items_in_batch (`dict`, *optional*): As `count_targets` returns it, of the whole batch.
         """
         states = self.encoder(pixel_values).last_hidden_state[:, 1:]
         logits = self.name(states.float())
@@ -156,7 +169,8 @@ class SightModel(nn.Module):
         )
         known = ~places.isnan()
         loss = loss + (found[known] - places[known]).square().sum()
-        return SightOutput(loss=loss / known[..., 0].sum().clamp(min=1), logits=logits)
+        count = known[..., 0].sum() if num_items_in_batch is None else num_items_in_batch["sight"]
+        return SightOutput(loss=loss / count.clamp(min=1), logits=logits)
 
 
 def count_right(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:

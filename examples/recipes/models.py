@@ -71,27 +71,17 @@ def load_model(arguments: ModelArguments, folder: Path) -> tuple[Any, Any]:
     return model, AutoProcessor.from_pretrained(path)
 
 
-def save_model(trainer: Trainer, model: PreTrainedModel, processor: Any) -> Path:
+def save_model(trainer: Trainer) -> Path:
     """Save a trained model, whole, with its processor; all processes have to call it.
 
     Args:
-        trainer (`Trainer`): Trained the model, a part of it, or something around it.
-        model ([`PreTrainedModel`]): The model.
-        processor: Saved beside it.
+        trainer (`Trainer`): With the processor as its `processing_class`.
 
     Returns:
         The folder, `model` in the trainer's `output_dir`.
     """
     folder = Path(str(trainer.args.output_dir)) / "model"
-    trained = getattr(trainer.model, "config", None)
-    if getattr(trained, "use_cache", None) is False:  # the Trainer turned it off, for training alone
-        trained.use_cache = True
-    if trainer.model is model:
-        trainer.save_model(str(folder))  # which joins what is sharded
-    elif trainer.is_world_process_zero():
-        model.save_pretrained(folder)
-    if trainer.is_world_process_zero():
-        processor.save_pretrained(folder)
+    trainer.save_model(str(folder))
     return folder
 
 

@@ -18,6 +18,8 @@ from recipes.configuration import read_section
 from recipes.conversations import ConversationDataArguments, load_conversations
 from recipes.model_cards import describe_sources
 
+COLUMNS = ("speech_codes", "length", "speaker")  # of rows, beside `messages`
+_ROWS_AT_ONCE = 16
 Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
 
 
@@ -58,35 +60,54 @@ class SpeechEncoder:
         """Return rows with their codes, from a file in `folder` if the same recordings were encoded there before."""
         if not len(rows):
             return rows
+        if "length" in rows.column_names and all(length is not None for length in rows["length"]):
+            return rows  # of `josie encode`
         columns = [list(rows[name]) for name in ("messages", "speech_codes") if name in rows.column_names]
         name = Hasher.hash((self, columns, [_date_recordings(messages) for messages in columns[0]]))
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        return rows.map(self, batched=True, cache_file_name=str(folder / f"codes-{name}.arrow"))
+        return rows.map(
+            self,
+            batched=True,
+            batch_size=_ROWS_AT_ONCE,  # few, so that the bar moves
+            desc="Encoding speech",
+            cache_file_name=str(folder / f"codes-{name}.arrow"),
+        )
 
 
-def load_spoken_conversations(
-    config: dict[str, Any], encode: SpeechEncoder | None, keep: Callable[[dict[str, Any]], bool] | None = None
-) -> tuple[dict[str, Any], list[str]]:
-    """Return the rows of a configuration's section `data`, and what they are made of.
+@dataclass
+class SpokenConversations:
+    """The rows of a configuration's section `data`, which may be spoken.
 
     Args:
-        config (`dict`): All sections.
-        encode ([`SpeechEncoder`], *optional*): Makes codes of the assistant's recordings.
-        keep (`Callable`, *optional*): Whether a row is used; all are when `None`.
-
-    Returns:
-        Rows of each split with `messages`, and with an encoder, but for a stream, `speech_codes` and their `length` in
-        frames; and words.
+        rows (`dict`): The rows of each split, with `messages`.
+        sources (`list[str]`): Their sources in words.
+        folder (`str`): The place of codes that are made of recordings.
     """
-    data = read_section(config, "data", ConversationDataArguments, columns=["speech_codes", "speaker"])
-    rows: dict[str, Any] = load_conversations(data, keep)
-    if encode is not None:
-        rows = {
-            split: encode.encode_rows(part, data.folder) if isinstance(part, Dataset) else part
-            for split, part in rows.items()
+
+    rows: dict[str, Any]
+    sources: list[str]
+    folder: str
+
+    @classmethod
+    def load(
+        cls, config: dict[str, Any], keep: Callable[[dict[str, Any]], bool] | None = None
+    ) -> "SpokenConversations":
+        """Load the rows, before there is a model.
+
+        Args:
+            config (`dict`): All sections.
+            keep (`Callable`, *optional*): Whether a row is used; all are when `None`.
+        """
+        data = read_section(config, "data", ConversationDataArguments, columns=list(COLUMNS))
+        return cls(load_conversations(data, keep), describe_sources(data.sources), data.folder)
+
+    def encode(self, encoder: SpeechEncoder) -> dict[str, Any]:
+        """Return the rows of each split with `speech_codes` and their `length` in frames; streams as they are."""
+        return {
+            split: encoder.encode_rows(part, self.folder) if isinstance(part, Dataset) else part
+            for split, part in self.rows.items()
         }
-    return rows, describe_sources(data.sources)
 
 
 def _date_recordings(messages: list[dict[str, Any]]) -> list[tuple[int, int]]:

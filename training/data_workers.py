@@ -1,0 +1,56 @@
+"""Workers of data loaders that outlive a SIGTERM to their whole process group.
+
+Whoever stops a run by a signal to all its processes (systemd, Slurm, `kill -- -PGID`) also stops the workers that load
+data, and a run without them cannot finish its step and save a checkpoint.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch.utils.data import DataLoader
+from transformers import Trainer
+
+
+class LastingWorkersTrainer(Trainer):
+    """A `Trainer` whose data workers end on a SIGTERM of their parent alone."""
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the training batches."""
+        return keep_workers_alive(super().get_train_dataloader())
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Return the evaluation batches."""
+        return keep_workers_alive(super().get_eval_dataloader(eval_dataset))
+
+
+def keep_workers_alive(loader: Any) -> DataLoader:
+    """Let the workers of a data loader end on a SIGTERM of their parent alone.
+
+    Args:
+        loader (`DataLoader`): Bare, or prepared by accelerate; not yet iterated.
+
+    Returns:
+        The data loader.
+    """
+    bare = getattr(loader, "base_dataloader", loader)
+    if getattr(bare, "num_workers", 0) and hasattr(signal, "sigwaitinfo"):
+        bare.worker_init_fn = partial(_start_worker, then=bare.worker_init_fn)
+    return loader
+
+
+def _start_worker(worker_id: int, then: Callable[[int], None] | None) -> None:
+    # Blocked in all threads, so that the signal waits for the one that asks who sent it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    if then is not None:
+        then(worker_id)
+
+
+def _end_with_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

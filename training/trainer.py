@@ -1,0 +1,134 @@
+"""The `Trainer` of JOSIE's models: losses with parts, rows of conversations, and checkpoints that are whole models."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
+
+from ..processing_josie.processor import JosieProcessor
+from .collator import JosieDataCollator
+from .data_workers import LastingWorkersTrainer
+from .loss_parts import LossPartsTrainer
+from .whole_checkpoints import WholeCheckpoints
+
+_LOGITS_OF_CODES = ("talker_logits", "depth_logits")
+
+
+class JosieTrainer(LastingWorkersTrainer, LossPartsTrainer):
+    """A `Trainer` for JOSIE, its Thinker or its Talker.
+
+        JosieTrainer(model, arguments, train_dataset=rows, processing_class=processor).train()
+
+    Beside what a `Trainer` does:
+
+    * The parts of the loss are logged, and accumulated gradients are those of one batch; see [`LossPartsTrainer`].
+    * Rows with `messages` go to a [`JosieDataCollator`]; `remove_unused_columns` keeps the columns that it reads.
+    * Each checkpoint has the processor, so that it loads as a model.
+    * A SIGTERM that reaches all processes of a group does not end the workers that load data.
+
+    Args:
+        model ([`JosieForConditionalGeneration`] or a part): The model to train, or a module around it or inside it, see
+            `whole_model`.
+        args (`TrainingArguments`, *optional*): As of `Trainer`.
+        data_collator (`Callable`, *optional*): A [`JosieDataCollator`] of the processor when `None`.
+        processing_class ([`JosieProcessor`], *optional*): Saved with each checkpoint; the collator's when `None`.
+        whole_model (`PreTrainedModel`, *optional*): The model that checkpoints hold, where `model` is a part of it (its
+            Talker), or a module with a head of its own around it. The head's weights are in a file beside.
+        kwargs: As of `Trainer`.
+
+    Raises:
+        `ValueError`: The model makes no losses with parts, a loss of the user's is given, one process has several
+            devices, or labels are smoothed where speech is learned.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        *,
+        whole_model: PreTrainedModel | None = None,
+        **kwargs: Any,
+    ):
+        if processing_class is None and isinstance(data_collator, JosieDataCollator):
+            processing_class = data_collator.processor
+        if data_collator is None and isinstance(processing_class, JosieProcessor):
+            data_collator = JosieDataCollator(processing_class)
+        self._use_cache = getattr(getattr(model, "config", None), "use_cache", None)
+        super().__init__(model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
+        self.prepare_parts()
+        trained: Any = self.model
+        if self.args.label_names is None and not self.label_names and "text" not in trained.target_names:
+            self.label_names = ["speech_codes"]  # or evaluations would have no loss
+        self.whole = None if whole_model is None else WholeCheckpoints(whole_model, trained)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        is_new = self._signature_columns is None
+        super()._set_signature_columns_if_needed()
+        if is_new and isinstance(self.data_collator, JosieDataCollator):
+            self._signature_columns = [*(self._signature_columns or ()), *JosieDataCollator.columns]
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Any, Any, Any]:
+        """Evaluate a batch; where `label_names` have `speech_codes`, the predictions have the logits of codes too."""
+        config = getattr(self.model, "config", None)
+        if ignore_keys is None and "speech_codes" in self.label_names:
+            hidden = getattr(config, "keys_to_ignore_at_inference", [])
+            ignore_keys = [name for name in hidden if name not in _LOGITS_OF_CODES]
+        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+
+    @contextmanager
+    def _config_as_given(self) -> Iterator[None]:
+        """Take back what the Trainer set for training alone, so that checkpoints generate as the model did."""
+        config: Any = getattr(self.model, "config", None)
+        changed = getattr(config, "use_cache", None)
+        if changed == self._use_cache:
+            yield
+            return
+        if self._use_cache is None:
+            del config.use_cache
+        else:
+            config.use_cache = self._use_cache
+        try:
+            yield
+        finally:
+            config.use_cache = changed
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        with self._config_as_given():
+            self._save_all(output_dir, state_dict)
+
+    def _save_all(self, output_dir: str | None, state_dict: dict[str, torch.Tensor] | None) -> None:
+        if self.whole is None:
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            folder = str(self.args.output_dir) if output_dir is None else output_dir
+            self.whole.save(folder, state_dict)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(folder)
+            torch.save(self.args, os.path.join(folder, TRAINING_ARGS_NAME))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.whole is None or self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self.whole.load(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        if self.whole is None or self.is_fsdp_enabled:
+            super()._load_best_model()
+        else:
+            self.whole.load(str(self.state.best_model_checkpoint))
