@@ -227,10 +227,10 @@ def _listen(seconds: float | None) -> dict[str, Any]:
     """Record a question, as a part of a turn."""
     import torch
 
-    from .codec_streams import MICROPHONE_RATE, record_sound
+    from .codec_streams import MICROPHONE_RATE, record_audio
 
     report("Listening ..." if seconds is not None else "Listening; Ctrl-C ends it ...")
-    chunks = list(record_sound(seconds, 1))
+    chunks = list(record_audio(seconds, 1))
     if not chunks:
         raise ValueError("There must be at least one sample of sound, got none.")
     return {"type": "audio", "audio": torch.cat(chunks, dim=-1)[0].numpy(), "sampling_rate": MICROPHONE_RATE}

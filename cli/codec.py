@@ -1,14 +1,29 @@
-"""The commands of `josie codec`: sound, pictures and videos to files of codes and back."""
+"""The commands of `josie codec`: audio, images and videos to files of codes and back."""
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from .checkpoints import load_codec, read_codec_config
-from .options import CodecFolder, Seconds, check_out, check_seconds, checked, existing_file, file_ending_in, sound_file
+from .codec_inputs import Modality, check_codec_options, choose_modality, read_codes_metadata
+from .devices import choose_device
+from .options import (
+    CodecFolder,
+    Device,
+    Seconds,
+    Threads,
+    at_least_one,
+    check_out,
+    check_seconds,
+    checked,
+    existing_file,
+    file_ending_in,
+    sound_file,
+)
+from .progress import waiting
 from .shared import report, show_help
 
 if TYPE_CHECKING:
@@ -29,10 +44,20 @@ File = Annotated[
         callback=checked(existing_file),
     ),
 ]
-Quantizers = Annotated[int | None, typer.Option("--num-quantizers", help="Use only the first ones.")]
+Quantizers = Annotated[
+    int | None, typer.Option("--num-quantizers", help="Use only the first ones.", callback=checked(at_least_one))
+]
 Stream = Annotated[bool, typer.Option("--stream", help="Go through sound in chunks of 250 ms.")]
 Mic = Annotated[bool, typer.Option("--mic", help="Listen to the microphone (16 kHz, mono) in place of a file.")]
-MaxPatches = Annotated[int, typer.Option(help="Most patches of a picture; larger ones are made smaller.")]
+MaxPatches = Annotated[
+    int,
+    typer.Option(help="Most patches of a picture; larger ones are made smaller.", callback=checked(at_least_one)),
+]
+CodecDtype = Annotated[
+    Literal["float32", "bfloat16", "float16"],
+    typer.Option(metavar="DTYPE", help="float32, bfloat16 or float16; less than float32 may choose other codes."),
+]
+_ENDINGS = {"audio": sound_file, "image": file_ending_in(".png"), "video": file_ending_in(".mp4")}
 
 
 @codec_app.command("encode")
@@ -40,9 +65,7 @@ def encode_command(
     model: CodecFolder,
     out: Annotated[
         Path,
-        typer.Option(
-            help="The file of codes to write, .safetensors.", callback=checked(file_ending_in(".safetensors"))
-        ),
+        typer.Option(help="The file of codes, .safetensors.", callback=checked(file_ending_in(".safetensors"))),
     ],
     file: File = None,
     num_quantizers: Quantizers = None,
@@ -50,10 +73,15 @@ def encode_command(
     mic: Mic = False,
     seconds: Seconds = None,
     max_patches: MaxPatches = 4096,
+    device: Device = "auto",
+    dtype: CodecDtype = "float32",
+    threads: Threads = None,
 ) -> None:
     """Turn a file, or what the microphone hears, into codes."""
-    codec = _load_for(file, model, mic, seconds)
-    codes, _ = _encode(codec, file, num_quantizers, stream, seconds, max_patches)
+    modality = _check_source(model, file, num_quantizers, stream, mic, seconds)
+    source = _open(file, modality, model, max_patches)
+    codec = _load(model, modality, device, dtype, threads)
+    codes, _ = _encode(codec, source, num_quantizers, stream, seconds)
     codes.save(out)
     typer.echo(f"{out}: {_describe(codes)}")
 
@@ -66,17 +94,24 @@ def decode_command(
     model: CodecFolder,
     out: Annotated[Path, typer.Option(help="The file to write: sound, .png or .mp4.")],
     stream: Stream = False,
+    device: Device = "auto",
+    dtype: CodecDtype = "float32",
+    threads: Threads = None,
 ) -> None:
     """Turn codes into sound, a picture or a video."""
-    from .codec_files import Codes
+    modality = read_codes_metadata(codes)["modality"]
+    check_out(out, _ENDINGS[modality])
+    check_codec_options(model, modality, None, stream)
 
-    stored = Codes.load(codes)
-    _require_out_for(stored.kind, out)
-    modality = "audio" if stored.kind == "audio" else "vision"
-    read_codec_config(model, modality)
-    codec = load_codec(model, modality)
-    stored.require_fit(codec.config)
-    _decode(codec, stored, out, stream)
+    with waiting(f"Reading {codes}"):
+        from .codec_files import Codes
+        from .codec_images import require_av
+
+        if modality == "video":
+            require_av()
+        stored = Codes.load(codes)
+        stored.require_fit(read_codec_config(model, _codec_of(modality)))
+    _decode(_load(model, modality, device, dtype, threads), stored, out, stream)
 
 
 @codec_app.command("roundtrip")
@@ -89,135 +124,140 @@ def roundtrip_command(
     mic: Mic = False,
     seconds: Seconds = None,
     max_patches: MaxPatches = 4096,
+    device: Device = "auto",
+    dtype: CodecDtype = "float32",
+    threads: Threads = None,
 ) -> None:
     """Turn a file into codes and these into a file again: what the codec keeps."""
-    codec = _load_for(file, model, mic, seconds)
-    _require_out_for(_kind_of(codec, file), out)
-    codes, values = _encode(codec, file, num_quantizers, stream, seconds, max_patches, decode=stream)
+    modality = _check_source(model, file, num_quantizers, stream, mic, seconds)
+    check_out(out, _ENDINGS[modality])
+    source = _open(file, modality, model, max_patches)
+    codec = _load(model, modality, device, dtype, threads)
+    codes, values = _encode(codec, source, num_quantizers, stream, seconds, decode=stream)
     typer.echo(_describe(codes))
     if values is None:
         _decode(codec, codes, out)
     else:
-        _save_sound(values, codes, out)
+        _save_audio(values, codes, out)
 
 
-def _load_for(file: Path | None, model: Path, mic: bool, seconds: float | None) -> Any:
-    """Check where the input comes from, and load the codec for it."""
+def _check_source(
+    model: Path, file: Path | None, num_quantizers: int | None, stream: bool, mic: bool, seconds: float | None
+) -> Modality:
+    """Check where the input comes from and the options for it, and return as what it is coded."""
     if (file is None) != mic:
         raise ValueError(f"Either `FILE` or `--mic` must be given, got {'both' if mic else 'neither'}.")
     check_seconds(seconds, mic)
-
-    from .codec_files import codec_kinds, is_sound_file
-
-    is_sound = file is None or is_sound_file(file)
-    modality = "audio" if is_sound else "vision"
-    read_codec_config(model, modality)
-    codec = load_codec(model, modality)
-    if is_sound != ("audio" in codec_kinds(codec.config)):
-        wanted, given = ("a picture or a video", "sound") if is_sound else ("sound", "another file")
-        raise ValueError(
-            f"`FILE` must be {wanted}, which {codec.config.model_type!r} codes, "
-            f"got {str(file) if file else 'the microphone'!r}, {given}."
-        )
-    return codec
+    modality = choose_modality(file, model)
+    check_codec_options(model, modality, num_quantizers, stream)
+    return modality
 
 
-def _kind_of(codec: Any, file: Path | None) -> str:
-    from .codec_files import codec_kinds
-    from .codec_images import is_still
+def _codec_of(modality: Modality) -> Literal["audio", "vision"]:
+    return "audio" if modality == "audio" else "vision"
 
-    if file is None or "audio" in codec_kinds(codec.config):
-        return "audio"
-    return "image" if is_still(file) else "video"
+
+def _load(model: Path, modality: Modality, device: str, dtype: str, threads: int | None) -> Any:
+    with waiting(f"Loading {model}"):
+        return load_codec(model, _codec_of(modality), choose_device(device, threads), dtype)
+
+
+def _open(file: Path | None, modality: Modality, model: Path, max_patches: int) -> Any:
+    """Read an input: a waveform and its rate, frames, or `None` of the microphone."""
+    with waiting(f"Reading {file or 'the model'}"):
+        config = read_codec_config(model, _codec_of(modality))
+        if file is None:
+            return None
+        if modality == "audio":
+            from .codec_files import read_clip
+
+            return read_clip(file, config)
+
+        from .codec_images import read_frames, require_av
+
+        if modality == "video":
+            require_av()  # a GIF needs it too, to become a video
+        return read_frames(file, config, max_patches)
 
 
 def _encode(
-    codec: Any,
-    file: Path | None,
-    num_quantizers: int | None,
-    stream: bool,
-    seconds: float | None,
-    max_patches: int,
-    decode: bool = False,
+    codec: Any, source: Any, num_quantizers: int | None, stream: bool, seconds: float | None, decode: bool = False
 ) -> "tuple[Codes, torch.Tensor | None]":
     """Return the codes of the input, and with `decode` in a stream also the waveform, `(channels, num_samples)`."""
     from . import codec_files, codec_streams
+    from .codec_images import Frames
 
-    if "audio" not in codec_files.codec_kinds(codec.config):
-        if stream:
-            codec_streams.require_streaming(codec)
-        return _encode_pictures(codec, cast(Path, file), num_quantizers, max_patches), None
+    if isinstance(source, Frames):
+        return _encode_frames(codec, source, num_quantizers), None
 
     import torch
 
     from ..configuration_josie import audio_codec_geometry
-    from ..modeling_josie.codecs.checks import check_num_quantizers
 
     config = codec.config
-    target = audio_codec_geometry(config).sampling_rate
-    check_num_quantizers(num_quantizers, audio_codec_geometry(config).num_quantizers)
-    if stream:
-        codec_streams.require_streaming(codec)
-    if file is None:
+    if source is None:
         rate = codec_streams.MICROPHONE_RATE
-        chunks = codec_streams.record_sound(seconds, getattr(config, "audio_channels", 1))
+        chunks = codec_streams.record_audio(seconds, getattr(config, "audio_channels", 1))
     else:
-        values, rate = codec_files.read_sound(file, config)
-        chunks = codec_streams.split_sound(values, rate)
+        values, rate = source
+        chunks = codec_streams.split_audio(values, rate)
     if stream:
-        parts = list(_watch(codec_streams.stream_sound(codec, chunks, rate, num_quantizers, decode)))
-        _require_sound(sum(part.num_samples for part in parts))
-        codes = codec_files.wrap_sound(
+        parts = list(_watch(codec_streams.stream_audio(codec, chunks, rate, num_quantizers, decode)))
+        _require_samples(sum(part.num_samples for part in parts))
+        codes = codec_files.make_codes(
             config, torch.cat([part.codes for part in parts], dim=-1), sum(part.num_samples for part in parts)
         )
         _report_stream(codec, parts, rate)
         return codes, _join(parts)[0] if decode else None
     heard = list(chunks)
-    _require_sound(sum(chunk.shape[-1] for chunk in heard))
+    _require_samples(sum(chunk.shape[-1] for chunk in heard))
     clip, start = torch.cat(heard, dim=-1), time.perf_counter()
-    codes = codec_files.encode_sound(codec, clip, rate, num_quantizers)
+    with waiting("Encoding"):
+        codes = codec_files.encode_clip(codec, clip, rate, num_quantizers)
     _report_speed("Encoded", clip.shape[-1] / rate, time.perf_counter() - start)
+    target = audio_codec_geometry(config).sampling_rate
     if rate != target:
         report(f"Resampled from {rate} to {target} Hz.")
     return codes, None
 
 
-def _encode_pictures(codec: Any, file: Path, num_quantizers: int | None, max_patches: int) -> "Codes":
-    from .codec_images import encode_pictures, read_pictures
+def _encode_frames(codec: Any, frames: Any, num_quantizers: int | None) -> "Codes":
+    from .codec_images import encode_frames
 
-    pictures = read_pictures(file, codec.config, max_patches)
     start = time.perf_counter()
-    codes = encode_pictures(codec, pictures, num_quantizers)
+    with waiting("Encoding"):
+        codes = encode_frames(codec, frames, num_quantizers)
     seconds = time.perf_counter() - start
-    _, num_frames, _, height, width = pictures.pixel_values.shape
+    _, num_frames, _, height, width = frames.pixel_values.shape
     report(f"Encoded {num_frames} frame{'s' * (num_frames > 1)} in {seconds:.2f} s.")
-    if pictures.source_size != (height, width):
-        report("Resized from {1}×{0} to {3}×{2} pixels.".format(*pictures.source_size, height, width))
-    if pictures.source_frames != num_frames:
-        report(f"Took {num_frames} of {pictures.source_frames} frames.")
+    if frames.source_size != (height, width):
+        report("Resized from {1}×{0} to {3}×{2} pixels.".format(*frames.source_size, height, width))
+    if frames.source_frames != num_frames:
+        report(f"Took {num_frames} of {frames.source_frames} frames.")
     return codes
 
 
 def _decode(codec: Any, stored: "Codes", out: Path, stream: bool = False) -> None:
-    from . import codec_files, codec_images as codec_pictures, codec_streams
+    from . import codec_files, codec_images, codec_streams
 
-    if stream:
-        codec_streams.require_streaming(codec)
     start = time.perf_counter()
-    if stored.kind != "audio":
-        pixels = codec_pictures.decode_pictures(codec, stored)
+    if stored.modality != "audio":
+        with waiting("Decoding"):
+            pixels = codec_images.decode_frames(codec, stored)
         seconds = time.perf_counter() - start
-        codec_pictures.write_pictures(out, pixels, stored.fps if stored.kind == "video" else None)
+        with waiting(f"Writing {out}"):
+            codec_images.write_frames(out, pixels, stored.fps if stored.modality == "video" else None)
         report(f"Decoded {len(pixels)} frame{'s' * (len(pixels) > 1)} in {seconds:.2f} s.")
         typer.echo(f"{out}: {pixels.shape[3]}×{pixels.shape[2]} pixels")
         return
     if stream:
         parts = list(_watch(codec_streams.stream_codes(codec, stored.codes)))
-        values = codec_files.cut_sound(_join(parts), stored)
+        values = codec_files.cut_clip(_join(parts), stored)
     else:
-        values = codec_files.decode_sound(codec, stored)
+        with waiting("Decoding"):
+            values = codec_files.decode_clip(codec, stored)
     _report_speed("Decoded", stored.seconds, time.perf_counter() - start)
-    _save_sound(values, stored, out)
+    _save_audio(values, stored, out)
 
 
 def _watch(parts: "Iterator[StreamedChunk]") -> "Iterator[StreamedChunk]":
@@ -261,31 +301,25 @@ def _report_speed(verb: str, audio_seconds: float, seconds: float) -> None:
 
 
 def _describe(codes: "Codes") -> str:
-    """Return what codes measure, in a few words."""
+    """Return the size of codes in a few words."""
     num_quantizers = codes.codes.shape[1]
-    if codes.kind == "audio":
+    if codes.modality == "audio":
         return (
             f"{codes.seconds:.2f} s of sound, {codes.codes.shape[-1]} frames of {num_quantizers} × "
             f"{codes.codebook_size} codes, {codes.kbit_rate:.3g} kbit/s"
         )
     grid = "×".join(map(str, codes.grid or ()))
     size = f"{codes.num_bits / 8:.0f} bytes"
-    return f"{codes.kind}, {grid} patches of {num_quantizers} × {codes.codebook_size} codes, {size}"
+    return f"{codes.modality}, {grid} patches of {num_quantizers} × {codes.codebook_size} codes, {size}"
 
 
-def _save_sound(values: "torch.Tensor", stored: "Codes", out: Path) -> None:
+def _save_audio(values: "torch.Tensor", stored: "Codes", out: Path) -> None:
     from ..processing_josie import save_audio
 
-    save_audio(out, values.float(), cast(int, stored.sampling_rate))
+    save_audio(out, values.float().cpu(), cast(int, stored.sampling_rate))
     typer.echo(f"{out}: {stored.seconds:.2f} s of sound")
 
 
-def _require_sound(num_samples: int) -> None:
+def _require_samples(num_samples: int) -> None:
     if not num_samples:
         raise ValueError("There must be at least one sample of sound, got none.")
-
-
-def _require_out_for(kind: str, out: Path) -> None:
-    """Check the name of the file to write for what codes stand for."""
-    endings = {"image": file_ending_in(".png"), "video": file_ending_in(".mp4")}
-    check_out(out, endings.get(kind, sound_file))

@@ -1,14 +1,14 @@
-"""Files to codes and back: sound through any audio codec, pictures and videos through JOVIO.
+"""Files of codes, and clips to codes and back through any audio codec.
 
-A file of codes is a safetensors file with one tensor, `codes`, and the facts that decoding needs in its metadata. They
-are compared with the model before anything is decoded, as codes of another codec would only give noise.
+A file of codes is a safetensors file with one tensor, `codes`, and what decoding needs in its metadata. That is
+compared with the model before anything is decoded, as codes of another codec would only give noise.
 """
 
 import json
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,8 +22,7 @@ from ..modeling_josie.codecs.adapters import decode_audio, encode_audio
 from ..modeling_josie.codecs.checks import check_codes, check_num_quantizers
 from ..processing_josie.audio import as_waveform
 from ..processing_josie.resampling import resample
-
-_FORMAT = "josie codes"
+from .codec_inputs import CODES_FORMAT, Modality, read_codes_metadata
 
 
 @dataclass
@@ -31,7 +30,7 @@ class Codes:
     """A clip, a picture or a video as the codes of a codec, and what it takes to decode them.
 
     Args:
-        kind (`"audio"`, `"image"` or `"video"`): What they stand for.
+        modality (`"audio"`, `"image"` or `"video"`): What they stand for.
         model_type (`str`): Of the codec.
         codebook_size (`int`): Of the codec.
         codes (`torch.LongTensor`): `(1, num_quantizers, num_frames)`, or patches in place of frames.
@@ -44,7 +43,7 @@ class Codes:
         fps (`float`, *optional*): Pictures a second of a video.
     """
 
-    kind: Literal["audio", "image", "video"]
+    modality: Modality
     model_type: str
     codebook_size: int
     codes: torch.Tensor
@@ -73,12 +72,12 @@ class Codes:
 
     def save(self, path: Path) -> None:
         """Write a file of codes, which appears under its name only when it is complete."""
-        facts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "codes"}
-        metadata = {name: json.dumps(value) for name, value in facts.items() if value is not None}
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "codes"}
+        metadata = {name: json.dumps(value) for name, value in values.items() if value is not None}
         dtype = torch.int16 if self.codebook_size <= 2**15 else torch.int32
         with new_file(path) as unfinished:
             tensors = {"codes": self.codes.to("cpu", dtype).contiguous()}
-            save_file(tensors, unfinished, metadata=metadata | {"format": _FORMAT})
+            save_file(tensors, unfinished, metadata=metadata | {"format": CODES_FORMAT})
 
     @classmethod
     def load(cls, path: Path) -> "Codes":
@@ -87,25 +86,17 @@ class Codes:
         Raises:
             `ValueError`: It is none, or is damaged.
         """
-        what = f"`CODES` must be a file that `josie codec encode` wrote, got {str(path)!r}"
+        values = read_codes_metadata(path)
+        required = f"`CODES` must be a file that `josie codec encode` wrote, got {str(path)!r}"
         try:
             with safe_open(path, "pt") as file:
-                metadata = dict(file.metadata() or {})
-                if metadata.pop("format", None) != _FORMAT:
-                    raise ValueError(f"{what}, without its metadata.")
                 codes = file.get_tensor("codes").long()
-            names = {field.name for field in fields(cls)}
-            facts = {name: json.loads(value) for name, value in metadata.items() if name in names}
-            stored = cls(codes=codes, **facts)
-        except (SafetensorError, json.JSONDecodeError, TypeError) as error:
-            raise ValueError(f"{what}: {error}.") from error
-        needed = (
-            ("sampling_rate", "hop_length", "length") if stored.kind == "audio" else ("patch", "grid", "num_frames")
-        )
-        missing = [name for name in needed if getattr(stored, name) is None]
-        if codes.ndim != 3 or len(codes) != 1 or missing:
-            raise ValueError(f"{what}, of shape {tuple(codes.shape)} and without {missing}.")
-        return stored
+        except SafetensorError as error:
+            raise ValueError(f"{required}: {error}.") from error
+        if codes.ndim != 3 or len(codes) != 1:
+            raise ValueError(f"{required}, of shape {tuple(codes.shape)}.")
+        names = {field.name for field in fields(cls)}
+        return cls(codes=codes, **{name: value for name, value in values.items() if name in names})
 
     def require_fit(self, config: PreTrainedConfig) -> None:
         """Check that a codec can decode these codes.
@@ -113,12 +104,12 @@ class Codes:
         Raises:
             `ValueError`: They are of another kind, codec, rate or geometry, too many or out of range.
         """
-        kinds = codec_kinds(config)
-        if self.kind not in kinds:
+        modalities = ("image", "video") if isinstance(config, JovioConfig) else ("audio",)
+        if self.modality not in modalities:
             raise ValueError(
-                f"`CODES` must be of {' or '.join(kinds)}, which {config.model_type!r} makes, got {self.kind}."
+                f"`CODES` must be of {' or '.join(modalities)}, which {config.model_type!r} makes, got {self.modality}."
             )
-        expected = facts_of(config)
+        expected = codec_metadata(config)
         for name, value in expected.items():
             if getattr(self, name) != value:
                 raise ValueError(f"`CODES` must have the model's `{name}`, {value!r}, got {getattr(self, name)!r}.")
@@ -126,13 +117,8 @@ class Codes:
         num_steps = self.codes.shape[-1]
         if self.grid is not None and math.prod(self.grid) != num_steps:
             raise ValueError(f"`CODES` must have one step for each patch of the grid {self.grid}, got {num_steps}.")
-        if self.kind == "audio" and not (self.length and 1 <= self.length <= num_steps * (self.hop_length or 0)):
+        if self.modality == "audio" and not (self.length and 1 <= self.length <= num_steps * (self.hop_length or 0)):
             raise ValueError(f"`CODES` must have frames for all {self.length} samples, got {num_steps} frames.")
-
-
-def codec_kinds(config: PreTrainedConfig) -> tuple[str, ...]:
-    """Return what a codec codes: `("audio",)`, or `("image", "video")`."""
-    return ("image", "video") if isinstance(config, JovioConfig) else ("audio",)
 
 
 def num_quantizers_of(config: PreTrainedConfig) -> int:
@@ -140,8 +126,8 @@ def num_quantizers_of(config: PreTrainedConfig) -> int:
     return config.num_quantizers if isinstance(config, JovioConfig) else audio_codec_geometry(config).num_quantizers
 
 
-def facts_of(config: PreTrainedConfig) -> dict[str, Any]:
-    """Return what codes and codec must agree on."""
+def codec_metadata(config: PreTrainedConfig) -> dict[str, Any]:
+    """Return the metadata in which codes and codec must agree."""
     if isinstance(config, JovioConfig):
         patch = [config.temporal_patch_size, config.patch_size, config.patch_size]
         return {"model_type": config.model_type, "codebook_size": config.codebook_size, "patch": patch}
@@ -163,19 +149,8 @@ def require_whole_clips(config: PreTrainedConfig) -> None:
         )
 
 
-def is_sound_file(path: Path) -> bool:
-    """Return whether soundfile can read a file."""
-    import soundfile
-
-    try:
-        soundfile.info(path)
-    except soundfile.SoundFileError:
-        return False
-    return True
-
-
-def read_sound(path: Path, config: PreTrainedConfig) -> tuple[torch.Tensor, int]:
-    """Read a file, for which [`is_sound_file`], for an audio codec.
+def read_clip(path: Path, config: PreTrainedConfig) -> tuple[torch.Tensor, int]:
+    """Read a sound file for an audio codec.
 
     Returns:
         `(channels, num_samples)`, float32 in [-1, 1], with the codec's channels, and the file's own rate in Hz.
@@ -190,12 +165,12 @@ def read_sound(path: Path, config: PreTrainedConfig) -> tuple[torch.Tensor, int]
     return torch.from_numpy(values), rate
 
 
-def wrap_sound(config: PreTrainedConfig, codes: torch.Tensor, length: int) -> Codes:
-    """Return `(1, num_quantizers, num_frames)` codes of `length` samples of sound with their facts."""
-    return Codes(kind="audio", codes=codes, length=length, **facts_of(config))
+def make_codes(config: PreTrainedConfig, codes: torch.Tensor, length: int) -> Codes:
+    """Return `(1, num_quantizers, num_frames)` codes of `length` samples of sound with their metadata."""
+    return Codes(modality="audio", codes=codes, length=length, **codec_metadata(config))
 
 
-def encode_sound(codec: PreTrainedModel, values: torch.Tensor, rate: int, num_quantizers: int | None = None) -> Codes:
+def encode_clip(codec: PreTrainedModel, values: torch.Tensor, rate: int, num_quantizers: int | None = None) -> Codes:
     """Turn a clip into codes.
 
     Args:
@@ -217,10 +192,10 @@ def encode_sound(codec: PreTrainedModel, values: torch.Tensor, rate: int, num_qu
     if not hasattr(config, "get_num_frames"):  # DAC drops what does not fill a frame
         values = torch.nn.functional.pad(values, (0, -length % geometry.hop_length))
     codes, _ = encode_audio(codec, values[None].to(codec.device), num_quantizers=num_quantizers)
-    return wrap_sound(config, codes, length)
+    return make_codes(config, codes, length)
 
 
-def decode_sound(codec: PreTrainedModel, stored: Codes) -> torch.Tensor:
+def decode_clip(codec: PreTrainedModel, stored: Codes) -> torch.Tensor:
     """Return the `(channels, num_samples)` that codes stand for.
 
     Raises:
@@ -230,10 +205,10 @@ def decode_sound(codec: PreTrainedModel, stored: Codes) -> torch.Tensor:
     stored.require_fit(codec.config)
     codes = stored.codes.to(codec.device)
     values, _ = decode_audio(codec, codes, torch.tensor([codes.shape[-1]], device=codec.device))
-    return cut_sound(values, stored)
+    return cut_clip(values, stored)
 
 
-def cut_sound(values: torch.Tensor, stored: Codes) -> torch.Tensor:
+def cut_clip(values: torch.Tensor, stored: Codes) -> torch.Tensor:
     """Return `(1, channels, num_samples)` as float32 `(channels, length)`; codecs give whole frames, or a bit less."""
     length = stored.length or 0
     return torch.nn.functional.pad(values[0, :, :length].float().cpu(), (0, max(length - values.shape[-1], 0)))

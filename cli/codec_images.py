@@ -1,4 +1,4 @@
-"""Picture and video files to JOVIO's codes, and back to PNG and MP4."""
+"""Image and video files to JOVIO's codes, and back to PNG and MP4."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,20 +14,22 @@ from ..configuration_josie import JovioConfig
 from ..conversion.files import new_file
 from ..processing_josie import JosieImageProcessor, JosieVideoProcessor
 from ..processing_josie.images import open_image
-from .codec_files import Codes, facts_of
+from ..processing_josie.video import probe_video
+from .codec_files import Codes, codec_metadata
+from .codec_inputs import find_modalities
 
 _FALLBACK_FPS = 10.0  # of animations that do not say how fast they are
 
 
 @dataclass
-class Pictures:
-    """A picture or a video as JOVIO reads it.
+class Frames:
+    """An image or a video as JOVIO reads it.
 
     Args:
         pixel_values (`torch.Tensor`): `(1, frames, channels, height, width)`, in [0, 1].
         source_size (`tuple[int, int]`): Height and width of the file.
         source_frames (`int`): Frames of the file; of very long videos not all are taken.
-        fps (`float`, *optional*): Of the frames taken; `None` for a picture.
+        fps (`float`, *optional*): Of the frames taken; `None` for an image.
     """
 
     pixel_values: torch.Tensor
@@ -36,8 +38,8 @@ class Pictures:
     fps: float | None = None
 
 
-def read_pictures(path: Path, config: JovioConfig, max_patches: int) -> Pictures:
-    """Read a picture or a video, and resize it to the nearest multiples of the patch.
+def read_frames(path: Path, config: JovioConfig, max_patches: int) -> Frames:
+    """Read an image or a video, and resize it to the nearest multiples of the patch.
 
     Args:
         path (`Path`): The file.
@@ -48,8 +50,6 @@ def read_pictures(path: Path, config: JovioConfig, max_patches: int) -> Pictures
         `ValueError`: It is neither, or is damaged.
         `ImportError`: It is a video and PyAV is not installed.
     """
-    if max_patches < 1:
-        raise ValueError(f"`max_patches` must be at least 1, got {max_patches}.")
     area = config.patch_size**2
     options: dict[str, Any] = {
         "size": {"min_pixels": area, "max_pixels": max_patches * area},
@@ -57,88 +57,53 @@ def read_pictures(path: Path, config: JovioConfig, max_patches: int) -> Pictures
         "num_channels": config.num_channels,
         "do_normalize": False,
     }
-    if is_still(path):
-        picture = open_image(path)
-        pixels = JosieImageProcessor(**options)(picture, return_tensors="pt")["pixel_values"]
-        return Pictures(pixels[:, None], (picture.height, picture.width))
-    try:
-        total, rate, size = _measure_video(path)
-    except ValueError as error:
-        raise ValueError(f"`FILE` must be a picture or a video, which 'jovio' codes: {error}") from error
+    if find_modalities(path) == ("image",):
+        image = open_image(path)
+        pixels = JosieImageProcessor(**options)(image, return_tensors="pt")["pixel_values"]
+        return Frames(pixels[:, None], (image.height, image.width))
+    probe = probe_video(path)
+    total, rate, size = (
+        _measure_gif(path) if probe is None else (probe.num_frames, probe.rate, (probe.height, probe.width))
+    )
     processor = JosieVideoProcessor(
         **options, temporal_patch_size=1, max_frames=config.max_frames, do_sample_frames=False
     )
     pixels = processor(path, return_tensors="pt")["pixel_values_videos"]
-    return Pictures(pixels, size, total, (rate or _FALLBACK_FPS) * pixels.shape[1] / total)
+    return Frames(pixels, size, total, (rate or _FALLBACK_FPS) * pixels.shape[1] / total)
 
 
-def is_still(path: Path) -> bool:
-    """Return whether a file is a picture that does not move."""
-    try:
-        with Image.open(path) as picture:
-            return getattr(picture, "n_frames", 1) == 1 or picture.format != "GIF"
-    except (OSError, SyntaxError, Image.DecompressionBombError):
-        return False
-
-
-def _measure_video(path: Path) -> tuple[int, float | None, tuple[int, int]]:
+def _measure_gif(path: Path) -> tuple[int, float | None, tuple[int, int]]:
     """Return frames, frames a second where the file says so, and height and width."""
-    if path.read_bytes()[:6] in (b"GIF87a", b"GIF89a"):
-        with Image.open(path) as animation:
-            times = [frame.info.get("duration", 0) for frame in ImageSequence.Iterator(animation)]
-            return (
-                len(times),
-                (1000 * len(times) / sum(times) if sum(times) else None),
-                (animation.height, animation.width),
-            )
-    av = _import_av()
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ValueError(f"got {str(path)!r} without a picture track.")
-            stream = container.streams.video[0]
-            total = sum(1 for packet in container.demux(stream) if packet.size)
-            rate = float(stream.average_rate) if stream.average_rate else None
-            return max(total, 1), rate, (stream.height, stream.width)
-    except (av.error.FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"got {str(path)!r}: {reason.rstrip('.')}.") from error
+    with Image.open(path) as animation:
+        times = [frame.info.get("duration", 0) for frame in ImageSequence.Iterator(animation)]
+        return len(times), 1000 * len(times) / sum(times) if sum(times) else None, (animation.height, animation.width)
 
 
-def _import_av() -> Any:
-    try:
-        import av
-        import av.error
-    except ImportError as error:
-        raise ImportError("Video files need PyAV: `pip install josie[video]`.") from error
-    return av
-
-
-def encode_pictures(codec: PreTrainedModel, pictures: Pictures, num_quantizers: int | None = None) -> Codes:
-    """Turn a picture or a video into codes.
+def encode_frames(codec: PreTrainedModel, frames: Frames, num_quantizers: int | None = None) -> Codes:
+    """Turn an image or a video into codes.
 
     Args:
         codec ([`JovioModel`]): The codec.
-        pictures ([`Pictures`]): What [`read_pictures`] returned.
+        frames ([`Frames`]): What [`read_frames`] returned.
         num_quantizers (`int`, *optional*): Use only the first ones.
 
     Raises:
         `ValueError`: There are not that many quantizers.
     """
-    pixels = pictures.pixel_values.to(codec.device, codec.dtype)
+    pixels = frames.pixel_values.to(codec.device, codec.dtype)
     encoded = codec.encode(pixels, num_quantizers=num_quantizers)  # type: ignore[operator]
     return Codes(
-        kind="image" if pictures.fps is None else "video",
+        modality="image" if frames.fps is None else "video",
         codes=encoded.vision_codes,
         grid=encoded.grid_thw[0].tolist(),
         num_frames=pixels.shape[1],
-        fps=pictures.fps,
-        **facts_of(codec.config),
+        fps=frames.fps,
+        **codec_metadata(codec.config),
     )
 
 
 @torch.no_grad()
-def decode_pictures(codec: PreTrainedModel, stored: Codes) -> torch.Tensor:
+def decode_frames(codec: PreTrainedModel, stored: Codes) -> torch.Tensor:
     """Return the pixels that codes stand for, `(frames, channels, height, width)` in [0, 1].
 
     Raises:
@@ -150,7 +115,7 @@ def decode_pictures(codec: PreTrainedModel, stored: Codes) -> torch.Tensor:
     return decoded.pixel_values[0].float().cpu()
 
 
-def write_pictures(path: Path, pixels: torch.Tensor, fps: float | None) -> None:
+def write_frames(path: Path, pixels: torch.Tensor, fps: float | None) -> None:
     """Write `(frames, channels, height, width)` as PNG, or with `fps` as MP4 (H.264).
 
     The file appears under its name only when it is complete.
@@ -167,8 +132,21 @@ def write_pictures(path: Path, pixels: torch.Tensor, fps: float | None) -> None:
             _write_video(unfinished, frames, fps)
 
 
+def require_av() -> Any:
+    """Return PyAV.
+
+    Raises:
+        `ImportError`: It is not installed.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError("Video files need PyAV: `pip install josie[video]`.") from error
+    return av
+
+
 def _write_video(path: Path, frames: np.ndarray, fps: float) -> None:
-    av = _import_av()
+    av = require_av()
     _, height, width, _ = frames.shape
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "16"})

@@ -24,7 +24,7 @@ CHUNK_SECONDS = 0.25
 
 @dataclass
 class StreamedChunk:
-    """What one chunk gave.
+    """Codes, and perhaps samples, of one chunk.
 
     Args:
         codes (`torch.LongTensor`): `(1, num_quantizers, num_frames)`.
@@ -45,7 +45,7 @@ def require_streaming(codec: PreTrainedModel) -> JodioConfig:
     """Return the configuration of a codec that streams.
 
     Raises:
-        `ValueError`: It does not.
+        `ValueError`: The codec does not stream.
     """
     if not isinstance(codec.config, JodioConfig):
         raise ValueError(
@@ -55,7 +55,7 @@ def require_streaming(codec: PreTrainedModel) -> JodioConfig:
 
 
 @torch.no_grad()
-def stream_sound(
+def stream_audio(
     codec: Any,
     chunks: Iterable[torch.Tensor],
     rate: int,
@@ -117,12 +117,12 @@ def stream_codes(codec: Any, codes: torch.Tensor) -> Iterator[StreamedChunk]:
         yield StreamedChunk(piece, num_samples, decoded.audio_values, num_samples / config.sampling_rate, seconds)
 
 
-def split_sound(values: torch.Tensor, rate: int) -> Iterator[torch.Tensor]:
+def split_audio(values: torch.Tensor, rate: int) -> Iterator[torch.Tensor]:
     """Yield `(channels, num_samples)` in chunks of a quarter of a second, as the microphone gives them."""
     yield from values.split(max(round(CHUNK_SECONDS * rate), 1), dim=-1)
 
 
-def record_sound(seconds: float | None, num_channels: int) -> Iterator[torch.Tensor]:
+def record_audio(seconds: float | None, num_channels: int) -> Iterator[torch.Tensor]:
     """Yield what the microphone hears, in chunks of a quarter of a second, until the time is over or Ctrl-C is pressed.
 
     Args:

@@ -13,7 +13,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each; set before torch rea
 import pytest
 import torch
 from exports import try_exports
-from tiny import TEXT, THINKER, josie_config
+from tiny import JODIO, JOVIO, MEL_CODEC, TEXT, THINKER, build, josie_config
+from transformers import AutoConfig, AutoModel
 
 import josie
 
@@ -50,6 +51,27 @@ def save_checkpoint():
 def tiny_folder(tmp_path_factory, save_checkpoint):
     """Such a folder; not to be changed."""
     return save_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def codec_folder(tmp_path_factory):
+    """A function that returns the checkpoint of a tiny codec; not to be changed."""
+    from test_ecosystem import CODECS
+
+    sizes = {"jodio": JODIO, "josie_mel_codec": MEL_CODEC, "jovio": JOVIO, **CODECS}
+    sizes["encodec"] = sizes["encodec"] | {"target_bandwidths": [1.2, 4.0]}  # one quantizer by default, two at most
+    made = {}
+
+    def make(model_type, **changes):
+        key = (model_type, *sorted(changes.items()))
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp(model_type)
+            values = {name: value for name, value in sizes[model_type].items() if name != "model_type"} | changes
+            config = AutoConfig.for_model(model_type, **values)
+            build(type(AutoModel.from_config(config)), config).save_pretrained(made[key])
+        return made[key]
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,123 @@
+"""Inputs of the codec commands, told apart and checked against a codec's config.json, without torch."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from .checkpoints import read_config_dict
+
+Modality = Literal["audio", "image", "video"]
+
+CODES_FORMAT = "josie codes"
+_NAMES = {"audio": "sound", "image": "a picture", "video": "a video"}
+_STREAMING_TYPES = ("jodio",)
+
+
+def find_modalities(path: Path) -> tuple[Modality, ...]:
+    """Return what a file holds: audio, an image or a video, or a video with audio; nothing of what nobody can read."""
+    import soundfile
+    from PIL import Image
+
+    try:
+        soundfile.info(path)
+    except soundfile.SoundFileError:
+        pass
+    else:
+        return ("audio",)
+    try:
+        with Image.open(path) as image:
+            return ("video",) if image.format == "GIF" and getattr(image, "n_frames", 1) > 1 else ("image",)
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        pass
+    return _find_tracks(path)
+
+
+def _find_tracks(path: Path) -> tuple[Modality, ...]:
+    try:
+        import av
+        from av.error import FFmpegError
+    except ImportError:  # whoever reads the file says so
+        return ("video",)
+    try:
+        with av.open(str(path)) as container:
+            found: list[tuple[Modality, Any]] = [("video", container.streams.video), ("audio", container.streams.audio)]
+            return tuple(modality for modality, tracks in found if tracks)
+    except (FFmpegError, OSError):
+        return ()
+
+
+def read_codec_dicts(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the configurations of the codecs in a checkpoint, `"audio"` and `"vision"`, as its config.json has them.
+
+    A checkpoint that is not of this package is taken for a codec of audio, until it is read by transformers.
+    """
+    config_dict = read_config_dict(folder, "--model")
+    if config_dict["model_type"] == "josie":
+        codecs = {modality: config_dict.get(f"{modality}_codec_config") for modality in ("audio", "vision")}
+        return {modality: codec for modality, codec in codecs.items() if isinstance(codec, dict)}
+    return {"vision" if config_dict["model_type"] == "jovio" else "audio": config_dict}
+
+
+def choose_modality(file: Path | None, folder: Path) -> Modality:
+    """Return as what a checkpoint codes a file, or the microphone where there is none.
+
+    Raises:
+        `ValueError`: It has no codec for what the file holds.
+    """
+    found = ("audio",) if file is None else find_modalities(file)
+    codecs = read_codec_dicts(folder)
+    for modality in found:
+        if ("audio" if modality == "audio" else "vision") in codecs:
+            return modality
+    wanted = " or ".join(
+        name for name, codec in (("sound", "audio"), ("a picture or a video", "vision")) if codec in codecs
+    )
+    types = " and ".join(repr(codec.get("model_type")) for codec in codecs.values())
+    got = "the microphone" if file is None else str(file)
+    held = " with ".join(_NAMES[modality] for modality in found) or "which is none of these"
+    verb = "codes" if len(codecs) == 1 else "code"
+    raise ValueError(f"`FILE` must be {wanted}, which {types} {verb}, got {got!r}, {held}.")
+
+
+def check_codec_options(folder: Path, modality: Modality, num_quantizers: int | None, stream: bool) -> None:
+    """Check options against the codec for a modality, as far as its config.json tells.
+
+    Raises:
+        `ValueError`: It has fewer quantizers, or does not stream.
+    """
+    codec = read_codec_dicts(folder).get("audio" if modality == "audio" else "vision", {})
+    available = codec.get("num_quantizers", codec.get("n_codebooks"))
+    if num_quantizers is not None and isinstance(available, int) and num_quantizers > available:
+        raise ValueError(f"`--num-quantizers` must be in [1, {available}], got {num_quantizers}.")
+    if stream and codec.get("model_type") not in _STREAMING_TYPES:
+        raise ValueError(
+            f"`--stream` must be used with a codec that streams ({', '.join(map(repr, _STREAMING_TYPES))}), got "
+            f"{codec.get('model_type')!r}."
+        )
+
+
+def read_codes_metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata of a file of codes, see [`~josie.cli.codec_files.Codes`].
+
+    Raises:
+        `ValueError`: `josie codec encode` did not write it, or it is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    required = f"`CODES` must be a file that `josie codec encode` wrote, got {str(path)!r}"
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = dict(file.metadata() or {})
+        if metadata.pop("format", None) != CODES_FORMAT:
+            raise ValueError(f"{required}, without its metadata.")
+        values = {name: json.loads(value) for name, value in metadata.items()}
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{required}: {error}.") from error
+    values["modality"] = values.pop("kind", values.get("modality"))  # its name before version 0.3
+    needed = (
+        ("sampling_rate", "hop_length", "length") if values["modality"] == "audio" else ("patch", "grid", "num_frames")
+    )
+    missing = [name for name in ("model_type", "codebook_size", *needed) if values.get(name) is None]
+    if values["modality"] not in ("audio", "image", "video") or missing:
+        raise ValueError(f"{required}, of {values['modality']} without {missing}.")
+    return values
