@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from ..evaluation.answers import is_cut, prepare_inputs, sampling_options, talking_options
-from .checkpoints import load_josie, load_processor, require_speech
+from .checkpoints import load_josie, load_processor, require_modality, require_speech
 from .devices import choose_device
-from .generate import DEFAULT_OUT, save_speech
+from .generate import DEFAULT_OUT, files_option, save_speech
 from .lines import read_lines
+from .media import audio_file, image_file, video_file
 from .options import (
     Device,
     Dtype,
@@ -27,7 +28,6 @@ from .options import (
     Threads,
     check_seconds,
     checked,
-    existing_file,
     refuse_given,
     sound_file,
 )
@@ -35,7 +35,7 @@ from .playback import Play, require_player
 from .progress import waiting
 from .shared import report
 
-_MEDIA = ("image", "audio", "video")
+_MEDIA = {"image": image_file, "audio": audio_file, "video": video_file}
 _COMMANDS = {
     "/image FILE": "show a picture with the next turn",
     "/audio FILE": "play a recording with the next turn",
@@ -111,9 +111,7 @@ def chat_command(
     folder: Folder,
     image: Annotated[
         list[Path] | None,
-        typer.Option(
-            metavar="FILE", help="A picture for the first turn; may be repeated.", callback=checked(existing_file)
-        ),
+        files_option("A picture for the first turn", image_file),
     ] = None,
     speak: Annotated[bool, typer.Option("--speak", help="Speak each answer too, into a numbered sound file.")] = False,
     out: Annotated[
@@ -144,6 +142,8 @@ def chat_command(
     On the way: /image FILE, /audio FILE, /video FILE, /reset, /help and /quit. Ctrl-C stops an answer.
     """
     check_seconds(seconds, mic)
+    require_modality(folder, "image", "--image", image)
+    require_modality(folder, "audio", "--mic", mic)
     out_path = out or DEFAULT_OUT
     if speak:
         require_speech(folder, speaker, " for `--speak`")
@@ -216,10 +216,11 @@ def _find_file(command: str, name: str) -> Path:
     if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"":
         name = name[1:-1]
     if not name:
-        raise ValueError(f"`{command}` must be followed by the name of a file, got nothing.")
+        raise ValueError(f"`{command} FILE` must name a file, got none.")
     path = Path(name).expanduser()
-    if not path.is_file():
-        raise ValueError(f"`{command}` must be followed by the name of an existing file, got {name!r}.")
+    required = _MEDIA[command.removeprefix("/")](path)
+    if required:
+        raise ValueError(f"`{command} FILE` must {required}, got {name!r}.")
     return path
 
 

@@ -104,6 +104,25 @@ def require_speech(folder: Path, speaker: str | None = None, what_for: str = "")
         raise ValueError(f"`--speaker` must {allowed}, got {speaker!r}.")
 
 
+def require_modality(folder: Path, modality: Literal["audio", "image", "video"], option: str, value: Any) -> None:
+    """Check by its config.json that a JOSIE takes inputs of a modality.
+
+    Args:
+        folder (`Path`): Its checkpoint.
+        modality (`"audio"`, `"image"` or `"video"`): Of the input.
+        option (`str`): How it is given, for the message: `"--image"`.
+        value: What is given; nothing is checked where it is empty.
+
+    Raises:
+        `ValueError`: The model takes none.
+    """
+    thinker = require_josie(folder).get("thinker_config")
+    tower, token = f"{'audio' if modality == 'audio' else 'vision'}_config", f"{modality}_token_id"
+    if value and isinstance(thinker, dict) and (not thinker.get(tower, "?") or thinker.get(token, "?") is None):
+        shown = [str(item) for item in value] if isinstance(value, list) else value
+        raise ValueError(f"`{option}` must be left out, as this model takes no {modality}, got {shown!r}.")
+
+
 def read_config(folder: Path) -> "JosieConfig":
     """Read and check the configuration of a JOSIE checkpoint.
 

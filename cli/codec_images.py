@@ -16,7 +16,7 @@ from ..processing_josie import JosieImageProcessor, JosieVideoProcessor
 from ..processing_josie.images import open_image
 from ..processing_josie.video import probe_video
 from .codec_files import Codes, codec_metadata
-from .codec_inputs import find_modalities
+from .media import find_modalities
 
 _FALLBACK_FPS = 10.0  # of animations that do not say how fast they are
 
@@ -57,7 +57,7 @@ def read_frames(path: Path, config: JovioConfig, max_patches: int) -> Frames:
         "num_channels": config.num_channels,
         "do_normalize": False,
     }
-    if find_modalities(path) == ("image",):
+    if find_modalities(path)[:1] == ("image",):
         image = open_image(path)
         pixels = JosieImageProcessor(**options)(image, return_tensors="pt")["pixel_values"]
         return Frames(pixels[:, None], (image.height, image.width))

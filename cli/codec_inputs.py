@@ -2,48 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from .checkpoints import read_config_dict
-
-Modality = Literal["audio", "image", "video"]
+from .media import Modality, find_modalities
 
 CODES_FORMAT = "josie codes"
 _NAMES = {"audio": "sound", "image": "a picture", "video": "a video"}
 _STREAMING_TYPES = ("jodio",)
-
-
-def find_modalities(path: Path) -> tuple[Modality, ...]:
-    """Return what a file holds: audio, an image or a video, or a video with audio; nothing of what nobody can read."""
-    import soundfile
-    from PIL import Image
-
-    try:
-        soundfile.info(path)
-    except soundfile.SoundFileError:
-        pass
-    else:
-        return ("audio",)
-    try:
-        with Image.open(path) as image:
-            return ("video",) if image.format == "GIF" and getattr(image, "n_frames", 1) > 1 else ("image",)
-    except (OSError, SyntaxError, Image.DecompressionBombError):
-        pass
-    return _find_tracks(path)
-
-
-def _find_tracks(path: Path) -> tuple[Modality, ...]:
-    try:
-        import av
-        from av.error import FFmpegError
-    except ImportError:  # whoever reads the file says so
-        return ("video",)
-    try:
-        with av.open(str(path)) as container:
-            found: list[tuple[Modality, Any]] = [("video", container.streams.video), ("audio", container.streams.audio)]
-            return tuple(modality for modality, tracks in found if tracks)
-    except (FFmpegError, OSError):
-        return ()
 
 
 def read_codec_dicts(folder: Path) -> dict[str, dict[str, Any]]:
@@ -74,7 +40,7 @@ def choose_modality(file: Path | None, folder: Path) -> Modality:
     )
     types = " and ".join(repr(codec.get("model_type")) for codec in codecs.values())
     got = "the microphone" if file is None else str(file)
-    held = " with ".join(_NAMES[modality] for modality in found) or "which is none of these"
+    held = " or ".join(_NAMES[modality] for modality in found) or "which is none of these"
     verb = "codes" if len(codecs) == 1 else "code"
     raise ValueError(f"`FILE` must be {wanted}, which {types} {verb}, got {got!r}, {held}.")
 

@@ -1,13 +1,15 @@
 """`josie generate` and `josie speak`: one answer in text and speech, and one text said aloud."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..evaluation.answers import is_cut, prepare_inputs, sampling_options, talking_options, tokenize_speech
-from .checkpoints import load_josie, load_processor, require_speech
+from .checkpoints import load_josie, load_processor, require_modality, require_speech
 from .devices import choose_device
+from .media import audio_file, image_file, video_file
 from .options import (
     Device,
     Dtype,
@@ -21,7 +23,6 @@ from .options import (
     Text,
     Threads,
     checked,
-    existing_file,
     refuse_given,
     words,
 )
@@ -35,16 +36,17 @@ if TYPE_CHECKING:
 DEFAULT_OUT = Path("reply.wav")
 
 
-def _files(what: str) -> Any:
-    return typer.Option(metavar="FILE", help=f"{what}; may be repeated.", callback=checked(existing_file))
+def files_option(what: str, requirement: Callable[[Path], str | None]) -> Any:
+    """Return an option that names files and may be repeated."""
+    return typer.Option(metavar="FILE", help=f"{what}; may be repeated.", callback=checked(requirement))
 
 
 def generate_command(
     folder: Folder,
     text: Annotated[str | None, typer.Option(help="What to say to it.", callback=checked(words))] = None,
-    image: Annotated[list[Path] | None, _files("A picture")] = None,
-    audio: Annotated[list[Path] | None, _files("A recording")] = None,
-    video: Annotated[list[Path] | None, _files("A video")] = None,
+    image: Annotated[list[Path] | None, files_option("A picture", image_file)] = None,
+    audio: Annotated[list[Path] | None, files_option("A recording", audio_file)] = None,
+    video: Annotated[list[Path] | None, files_option("A video", video_file)] = None,
     out: Out = None,
     play_it: Play = False,
     text_only: Annotated[bool, typer.Option("--text-only", help="Answer in text and write no sound.")] = False,
@@ -67,6 +69,9 @@ def generate_command(
     content += [] if text is None else [{"type": "text", "text": text}]
     if not content:
         raise ValueError("At least one of `--text`, `--image`, `--audio` and `--video` must be given, got none.")
+    require_modality(folder, "image", "--image", image)
+    require_modality(folder, "audio", "--audio", audio)
+    require_modality(folder, "video", "--video", video)
     if text_only:
         of_speech = {"--out": out, "--max-seconds": max_seconds, "--speaker": speaker, "--play": play_it}
         refuse_given("go without `--text-only`", of_speech)

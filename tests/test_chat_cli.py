@@ -108,7 +108,7 @@ def test_mistakes_are_told_and_leave_no_trace(tiny_folder, prompts, tmp_path):
     _, errors = chat(tiny_folder, lines)
     told = errors.splitlines()
     assert len(told) == 4
-    assert told[0] == "Error: `/image` must be followed by the name of an existing file, got 'none.png'."
+    assert told[0] == "Error: `/image FILE` must be an existing file, got 'none.png'."
     assert told[1].startswith("Error: A line that begins with '/' must be one of [")
     assert "broken.png" in told[2]
     assert "256" in told[3]

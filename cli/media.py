@@ -1,0 +1,63 @@
+"""Files of audio, images and videos, told apart without torch."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+Modality = Literal["audio", "image", "video"]
+
+
+def find_modalities(path: Path) -> tuple[Modality, ...]:
+    """Return as what a file can be read, the most natural first; nothing where nobody can read it."""
+    import soundfile
+    from PIL import Image
+
+    try:
+        soundfile.info(path)
+    except soundfile.SoundFileError:
+        pass
+    else:
+        return ("audio",)
+    try:
+        with Image.open(path) as image:
+            if image.format == "GIF":
+                return ("video", "image") if getattr(image, "n_frames", 1) > 1 else ("image", "video")
+            if image.format != "MPEG":  # which Pillow knows and cannot read
+                return ("image",)
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        pass
+    return _find_tracks(path)
+
+
+def _find_tracks(path: Path) -> tuple[Modality, ...]:
+    try:
+        import av
+        from av.error import FFmpegError
+    except ImportError:  # whoever reads the file says so
+        return ("video",)
+    try:
+        with av.open(str(path)) as container:
+            found: list[tuple[Modality, Any]] = [("video", container.streams.video), ("audio", container.streams.audio)]
+            return tuple(modality for modality, tracks in found if tracks)
+    except (FFmpegError, OSError):
+        return ()
+
+
+def audio_file(path: Path) -> str | None:
+    """Require a file with audio."""
+    return _require("audio", path, "be a sound file, or a video with sound")
+
+
+def image_file(path: Path) -> str | None:
+    """Require an image; of an animation the first frame is seen."""
+    return _require("image", path, "be a picture")
+
+
+def video_file(path: Path) -> str | None:
+    """Require a video, or a GIF."""
+    return _require("video", path, "be a video")
+
+
+def _require(modality: Modality, path: Path, required: str) -> str | None:
+    if not path.is_file():
+        return "be an existing file"
+    return None if modality in find_modalities(path) else required
