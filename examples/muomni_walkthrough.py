@@ -5,7 +5,7 @@
 Takes about 10 seconds on two cores. Without FOLDER it walks through the preset `micro`, which has the document's sizes,
 with random weights. With FOLDER, a checkpoint that `josie convert muomni` made, the document's numbers are worked out
 for the sizes of that checkpoint. Where JOSIE differs from the document, the line gives the reason;
-`configuration_josie/presets/micro.md` has the whole list.
+`docs/muomni.md` has the whole list.
 """
 
 import sys

@@ -1,0 +1,172 @@
+"""The documentation is true: its code runs, its commands and files exist, its links lead somewhere."""
+
+import json
+import logging
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from assembly_parts import save_audio, save_codec, save_text, save_vision
+from doc_pages import list_pages, read_anchors, read_blocks, read_links, read_title, without_code
+from doc_run import PageRun
+from this_tree import ROOT
+from transformers.utils import logging as transformers_logging
+
+PAGES = list_pages(ROOT)
+WITH_CODE = [page for page in PAGES if read_blocks(page.read_text(encoding="utf-8"))]
+# Names on the Hub that pages use, and what stands there in the tests: a tiny random model of that kind, in a folder of
+# that name.
+HUB = {
+    "HuggingFaceTB/SmolLM2-135M": lambda folder: lengthen(save_text("llama", folder)),
+    "google/siglip-base-patch16-224": lambda folder: save_vision("siglip", folder),
+    "kyutai/mimi": lambda folder: save_codec("mimi", folder),
+    "openai/whisper-tiny": lambda folder: save_audio("whisper", folder),
+}
+ANSWERS = "josie.conversion."  # what is said of a checkpoint is what a conversion is for
+MAX_LINES = 200
+# In place of nano's test, whose voices need flite: a row of it.
+TEST_FILE = "runs/nano/test/tasks.jsonl"
+TEST_ROW = {"task": "chat", "messages": [{"role": "user", "content": "Hello."}], "answer": "?", "scores": ["exact"]}
+
+
+def lengthen(folder: Path) -> None:
+    """Let a tiny text model have a context in which a clip has room."""
+    path = folder / "config.json"
+    config_dict = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(config_dict | {"max_position_embeddings": 512}), encoding="utf-8")
+
+
+def name_of(page: Path) -> str:
+    """Return a page's path in the tree."""
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A folder with the stand-ins."""
+    folder = tmp_path_factory.mktemp("hub")
+    for name, save in HUB.items():
+        save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path, hub, monkeypatch):
+    """A folder to run a page in, without the tree, and with nothing of it left behind in this process."""
+    for name in {name.partition("/")[0] for name in HUB}:
+        (tmp_path / name).symlink_to(hub / name)
+    (tmp_path / TEST_FILE).parent.mkdir(parents=True)
+    (tmp_path / TEST_FILE).write_text(json.dumps(TEST_ROW), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "runs" / "cache")
+    verbosity, threads = transformers_logging.get_verbosity(), torch.get_num_threads()
+    yield tmp_path
+    transformers_logging.set_verbosity(verbosity)
+    transformers_logging.enable_progress_bar()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def warned():
+    """What libraries have said at the level of warnings or above."""
+    messages: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record):
+            messages.append(f"{record.name}: {record.getMessage()}")
+
+    handler, loggers = Keep(logging.WARNING), [logging.getLogger(name) for name in ("", "transformers", "josie")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield messages
+    for logger in loggers:
+        logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
+class TestCode:
+    def test_it_runs_and_warns_of_nothing(self, page, folder, warned):
+        if page.name != "README.md":  # which needs no clone
+            for name in ("benchmarks", "examples", "tests"):
+                (folder / name).symlink_to(ROOT / name)
+        before = {path.name for path in folder.iterdir()}
+        run = PageRun(name_of(page))
+        for block in read_blocks(page.read_text(encoding="utf-8")):
+            run.run(block)
+        assert [message for message in warned if not message.startswith(ANSWERS)] == []
+        left = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
+        check_ignored([name for name in left if name.strip("/") not in before])
+
+    def test_its_blocks_say_what_they_are(self, page):
+        for block in read_blocks(page.read_text(encoding="utf-8")):
+            assert block.language in ("python", "bash", "text", "json", "jsonl", "yaml", ""), block.line
+
+
+def check_ignored(names: list[str]) -> None:
+    """Check that what a page leaves in the folder where it is run would not show in the status of a clone."""
+    if not names or not (ROOT / ".git").exists():
+        return
+    ignored = subprocess.run(
+        ["git", "check-ignore", *names], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    assert sorted(ignored) == sorted(names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+class TestText:
+    def test_links_lead_somewhere(self, page):
+        for target in read_links(page.read_text(encoding="utf-8")):
+            path, _, anchor = target.partition("#")
+            if re.match(r"[a-z]+:", path):
+                continue
+            linked = (page.parent / path).resolve() if path else page
+            assert linked.exists(), target
+            assert linked.is_relative_to(ROOT), target
+            assert not anchor or anchor in read_anchors(linked.read_text(encoding="utf-8")), target
+
+    def test_it_has_a_title_and_opens_with_a_sentence(self, page):
+        text = page.read_text(encoding="utf-8")
+        assert read_title(text)
+        assert re.match(r"# .+\n\n[A-Z*!][^\n]+\n", text)
+
+    def test_files_named_in_code_exist(self, page):
+        """`examples/demo.py` and the like; what a command makes is under `runs` or `try`."""
+        if page.name == "CHANGELOG.md":  # which names what was
+            return
+        for name in re.findall(
+            r"`((?:examples|benchmarks|tests|docs|nano)/[\w./-]+)`", page.read_text(encoding="utf-8")
+        ):
+            assert (ROOT / name).exists(), name
+
+    def test_lines_are_not_too_long(self, page):
+        text = page.read_text(encoding="utf-8")
+        assert [line for line in text.splitlines() if len(line) > 120 and not re.match(r" *[|!\[{]", line)] == []
+
+    def test_it_speaks_of_the_project_alone(self, page):
+        text = without_code(page.read_text(encoding="utf-8"))
+        assert not re.findall(r"/tmp/|/work/|/home/|worktree|\bTODO\b", text)
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+def test_the_index_names_every_page():
+    linked = {
+        target.partition("#")[0] for target in read_links((ROOT / "docs" / "README.md").read_text(encoding="utf-8"))
+    }
+    assert {page.name for page in ROOT.glob("docs/*.md")} - {"README.md"} <= linked
+
+
+def test_every_extra_is_explained():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    text = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    assert [name for name in extras if f"`{name}`" not in text] == []
+
+
+def test_pictures_are_small():
+    for path in (ROOT / "docs" / "images").iterdir():
+        assert path.stat().st_size < 150_000, path
