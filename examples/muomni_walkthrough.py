@@ -181,7 +181,7 @@ class Walk:
         yield row("after the layers", expected, features)
         yield row("most features of one clip", s.max_features, self.thinker.config.max_audio_tokens)
         num_tokens = min(s.num_features, s.max_features)
-        rows, counts = self.thinker.get_audio_features(input_features=inputs["input_features"])
+        rows = self.thinker.get_audio_features(inputs["input_features"]).pooler_output[0]
         yield row("projected to the Thinker", (num_tokens, s.width), rows)
         question = "What did you hear?"
         yield row(f"tokens of {question!r}", 5, self.count_tokens(question), OTHER_TOKENIZER)

@@ -15,7 +15,7 @@ from ..configuration_josie.constants import IGNORE_INDEX
 from .codecs.adapters import decode_audio
 from .layers.embeddings import gather_rows
 from .outputs import JosieGenerateOutput
-from .thinker.model import MODALITY_INPUTS
+from .thinker.inputs import pop_inputs
 
 TALKER_OPTIONS = tuple(
     f"talker_{name}"
@@ -71,7 +71,7 @@ class JosieGenerationMixin(GenerationMixin):
     @torch.no_grad()
     def generate(
         self,
-        input_ids: torch.Tensor | None = None,
+        inputs: torch.Tensor | None = None,
         generation_config: GenerationConfig | None = None,
         generation_mode: Literal["text", "audio"] = "text",
         speaker: str | list[str] | None = None,
@@ -80,7 +80,8 @@ class JosieGenerationMixin(GenerationMixin):
         """Answer in text, or in text and speech.
 
         Args:
-            input_ids (`torch.LongTensor`): `(batch, length)`, left-padded where rows differ in length.
+            inputs (`torch.LongTensor`): `(batch, length)`, left-padded where rows differ in length; `input_ids` is
+                another name for it.
             generation_config ([`GenerationConfig`], *optional*): In place of `self.generation_config`. The `talker_*`
                 options below may also stand there.
             generation_mode (`"text"` or `"audio"`): Whether to speak the text too.
@@ -103,17 +104,19 @@ class JosieGenerationMixin(GenerationMixin):
                 f"`generation_mode` must be one of {self.output_modalities} for the parts this model has, "
                 f"got {generation_mode!r}."
             )
-        # The Thinker writes by our generation config: transformers loads and saves the outermost model's.
-        self.thinker.generation_config = self.generation_config
+        input_ids = kwargs.pop("input_ids", None)
+        if inputs is not None and input_ids is not None:
+            raise ValueError("`inputs` must be None with `input_ids`, which is another name for it, got both.")
+        input_ids = inputs if input_ids is None else input_ids
         if generation_config is not None:
             kwargs["generation_config"] = generation_config
         generation_config = generation_config if generation_config is not None else self.generation_config
         options = self._pop_talker_options(kwargs, generation_config)
-        inputs = {name: kwargs.pop(name) for name in MODALITY_INPUTS if name in kwargs}
-        if any(value is not None for value in inputs.values()):
-            kwargs["inputs_embeds"] = self.thinker.model.embed_inputs(
-                input_ids, is_prompt=True, **self.encode_inputs(**inputs)
-            )
+        media = self.thinker.model.encode_media(
+            kwargs.pop("mm_encoder_outputs", None), **self.encode_inputs(**pop_inputs(kwargs))
+        )
+        if media:
+            kwargs["mm_encoder_outputs"] = media
         if generation_mode == "text":
             return self.thinker.generate(input_ids, **kwargs)
         if input_ids is None:
@@ -129,8 +132,9 @@ class JosieGenerationMixin(GenerationMixin):
         repeats, length = sequences.shape[0] // input_ids.shape[0], input_ids.shape[1]
         answer = sequences[:, length:]
         prompt_embeds = kwargs.get("inputs_embeds")
-        if prompt_embeds is None:
-            prompt_embeds = self.get_input_embeddings()(input_ids)
+        prompt_embeds = self.thinker.model.embed_inputs(
+            input_ids if prompt_embeds is None else None, prompt_embeds, mm_encoder_outputs=media
+        )
         embeds = torch.cat((prompt_embeds.repeat_interleave(repeats, 0), self.get_input_embeddings()(answer)), dim=1)
         attention_mask = torch.cat((prompt_mask.repeat_interleave(repeats, 0), torch.ones_like(answer)), dim=1)
         ends = self._end_tokens(generation_config, kwargs.get("eos_token_id"))

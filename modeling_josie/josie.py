@@ -7,9 +7,12 @@ import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForMultimodalLM
 from transformers.cache_utils import Cache
+from transformers.generation import GenerationConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 from transformers.utils import can_return_tuple
 from transformers.utils.deprecation import deprecate_kwarg
+from typing_extensions import Unpack
 
 from ..configuration_josie import JosieConfig, audio_codec_geometry, is_codec
 from .codecs import jodio, jovio, mel_codec  # noqa: F401  (registers our codecs with AutoModel)
@@ -22,7 +25,19 @@ from .losses.unused_parts import add_zero_gradients
 from .outputs import JosieOutput, JosieTalkerOutput
 from .pretrained import JosiePreTrainedModel
 from .talker.model import JosieTalkerForConditionalGeneration
-from .thinker.model import JosieThinkerForConditionalGeneration, suppress_placeholders
+from .thinker.generation import suppress_placeholders
+from .thinker.inputs import (
+    AudioInputs,
+    ImageInputs,
+    MediaOutputs,
+    ModalInputs,
+    ThinkerKwargs,
+    VideoInputs,
+    bind_inputs,
+    pop_inputs,
+    spell_inputs,
+)
+from .thinker.model import JosieThinkerForConditionalGeneration
 
 
 class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePreTrainedModel):
@@ -119,17 +134,53 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
         """Replace the projection to the vocabulary."""
         self.thinker.lm_head = new_embeddings
 
-    def encode_inputs(self, **inputs: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        """Turn sound and pictures into codes where the Thinker reads codes, and leave everything else as it is.
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """Defaults of `generate`: the Thinker's, one object for both."""
+        return self.thinker.generation_config
+
+    @generation_config.setter
+    def generation_config(self, value: GenerationConfig):
+        if "thinker" in self._modules:  # else the base class sets it before there are parts
+            self.thinker.generation_config = value
+
+    @spell_inputs("audio")
+    def get_audio_features(
+        self, *args: torch.Tensor | None, **kwargs: Unpack[AudioInputs]
+    ) -> BaseModelOutputWithPooling:
+        """Encode clips, see [`JosieThinkerModel.get_audio_features`]; waveforms also for a codec."""
+        return self._get_features("audio", args, kwargs)
+
+    @spell_inputs("image")
+    def get_image_features(
+        self, *args: torch.Tensor | None, **kwargs: Unpack[ImageInputs]
+    ) -> BaseModelOutputWithPooling:
+        """Encode images, see [`JosieThinkerModel.get_audio_features`]; pixels also for a codec."""
+        return self._get_features("image", args, kwargs)
+
+    @spell_inputs("video")
+    def get_video_features(
+        self, *args: torch.Tensor | None, **kwargs: Unpack[VideoInputs]
+    ) -> BaseModelOutputWithPooling:
+        """Encode videos, see [`JosieThinkerModel.get_audio_features`]; pixels also for a codec."""
+        return self._get_features("video", args, kwargs)
+
+    def _get_features(
+        self, modality: str, args: tuple[torch.Tensor | None, ...], kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        inputs: Any = self.encode_inputs(**bind_inputs(modality, args, kwargs))
+        return getattr(self.thinker, f"get_{modality}_features")(**inputs, **kwargs)
+
+    def encode_inputs(self, **inputs: Unpack[ModalInputs]) -> ModalInputs:
+        """Turn audio and pixels into codes where the Thinker reads codes, and leave everything else as it is.
 
         Args:
-            inputs: `input_values` and `padding_mask`, and any of the Thinker's inputs.
+            inputs: The modal inputs.
 
         Returns:
             The Thinker's inputs, without those that are `None`.
-
         """
-        given = {name: value for name, value in inputs.items() if value is not None}
+        given: Any = {name: value for name, value in inputs.items() if value is not None}
         if "input_values" in given and is_codec(self.config.thinker_config.audio_config):
             values, mask = given.pop("input_values"), given.pop("padding_mask", None)
             given["audio_codes"], given["audio_codes_mask"] = encode_audio(self.audio_codec, values, mask)
@@ -149,6 +200,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
 
     @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     @can_return_tuple
+    @spell_inputs()
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -163,20 +215,9 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
         speaker_ids: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        input_features: torch.Tensor | None = None,
-        input_features_mask: torch.Tensor | None = None,
-        input_values: torch.Tensor | None = None,
-        padding_mask: torch.Tensor | None = None,
-        audio_codes: torch.Tensor | None = None,
-        audio_codes_mask: torch.Tensor | None = None,
-        pixel_values: torch.Tensor | None = None,
-        image_grid_thw: torch.Tensor | None = None,
-        image_codes: torch.Tensor | None = None,
-        pixel_values_videos: torch.Tensor | None = None,
-        video_grid_thw: torch.Tensor | None = None,
-        video_codes: torch.Tensor | None = None,
+        mm_encoder_outputs: MediaOutputs | None = None,
         num_items_in_batch: NumItems = None,
-        **kwargs: Any,
+        **kwargs: Unpack[ThinkerKwargs],
     ) -> JosieOutput:
         """Predict text and speech, and the losses of doing so.
 
@@ -189,39 +230,23 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
             speech_durations (`torch.Tensor`, *optional*): `(batch, num_tokens)`, for how many frames each spoken token
                 is said, as in [`JosieTalkerForConditionalGeneration`]; 0 for padding.
             speaker_ids (`torch.LongTensor`, *optional*): `(batch,)`.
-            input_values (`torch.Tensor`, *optional*): `(num_clips, channels, num_samples)`, for a Thinker that hears
-                through a codec or an encoder of waveforms.
-            padding_mask (`torch.Tensor`, *optional*): `(num_clips, num_samples)`.
             num_items_in_batch (`torch.Tensor`, `int` or `dict[str, torch.Tensor]`, *optional*): What `count_targets`
-                gives of the whole batch of which this is a part, by which each loss is divided; or the number of its
-                words, as the `Trainer` counts them, and then the losses of codes are means of this part, which counts
-                for as much as it has of the words. Its own targets when `None`.
+                gives of the whole batch of which this is a part: the divisors of the losses; or the number of its
+                text tokens, as the `Trainer` counts them: then the losses of codes are means over this part, weighted
+                by its share of the text tokens. Its own targets when `None`.
 
-        All other inputs as in [`JosieThinkerModel`]; pixels may also be given where it sees through JOVIO.
+        All other inputs as in [`JosieThinkerModel`]; waveforms and pixels may also be given where it reads codes.
 
         Returns:
             [`JosieOutput`].
 
         Raises:
-            `ValueError`: `speech_codes` without a Talker, or without a word to learn where the number of words is
-                given, and as the parts do.
+            `ValueError`: `speech_codes` without a Talker, or without a text token to learn where their number is given,
+                and as the parts do.
         """
         if speech_codes is not None and self.talker is None:
             raise ValueError("`speech_codes` must be None for a model without a Talker, got codes.")
-        inputs = self.encode_inputs(
-            input_features=input_features,
-            input_features_mask=input_features_mask,
-            input_values=input_values,
-            padding_mask=padding_mask,
-            audio_codes=audio_codes,
-            audio_codes_mask=audio_codes_mask,
-            pixel_values=pixel_values,
-            image_grid_thw=image_grid_thw,
-            image_codes=image_codes,
-            pixel_values_videos=pixel_values_videos,
-            video_grid_thw=video_grid_thw,
-            video_codes=video_codes,
-        )
+        inputs = self.encode_inputs(**pop_inputs(kwargs))
         thought: Any = self.thinker(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -231,6 +256,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
             labels=labels,
             use_cache=getattr(self.config, "use_cache", None) if use_cache is None else use_cache,
             logits_to_keep=logits_to_keep,
+            mm_encoder_outputs=mm_encoder_outputs,
             num_items_in_batch=num_items_in_batch,
             **inputs,
             **kwargs,

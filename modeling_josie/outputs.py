@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from transformers.cache_utils import Cache
+from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput
 
 from .codecs.streaming import JodioStreamingState, JovioStreamingState
@@ -127,6 +128,20 @@ class JovioOutput(ModelOutput):
     losses: dict[str, torch.Tensor] | None = None
     perplexity: torch.Tensor | None = None
     usage: torch.Tensor | None = None
+
+
+@dataclass
+class JosieThinkerModelOutput(BaseModelOutputWithPast):
+    """What the Thinker without its head returns.
+
+    Args:
+        last_hidden_state (`torch.FloatTensor`): `(batch, length, hidden_size)`.
+        inputs_embeds (`torch.FloatTensor`): `(batch, length, hidden_size)`, with features in place of placeholders.
+        cache (`Cache`, *optional*): For the next step.
+        hidden_states, attentions (`tuple[torch.Tensor]`, *optional*): One for each layer, when asked for.
+    """
+
+    inputs_embeds: torch.Tensor | None = None
 
 
 @dataclass

@@ -132,7 +132,7 @@ def test_audio_features_are_the_encoders(parts, family, tmp_path):
             torch.testing.assert_close(values[0, : mask.sum()], theirs, rtol=1e-5, atol=1e-5)
     front_end = model.thinker.model.audio_front_end
     inputs = {name: value for name, value in batch.items() if name not in ("input_ids", "attention_mask")}
-    rows, counts = front_end(**inputs)
+    rows, counts, _ = front_end(**inputs)
     assert (
         counts.tolist()
         == [len(row) for row in expected]
@@ -162,7 +162,7 @@ def test_picture_features_are_the_towers(parts, family, tmp_path):
     tower = getattr(original, "vision_model", original)
     features = tower(pixel_values=batch["pixel_values"]).last_hidden_state[:, -9:]
     front_end = model.thinker.model.vision_front_end
-    assert torch.equal(front_end(pixel_values=batch["pixel_values"])[0], front_end.projector(features).flatten(0, 1))
+    assert torch.equal(front_end("image", batch["pixel_values"]).rows, front_end.projector(features).flatten(0, 1))
     assert (batch["input_ids"] == model.config.thinker_config.image_token_id).sum() == 18
     loaded, again = save_and_load(model, processor, tmp_path)
     reread = again(text="<|image|> and <|image|>", images=[picture, 255 - picture])

@@ -55,8 +55,6 @@ def test_a_static_cache_writes_what_a_growing_one_writes(model, inputs):
 def test_text_may_be_read_in_chunks(model):
     text = text_inputs()
     assert torch.equal(model.generate(**text, **NEW, prefill_chunk_size=4), model.generate(**text, **NEW))
-    with pytest.raises(ValueError, match="`prefill_chunk_size` must be None for more than text, got 4"):
-        model.generate(**prompt(), **NEW, prefill_chunk_size=4)
 
 
 @pytest.mark.parametrize("words", [[20, 21, 22, 23], [30, 31, 30, 31, 30, 31]], ids=["new", "repeating"])

@@ -223,7 +223,7 @@ def test_encoders_of_waveforms_hear(model_type, tmp_path):
         config.thinker_config.get_num_audio_tokens(len(clip)) for clip in clips
     ]
     front_end = model.thinker.model.audio_front_end
-    rows, counts = front_end(input_values=together["input_values"], padding_mask=together["padding_mask"])
+    rows, counts, _ = front_end(input_values=together["input_values"], padding_mask=together["padding_mask"])
     for clip, features in zip(clips, rows.split(counts.tolist()), strict=True):
         values = torch.from_numpy((clip - clip.mean()) / (clip.std() + 1e-7))[None]
         expected = front_end.projector(front_end.encoder(values).last_hidden_state[0])

@@ -12,7 +12,8 @@ from josie.configuration_josie import (
     JosieVisionEncoderConfig,
     JovioConfig,
 )
-from josie.modeling_josie.thinker.front_ends import AudioFrontEnd, VisionFrontEnd
+from josie.modeling_josie.thinker.audio_front_end import AudioFrontEnd
+from josie.modeling_josie.thinker.vision_front_end import VisionFrontEnd
 
 HIDDEN_SIZE = 14
 TOWER = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -111,7 +112,7 @@ def test_audio_features_are_those_of_each_clip_alone_and_as_many_as_promised(hid
     lengths = [37, 5, 0, 18]  # the first is cut: 10 features where 7 are allowed
     features = torch.randn(4, 6, 37)
     mask = (torch.arange(37) < torch.tensor(lengths)[:, None]).long()
-    rows, counts = front_end(features, mask)
+    rows, counts, _ = front_end(features, mask)
     assert counts.tolist() == [config.get_num_audio_tokens(length) for length in lengths] == [7, 2, 0, 5]
     assert rows.shape == (sum(counts), HIDDEN_SIZE)
     for row, (length, part) in enumerate(zip(lengths, rows.split(counts.tolist()), strict=True)):
@@ -125,7 +126,7 @@ def test_audio_features_are_those_of_each_clip_alone_and_as_many_as_promised(hid
 def test_audio_features_without_a_mask_are_those_with_a_full_one():
     front_end = AudioFrontEnd(thinker_config(audio_config=audio_encoder_config())).eval()
     features = torch.randn(2, 6, 13)
-    for one, other in zip(front_end(features), front_end(features, torch.ones(2, 13)), strict=True):
+    for one, other in zip(front_end(features)[:2], front_end(features, torch.ones(2, 13))[:2], strict=True):
         torch.testing.assert_close(one, other)
 
 
@@ -133,7 +134,7 @@ def test_whisper_gives_its_encoder_projected():
     config = thinker_config(audio_config=whisper_config(), audio_context_fraction=0.5)
     front_end = AudioFrontEnd(config).eval()
     features = torch.randn(2, 6, 18)
-    rows, counts = front_end(features, torch.ones(2, 18))
+    rows, counts, _ = front_end(features, torch.ones(2, 18))
     expected = front_end.projector(front_end.encoder(features).last_hidden_state)
     assert counts.tolist() == [config.get_num_audio_tokens(18)] * 2 == [9, 9]
     assert torch.equal(rows, expected.flatten(0, 1))
@@ -149,12 +150,12 @@ def test_audio_codes_are_embedded_and_cut():
     lengths = [9, 4, 0]
     mask = torch.arange(9) < torch.tensor(lengths)[:, None]
     garbage = codes.masked_fill(~mask[:, None], -100)
-    rows, counts = front_end(audio_codes=garbage, audio_codes_mask=mask)
+    rows, counts, _ = front_end(audio_codes=garbage, audio_codes_mask=mask)
     hop = config.audio_config.hop_length
     assert counts.tolist() == [config.get_num_audio_tokens(length * hop) for length in lengths] == [7, 4, 0]
     expected = front_end.code_embedding(codes)
     torch.testing.assert_close(rows, torch.cat((expected[0, :7], expected[1, :4])))
-    rows, counts = front_end(audio_codes=codes)
+    rows, counts, _ = front_end(audio_codes=codes)
     assert counts.tolist() == [7, 7, 7]
     torch.testing.assert_close(rows, expected[:, :7].flatten(0, 1))
 
@@ -200,7 +201,7 @@ def test_an_audio_encoder_of_unknown_geometry_is_refused():
 def test_picture_features_are_the_towers_projected_and_as_many_as_promised(tower, select):
     front_end = vision_front_end(tower, select, projector_hidden_act="gelu")
     pictures = torch.rand(3, 3, 8, 8)
-    rows, counts = front_end(pictures, image_grid_thw=torch.tensor([[1, 2, 2]] * 3))
+    rows, counts, _ = front_end("image", pictures, torch.tensor([[1, 2, 2]] * 3))
     whole = front_end.encoder(pixel_values=pictures).last_hidden_state
     chosen = whole[:, :1] if select == "cls" else whole[:, -4:]
     assert counts.tolist() == [front_end.config.get_num_image_tokens(8, 8)] * 3
@@ -214,72 +215,74 @@ def test_videos_are_seen_frame_by_frame_without_their_padding(tower, select):
     front_end = vision_front_end(tower, select)
     videos = torch.rand(2, 3, 3, 8, 8)
     videos[1, 2:] = torch.nan
-    rows, counts = front_end(pixel_values_videos=videos, video_grid_thw=torch.tensor([[3, 2, 2], [2, 2, 2]]))
+    rows, counts, _ = front_end("video", videos, torch.tensor([[3, 2, 2], [2, 2, 2]]))
     assert counts.tolist() == [front_end.config.get_num_video_tokens(frames, 8, 8) for frames in (3, 2)]
-    expected = [front_end(video[:frames])[0] for video, frames in zip(videos, (3, 2), strict=True)]
+    expected = [front_end("image", video[:frames]).rows for video, frames in zip(videos, (3, 2), strict=True)]
     torch.testing.assert_close(rows, torch.cat(expected), atol=1e-5, rtol=1e-4)
-    rows, counts = front_end(pixel_values_videos=videos[:1])
+    rows, counts, _ = front_end("video", videos[:1])
     assert counts.tolist() == [front_end.config.get_num_video_tokens(3, 8, 8)]
     torch.testing.assert_close(rows, expected[0], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("grid_name", ["grid_thw", "image_grid_thw", "video_grid_thw"])
-def test_vision_codes_are_embedded_without_their_padding(grid_name):
+@pytest.mark.parametrize("modality", ["image", "video"])
+def test_vision_codes_are_embedded_without_their_padding(modality):
     front_end = VisionFrontEnd(thinker_config(vision_config=jovio_config()))
     codes = torch.randint(7, (2, 3, 6))
     expected = front_end.code_embedding(codes)
     garbage = codes.clone()
     garbage[1, :, 2:] = -100
-    rows, counts = front_end(vision_codes=garbage, **{grid_name: torch.tensor([[1, 2, 3], [2, 1, 1]])})
+    rows, counts, _ = front_end(modality, grid_thw=torch.tensor([[1, 2, 3], [2, 1, 1]]), codes=garbage)
     sizes = [front_end.config.get_num_image_tokens(8, 12), front_end.config.get_num_video_tokens(3, 4, 4)]
     assert counts.tolist() == sizes == [6, 2]
     torch.testing.assert_close(rows, torch.cat((expected[0], expected[1, :2])))
-    rows, counts = front_end(vision_codes=codes[:, :2])
+    rows, counts, _ = front_end(modality, codes=codes[:, :2])
     assert counts.tolist() == [6, 6]
     torch.testing.assert_close(rows, front_end.code_embedding(codes[:, :2]).flatten(0, 1))
 
 
 @pytest.mark.parametrize(
-    ("is_codec", "given", "message"),
+    ("is_codec", "modality", "given", "message"),
     [
-        (True, {"pixel_values": torch.rand(1, 3, 8, 8)}, "pass `image_codes`, or use `JosieForConditionalGeneration`"),
-        (True, {"pixel_values_videos": torch.rand(1, 2, 3, 8, 8)}, "pass `video_codes`, or use `JosieForConditional"),
-        (True, {}, "`vision_codes` must be given"),
-        (True, {"vision_codes": torch.full((1, 3, 2), 7)}, r"`vision_codes` must be in \[0, 6\]"),
+        (True, "image", {"pixel_values": torch.rand(1, 3, 8, 8)}, "pass `image_codes`, or use `JosieForConditionalGen"),
         (
             True,
-            {"vision_codes": torch.zeros(1, 3, 2, dtype=torch.long), "grid_thw": torch.tensor([1, 1, 2])},
-            "must be of shape \\(num_items, 3\\)",
+            "video",
+            {"pixel_values": torch.rand(1, 2, 3, 8, 8)},
+            "`pixel_values_videos`.*pass `video_codes`",
+        ),
+        (True, "image", {}, "`image_codes` must be given"),
+        (True, "video", {"codes": torch.full((1, 3, 2), 7)}, r"`video_codes` must be in \[0, 6\]"),
+        (
+            True,
+            "image",
+            {"codes": torch.zeros(1, 3, 2, dtype=torch.long), "grid_thw": torch.tensor([1, 1, 2])},
+            "`image_grid_thw` must be of shape \\(num_items, 3\\)",
         ),
         (
             True,
-            {"vision_codes": torch.zeros(1, 3, 2, dtype=torch.long), "grid_thw": torch.tensor([[1, 1, 2]] * 2)},
-            "The mask of `vision_codes` must be of shape",
+            "image",
+            {"codes": torch.zeros(1, 3, 2, dtype=torch.long), "grid_thw": torch.tensor([[1, 1, 2]] * 2)},
+            "The mask of `image_codes` must be of shape",
         ),
-        (False, {"vision_codes": torch.zeros(1, 3, 2, dtype=torch.long)}, "`vision_codes` cannot be read by a contin"),
-        (False, {}, "`pixel_values` must be given"),
-        (False, {"pixel_values": torch.rand(3, 8, 8)}, "`pixel_values` must be of shape"),
-        (False, {"pixel_values": torch.rand(1, 3, 8, 12)}, "`pixel_values` must be of shape"),
-        (False, {"pixel_values_videos": torch.rand(1, 3, 8, 8)}, "`pixel_values_videos` must be of shape"),
-        (
-            False,
-            {"pixel_values": torch.rand(1, 3, 8, 8), "pixel_values_videos": torch.rand(1, 2, 3, 8, 8)},
-            "must go in separate calls, got both",
-        ),
+        (False, "image", {"codes": torch.zeros(1, 3, 2, dtype=torch.long)}, "`image_codes` cannot be read by a contin"),
+        (False, "video", {}, "`pixel_values_videos` must be given"),
+        (False, "image", {"pixel_values": torch.rand(3, 8, 8)}, "`pixel_values` must be of shape"),
+        (False, "image", {"pixel_values": torch.rand(1, 3, 8, 12)}, "`pixel_values` must be of shape"),
+        (False, "video", {"pixel_values": torch.rand(1, 3, 8, 8)}, "`pixel_values_videos` must be of shape"),
     ],
 )
-def test_what_cannot_be_seen_is_refused(is_codec, given, message):
+def test_what_cannot_be_seen_is_refused(is_codec, modality, given, message):
     front_end = VisionFrontEnd(thinker_config(vision_config=jovio_config() if is_codec else TOWERS["ours"]))
     with pytest.raises(ValueError, match=message):
-        front_end(**given)
+        front_end(modality, **given)
 
 
 def test_bfloat16_front_ends_take_float32_inputs():
     heard = AudioFrontEnd(thinker_config(audio_config=audio_encoder_config())).to(torch.bfloat16)
-    rows, _ = heard(torch.rand(2, 6, 9), torch.ones(2, 9))
+    rows, *_ = heard(torch.rand(2, 6, 9), torch.ones(2, 9))
     assert rows.dtype == torch.bfloat16
     assert rows.isfinite().all()
     for tower in TOWERS:
-        rows, _ = vision_front_end(tower).to(torch.bfloat16)(torch.rand(2, 3, 8, 8))
+        rows, *_ = vision_front_end(tower).to(torch.bfloat16)("image", torch.rand(2, 3, 8, 8))
         assert rows.dtype == torch.bfloat16
         assert rows.isfinite().all()

@@ -116,14 +116,14 @@ class TestParity:
         encoder = model.thinker.model.audio_front_end.encoder
         close(encoder(inputs["input_features"]).last_hidden_state, expected["audio.encoded"])
         close(encoder(expected["audio.mel"].transpose(1, 2)).last_hidden_state, expected["audio.encoded"])
-        rows, counts = model.thinker.model.get_audio_features(input_features=inputs["input_features"])
-        close(rows, expected["omni.inputs_embeds"][0, 1 : 1 + int(counts)])
+        (rows,) = model.get_audio_features(inputs["input_features"]).pooler_output
+        close(rows, expected["omni.inputs_embeds"][0, 1 : 1 + len(rows)])
 
     def test_image_features(self, model, inputs, expected):
         states = model.thinker.model.vision_front_end.encoder(inputs["pixel_values"]).last_hidden_state
         close(states[:, :1], expected["vision.cls"])
         close(states[:, 1:], expected["vision.grid"])
-        rows, _ = model.thinker.model.get_image_features(pixel_values=inputs["pixel_values"])
+        (rows,) = model.get_image_features(inputs["pixel_values"]).pooler_output
         close(rows, expected["omni.inputs_embeds"][0, :1])
 
     def test_text_logits(self, model, expected):

@@ -10,7 +10,7 @@ from torch.distributed.fsdp import fully_shard
 
 import josie
 from josie.modeling_josie import josie as josie_module
-from josie.modeling_josie.thinker import model as thinker_module
+from josie.modeling_josie.thinker import media as media_module
 
 AUDIO = ("input_features", "input_features_mask")
 
@@ -48,7 +48,7 @@ def test_every_part_gets_gradients_and_nothing_else_changes(kind, monkeypatch):
     model.train()
     loss, ours = gradients(model, inputs)
     assert not [name for name, gradient in ours.items() if gradient is None]
-    for module in (josie_module, thinker_module):
+    for module in (josie_module, media_module):
         monkeypatch.setattr(module, "add_zero_gradients", lambda states, *_: states)
     expected, theirs = gradients(model, inputs)
     assert torch.equal(loss, expected)

@@ -36,6 +36,7 @@ class JosieTextModel(JosieBackbone):
         cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        block_sequence_ids: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Run the stack on `input_ids` `(batch, length)` or on `inputs_embeds`; the rest as in [`JosieBackbone`].
@@ -51,6 +52,7 @@ class JosieTextModel(JosieBackbone):
             position_ids=position_ids,
             cache=cache,
             use_cache=use_cache,
+            block_sequence_ids=block_sequence_ids,
             **kwargs,
         )
 

@@ -1,0 +1,149 @@
+"""The audio front end: clips to rows of the Thinker's width."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import TransformersKwargs
+from typing_extensions import Unpack
+
+from ...configuration_josie import JosieThinkerConfig, audio_codec_geometry, is_codec, reads_waveforms
+from ..layers.embeddings import CodeEmbedding
+from .encoders import JosieAudioEncoder
+from .front_ends import Features, FrontEnd, pack, require_codes, require_features
+
+_LONG_CLIP = 10**6  # samples or mel frames
+
+
+class AudioFrontEnd(FrontEnd):
+    """A continuous encoder with a projector, or an embedding of a codec's codes, as `config.audio_config` says.
+
+    Args:
+        config ([`JosieThinkerConfig`]): With an `audio_config`.
+    """
+
+    def __init__(self, config: JosieThinkerConfig):
+        super().__init__(config)
+        audio_config: Any = config.audio_config
+        if is_codec(audio_config):
+            geometry = audio_codec_geometry(audio_config)
+            self.code_embedding = CodeEmbedding(geometry.num_quantizers, geometry.codebook_size, config.hidden_size)
+            return
+        config.get_num_audio_tokens(_LONG_CLIP)  # an encoder of unknown geometry is refused here, not at the first clip
+        self.build(audio_config)
+
+    def dummy_forward(self) -> torch.Tensor:
+        """Return the rows of the shortest silence."""
+        weight = next(self.parameters())
+        if self.code_embedding is not None:
+            return self(audio_codes=torch.zeros(1, 1, 1, dtype=torch.long, device=weight.device)).rows
+        audio_config: Any = self.config.audio_config
+        if reads_waveforms(audio_config):
+            return self(input_values=weight.new_zeros(1, 1, _shortest_clip(self.config))).rows
+        mels = (getattr(audio_config, "num_mel_bins"), _shortest_clip(self.config))  # noqa: B009
+        return self(input_features=weight.new_zeros(1, *mels)).rows
+
+    def forward(
+        self,
+        input_features: torch.Tensor | None = None,
+        input_features_mask: torch.Tensor | None = None,
+        input_values: torch.Tensor | None = None,
+        padding_mask: torch.Tensor | None = None,
+        audio_codes: torch.Tensor | None = None,
+        audio_codes_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> Features:
+        """Turn clips into rows, each clip cut to `config.max_audio_tokens`.
+
+        Takes [`AudioInputs`], and `kwargs` for the encoder.
+
+        Returns:
+            [`Features`].
+
+        Raises:
+            `ValueError`: The input is not the one this front end takes, or has a wrong shape.
+        """
+        limit = self.config.max_audio_tokens
+        if self.code_embedding is not None:
+            raw_name, raw = (
+                ("input_features", input_features) if input_values is None else ("input_values", input_values)
+            )
+            audio_codes = require_codes("audio_codes", audio_codes, raw_name, raw)
+            return self.embed_codes("audio_codes", audio_codes, audio_codes_mask, limit)
+        if reads_waveforms(self.config.audio_config):
+            input_values = require_features("input_values", input_values, "audio_codes", audio_codes)
+            return self._encode_waveforms(input_values, padding_mask, **kwargs)
+        if input_values is not None:
+            raise ValueError("`input_values` must be `input_features` for an encoder of mel spectrograms.")
+        input_features = require_features("input_features", input_features, "audio_codes", audio_codes)
+        encoded, mask = self._encode(input_features, input_features_mask, **kwargs)
+        features = self.projector(cast(torch.Tensor, encoded.last_hidden_state)[:, :limit])
+        return Features(*pack(features, None if mask is None else mask[:, :limit]), encoded)
+
+    def _encode_waveforms(
+        self, input_values: torch.Tensor, padding_mask: torch.Tensor | None, **kwargs: Any
+    ) -> Features:
+        """Encode clip by clip: most encoders of waveforms normalise over time and would hear the padding."""
+        if input_values.ndim != 3 or input_values.shape[1] != 1:
+            raise ValueError(
+                f"`input_values` must be of shape (num_clips, 1, num_samples), got {tuple(input_values.shape)}."
+            )
+        num_clips, _, longest = input_values.shape
+        lengths = [longest] * num_clips if padding_mask is None else padding_mask.sum(dim=-1).tolist()
+        rows, encoded = [], []
+        for clip, length in zip(input_values.to(self.encoder.dtype), lengths, strict=True):
+            encoded.append(self.encoder(clip[:, : int(length)], **kwargs))
+            features = encoded[-1].last_hidden_state[0]
+            rows.append(self.projector(features[: self.config.get_num_audio_tokens(int(length))]))
+        counts = torch.tensor([len(row) for row in rows], device=input_values.device)
+        return Features(torch.cat(rows), counts, _join_clips(encoded))
+
+    def _encode(
+        self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None, **kwargs: Any
+    ) -> tuple[BaseModelOutput, torch.Tensor | None]:
+        """Return the encoder's output, and which of its features are real, `(num_clips, max_features)`."""
+        input_features = input_features.to(self.encoder.dtype)
+        if not isinstance(self.encoder, JosieAudioEncoder):  # Whisper: always the same length, silence included
+            encoded = self.encoder(input_features, **kwargs)
+            expected, given = self.encoder.config.max_source_positions, encoded.last_hidden_state.shape[1]
+            if given != expected:
+                raise ValueError(f"`audio_config` must give {expected} features a clip, got {given}.")
+            return encoded, None
+        encoded = self.encoder(input_features, attention_mask=input_features_mask, **kwargs)
+        if input_features_mask is None:
+            return encoded, None
+        return encoded, self.encoder.downsample_mask(input_features_mask).to(input_features.device, torch.bool)
+
+
+def _join_clips(outputs: Sequence[BaseModelOutput]) -> BaseModelOutput:
+    """Join the encoder's outputs of single clips, 0 past a clip's end."""
+    lengths = [cast(torch.Tensor, output.last_hidden_state).shape[1] for output in outputs]
+
+    def join(values: Sequence[Any], is_attention: bool = False) -> torch.Tensor:
+        missing = [max(lengths) - length for length in lengths]
+        sizes = [(0, size, 0, size) if is_attention else (0, 0, 0, size) for size in missing]
+        return torch.cat([nn.functional.pad(value, size) for value, size in zip(values, sizes, strict=True)])
+
+    def join_layers(name: str) -> tuple[torch.Tensor, ...] | None:
+        layers = [getattr(output, name) for output in outputs]
+        if None in layers:
+            return None
+        return tuple(join(layer, name == "attentions") for layer in zip(*layers, strict=True))
+
+    states = join([output.last_hidden_state for output in outputs])
+    return BaseModelOutput(cast(torch.FloatTensor, states), join_layers("hidden_states"), join_layers("attentions"))  # type: ignore[arg-type]
+
+
+def _shortest_clip(config: JosieThinkerConfig) -> int:
+    """Return a length of a clip, in samples or mel frames, that gives a row, and not much more than one."""
+    positions = getattr(config.audio_config, "max_source_positions", None)
+    if positions is not None and not hasattr(config.audio_config, "downsample"):
+        return 2 * positions  # Whisper reads nothing shorter
+    for length in (2**power for power in range(20)):
+        with suppress(ValueError):  # too short for the convolutions
+            if config.get_num_audio_tokens(length) > 0:
+                return length
+    return _LONG_CLIP

@@ -1,0 +1,144 @@
+"""Generation of the Thinker: transformers' own, with media of every modality.
+
+transformers encodes images and videos once before the loop (`mm_encoder_outputs`, by modality), expands them over
+beams, cuts them for chunked prefill and hands them to assistants. Here audio takes the same way, a prompt may continue
+from a cache that has read its media already, and answers end where positions do.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers.generation import GenerationConfig, GenerationMixin
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import logging
+
+from ...configuration_josie import JosieThinkerConfig
+from .inputs import MODALITIES, MediaOutputs, pop_inputs
+from .media import join_rows
+
+logger = logging.get_logger(__name__)
+
+
+def suppress_placeholders(generation_config: GenerationConfig, config: JosieThinkerConfig):
+    """Let generation never write a placeholder, which nothing could take the place of."""
+    tokens = (config.image_token_id, config.video_token_id, config.audio_token_id)
+    generation_config.suppress_tokens = [token for token in tokens if token is not None] or None
+
+
+class ThinkerGenerationMixin(GenerationMixin):
+    """The steps of [`~transformers.GenerationMixin.generate`] in which media or positions matter."""
+
+    config: JosieThinkerConfig
+    model: Any
+
+    def _maybe_prepare_encoder_kwargs_for_generation(
+        self,
+        inputs_tensor: torch.Tensor,
+        model_kwargs: dict[str, Any],
+        model_input_name: str | None,
+        generation_config: GenerationConfig,
+    ) -> dict[str, Any]:
+        """Encode the media once, and split what the cache has not read by the rows of the batch."""
+        is_embedded = model_input_name == "inputs_embeds"
+        given = {"inputs_embeds" if is_embedded else "input_ids": inputs_tensor}
+        media = self.model.encode_media(model_kwargs.pop("mm_encoder_outputs", None), **pop_inputs(model_kwargs))
+        num_read = _count_read_positions(inputs_tensor, model_kwargs, generation_config, is_embedded)
+        is_new = torch.arange(inputs_tensor.shape[1], device=inputs_tensor.device) >= num_read
+        outputs: MediaOutputs = {}
+        for modality in MODALITIES:
+            output = media.get(modality)
+            if output is None and is_embedded:
+                continue
+            places = self.model.get_placeholder_mask(modality, **given)
+            rows = None if output is None else join_rows(output).to(places.device)
+            if rows is not None and generation_config.is_assistant and rows.shape[-1] != self.config.hidden_size:
+                # Features of a main model of another width mean nothing here: the assistant guesses without them.
+                rows = rows.new_zeros(len(rows), self.config.hidden_size)
+            if rows is not None and num_read and len(rows) == places.sum():
+                rows = rows[is_new.expand_as(places)[places]]  # all media are given again
+            places = places & is_new
+            self.model.check_placeholders(modality, places, rows)
+            if rows is not None and len(rows):
+                outputs[modality] = _pool(rows.split(places.sum(dim=1).tolist()))
+        return model_kwargs | {"mm_encoder_outputs": outputs} if outputs else model_kwargs
+
+    def _expand_multimodal_outputs(
+        self, input_ids: torch.Tensor, mm_encoder_output: MediaOutputs, expand_size: int = 1, **kwargs: Any
+    ) -> MediaOutputs:
+        """Repeat the features of each row of the batch, as its tokens are repeated."""
+        return {
+            modality: _pool([rows for rows in _items(output) for _ in range(expand_size)])
+            for modality, output in mm_encoder_output.items()
+        }
+
+    def _prefill(
+        self,
+        input_ids: torch.Tensor,
+        generation_config: GenerationConfig,
+        model_kwargs: dict[str, Any],
+        is_first_iteration: bool = True,
+    ) -> Any:
+        """Read the prompt; an assistant's too with its media, which transformers counts as no first iteration."""
+        return super()._prefill(input_ids, generation_config, model_kwargs, is_first_iteration=True)
+
+    def _assisted_decoding(
+        self, input_ids: torch.Tensor, *args: Any, inputs_tensor: torch.Tensor | None = None, **kwargs: Any
+    ) -> Any:
+        if kwargs.get("inputs_embeds") is not None:
+            raise ValueError(
+                "`inputs_embeds` must be None with `assistant_model` and `prompt_lookup_num_tokens`, which read "
+                f"tokens, got a tensor of shape {tuple(kwargs['inputs_embeds'].shape)}."
+            )
+        return super()._assisted_decoding(input_ids, *args, inputs_tensor=inputs_tensor, **kwargs)
+
+    def _prepare_generated_length(
+        self,
+        generation_config: GenerationConfig,
+        *args: Any,
+        inputs_tensor: torch.Tensor,
+        input_ids_length: int,
+        **kwargs: Any,
+    ) -> GenerationConfig:
+        """Cut the wanted length to the positions that are left.
+
+        Raises:
+            `ValueError`: The prompt leaves no position for a new token.
+        """
+        most, length = self.config.max_position_embeddings, inputs_tensor.shape[1]
+        room = most - length
+        if room < 1:
+            raise ValueError(
+                f"`input_ids` must have fewer than {most} positions, placeholders included, so that there is one for "
+                f"a new token, got {length}."
+            )
+        generation_config = super()._prepare_generated_length(
+            generation_config, *args, inputs_tensor=inputs_tensor, input_ids_length=input_ids_length, **kwargs
+        )
+        wanted = generation_config.max_length - input_ids_length  # type: ignore[operator]
+        if wanted > room:
+            name = "max_length" if generation_config.max_new_tokens is None else "max_new_tokens"
+            logger.warning(f"`{name}` leaves {wanted} new tokens, of which {room} have a position: cut to {room}.")
+            generation_config.max_length = input_ids_length + room
+        return generation_config
+
+
+def _pool(rows: Sequence[torch.Tensor]) -> BaseModelOutputWithPooling:
+    pooled: Any = tuple(rows)  # a tensor by its type, and one for each item by transformers' convention
+    return BaseModelOutputWithPooling(pooler_output=pooled)
+
+
+def _items(output: BaseModelOutputWithPooling) -> Sequence[torch.Tensor]:
+    pooled: Any = output.pooler_output
+    return pooled
+
+
+def _count_read_positions(
+    inputs_tensor: torch.Tensor, model_kwargs: dict[str, Any], generation_config: GenerationConfig, is_embedded: bool
+) -> int:
+    """Return how many positions of the inputs the cache holds already: none where only new inputs are given."""
+    cache, mask = model_kwargs.get("cache"), model_kwargs.get("attention_mask")
+    if cache is None:
+        return 0
+    mask_length = mask.shape[1] if mask is not None else getattr(generation_config, "_mask_length", -1)
+    return int(cache.get_seq_length()) if is_embedded or mask_length == inputs_tensor.shape[1] else 0
