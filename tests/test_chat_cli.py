@@ -103,7 +103,7 @@ def test_answers_are_spoken_into_numbered_files(tiny_folder, tmp_path):
 
 def test_mistakes_are_told_and_leave_no_trace(tiny_folder, prompts, tmp_path):
     broken = tmp_path / "broken.png"
-    broken.write_text("no picture")
+    broken.write_bytes(PICTURE.read_bytes()[:200])  # which is seen only when it is decoded
     lines = ["One.", "/image none.png", "/sing", f"/image {broken}", "Two.", "words " * 300, "Three."]
     _, errors = chat(tiny_folder, lines)
     told = errors.splitlines()
