@@ -126,7 +126,7 @@ def check_script(arguments: list[str]) -> None:
             assert (ROOT / argument).exists(), argument
             if argument.endswith(".json"):
                 config = json.loads((ROOT / argument).read_text(encoding="utf-8"))
-        elif re.match(r"\w+(\.\w+)+=", argument):
+        elif re.match(r"\w+(\.\w+)*=", argument):
             check_setting(argument.partition("=")[0], config, text)
 
 
@@ -135,6 +135,8 @@ def check_setting(key: str, config: dict[str, Any] | None, text: str) -> None:
     assert config is not None, key
     section, *names = key.split(".")
     assert section in config, key
+    if not names:
+        return
     field = names[-1]
     known = hasattr(TrainingArguments, field) if section == "trainer" else re.search(rf"^    {field}: ", text, re.M)
     assert known or (isinstance(config[section], dict) and field in config[section]), key
