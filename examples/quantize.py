@@ -1,10 +1,10 @@
 """Weights of 8 bits for the Thinker and the Talker: how much smaller, how far off, how fast.
 
-    josie init micro micro
-    python examples/quantize.py micro [--method int8-weights] [--tokens 64] [--threads 1]
+    python examples/quantize.py nano [--method int8-weights] [--tokens 64] [--threads 1]
 
-`int8-weights` and `int8-activations` are torchao's (`pip install torchao`): weights alone, or activations too, as they
-come. `torch-dynamic` is torch's own, which torch calls deprecated. Embeddings and the codecs stay as they are.
+`int8-weights` and `int8-activations` are torchao's (`pip install 'josie[quantize]'`): weights alone, or activations
+too, as they come. `torch-dynamic` is torch's own, which torch calls deprecated. Embeddings and the codecs stay as they
+are.
 """
 
 import argparse
@@ -13,13 +13,14 @@ import io
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from recipes.configuration import run
 from torch import nn
 from transformers import logging, set_seed
 
 from josie import JosieForConditionalGeneration
+from josie.nano import find_model
 
 
 def quantize_by_torch(part: nn.Module) -> nn.Module:
@@ -33,7 +34,12 @@ def quantize_by_torch(part: nn.Module) -> nn.Module:
 
 def quantize_by_torchao(part: nn.Module, name: str) -> nn.Module:
     """Return a copy whose linear layers have torchao's weights."""
-    from torchao import quantization
+    try:
+        from torchao import quantization
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "`--method` must be 'torch-dynamic' without torchao: pip install 'josie[quantize]' for the others."
+        ) from error
 
     part = copy.deepcopy(part)
     quantization.quantize_(part, getattr(quantization, name)())
@@ -100,15 +106,27 @@ def compare(model: JosieForConditionalGeneration, method: str, num_tokens: int) 
 def main() -> None:
     """Compare and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="a folder with a JOSIE checkpoint")
+    parser.add_argument("folder", help="a folder with a JOSIE checkpoint; or nano")
     parser.add_argument("--method", choices=METHODS, default="int8-weights")
     parser.add_argument("--tokens", type=int, default=64, help="tokens and frames to measure with")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
     arguments = parser.parse_args()
+    run(lambda: print_comparison(arguments))
+
+
+def print_comparison(arguments: argparse.Namespace) -> None:
+    """Print a row for each part.
+
+    Raises:
+        `ValueError`: There is no such checkpoint.
+    """
+    folder = find_model(arguments.folder)
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"`folder` must hold a JOSIE checkpoint, got {arguments.folder!r}, without a config.json.")
     torch.set_num_threads(arguments.threads)
     logging.disable_progress_bar()
     set_seed(0)
-    model = JosieForConditionalGeneration.from_pretrained(arguments.folder).eval()
+    model = JosieForConditionalGeneration.from_pretrained(folder).eval()
     print(f"{arguments.method}, batch 1, {arguments.threads} threads, torch {torch.__version__}")
     print(f"{'':10}{'MB':>10}{'MB int8':>10}{'error of logits':>18}{'per second':>14}{'int8 per second':>18}")
     for name, row in compare(model, arguments.method, arguments.tokens).items():

@@ -39,6 +39,7 @@ from recipes.configuration import CommandLine, read_section, require_sections, r
 from recipes.image_data import ImageDataArguments, Picture, RandomCrops, load_pictures
 from recipes.model_cards import CardArguments, write_card
 from recipes.models import save_in_half
+from recipes.progress import progress
 from recipes.run_log import RunLog
 from recipes.runs import find_checkpoint, start_training, train
 from recipes.vision_codec_report import ReportArguments, average_scores, score_pictures, write_report
@@ -152,7 +153,7 @@ def fit_codebooks(
     decay, dropout = config.ema_decay, config.quantizer_dropout
     quantizer.train()
     config.quantizer_dropout = 0.0
-    for step in range(arguments.num_steps):
+    for step in progress(range(arguments.num_steps), "Codebooks to start from"):
         config.ema_decay = min(step / (step + 10), decay)
         batch = latents[torch.randint(len(latents), (arguments.batch_size,))]
         quantizer(nn.functional.pad(batch, (0, hidden_size - batch.shape[1])).T[None])
@@ -222,7 +223,9 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     validation = RandomCrops(data, pictures["validation"], data.num_validation_crops, arguments.seed, size)
     if start is not None and (line.mode == "restart" or find_checkpoint(Path(str(arguments.output_dir))) is None):
         crops = RandomCrops(data, pictures["train"], start.num_crops, arguments.seed + 1)
-        patches = torch.cat([cut_patches(crop["pixel_values"], model.config) for crop in crops])
+        patches = torch.cat(
+            [cut_patches(crop["pixel_values"], model.config) for crop in progress(crops, "Patches to start from")]
+        )
         start_from_principal_components(model, patches, start)
     trainer = CodecTrainer(
         model,

@@ -76,6 +76,20 @@ def is_linear(module) -> bool:
     return isinstance(module, torch.nn.Linear)
 
 
+def test_a_missing_library_or_checkpoint_is_one_sentence(monkeypatch, tmp_path, example):
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    for arguments, message in (
+        (
+            ["nano", "--tokens", "2"],
+            r"`--method` must be 'torch-dynamic' without torchao: pip install 'josie\[quantize\]'",
+        ),
+        ([str(tmp_path)], "`folder` must hold a JOSIE checkpoint, got .*, without a config.json."),
+    ):
+        monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *arguments])
+        with pytest.raises(SystemExit, match=message):
+            example["main"]()
+
+
 @torch.no_grad()
 def test_transformers_loads_and_saves_weights_of_torchao(model, tmp_path):
     quantization = pytest.importorskip("torchao.quantization", reason="torchao's weights need torchao")

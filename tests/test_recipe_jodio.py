@@ -10,7 +10,7 @@ import torch
 import train_jodio
 from datasets import Dataset
 from recipe_runs import interrupt_and_resume, refuse, run_recipe
-from recipes import configuration, debian, speech_data
+from recipes import configuration, debian, runs, speech_data
 from transformers import AutoModel
 
 BACKBONE = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
@@ -233,7 +233,7 @@ def test_the_recipes_own_configuration_is_valid():
     configuration.read_section(config, "data", speech_data.SpeechDataArguments)
     configuration.read_section(config, "report", train_jodio.ReportArguments)
     configuration.read_section(config, "crops", train_jodio.CropArguments)
-    configuration.read_section(config, "trainer", train_jodio.CodecTrainingArguments)
+    runs.read_trainer_section(config, train_jodio.CodecTrainingArguments)
     model = train_jodio.build_model(config["model"])
     assert model.num_parameters() <= 5_000_000
     assert model.config.sampling_rate == 16000

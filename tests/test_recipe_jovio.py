@@ -2,7 +2,11 @@
 
 import importlib.util
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +16,8 @@ import torch
 import train_jovio
 from PIL import Image
 from recipe_runs import interrupt_and_resume, refuse
-from recipes import configuration, image_data, vision_codec_report
+from recipes import configuration, image_data, runs, vision_codec_report
+from recipes.run_log import LOG_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -145,6 +150,28 @@ def test_the_start_is_a_transform_codec(config, folder):
     assert scores[0] > vision_codec_report.psnr(random, crops[0]["pixel_values"][None]) + 3
 
 
+def test_a_signal_to_all_processes_ends_a_run_with_a_checkpoint(config, tmp_path):
+    config["trainer"] |= {"max_steps": 10000, "save_steps": 10000, "dataloader_num_workers": 1}
+    path, log = tmp_path / "config.json", tmp_path / "run" / LOG_FILE
+    path.write_text(json.dumps(config))
+    command = [sys.executable, str(EXAMPLES / "train_jovio.py"), str(path)]
+    running = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        while running.poll() is None and not (log.is_file() and log.read_text().count("loss_l2") > 2):
+            time.sleep(0.1)
+        os.killpg(running.pid, signal.SIGTERM)
+        _, said = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == 0, said.decode()[-2000:]
+    assert b"Stopped as asked" in said
+    last = json.loads(log.read_text().splitlines()[-1])["step"]
+    (checkpoint,) = (tmp_path / "run").glob("checkpoint-*")
+    assert last <= int(checkpoint.name.rpartition("-")[2]) < 10000
+    train_jovio.JovioModel.from_pretrained(checkpoint)
+    train_jovio.JovioImageProcessor.from_pretrained(checkpoint)
+
+
 def test_patches_are_cut_as_the_model_cuts_them(config):
     model = train_jovio.JovioModel(train_jovio.build_config(config["model"] | {"temporal_patch_size": 2}))
     for frames in (1, 4):
@@ -270,7 +297,7 @@ def test_the_recipes_own_configuration_is_valid():
     data = configuration.read_section(config, "data", train_jovio.ImageDataArguments)
     configuration.read_section(config, "start", train_jovio.StartArguments)
     configuration.read_section(config, "report", train_jovio.ReportArguments)
-    configuration.read_section(config, "trainer", train_jovio.TrainingArguments)
+    runs.read_trainer_section(config, train_jovio.TrainingArguments)
     model = train_jovio.JovioModel(train_jovio.build_config(config["model"]))
     assert model.num_parameters() <= 5_000_000
     assert set(data.weights) == set(image_data.SOURCES)

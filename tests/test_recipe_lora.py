@@ -15,7 +15,7 @@ pytest.importorskip("peft", reason="adapters need peft: pip install 'josie[peft]
 
 import finetune_lora
 from recipe_runs import interrupt_and_resume, refuse
-from recipes import answers, configuration, conversations as conversation_rows, models
+from recipes import answers, configuration, conversations as conversation_rows, models, runs
 
 from josie.training.conversations import read_jsonl, to_dataset
 
@@ -183,7 +183,7 @@ def test_the_recipes_own_configuration_is_valid():
     configuration.read_section(config, "model", models.ModelArguments)
     configuration.read_section(config, "lora", finetune_lora.AdapterArguments)
     configuration.read_section(config, "answers", answers.AnswerArguments)
-    configuration.read_section(config, "trainer", finetune_lora.TrainingArguments)
+    runs.read_trainer_section(config, finetune_lora.TrainingArguments)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import soundfile
 import torch
 import train_talker
 from recipe_runs import interrupt_and_resume, read_losses, refuse, run_recipe, write_conversations
-from recipes import configuration, conversations as conversation_rows, spoken_rows
+from recipes import configuration, conversations as conversation_rows, runs, spoken_rows
 from recipes.models import ModelArguments
 from tiny import DEPTH, TALKER, THINKER, build
 from transformers import AutoModelForMultimodalLM, AutoProcessor
@@ -175,7 +175,7 @@ def test_the_recipes_own_configuration_is_valid():
     configuration.require_sections(config, *train_talker.SECTIONS)
     configuration.read_section(config, "data", conversation_rows.ConversationDataArguments)
     configuration.read_section(config, "model", ModelArguments)
-    configuration.read_section(config, "trainer", train_talker.TrainingArguments)
+    runs.read_trainer_section(config, train_talker.TrainingArguments)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 import train_text
 from datasets import Dataset
 from recipe_runs import interrupt_and_resume, refuse
-from recipes import configuration, streams, text_data
+from recipes import configuration, runs, streams, text_data
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import josie
@@ -167,7 +167,7 @@ def test_the_recipes_own_configuration_is_valid():
     config = configuration.read_config(EXAMPLES / "train_text.json")
     configuration.require_sections(config, *train_text.SECTIONS)
     data = configuration.read_section(config, "data", text_data.TextDataArguments)
-    configuration.read_section(config, "trainer", train_text.TrainingArguments)
+    runs.read_trainer_section(config, train_text.TrainingArguments)
     configuration.read_section(config, "card", train_text.CardArguments)
     tokenizer = train_text.load_tokenizer(
         configuration.read_section(config, "tokenizer", train_text.TokenizerArguments)

@@ -19,6 +19,7 @@ from josie.modeling_josie.codecs.adapters import decode_audio, encode_audio
 from josie.processing_josie import JosieFeatureExtractor, resample, save_audio
 from josie.processing_josie.audio import as_waveform
 from recipes.debian import FetchError
+from recipes.progress import progress
 
 METRICS_FILE, PICTURE_FILE = "metrics.json", "spectrograms.png"
 _NUM_MEL_BINS, _FLOOR_DB = 80, -100.0
@@ -76,7 +77,8 @@ def write_report(model: PreTrainedModel, dataset: Dataset, folder: Path, argumen
     was_training = model.training
     model.eval()
     scores, examples = [], []
-    for original in _choose_clips(dataset, rate, channels, arguments):
+    clips = _choose_clips(dataset, rate, channels, arguments)
+    for original in progress(clips, "Clips of the report", min(arguments.num_clips, len(dataset)), "clips"):
         decoded = _round_trip(model, original)
         scores.append(_measure(original, decoded, rate))
         if len(examples) < arguments.num_examples:

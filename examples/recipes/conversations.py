@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, IterableDataset, concatenate_datasets, load_dataset
+from datasets import Dataset, IterableDataset, concatenate_datasets
 
 from josie.training.conversations import change_paths, normalize_row, read_jsonl, to_dataset
-from recipes.streams import endless_stream, read_rows
+from recipes.streams import endless_stream, load_rows, read_rows
 
 SPLITS = ("train", "validation", "test")
 
@@ -173,7 +173,7 @@ def _jsonl(options: dict[str, Any], arguments: ConversationDataArguments) -> Loa
 def _datasets(options: dict[str, Any], arguments: ConversationDataArguments) -> Loaded:
     root = Path(options["root"]) if options.get("root") else None
     options = {"split": "train"} | {name: value for name, value in options.items() if name != "root"}
-    loaded = load_dataset(**options, streaming=arguments.streaming)
+    loaded = load_rows(options, arguments.streaming)
     given = {"dataset": loaded, "root": root, "columns": tuple(arguments.columns)}
     if arguments.streaming:
         return IterableDataset.from_generator(_normalize, gen_kwargs=given)

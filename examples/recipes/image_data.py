@@ -34,6 +34,7 @@ from transformers.utils import logging
 from josie.conversion.files import write_file
 from josie.processing_josie.images import image_to_pixels, open_image
 from recipes.debian import FetchError, fetch_package
+from recipes.progress import progress
 
 logger = logging.get_logger("josie.examples.image_data")
 
@@ -254,7 +255,7 @@ def prepare_pictures(folder: Path, cache: Path) -> None:
         pictures.append(Picture(file, source, origin, licence, group, list(frames.shape)))
         thumbnails.append(thumbnail(frames[0]))
 
-    for source, path, licence, group in find_pictures(root):
+    for source, path, licence, group in progress(list(find_pictures(root)), "Images read", unit="files"):
         try:
             clips = read_clips(path) if source == "video" else [read_picture(path)]
         except ValueError as error:

@@ -15,6 +15,7 @@ from transformers import (
 
 from josie.configuration_josie import JosieConfig, JosieThinkerConfig
 from josie.modeling_josie import JosieForConditionalGeneration
+from josie.nano import find_model
 from josie.processing_josie import JosieProcessor
 from josie.tokenization import load_default_tokenizer
 
@@ -26,7 +27,7 @@ class ModelArguments:
     """Which model is trained.
 
     Args:
-        path (`str`, *optional*): Folder or Hub name of a JOSIE, or of a Thinker alone.
+        path (`str`, *optional*): Folder or Hub name of a JOSIE, or of a Thinker alone; or `nano`.
         preset (`str`, *optional*): One of [`JosieConfig.preset_names`], with random weights and the package's own
             tokenizer, where there is no `path`.
         attention (`str`, *optional*): As `attn_implementation` of `from_pretrained`. Short sequences in bfloat16 are
@@ -52,7 +53,7 @@ def load_model(arguments: ModelArguments, folder: Path) -> tuple[Any, Any]:
     Raises:
         `ValueError`: There is no such model, or it is of another kind.
     """
-    path = arguments.path
+    path = None if arguments.path is None else str(find_model(arguments.path))
     if path is None:
         path = str(folder)
         if not (folder / _LAST_FILE).exists():

@@ -17,18 +17,34 @@ logger = logging.getLogger("josie.examples.runs")
 STATE_FILE = "trainer_state.json"
 
 
-def start_training(config: dict[str, Any], kind: type[Section], **defaults: Any) -> Section:
-    """Return the section `trainer` as arguments of `Trainer`, with `threads` and the seed of all that follows set."""
+def read_trainer_section(config: dict[str, Any], arguments_class: type[Section], **defaults: Any) -> Section:
+    """Return the section `trainer` as arguments of `Trainer`, which chooses the device.
+
+    Args:
+        config (`dict`): All sections.
+        arguments_class: `TrainingArguments` or a subclass.
+        defaults: Values in place of its own defaults.
+
+    Raises:
+        `ValueError`: It lacks `output_dir` or `max_steps`, or has an unknown key.
+    """
+    section = config.get("trainer", {})
+    for name in ("output_dir", "max_steps"):
+        if not isinstance(section, dict) or name not in section:
+            raise ValueError(f"`trainer` must be a section with `{name}`, got {section!r}.")
+    # Without an accelerator the Trainer would use the CPU anyway, but refuses bfloat16 unless it is asked to.
+    common = {"report_to": "none", "use_cpu": not torch.accelerator.is_available()}
+    return read_section(config, "trainer", arguments_class, **common | defaults)
+
+
+def start_training(config: dict[str, Any], arguments_class: type[Section], **defaults: Any) -> Section:
+    """Return the section `trainer` as [`read_trainer_section`] does, and set `threads` and the seed of the run."""
     threads = config.get("threads")
     if threads is not None:
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise ValueError(f"`threads` must be a positive integer, got {threads!r}.")
         torch.set_num_threads(threads)
-    section = config.get("trainer", {})
-    for name in ("output_dir", "max_steps"):
-        if not isinstance(section, dict) or name not in section:
-            raise ValueError(f"`trainer` must be a section with `{name}`, got {section!r}.")
-    arguments = read_section(config, "trainer", kind, **{"report_to": "none"} | defaults)
+    arguments = read_trainer_section(config, arguments_class, **defaults)
     set_seed(arguments.seed)  # type: ignore[attr-defined]
     return arguments
 

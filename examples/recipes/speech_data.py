@@ -37,6 +37,7 @@ from josie.conversion.files import write_file
 from josie.processing_josie import load_audio, save_audio
 from recipes.debian import fetch_package, require_tool
 from recipes.debian_texts import bible, wordnet
+from recipes.progress import progress
 
 logger = logging.getLogger("josie.examples.speech_data")
 
@@ -237,6 +238,9 @@ def prepare_speech(arguments: SpeechDataArguments) -> dict[str, Path]:
         [`FetchError`]: A package or tool is missing.
         `ValueError`: A folder does not exist or holds no sound that can be read.
     """
+    for source in arguments.sources:  # before anything that takes time
+        if source["name"] == "folder":
+            _find_folder(source)
     folder = Path(arguments.folder)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -309,7 +313,8 @@ def _make_source(source: dict[str, Any], folder: Path, arguments: SpeechDataArgu
             return _make_clip(clip, made, arguments.sampling_rate)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            results = list(pool.map(make, SOURCES[name].clips(root, source, scratch)))
+            clips = pool.map(make, SOURCES[name].clips(root, source, scratch))
+            results = list(progress(clips, f"Clips of {name}", unit="clips"))
         licence = source.get("licence", SOURCES[name].licence)
         rows = [row | {"path": f"{name}/{row['path']}", "source": name, "licence": licence} for row in results if row]
         if not rows:
@@ -353,9 +358,7 @@ def _make_clip(clip: Clip, folder: Path, sampling_rate: int | None) -> dict[str,
 
 def _list_folder(source: dict[str, Any]) -> Iterable[dict[str, Any]]:
     """Yield the clips of a folder of sound files; `x.txt` beside `x.wav` is what is said in it."""
-    folder = Path(source.get("path", ""))
-    if "path" not in source or not folder.is_dir():
-        raise ValueError(f"`data.sources` must give an existing folder as `path`, got {source.get('path')!r}.")
+    folder = _find_folder(source)
     found = False
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SOUND_SUFFIXES):
         try:
@@ -376,6 +379,13 @@ def _list_folder(source: dict[str, Any]) -> Iterable[dict[str, Any]]:
         }
     if not found:
         raise ValueError(f"`data.sources` must give a folder with sounds that can be read, got {str(folder)!r}.")
+
+
+def _find_folder(source: dict[str, Any]) -> Path:
+    folder = Path(source.get("path", ""))
+    if "path" not in source or not folder.is_dir():
+        raise ValueError(f"`data.sources` must give an existing folder as `path`, got {source.get('path')!r}.")
+    return folder
 
 
 def _load_hub(source: dict[str, Any], arguments: SpeechDataArguments) -> dict[str, Dataset]:

@@ -7,11 +7,28 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, IterableDataset, load_dataset
 
 Rows = Callable[[Iterator[dict[str, Any]]], Iterator[dict[str, Any]]]
 
 _ROWS_AT_ONCE = 64
+
+
+def load_rows(options: dict[str, Any], is_streaming: bool) -> Dataset | IterableDataset:
+    """Load a data set of the Hub, or of this machine.
+
+    Args:
+        options (`dict`): Arguments of `load_dataset`, one split among them.
+        is_streaming (`bool`): Read it as it comes.
+
+    Raises:
+        `ValueError`: There is none.
+    """
+    try:
+        return load_dataset(**options, streaming=is_streaming)
+    except (FileNotFoundError, ConnectionError) as error:
+        path = options.get("path")
+        raise ValueError(f"`path` of a source must be a data set that exists, got {path!r}: {error}") from error
 
 
 def read_rows(dataset: Dataset | IterableDataset) -> Iterator[dict[str, Any]]:

@@ -18,13 +18,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, IterableDataset, concatenate_datasets, interleave_datasets, load_dataset
+from datasets import Dataset, IterableDataset, concatenate_datasets, interleave_datasets
 from transformers import PreTrainedTokenizerBase
 
 from josie.conversion.files import write_file
 from recipes import debian_texts
 from recipes.debian import fetch_package
-from recipes.streams import endless_stream
+from recipes.progress import progress
+from recipes.streams import endless_stream, load_rows
 
 # Name of a text: the packages it comes from, and what reads it.
 TEXTS: dict[str, tuple[tuple[str, ...], Callable[[Path], Iterator[str]]]] = {
@@ -171,7 +172,8 @@ def _debian(source: dict[str, Any], arguments: TextDataArguments) -> Any:
             folder.mkdir(parents=True, exist_ok=True)
             packages, read = TEXTS[name]
             roots = [fetch_package(package, folder / "debian") for package in packages]
-            rows = (json.dumps({"text": text}) for text in read(roots[0]) if text)
+            texts = progress(read(roots[0]), f"Texts of {name}", unit="texts")
+            rows = (json.dumps({"text": text}) for text in texts if text)
             write_file(path, "\n".join(rows) + "\n")
         files.append(str(path))
     return _load({"path": "json", "data_files": files}, "text", arguments)
@@ -191,7 +193,7 @@ def _datasets(source: dict[str, Any], arguments: TextDataArguments) -> Any:
 
 def _load(options: dict[str, Any], column: str, arguments: TextDataArguments) -> Any:
     options = {"split": "train", "cache_dir": f"{arguments.folder}/cache"} | options
-    texts = load_dataset(**options, streaming=arguments.streaming)
+    texts: Any = load_rows(options, arguments.streaming)
     if texts.column_names is not None and column not in texts.column_names:
         raise ValueError(f"`text_column` must be one of {texts.column_names}, got {column!r}.")
     texts = texts.select_columns([column])

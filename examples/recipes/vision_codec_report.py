@@ -15,6 +15,7 @@ from josie.conversion.files import write_file
 from josie.modeling_josie import JovioModel
 from josie.processing_josie import JovioImageProcessor
 from recipes.image_data import Picture
+from recipes.progress import progress
 
 METRICS_FILE, SHEET_FILE = "metrics.json", "sheet.png"
 _CELL, _GAP, _HEADER = 192, 6, 16  # pixels of the sheet
@@ -78,7 +79,7 @@ def score_pictures(
     processor = JovioImageProcessor(patch_size=side, size={"min_pixels": side**2, "max_pixels": max_pixels})
     scores = []
     model.eval()
-    for picture in pictures:
+    for picture in progress(pictures, "Images of the report", unit="images"):
         frame = torch.from_numpy(np.load(folder / picture.file)[0]).movedim(-1, 0)
         pixels = processor(frame)["pixel_values"].to(model.device)
         decoded = reconstruct(model, pixels, counts)
