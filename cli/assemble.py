@@ -27,6 +27,13 @@ def _source(name: str) -> str | None:
     return None if is_name else "be an existing folder or a name on the Hub"
 
 
+def _text_source(name: str) -> str | None:
+    """Allow a GGUF file too, or a folder with one."""
+    path = Path(name)
+    is_gguf = path.is_file() if path.suffix == ".gguf" else any(path.glob("*.gguf"))
+    return None if is_gguf else _source(name)
+
+
 def _talker(name: str) -> str | None:
     allowed = ["fit", "none", *preset_names()]
     return None if name in allowed else f"be one of {allowed}"
@@ -42,7 +49,14 @@ def _count(what: str) -> Any:
 
 def assemble_command(
     folder: NewFolder,
-    text: Annotated[str, _part("A causal language model with its tokenizer")],
+    text: Annotated[
+        str,
+        typer.Option(
+            help=f"A causal language model with its tokenizer: {_SOURCE}, or a .gguf file.",
+            callback=checked(_text_source),
+            autocompletion=complete_model,
+        ),
+    ],
     audio: Annotated[str | None, _part("An audio encoder or an audio codec, which hears")] = None,
     vision: Annotated[str | None, _part("A vision tower or JOVIO, which sees")] = None,
     codec: Annotated[str | None, _part("An audio codec to speak through")] = None,
@@ -68,10 +82,15 @@ def assemble_command(
     audio_context_fraction: Annotated[
         float, typer.Option(help="Largest part of the context that one clip may take.", callback=checked(above_zero))
     ] = 0.25,
+    gguf_file: Annotated[str | None, typer.Option(help="Name of the GGUF file in the folder or on the Hub.")] = None,
+    context: Annotated[
+        int | None, _count("Longest sequence, of a language model that knows none, such as Mamba or BLOOM.")
+    ] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"] | None,
         typer.Option(
-            metavar="DTYPE", help="float32, bfloat16 or float16 for all parts; the text model's if not given."
+            metavar="DTYPE",
+            help="float32, bfloat16 or float16 for all parts but codecs; the text model's if not given.",
         ),
     ] = None,
     seed: Seed = 0,
@@ -107,6 +126,8 @@ def assemble_command(
             projector_hidden_act=None if projector_hidden_act == "none" else projector_hidden_act,
             vision_feature_select=vision_feature_select,
             audio_context_fraction=audio_context_fraction,
+            gguf_file=gguf_file,
+            context=context,
         )
         with new_folder(folder, "OUT") as unfinished:
             model.save_pretrained(unfinished)
@@ -123,6 +144,6 @@ def _show_parts(folder: Path, model: Any) -> None:
     for name, justify in (("part", "left"), ("class", "left"), ("parameters", "right"), ("weights", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for part in list_parts(model):
-        origin = "pretrained" if part.is_pretrained else "fresh"
+        origin = ("pretrained" if part.is_pretrained else "fresh") + (f", {part.note}" if part.note else "")
         table.add_row(part.name, part.class_name, f"{part.num_parameters:,}", origin)
     print_table(table)

@@ -43,7 +43,8 @@ from .thinker.model import JosieThinkerForConditionalGeneration
 class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePreTrainedModel):
     """The whole model.
 
-    The codecs are frozen here: this model's `forward` reads their codes, they are trained by their own.
+    The codecs are frozen and in float32 here, whatever `dtype` is asked for: this model's `forward` reads their codes,
+    they are trained by their own.
 
     Args:
         config ([`JosieConfig`]): Its parts; those that are `None` are absent.
@@ -57,6 +58,8 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
     audio_codec: Any
     vision_codec: Any
     _can_record_outputs = {}
+    # Codecs in less choose other codes; `model.audio_codec.to(dtype)` asks for that.
+    _keep_in_fp32_modules_strict = ["audio_codec", "vision_codec"]
 
     def __init__(self, config: JosieConfig):
         super().__init__(config)

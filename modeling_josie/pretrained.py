@@ -97,11 +97,19 @@ class JosiePreTrainedModel(PreTrainedModel):
             if module is not self and hasattr(module, "freeze_fixed_parts") and not isinstance(module, PreTrainedModel):
                 module.freeze_fixed_parts()
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """Return `False`: transformers then also initialises modules without parameters of their own.
+
+        It passes over them in code of others, which may overwrite loaded weights. Ours and transformers' own parts
+        leave these as they are, and some make buffers of their layers anew there that are not saved (Falcon-H1).
+        """
+        return False
+
     def _init_weights(self, module: nn.Module):
         """Initialise one module: as transformers does, then by its `reset_weights` where it has one.
 
-        That method uses the functions of `transformers.initialization`, which leave loaded weights as they are. It has
-        to stand in the module that holds the parameters: transformers passes over modules without any of their own.
+        That method uses the functions of `transformers.initialization`, which leave loaded weights as they are.
         Torch's `reset_parameters` is another, which the constructors of torch's modules call.
         """
         super()._init_weights(module)

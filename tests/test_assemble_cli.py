@@ -1,7 +1,11 @@
 """`josie assemble`: the checkpoint it makes, the table it prints, and that failures leave nothing."""
 
+import re
+
 import pytest
 import torch
+import transformers
+from assembly_parts import train_backbone_tokenizer
 from typer.testing import CliRunner
 
 import josie
@@ -30,7 +34,9 @@ class TestCommand:
         assert rows["audio_front_end.encoder"][::2] == ["WhisperEncoder", "pretrained"]
         assert rows["audio_front_end.projector"][::2] == ["Projector", "fresh"]
         assert rows["vision_front_end.encoder"][::2] == ["CLIPVisionModel", "pretrained"]
-        assert rows["talker"][::2] == ["JosieTalkerForConditionalGeneration", "fresh"]
+        # The folder's codec has more codes than `--talker-quantizers` asks for.
+        assert rows["talker"][0] == "JosieTalkerForConditionalGeneration"
+        assert re.fullmatch(r"fresh, predicts 2 of \d+ codes a frame", rows["talker"][2])
         assert rows["audio_codec"][::2] == ["DacModel", "pretrained"]
         assert sum(int(row[1].replace(",", "")) for row in rows.values()) == model.num_parameters()
         assert [part.num_parameters for part in list_parts(model)] == [
@@ -49,6 +55,26 @@ class TestCommand:
             weights.append(model.thinker.model.audio_front_end.projector.linear_1.weight)
         assert torch.equal(weights[0], weights[1])
         assert not torch.equal(weights[0], weights[2])
+
+    def test_a_gguf_file_is_a_text_part(self, tmp_path):
+        pytest.importorskip("gguf")
+        from gguf_files import write_gguf
+
+        (tmp_path / "text").mkdir()
+        write_gguf(tmp_path / "text" / "tiny.gguf")
+        file, options = tmp_path / "text" / "tiny.gguf", ("--gguf-file", "tiny.gguf")
+        for name, given in (("a", (file,)), ("b", (tmp_path / "text", *options))):
+            result = self.run(tmp_path / name, "--text", *given)
+            assert result.exit_code == 0, (result.stderr, result.exception)
+            assert (tmp_path / name / "model.safetensors").is_file()
+
+    def test_the_context_of_a_model_that_knows_none(self, tmp_path):
+        config = transformers.BloomConfig(vocab_size=300, hidden_size=32, n_layer=2, n_head=4)
+        transformers.BloomForCausalLM(config).save_pretrained(tmp_path / "text")
+        train_backbone_tokenizer(None, True, True).save_pretrained(tmp_path / "text")
+        result = self.run(tmp_path / "new", "--text", tmp_path / "text")
+        assert result.stderr.splitlines()[-1].startswith("Error: `context` must be the longest sequence")
+        assert self.run(tmp_path / "new", "--text", tmp_path / "text", "--context", 40).exit_code == 0
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -11,6 +11,8 @@ from transformers import AutoTokenizer
 
 import josie
 from josie import assemble
+from josie.configuration_josie import CodecGeometry
+from josie.conversion.assemble.talker import size_talker
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm`:FutureWarning")
 
@@ -22,6 +24,11 @@ class TestTalkerSizes:
         assert (talker.hidden_size, talker.num_hidden_layers, talker.num_attention_heads) == (64, 2, 1)
         assert talker.depth_decoder_config.num_hidden_layers == 4
         assert talker.thinker_hidden_size == 32
+
+    def test_fit_takes_all_codes_of_a_small_codec(self, parts):
+        thinker = assemble(parts("text", "llama"))[0].config.thinker_config
+        for available, taken in ((1, 1), (8, 8), (15, 15), (16, 16), (32, 16)):
+            assert size_talker(thinker, CodecGeometry(16000, 640, available, 256)).num_quantizers == taken
 
     def test_preset(self, parts):
         model, _ = assemble(parts("text", "llama"), codec=parts("codec", "mimi"), talker="micro")

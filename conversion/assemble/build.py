@@ -2,7 +2,8 @@
 
 Parts keep their weights, bit for bit; what joins them (projectors, embeddings of codes, the Talker) is new and random.
 The model is built without memory, its pretrained modules are put in their places, and only what is new is allocated.
-At the end it is tried: its logits against the language model's, and every front end on an input of its own.
+At the end it is tried: its text against the language model's, every front end on an input of its own, and all of it
+against a model that is loaded anew.
 """
 
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ from .encoders import load_audio_encoder, load_codec, load_vision_tower, require
 from .processor import build_processor
 from .reading import Source
 from .talker import FIT, size_talker
-from .text import TextPart, load_text, load_tokenizer
-from .trials import try_front_ends, try_logits
+from .text import TextPart, load_text
+from .trials import try_front_ends, try_reload, try_text
 from .vocabulary import extend_embeddings, extend_tokenizer
 
 _PLACEHOLDERS = {"image": IMAGE_TOKEN, "video": VIDEO_TOKEN, "audio": AUDIO_TOKEN}
@@ -50,6 +51,8 @@ def assemble(
     projector_hidden_act: str | None = "gelu",
     vision_feature_select: Literal["cls", "patch"] = "patch",
     audio_context_fraction: float = 0.25,
+    gguf_file: str | None = None,
+    context: int | None = None,
 ) -> tuple[JosieForConditionalGeneration, JosieProcessor]:
     """Return a JOSIE of pretrained parts, and its processor.
 
@@ -60,7 +63,7 @@ def assemble(
 
     Args:
         text (`str` or `Path`): Folder, or name on the Hub, of a causal language model (Llama, Qwen3, Gemma 3, SmolLM,
-            GPT-2...) with its tokenizer; of a multimodal one its text half is used.
+            GPT-2...) with its tokenizer; of a multimodal one its text half is used. Or a `.gguf` file.
         audio (`str` or `Path`, *optional*): An audio encoder (Whisper, of which the encoder is used, wav2vec 2.0,
             HuBERT, WavLM...), or an audio codec, whose codes are then both input and output. No audio input when
             `None`.
@@ -70,11 +73,13 @@ def assemble(
             EnCodec...).
         talker (`str` or `dict`, *optional*): Sizes of the Talker that predicts its codes, see [`size_talker`]: `"fit"`,
             the name of a preset, or fields of its configuration. No Talker when `None`, nor without a codec.
-        dtype (`torch.dtype`, *optional*): Of all parts, the codec and what is new included, because a checkpoint is
-            loaded in one; the language model's own when `None`. A codec in less than float32 may choose other codes.
+        dtype (`torch.dtype`, *optional*): Of everything but the codecs; the language model's own when `None`. Codecs
+            are in float32, since in less they choose other codes.
         projector_hidden_act (`str`, *optional*): Activation of two-layer projectors; one linear layer when `None`.
         vision_feature_select (`"patch"` or `"cls"`): Rows of the tower's output that become tokens.
         audio_context_fraction (`float`): Largest part of the context that one clip may take.
+        gguf_file (`str`, *optional*): Name of the GGUF file in `text`.
+        context (`int`, *optional*): Longest sequence, for language models that know none (Mamba, BLOOM...).
 
     Returns:
         The model, in evaluation mode, and its [`JosieProcessor`].
@@ -85,8 +90,8 @@ def assemble(
     """
     if not isinstance(talker, (str, dict, type(None))):
         raise ValueError(f"`talker` must be a name, a dict of fields or None, got {type(talker).__name__}.")
-    parts = _load_parts(text, audio, vision, codec, dtype)
-    tokenizer = load_tokenizer(text)
+    parts = _load_parts(load_text(text, dtype, gguf_file, context), audio, vision, codec)
+    tokenizer = parts.text.tokenizer
     if parts.codec is None and talker not in (None, FIT):
         raise ValueError(f"`codec` must be given for a Talker to speak through, got None with `talker` {talker!r}.")
 
@@ -108,23 +113,20 @@ def assemble(
     processor = build_processor(config, tokenizer, audio, vision)
     model = _put_together(config, parts)
     _set_generation(model, language, tokenizer)
-    try_logits(model, language, known_ids, text)
-    try_front_ends(model, processor)
+    ids = try_text(model, language, known_ids, text)
+    try_reload(model, processor, ids, try_front_ends(model, processor))
     return model, processor
 
 
-def _load_parts(
-    text: Source, audio: Source | None, vision: Source | None, codec: Source | None, dtype: torch.dtype | None
-) -> _Parts:
-    language = load_text(text, dtype)
-    dtype = language.model.dtype
+def _load_parts(text: TextPart, audio: Source | None, vision: Source | None, codec: Source | None) -> _Parts:
+    dtype = text.model.dtype
     encoder = None if audio is None else load_audio_encoder(audio, dtype)
     if audio is not None and encoder is not None and codec is not None:
         require_one_codec(audio, encoder.config, codec)
     voice = encoder if encoder is not None and is_codec(encoder.config) else None
     if voice is None and codec is not None:
-        voice = load_codec(codec, dtype)
-    return _Parts(language, encoder, None if vision is None else load_vision_tower(vision, dtype), voice)
+        voice = load_codec(codec)
+    return _Parts(text, encoder, None if vision is None else load_vision_tower(vision, dtype), voice)
 
 
 def _build_config(parts: _Parts, talker: str | dict[str, Any] | None, options: dict[str, Any]) -> JosieConfig:
@@ -162,7 +164,8 @@ def _put_together(config: JosieConfig, parts: _Parts) -> JosieForConditionalGene
             if part is not None:
                 _initialize(part, thinker, dtype)
     if config.talker_config is not None:
-        model.talker = JosieTalkerForConditionalGeneration(config.talker_config).to(dtype)  # type: ignore[arg-type]
+        model.talker = JosieTalkerForConditionalGeneration(config.talker_config)  # type: ignore[arg-type]
+        _cast_parameters(model.talker, dtype)
     model.audio_codec = parts.codec
     model.vision_codec = parts.vision if parts.vision is not None and is_codec(parts.vision.config) else None
     model.freeze_fixed_parts()
@@ -173,7 +176,13 @@ def _initialize(part: nn.Module, owner: PreTrainedModel, dtype: torch.dtype) -> 
     """Allocate a module that was built without memory, and draw its weights as its owner does."""
     part.to_empty(device="cpu")
     part.apply(owner._init_weights)
-    part.to(dtype)
+    _cast_parameters(part, dtype)
+
+
+def _cast_parameters(module: nn.Module, dtype: torch.dtype) -> None:
+    """Cast parameters, but no buffers: rotary frequencies stay in float32, as after loading."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def _set_generation(

@@ -115,6 +115,22 @@ def extend_chat_template(template: str, special_tokens: dict[str, Any] | None = 
     raise ValueError("`text` must have a chat template that renders the same inside another, got one that does not.")
 
 
+def begin_with_bos(template: str, special_tokens: dict[str, Any]) -> str:
+    """Return a template whose text begins with the tokenizer's `bos_token`, once.
+
+    Tokenizing the rendered text without special tokens, as tokenizers and servers do, then gives the same prompt as
+    tokenizing it with them.
+
+    Args:
+        template (`str`): Any chat template.
+        special_tokens (`dict`): The tokenizer's `special_tokens_map`, with a `bos_token`.
+    """
+    texts = [text for text in _render_all(template, special_tokens) if isinstance(text, str)]
+    if all(text.startswith(special_tokens["bos_token"]) for text in texts):
+        return template
+    return "{{- bos_token }}" + template
+
+
 def _render_all(template: str, special_tokens: dict[str, Any]) -> list[Any]:
     """Return the text of each probe, or the error: some templates take no system message."""
     rendered: list[Any] = []

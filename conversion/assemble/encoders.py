@@ -21,7 +21,7 @@ def load_audio_encoder(source: Source, dtype: torch.dtype | None = None) -> PreT
     """
     config = read_config("audio", source)
     if is_codec(config):
-        return load_codec(source, dtype, argument="audio")
+        return load_codec(source, argument="audio")
     of_waveforms = hasattr(config, "conv_stride") and not getattr(config, "add_adapter", False)
     if not (config.model_type == "whisper" or of_waveforms or isinstance(config, JosieAudioEncoderConfig)):
         raise misfit(
@@ -39,7 +39,7 @@ def load_vision_tower(source: Source, dtype: torch.dtype | None = None) -> PreTr
     """
     config = read_config("vision", source)
     if isinstance(config, JovioConfig):
-        return load_model("vision", source, AutoModel, dtype)
+        return load_model("vision", source, AutoModel, torch.float32)
     tower: Any = getattr(config, "vision_config", None) or config
     sides = (getattr(tower, "image_size", None), getattr(tower, "patch_size", None))
     is_known = type(tower) in AutoModel._model_mapping  # type: ignore[attr-defined]
@@ -48,12 +48,11 @@ def load_vision_tower(source: Source, dtype: torch.dtype | None = None) -> PreTr
     return load_model("vision", source, AutoModel, dtype, **({} if tower is config else {"config": tower}))
 
 
-def load_codec(source: Source, dtype: torch.dtype | None = None, argument: str = "codec") -> PreTrainedModel:
-    """Load an audio codec: JODIO, the mel codec, Mimi, DAC, EnCodec...
+def load_codec(source: Source, argument: str = "codec") -> PreTrainedModel:
+    """Load an audio codec in float32: JODIO, the mel codec, Mimi, DAC, EnCodec...
 
     Args:
         source (`str` or `Path`): A folder or a name on the Hub.
-        dtype (`torch.dtype`, *optional*): The checkpoint's own when `None`.
         argument (`str`): The caller's name for it, for messages.
 
     Raises:
@@ -65,7 +64,7 @@ def load_codec(source: Source, dtype: torch.dtype | None = None, argument: str =
     except (ValueError, AttributeError) as error:
         wanted = "an audio codec (JODIO, the mel codec, Mimi, DAC, EnCodec...)"
         raise misfit(argument, source, wanted, config) from error
-    return load_model(argument, source, AutoModel, dtype)
+    return load_model(argument, source, AutoModel, torch.float32)
 
 
 def require_one_codec(audio: Source, audio_config: PreTrainedConfig, codec: Source) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints of parts: reading their files, in one voice about what is missing."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,18 @@ Source = str | Path
 _UNUSED = frozenset({"pooler", "head", "masked_spec_embed"})
 
 
-def read_config(argument: str, source: Source) -> PreTrainedConfig:
+def read_config(argument: str, source: Source, **kwargs: Any) -> PreTrainedConfig:
     """Return the configuration of a checkpoint.
 
     Args:
         argument (`str`): The caller's name for it, for messages.
         source (`str` or `Path`): A folder, or the name of a repository on the Hub.
+        kwargs: For `AutoConfig.from_pretrained`.
 
     Raises:
         `ValueError`: There is none, or it is of no model type that transformers knows.
     """
-    return read_file(argument, source, "the configuration of a model", AutoConfig.from_pretrained)
+    return read_file(argument, source, "the configuration of a model", partial(AutoConfig.from_pretrained, **kwargs))
 
 
 def read_file(argument: str, source: Source, content: str, read: Callable[[Source], Any]) -> Any:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ...configuration_josie import audio_codec_geometry
 from ...modeling_josie import JosieForConditionalGeneration
 
 
@@ -15,12 +16,14 @@ class AssembledPart:
         class_name (`str`): Its class.
         num_parameters (`int`): Its parameters; a head that is the embedding has none of its own.
         is_pretrained (`bool`): They come from a checkpoint. Others are new and random.
+        note (`str`): What it leaves out.
     """
 
     name: str
     class_name: str
     num_parameters: int
     is_pretrained: bool
+    note: str = ""
 
 
 def list_parts(model: JosieForConditionalGeneration) -> list[AssembledPart]:
@@ -42,5 +45,13 @@ def list_parts(model: JosieForConditionalGeneration) -> list[AssembledPart]:
         parameters = [parameter for parameter in module.parameters() if id(parameter) not in seen]
         seen |= {id(parameter) for parameter in parameters}
         num_parameters = sum(parameter.numel() for parameter in parameters)
-        parts.append(AssembledPart(name, type(module).__name__, num_parameters, is_pretrained))
+        note = _describe_codes(model) if module is model.talker else ""
+        parts.append(AssembledPart(name, type(module).__name__, num_parameters, is_pretrained, note))
     return parts
+
+
+def _describe_codes(model: JosieForConditionalGeneration) -> str:
+    """Say that a Talker predicts fewer codes than a frame has."""
+    predicted = model.config.talker_config.num_quantizers
+    available = audio_codec_geometry(model.config.audio_codec_config).num_quantizers
+    return "" if predicted == available else f"predicts {predicted} of {available} codes a frame"

@@ -5,7 +5,7 @@ from typing import Any
 from ...configuration_josie import CodecGeometry, JosieConfig, JosieTalkerConfig, JosieThinkerConfig
 
 FIT = "fit"
-_HEAD_DIM, _MAX_WIDTH, _MAX_QUANTIZERS = 64, 1024, 8
+_HEAD_DIM, _MAX_WIDTH, _MAX_QUANTIZERS = 64, 1024, 16
 _DEPTH_WIDTH, _DEPTH_LAYERS = 512, 4
 
 
@@ -16,7 +16,7 @@ def size_talker(
 
     Args:
         thinker ([`JosieThinkerConfig`]): The Thinker, whose states it reads.
-        codec ([`CodecGeometry`]): The codec, whose codes it predicts.
+        codec ([`CodecGeometry`]): The codec, whose codes it predicts: all of a frame, or the first sixteen.
         talker (`str` or `dict`): `"fit"` for the Thinker's width (a multiple of 64, at most 1024), half of its layers
             (2 to 12) and a depth decoder of half that width; the name of a preset for the sizes of its Talker; or
             fields of [`JosieTalkerConfig`] to set on top of `"fit"`, from which the other sizes follow.

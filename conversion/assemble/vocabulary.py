@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.modeling_utils import PreTrainedModel
 
 from ...tokenization import AUDIO_TOKEN, IMAGE_TOKEN, PAD_TOKEN, SPECIAL_TOKENS, VIDEO_TOKEN, load_chat_template
-from .chat_template import extend_chat_template
+from .chat_template import begin_with_bos, extend_chat_template
 from .reading import Source
 
 PLACEHOLDERS = (IMAGE_TOKEN, VIDEO_TOKEN, AUDIO_TOKEN)
@@ -17,7 +17,8 @@ def extend_tokenizer(tokenizer: PreTrainedTokenizerBase, num_rows: int, source: 
     """Add JOSIE's placeholders, padding and chat template to a tokenizer, in place.
 
     A tokenizer with a chat template of its own keeps its roles and gets the placeholders alone; one without gets
-    JOSIE's template and all of its special tokens. A padding token is added where there is none.
+    JOSIE's template and all of its special tokens. A padding token is added where there is none. Where the tokenizer
+    puts a token in front of texts, the template does so too.
 
     Args:
         tokenizer ([`PreTrainedTokenizerBase`]): The backbone's.
@@ -47,14 +48,18 @@ def extend_tokenizer(tokenizer: PreTrainedTokenizerBase, num_rows: int, source: 
     tokenizer.padding_side = "left"  # what generation needs
     template = tokenizer.chat_template
     if isinstance(template, dict):  # one for each use
-        tokenizer.chat_template = {
-            name: extend_chat_template(text, tokenizer.special_tokens_map) for name, text in template.items()
-        }
-    elif template:
-        tokenizer.chat_template = extend_chat_template(template, tokenizer.special_tokens_map)
+        tokenizer.chat_template = {name: _extend(tokenizer, text) for name, text in template.items()}
     else:
-        tokenizer.chat_template = load_chat_template()
+        tokenizer.chat_template = _extend(tokenizer, template)
     return sorted(known), sorted(set(tokenizer.get_vocab().values()) - known)
+
+
+def _extend(tokenizer: PreTrainedTokenizerBase, template: str | None) -> str:
+    """Return an extended chat template, JOSIE's where there is none, that begins as the tokenizer's texts do."""
+    special_tokens = tokenizer.special_tokens_map
+    template = extend_chat_template(template, special_tokens) if template else load_chat_template()
+    adds_bos = tokenizer.bos_token_id is not None and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+    return begin_with_bos(template, special_tokens) if adds_bos else template
 
 
 def extend_embeddings(model: PreTrainedModel, known_ids: list[int], new_ids: list[int]) -> None:
