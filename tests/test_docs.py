@@ -150,6 +150,13 @@ class TestText:
         assert not re.findall(r"/tmp/|/work/|/home/|worktree|\bTODO\b", text)
 
 
+@pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
+def test_rooms_in_drawings_exist(page):
+    drawings = [block.text for block in read_blocks(page.read_text(encoding="utf-8")) if not block.language]
+    rooms = [name for text in drawings for name in re.findall(r"(?:^|  )(\w+)/ ", text, re.MULTILINE)]
+    assert [name for name in rooms if not any(ROOT.glob(name)) and not any(ROOT.glob(f"*/{name}"))] == []
+
+
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= MAX_LINES
 
