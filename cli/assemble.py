@@ -9,7 +9,7 @@ import typer
 from ..nano import NANO_NAMES, find_model
 from .checkpoints import complete_model
 from .make import preset_names
-from .options import NewFolder, Seed, above_zero, at_least_one, checked, words
+from .options import NewFolder, Seed, above_zero, at_least_one, checked, dtype_option, words
 from .progress import waiting
 from .shared import print_table, quieten
 
@@ -87,11 +87,8 @@ def assemble_command(
         int | None, _count("Longest sequence, of a language model that knows none, such as Mamba or BLOOM.")
     ] = None,
     dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"] | None,
-        typer.Option(
-            metavar="DTYPE",
-            help="float32, bfloat16 or float16 for all parts but codecs; the text model's if not given.",
-        ),
+        str | None,
+        dtype_option("float32, bfloat16 or float16 for all parts but codecs; the text model's if not given."),
     ] = None,
     seed: Seed = 0,
 ) -> None:

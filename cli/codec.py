@@ -19,6 +19,7 @@ from .options import (
     check_out,
     check_seconds,
     checked,
+    dtype_option,
     existing_file,
     file_ending_in,
     sound_file,
@@ -53,10 +54,7 @@ MaxPatches = Annotated[
     int,
     typer.Option(help="Most patches of a picture; larger ones are made smaller.", callback=checked(at_least_one)),
 ]
-CodecDtype = Annotated[
-    Literal["float32", "bfloat16", "float16"],
-    typer.Option(metavar="DTYPE", help="float32, bfloat16 or float16; less than float32 may choose other codes."),
-]
+CodecDtype = Annotated[str, dtype_option("float32, bfloat16 or float16; less than float32 may choose other codes.")]
 _ENDINGS = {"audio": sound_file, "image": file_ending_in(".png"), "video": file_ending_in(".mp4")}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 
@@ -77,7 +77,8 @@ class Codes:
         dtype = torch.int16 if self.codebook_size <= 2**15 else torch.int32
         with new_file(path) as unfinished:
             tensors = {"codes": self.codes.to("cpu", dtype).contiguous()}
-            save_file(tensors, unfinished, metadata=metadata | {"format": CODES_FORMAT})
+            # `save_file` would let nobody but its owner read it.
+            unfinished.write_bytes(save(tensors, metadata=metadata | {"format": CODES_FORMAT}))
 
     @classmethod
     def load(cls, path: Path) -> "Codes":

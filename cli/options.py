@@ -6,7 +6,7 @@ The checks run while the command line is read, before anything heavy is imported
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from .checkpoints import complete_model, require_codec, require_josie, require_o
 
 _MAX_SEED = 2**32 - 1
 _SOUND_ENDINGS = (".wav", ".flac", ".ogg", ".mp3")  # of what every soundfile writes; it is asked for others
+_DTYPES = ["float32", "bfloat16", "float16"]
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "npu", "mlu")
 
 
@@ -108,6 +109,10 @@ def _seed(value: int) -> str | None:
     return None if 0 <= value <= _MAX_SEED else f"be in [0, {_MAX_SEED}]"
 
 
+def _dtype(value: str) -> str | None:
+    return None if value in _DTYPES else f"be one of {', '.join(_DTYPES)}"
+
+
 def _device(value: str) -> str | None:
     kind, colon, index = value.partition(":")
     if value == "auto" or (kind in _DEVICES and (not colon or index.isdecimal())):
@@ -125,6 +130,11 @@ def refuse_given(required: str, values: dict[str, Any]) -> None:
     for name, value in values.items():
         if value is not None and value is not False:
             raise ValueError(f"`{name}` must {required}, got {(str(value) if isinstance(value, Path) else value)!r}.")
+
+
+def dtype_option(description: str) -> Any:
+    """Return an option that takes the name of a type of numbers."""
+    return typer.Option(metavar="DTYPE", help=description, callback=checked(_dtype), autocompletion=lambda: _DTYPES)
 
 
 def check_seconds(seconds: float | None, mic: bool) -> None:
@@ -208,11 +218,9 @@ Device = Annotated[
     ),
 ]
 Dtype = Annotated[
-    Literal["float32", "bfloat16", "float16"] | None,
-    typer.Option(
-        metavar="DTYPE",
-        help="float32, bfloat16 or float16 for Thinker and Talker; as they were saved if not given. Codecs compute in "
-        "float32.",
+    str | None,
+    dtype_option(
+        "float32, bfloat16 or float16 for Thinker and Talker, as they were saved if not given; codecs are in float32."
     ),
 ]
 Threads = Annotated[
