@@ -15,6 +15,7 @@ import torch
 from exports import try_exports
 from tiny import JODIO, JOVIO, MEL_CODEC, TEXT, THINKER, build, josie_config
 from transformers import AutoConfig, AutoModel
+from transformers.utils import logging
 
 import josie
 
@@ -30,6 +31,15 @@ def seeded():
     torch.use_deterministic_algorithms(True)  # which also fills uninitialised memory
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def talkative():
+    """Let libraries say after a test what they said before it: commands make them quiet for a whole process."""
+    verbosity = logging.get_verbosity()
+    yield
+    logging.set_verbosity(verbosity)
+    logging.enable_progress_bar()
 
 
 @pytest.fixture(scope="session")

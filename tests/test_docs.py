@@ -13,7 +13,6 @@ from assembly_parts import save_audio, save_codec, save_text, save_vision
 from doc_pages import list_pages, read_anchors, read_blocks, read_links, read_title, without_code
 from doc_run import PageRun
 from this_tree import ROOT
-from transformers.utils import logging as transformers_logging
 
 PAGES = list_pages(ROOT)
 WITH_CODE = [page for page in PAGES if read_blocks(page.read_text(encoding="utf-8"))]
@@ -62,10 +61,8 @@ def folder(tmp_path, hub, monkeypatch):
     (tmp_path / TEST_FILE).write_text(json.dumps(TEST_ROW), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "runs" / "cache")
-    verbosity, threads = transformers_logging.get_verbosity(), torch.get_num_threads()
+    threads = torch.get_num_threads()
     yield tmp_path
-    transformers_logging.set_verbosity(verbosity)
-    transformers_logging.enable_progress_bar()
     torch.set_num_threads(threads)
 
 
