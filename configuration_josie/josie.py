@@ -1,5 +1,6 @@
 """Configuration of JOSIE: Thinker, Talker and codecs, and the presets."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -31,7 +32,11 @@ class JosieConfig(PreTrainedConfig):
     """
 
     model_type = "josie"
-    keys_to_ignore_at_inference = ["cache"]
+    # `Trainer` keeps the rest of an output as predictions: the logits of text.
+    keys_to_ignore_at_inference = [
+        *("text_loss", "talker_loss", "depth_loss", "duration_loss", "talker_logits", "depth_logits"),
+        *JosieThinkerConfig.keys_to_ignore_at_inference,
+    ]
     sub_configs_defaults = {
         "thinker_config": SubConfigSpec(JosieThinkerConfig),
         "talker_config": SubConfigSpec(JosieTalkerConfig, optional=True),
@@ -53,10 +58,27 @@ class JosieConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         thinker = self.thinker_config
         if self.audio_codec_config is None and is_codec(thinker.audio_config):
-            self.audio_codec_config = thinker.audio_config
+            self.audio_codec_config = copy.deepcopy(thinker.audio_config)  # a model part with settings of its own
         if self.vision_codec_config is None and is_codec(thinker.vision_config):
-            self.vision_codec_config = thinker.vision_config
-        self.tie_word_embeddings = thinker.tie_word_embeddings
+            self.vision_codec_config = copy.deepcopy(thinker.vision_config)
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """Longest sequence, placeholders included; the text backbone's."""
+        return self.thinker_config.max_position_embeddings
+
+    @max_position_embeddings.setter
+    def max_position_embeddings(self, value: int):
+        self.thinker_config.max_position_embeddings = value
+
+    @property
+    def tie_word_embeddings(self) -> bool:
+        """Whether the head shares the token embedding; the text backbone's."""
+        return self.thinker_config.tie_word_embeddings
+
+    @tie_word_embeddings.setter
+    def tie_word_embeddings(self, value: bool):
+        self.thinker_config.tie_word_embeddings = value
 
     @classmethod
     def from_preset(cls, name: str, **kwargs) -> "JosieConfig":

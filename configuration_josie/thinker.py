@@ -30,7 +30,8 @@ class JosieThinkerConfig(PreTrainedConfig):
 
     model_type = "josie_thinker"
     base_config_key = "thinker_config"
-    keys_to_ignore_at_inference = ["cache"]
+    # `Trainer` keeps the rest of an output as predictions: the logits.
+    keys_to_ignore_at_inference = ["cache", "last_hidden_state", "inputs_embeds", "hidden_states", "attentions"]
     sub_configs_defaults = {
         "text_config": SubConfigSpec(AutoConfig, model_type="josie_text"),
         "audio_config": SubConfigSpec(AutoConfig, model_type="josie_audio_encoder", optional=True),
@@ -46,12 +47,7 @@ class JosieThinkerConfig(PreTrainedConfig):
     image_token_id: int | None = None
     video_token_id: int | None = None
     audio_token_id: int | None = None
-    tie_word_embeddings: bool = False
     initializer_range: float = 0.02
-
-    def __post_init__(self, **kwargs):
-        super().__post_init__(**kwargs)
-        self.tie_word_embeddings = self.text_config.tie_word_embeddings
 
     @property
     def hidden_size(self) -> int:
@@ -60,8 +56,21 @@ class JosieThinkerConfig(PreTrainedConfig):
 
     @property
     def max_position_embeddings(self) -> int:
-        """Longest sequence, placeholders included."""
+        """Longest sequence, placeholders included; the text backbone's."""
         return self.text_config.max_position_embeddings
+
+    @max_position_embeddings.setter
+    def max_position_embeddings(self, value: int):
+        self.text_config.max_position_embeddings = value
+
+    @property
+    def tie_word_embeddings(self) -> bool:
+        """Whether the head shares the token embedding; the text backbone's."""
+        return self.text_config.tie_word_embeddings
+
+    @tie_word_embeddings.setter
+    def tie_word_embeddings(self, value: bool):
+        self.text_config.tie_word_embeddings = value
 
     @property
     def input_modalities(self) -> tuple[str, ...]:

@@ -5,11 +5,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForMultimodalLM
+from transformers import AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+)
 from transformers.utils import can_return_tuple
 from transformers.utils.deprecation import deprecate_kwarg
 from typing_extensions import Unpack
@@ -65,8 +68,8 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
         super().__init__(config)
         self.thinker = JosieThinkerForConditionalGeneration(config.thinker_config)
         self.talker = JosieTalkerForConditionalGeneration(config.talker_config) if config.talker_config else None
-        self.audio_codec = AutoModel.from_config(config.audio_codec_config) if config.audio_codec_config else None
-        self.vision_codec = AutoModel.from_config(config.vision_codec_config) if config.vision_codec_config else None
+        self.audio_codec = _build_codec(config.audio_codec_config)
+        self.vision_codec = _build_codec(config.vision_codec_config)
         # A config marked as derived from the model's loses options that transformers does not know when it is loaded.
         self.generation_config._from_model_config = False
         suppress_placeholders(self.generation_config, config.thinker_config)
@@ -308,8 +311,17 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
         return loss
 
 
+def _build_codec(config: Any) -> Any:
+    """Return the codec that `config` describes, in at least single precision; `None` without one."""
+    if config is None:
+        return None
+    return AutoModel.from_config(config, dtype=torch.promote_types(torch.get_default_dtype(), torch.float32))
+
+
 AutoModel.register(JosieConfig, JosieForConditionalGeneration, exist_ok=True)
 AutoModelForMultimodalLM.register(JosieConfig, JosieForConditionalGeneration, exist_ok=True)
-# `transformers serve` asks this table of names and not the Auto class.
-_names: Any = MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
-_names.setdefault(JosieConfig.model_type, JosieForConditionalGeneration.__name__)
+AutoModelForImageTextToText.register(JosieConfig, JosieForConditionalGeneration, exist_ok=True)
+# `Trainer` shifts smoothed labels for the class names of the one table, `transformers serve` asks the other.
+for table in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES):
+    names: Any = table
+    names.setdefault(JosieConfig.model_type, JosieForConditionalGeneration.__name__)

@@ -27,12 +27,26 @@ class JosiePreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": JosieLayer, "attentions": JosieAttention}
+    # Name of the part in a checkpoint of the whole model, out of which its class loads it.
+    _name_in_whole: str | None = None
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
-        """Load a model as [`~transformers.PreTrainedModel.from_pretrained`] does, which forgets what was frozen."""
+        """Load a model as [`~transformers.PreTrainedModel.from_pretrained`] does, which forgets what was frozen.
+
+        Thinker and Talker also load out of a checkpoint of the whole model.
+        """
+        renaming = {} if cls._name_in_whole is None else {rf"^{cls._name_in_whole}\.": ""}
+        if renaming:
+            kwargs["key_mapping"] = renaming | (kwargs.get("key_mapping") or {})
         loaded = super().from_pretrained(*args, **kwargs)
-        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_fixed_parts()
+        model: Any = loaded[0] if isinstance(loaded, tuple) else loaded
+        # Or saving would give the part its name in the whole model back.
+        conversions = getattr(model, "_weight_conversions", None) or []
+        model._weight_conversions = [
+            conversion for conversion in conversions if not renaming.keys() & set(conversion.source_patterns)
+        ]
+        model.freeze_fixed_parts()
         return loaded
 
     def save_pretrained(

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 import josie
 from josie import assemble
 from josie.configuration_josie import CodecGeometry
+from josie.configuration_josie.logit_rule import LogitRule
 from josie.conversion.assemble.talker import size_talker
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm`:FutureWarning")
@@ -116,7 +117,8 @@ class TestWrongParts:
         with pytest.raises(ValueError, match="`text` must be a"):
             assemble(tmp_path)
 
-    def test_logits_that_are_scaled_behind_the_head(self, parts, tmp_path):
+    def test_logits_that_are_scaled_behind_the_head_in_an_unknown_way(self, parts, tmp_path, monkeypatch):
+        monkeypatch.setattr(LogitRule, "of", lambda config: LogitRule())
         config = transformers.GraniteConfig(**FAMILIES["llama"][3], logits_scaling=4.0)
         transformers.GraniteForCausalLM(config).save_pretrained(tmp_path)
         AutoTokenizer.from_pretrained(parts("text", "llama")).save_pretrained(tmp_path)

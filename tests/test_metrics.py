@@ -10,6 +10,7 @@ from tiny import CASES, josie_inputs
 from torch.nn import functional
 from transformers import EvalPrediction, Trainer, TrainingArguments
 
+import josie
 from josie.training import metrics
 
 
@@ -64,15 +65,15 @@ def test_trainer_evaluates_text_and_speech_of_any_length(tmp_path):
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-    trainer = Trainer(
-        model,
-        arguments,
+    options = dict(
         eval_dataset=[whole, short],
         data_collator=lambda rows: rows[0],
         compute_metrics=metrics.Metrics(),
         preprocess_logits_for_metrics=metrics.keep_scores,
     )
-    found = trainer.evaluate()
+    with pytest.raises(ValueError, match="must have the logits of codes with `speech_codes`: `JosieTrainer`"):
+        Trainer(model, arguments, **options).evaluate()
+    found = josie.JosieTrainer(model, arguments, **options).evaluate()
     with torch.no_grad():
         outputs = [model(**batch) for batch in (whole, short)]
     assert found["eval_perplexity"] == pytest.approx(math.exp(outputs[0].text_loss), rel=1e-4)

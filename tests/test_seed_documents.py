@@ -41,7 +41,7 @@ class TestMuomni:
         front_end = micro.thinker.model.vision_front_end
         assert front_end.encoder.patch_embed(image).shape == (1, 128, 14, 14)
         assert front_end.encoder(image).last_hidden_state.shape == (1, 197, 128)
-        rows, counts = front_end(pixel_values=image)
+        rows, counts, _ = front_end("image", image)
         assert rows.shape == (1, 256)
         assert counts.tolist() == [1]
         ids = torch.randint(10, 5000, (1, 9))
@@ -52,7 +52,7 @@ class TestMuomni:
         front_end = micro.thinker.model.audio_front_end
         mel = torch.rand(1, 128, 100)
         assert front_end.encoder(mel).last_hidden_state.shape == (1, 25, 192)
-        rows, _ = front_end(input_features=mel)
+        rows = front_end(input_features=mel).rows
         assert rows.shape == (25, 256)
         # The document rounds: a centred transform of 16,000 samples at a hop of 160 has 101 frames, so 26 features.
         config = micro.config.thinker_config

@@ -26,11 +26,15 @@ def keep_scores(outputs: torch.Tensor | tuple[Any, ...], labels: torch.Tensor | 
         outputs (`torch.Tensor` or `tuple`): What the model returned without the loss, in the order of its output class.
         labels (`torch.Tensor` or `tuple`): As `label_names` say: `labels` `(batch, length)`; or `speech_codes`
             `(batch, num_quantizers, num_frames)`, of a Talker alone; or both, in this order. With `speech_codes`,
-            `eval_do_concat_batches` must be `False`, as `Trainer` cannot join codes of different lengths.
+            `eval_do_concat_batches` must be `False`, as `Trainer` cannot join codes of different lengths. Of the whole
+            model, `Trainer` hands on the logits of text alone: [`JosieTrainer`] those of codes too.
 
     Returns:
         `(batch, 3 + 2 * num_quantizers)`, sums over each row: negative log-likelihood of the tokens, right tokens,
         tokens; and for each quantizer right codes and codes.
+
+    Raises:
+        `ValueError`: There are codes to score, and no logits of codes.
     """
     given = [outputs] if isinstance(outputs, torch.Tensor) else outputs
     tensors = [value for value in given if isinstance(value, torch.Tensor) and value.ndim > 2]
@@ -44,6 +48,10 @@ def keep_scores(outputs: torch.Tensor | tuple[Any, ...], labels: torch.Tensor | 
         scores[0] = score_tokens(flat.pop(0), text)
     if codes is not None:
         depth = next((value for value in tensors if value.ndim == 4), None)
+        if not flat:
+            raise ValueError(
+                "`outputs` must have the logits of codes with `speech_codes`: `JosieTrainer` hands them on."
+            )
         scores.append(score_codes(flat[0], depth, codes))
     return torch.cat(scores, dim=1)
 

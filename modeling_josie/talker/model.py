@@ -42,6 +42,8 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
     main_input_name = "speech_codes"
     output_modalities = ("audio",)
     target_names = ("talker", "depth", "duration")
+    _name_in_whole = "talker"
+    _keys_to_ignore_on_load_unexpected = [r"^thinker\.", r"^audio_codec\.", r"^vision_codec\."]
     accepts_loss_kwargs = False  # the Trainer counts words, of which there are none
 
     def __init__(self, config: JosieTalkerConfig):

@@ -20,7 +20,7 @@ from ..codecs.checks import check_codes
 from ..layers.embeddings import CodeEmbedding, Projector
 
 # Parts of transformers' encoders that their rows do not pass through.
-_PARTS_WITHOUT_USE = ("post_layernorm", "head", "pooler", "masked_spec_embed")
+_PARTS_WITHOUT_USE = ("post_layernorm", "head", "pooler", "masked_spec_embed", "embeddings.mask_token")
 
 
 class Features(NamedTuple):
@@ -54,14 +54,16 @@ class FrontEnd(nn.Module):
     def build(self, encoder_config: Any):
         """Make the encoder, and the projector from its width to the Thinker's."""
         config = self.config
-        self.encoder = build_encoder(encoder_config)
+        self.encoder = build_part(encoder_config)
         self.projector = Projector(encoder_config.hidden_size, config.hidden_size, config.projector_hidden_act)
         self.freeze_fixed_parts()
 
     def freeze_fixed_parts(self):
         """Freeze what an encoder of transformers has and is not used here, as it never gets a gradient."""
         for name in _PARTS_WITHOUT_USE:
-            part = getattr(self.encoder, name, None)
+            part = self.encoder
+            for step in name.split("."):
+                part = getattr(part, step, None)
             if part is not None:
                 part.requires_grad_(False)
 
@@ -100,9 +102,15 @@ class FrontEnd(nn.Module):
         return Features(*pack(embedded, mask), BaseModelOutput(embedded))
 
 
-def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
-    """Return the continuous encoder that `config` describes; of Whisper the encoder alone."""
-    return WhisperEncoder._from_config(config) if config.model_type == "whisper" else AutoModel.from_config(config)
+def build_part(config: PreTrainedConfig) -> PreTrainedModel:
+    """Return the model that `config` describes, of Whisper the encoder alone, in the dtype of the model around it.
+
+    A part of transformers would follow the dtype it was saved in, which is written in its own configuration.
+    """
+    dtype = torch.get_default_dtype()
+    if config.model_type == "whisper":
+        return WhisperEncoder._from_config(config, dtype=dtype)
+    return AutoModel.from_config(config, dtype=dtype)
 
 
 def pack(features: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:

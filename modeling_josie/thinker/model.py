@@ -8,21 +8,27 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import slice_logits_to_keep
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+)
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.deprecation import deprecate_kwarg
 from typing_extensions import Unpack
 
 from ...configuration_josie import JosieThinkerConfig
+from ...configuration_josie.logit_rule import LogitRule
 from ..freezing import FreezingMixin, Groups, group_parts
 from ..losses.targets import NumItems, count_text_tokens, text_loss_divisor
 from ..outputs import JosieThinkerModelOutput, JosieThinkerOutput
 from ..pretrained import JosiePreTrainedModel
 from . import text  # noqa: F401  (registers our text backbone with AutoModel)
 from .audio_front_end import AudioFrontEnd
+from .front_ends import build_part
 from .generation import ThinkerGenerationMixin, suppress_placeholders
 from .inputs import SPEECH_INPUTS, MediaOutputs, ThinkerKwargs, pop_inputs, refuse_unknown, spell_inputs
 from .media import MediaMixin
@@ -34,6 +40,8 @@ class JosieThinkerPreTrainedModel(JosiePreTrainedModel):
 
     config: JosieThinkerConfig
     _can_record_outputs = {}  # the text backbone records its own
+    _name_in_whole = "thinker"
+    _keys_to_ignore_on_load_unexpected = [r"^talker\.", r"^audio_codec\.", r"^vision_codec\."]
 
     @property
     def input_modalities(self) -> tuple[str, ...]:
@@ -50,7 +58,7 @@ class JosieThinkerModel(MediaMixin, JosieThinkerPreTrainedModel):
 
     def __init__(self, config: JosieThinkerConfig):
         super().__init__(config)
-        self.language_model = AutoModel.from_config(config.text_config)
+        self.language_model = build_part(config.text_config)
         self.audio_front_end = AudioFrontEnd(config) if config.audio_config is not None else None
         self.vision_front_end = VisionFrontEnd(config) if config.vision_config is not None else None
         self.max_positions = config.max_position_embeddings
@@ -144,6 +152,7 @@ class JosieThinkerForConditionalGeneration(FreezingMixin, ThinkerGenerationMixin
         super().__init__(config)
         self.model = JosieThinkerModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.logit_rule = LogitRule.of(config.text_config)
         embedding = self.get_input_embeddings()
         name = next(
             name for name, module in self.named_modules() if module is embedding
@@ -185,6 +194,10 @@ class JosieThinkerForConditionalGeneration(FreezingMixin, ThinkerGenerationMixin
             parts = ("encoder", "projector", "code_embedding")
             groups |= group_parts(name, front_end, {part: getattr(front_end, part, None) for part in parts})
         return groups
+
+    def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Return the logits `(..., vocab_size)` of states `(..., hidden_size)`, scaled and capped by family."""
+        return self.logit_rule.apply(self.lm_head(hidden_states))
 
     def count_targets(self, labels: torch.Tensor | None = None, **inputs: Any) -> dict[str, torch.Tensor]:
         """Return the number of targets of each kind in a batch; takes what `forward` takes."""
@@ -233,7 +246,7 @@ class JosieThinkerForConditionalGeneration(FreezingMixin, ThinkerGenerationMixin
             mm_encoder_outputs=mm_encoder_outputs,
             **options,
         )
-        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        logits = self.compute_logits(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
         loss = None
         if labels is not None:
             tokens = options.get("shift_labels")
@@ -253,4 +266,9 @@ class JosieThinkerForConditionalGeneration(FreezingMixin, ThinkerGenerationMixin
 
 
 AutoModel.register(JosieThinkerConfig, JosieThinkerModel, exist_ok=True)
-AutoModelForCausalLM.register(JosieThinkerConfig, JosieThinkerForConditionalGeneration, exist_ok=True)
+for auto_class in (AutoModelForCausalLM, AutoModelForMultimodalLM, AutoModelForImageTextToText):
+    auto_class.register(JosieThinkerConfig, JosieThinkerForConditionalGeneration, exist_ok=True)
+# `Trainer` shifts smoothed labels for the class names of the one table, `transformers serve` asks the other.
+for table in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES):
+    names: Any = table
+    names.setdefault(JosieThinkerConfig.model_type, JosieThinkerForConditionalGeneration.__name__)
