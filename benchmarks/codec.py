@@ -6,8 +6,9 @@ Against JODIO: its residual layer is one full convolution (3 C² weights) where 
 its transformers run after the last stride (12.5 Hz) where Mimi's run before it (25 Hz). Weights are random.
 
 Streams go in chunks of 80 ms, one alone and up to `--streams` at once, beside the same rows offline; Mimi, whose
-decoder does not stream, encodes one too. `--nano DIR` measures a trained codec on one thread in the same ways. RVQ has
-8 codebooks of 2048 × 512 and reads 1,000 frames; `pip install vector-quantize-pytorch` brings the peer.
+decoder does not stream, encodes one too. JODIO is prepared for inference. `--nano DIR` measures a trained codec on one
+thread in the same ways. RVQ has 8 codebooks of 2048 × 512 and reads 1,000 frames; `pip install vector-quantize-pytorch`
+brings the peer.
 
     python benchmarks/codec.py [--seconds 4] [--streams 16] [--nano DIR] [--json FILE]
 """
@@ -61,7 +62,7 @@ def build_jodio() -> JodioModel:
         codebook_size=CODEBOOK_SIZE,
         codebook_dim=CODEBOOK_DIM,
     )
-    return JodioModel(config).eval()
+    return JodioModel(config).eval().prepare_for_inference()
 
 
 def build_mimi() -> MimiModel:
@@ -178,6 +179,8 @@ def time_nano(arguments: argparse.Namespace) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     codec = AutoModel.from_pretrained(arguments.nano).eval()
+    if hasattr(codec, "prepare_for_inference"):  # ours
+        codec.prepare_for_inference()
     waveform = 0.1 * torch.randn(1, codec.config.audio_channels, arguments.seconds * codec.config.sampling_rate)
     codes = codec.encode(waveform).audio_codes
     contestants = {"encode": lambda: codec.encode(waveform), "decode": lambda: codec.decode(codes)}

@@ -52,7 +52,7 @@ def build_jovio(causal_time: bool = False) -> JovioModel:
         encoder_config=backbone,
         decoder_config=dict(backbone, num_hidden_layers=1),
     )
-    return JovioModel(config).eval()
+    return JovioModel(config).eval().prepare_for_inference()
 
 
 def build_qwen() -> Qwen2VisionTransformerPretrainedModel:

@@ -10,28 +10,30 @@ from transformers.configuration_utils import SubConfigSpec
 
 from .backbone import JosieBackboneConfig, SubConfig, require_positive
 from .mel import JosieMelConfig
+from .renamed import RenamedField
 
 
 @strict
 class JodioConfig(JosieMelConfig):
     r"""SEANet encoder, causal transformer, split residual quantizer, causal transformer, SEANet decoder.
 
-    The encoder reads the waveform and the decoder writes it; or, with `ends="mel"`, both work on mel spectrograms,
+    The encoder reads the waveform and the decoder writes it; or, with `domain="mel"`, both work on mel spectrograms,
     whose hop takes the place of the strides that cost most. The fields of [`JosieMelConfig`] are for those.
 
     Args:
-        audio_channels (`int`): Channels of the waveform; 1 between mel ends.
-        ends (`"waveform"` or `"mel"`): What the convolutions work on. Between mel ends the encoder reads the mel bands
-            of windows that end at the newest sample, and the decoder predicts those of windows that reach a little
-            beyond the samples it gives, which phase reconstruction makes of them: so neither end adds delay. What is
-            trained then is `mel_weight` times the absolute error of those bands, for which no waveform is made:
-            `waveform_weight` and `stft_weight` must be 0.
-        mel_overhang (`int`): By how many samples. There a decoder has to guess what its codes do not know yet, and a
-            window needs enough of it that the samples it gives are not at its faint edge.
+        audio_channels (`int`): Channels of the waveform; 1 in the mel domain.
+        domain (`"waveform"` or `"mel"`): Representation that the convolutions work on. In the mel domain the encoder
+            reads the mel bands of windows that end at the newest sample, and the decoder predicts those of windows that
+            reach `mel_lookahead` samples beyond the samples it gives, which phase reconstruction makes of them: so
+            neither adds delay. The training loss is `mel_weight` times the absolute error of those bands, for which no
+            waveform is made: `waveform_weight` and `stft_weight` must be 0.
+        mel_lookahead (`int`): Samples by which the decoder's windows reach beyond the samples they give. There a
+            decoder has to guess what its codes do not know yet, and a window needs enough of it that the samples it
+            gives are not at its faint edge.
         phase_iterations (`int`): Iterations of phase reconstruction for each mel frame.
         channels (`list[int]`): Widths of the SEANet encoder: after the first convolution, then after each strided
             one, so one entry more than `upsampling_ratios`; the decoder mirrors it.
-        upsampling_ratios (`list[int]`): Strides, in the decoder's order; between mel ends over mel frames.
+        upsampling_ratios (`list[int]`): Strides, in the decoder's order; in the mel domain over mel frames.
         kernel_size (`int`): Kernel of the first and last convolution.
         residual_kernel_size (`int`): Kernel of the dilated convolutions.
         num_residual_layers (`int` or `list[int]`): Dilated residual convolutions before each change of rate of the
@@ -59,10 +61,10 @@ class JodioConfig(JosieMelConfig):
     num_semantic_quantizers: int = 1
     sampling_rate: int = 24000
     audio_channels: int = 1
-    ends: Literal["waveform", "mel"] = "waveform"
+    domain: Literal["waveform", "mel"] = "waveform"
     n_fft: int = 512
     mel_hop_length: int = 160
-    mel_overhang: int = 160
+    mel_lookahead: int = 160
     phase_iterations: int = 8
     channels: list[int] = field(default_factory=lambda: [512] * 6)
     upsampling_ratios: list[int] = field(default_factory=lambda: [2, 8, 6, 5, 4])
@@ -81,10 +83,13 @@ class JodioConfig(JosieMelConfig):
     semantic_weight: float | int = 1.0
     ctc_weight: float | int = 1.0
 
+    ends = RenamedField("domain")
+    mel_overhang = RenamedField("mel_lookahead")
+
     @property
     def hop_length(self) -> int:
         """Samples a code frame stands for."""
-        return math.prod(self.upsampling_ratios) * (self.mel_hop_length if self.ends == "mel" else 1)
+        return math.prod(self.upsampling_ratios) * (self.mel_hop_length if self.domain == "mel" else 1)
 
     @property
     def latent_size(self) -> int:
@@ -144,27 +149,27 @@ class JodioConfig(JosieMelConfig):
             if not getattr(self, name).is_causal:
                 raise ValueError(f"`{name}.is_causal` must be True so that the codec streams, got False.")
 
-    def validate_ends(self):
-        """Between mel ends there is one channel, windows overlap, and no loss needs a waveform."""
-        if self.ends == "waveform":
+    def validate_domain(self):
+        """In the mel domain there is one channel, windows overlap, and no loss needs a waveform."""
+        if self.domain == "waveform":
             return
         require_positive(self, "phase_iterations")
         if self.audio_channels != 1:
-            raise ValueError(f"`audio_channels` must be 1 when `ends` is 'mel', got {self.audio_channels}.")
+            raise ValueError(f"`audio_channels` must be 1 when `domain` is 'mel', got {self.audio_channels}.")
         if 2 * self.mel_hop_length > self.n_fft:
             raise ValueError(
-                f"`mel_hop_length` must be at most half of `n_fft` ({self.n_fft}) when `ends` is 'mel', so that "
+                f"`mel_hop_length` must be at most half of `n_fft` ({self.n_fft}) when `domain` is 'mel', so that "
                 f"windows overlap, got {self.mel_hop_length}."
             )
-        if not 0 <= self.mel_overhang <= self.n_fft - self.mel_hop_length:
+        if not 0 <= self.mel_lookahead <= self.n_fft - self.mel_hop_length:
             raise ValueError(
-                f"`mel_overhang` must be in [0, {self.n_fft - self.mel_hop_length}], what a window of `n_fft` leaves "
-                f"beside a hop, got {self.mel_overhang}."
+                f"`mel_lookahead` must be in [0, {self.n_fft - self.mel_hop_length}], what a window of `n_fft` leaves "
+                f"beside a hop, got {self.mel_lookahead}."
             )
         for name in ("waveform_weight", "stft_weight"):
             if getattr(self, name):
                 raise ValueError(
-                    f"`{name}` must be 0 when `ends` is 'mel', where training makes no waveform, "
+                    f"`{name}` must be 0 when `domain` is 'mel', where training makes no waveform, "
                     f"got {getattr(self, name)}."
                 )
 

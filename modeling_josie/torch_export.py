@@ -13,7 +13,7 @@ from torch.export import Dim, ExportedProgram
 from transformers.cache_utils import DynamicCache
 
 from .codecs.jodio import JodioModel
-from .codecs.seanet import SeanetStack, add_latents, join_latents, part_latents
+from .codecs.seanet import SeanetStack
 from .layers.backbone import JosieBackbone
 from .talker.model import JosieDepthDecoder, JosieTalkerForConditionalGeneration
 
@@ -110,13 +110,15 @@ class JodioStep(ExportableStep):
         free = {name: {0: batch} for name in ("input_values", "audio_codes", "contexts", "num_frames")}
         return free | dict(past={1: batch})
 
-    def convolve(self, hidden_states: torch.Tensor, contexts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run the convolutions on `(batch, length, channels)`; return the result and the next contexts."""
+    def part_contexts(self, contexts: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the contexts of the convolutions by name."""
         shapes = self.stack.context_shapes
         parts = contexts.split([length * channels for length, channels in shapes.values()], dim=1)
-        buffers = {name: part.unflatten(1, shape) for part, (name, shape) in zip(parts, shapes.items(), strict=True)}
-        hidden_states, buffers = self.stack(hidden_states, buffers)
-        return hidden_states, torch.cat([buffers[name].flatten(1) for name in shapes], dim=1)
+        return {name: part.unflatten(1, shape) for part, (name, shape) in zip(parts, shapes.items(), strict=True)}
+
+    def join_contexts(self, contexts: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return what [`JodioStep.part_contexts`] takes."""
+        return torch.cat([contexts[name].flatten(1) for name in self.stack.context_shapes], dim=1)
 
     def attend(
         self, hidden_states: torch.Tensor, past: torch.Tensor, num_frames: torch.Tensor
@@ -173,11 +175,11 @@ class JodioEncodeStep(JodioStep):
         Returns:
             Codes `(batch, num_quantizers, frames)`, and the next state.
         """
-        hidden_states, contexts = self.convolve(input_values.transpose(1, 2), contexts)
-        hidden_states, linear = part_latents(self.config, hidden_states)
-        hidden_states, past = self.attend(self.proj(hidden_states), past, num_frames)
-        latents = add_latents(hidden_states, linear)
-        return self.quantizer.encode(latents.transpose(1, 2)), contexts, past, num_frames + latents.shape[1]
+        encoded = self.stack(input_values.transpose(1, 2), self.part_contexts(contexts))
+        hidden_states, past = self.attend(self.proj(encoded.hidden_states), past, num_frames)
+        latents = cast(Any, self.stack).add_skip(hidden_states, encoded.skip)
+        codes, contexts = self.quantizer.encode(latents.transpose(1, 2)), self.join_contexts(encoded.context)
+        return codes, contexts, past, num_frames + latents.shape[1]
 
 
 class JodioDecodeStep(JodioStep):
@@ -189,11 +191,11 @@ class JodioDecodeStep(JodioStep):
     """
 
     def __init__(self, model: JodioModel, frames: int = 1, context_frames: int | None = None):
-        parts = model.precise_decoder()
-        super().__init__(parts.decoder_transformer, parts.decoder, frames, context_frames)
-        self.quantizer = parts.quantizer
-        self.latent_proj = parts.latent_proj
-        self.proj = parts.decoder_proj
+        decoding = model.get_decoding()
+        super().__init__(decoding.transformer, decoding.stack, frames, context_frames)
+        self.quantizer = decoding.quantizer
+        self.latent_proj = decoding.latent_proj
+        self.proj = decoding.proj
         self.config = model.config
         self.dtype = model.dtype
         self.num_quantizers = model.config.num_quantizers
@@ -216,11 +218,11 @@ class JodioDecodeStep(JodioStep):
         Returns:
             Samples `(batch, channels, frames * hop_length)`, and the next state.
         """
-        latents = self.quantizer.look_up(audio_codes).transpose(1, 2)
+        latents = self.quantizer.decode(audio_codes).transpose(1, 2)
         hidden_states, past = self.attend(self.latent_proj(latents), past, num_frames)
-        hidden_states = join_latents(self.config, self.proj(hidden_states), latents)
-        audio_values, contexts = self.convolve(hidden_states, contexts)
-        return audio_values.transpose(1, 2).to(self.dtype), contexts, past, num_frames + audio_codes.shape[2]
+        decoded = self.stack(self.proj(hidden_states), latents, self.part_contexts(contexts))
+        audio_values, contexts = decoded.hidden_states.transpose(1, 2), self.join_contexts(decoded.context)
+        return audio_values.to(self.dtype), contexts, past, num_frames + audio_codes.shape[2]
 
 
 class TalkerStep(ExportableStep):

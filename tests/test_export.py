@@ -11,11 +11,11 @@ import josie
 
 HOP, FRAMES = 6, 12
 CODEC = dict(JODIO, channels=[6, 7, 8], upsampling_ratios=[2, 3], num_residual_layers=1)
-MEL_ENDS = dict(JODIO_MEL, n_fft=8, mel_hop_length=2, mel_overhang=3, channels=[6, 8], upsampling_ratios=[3])
+MEL_DOMAIN = dict(JODIO_MEL, n_fft=8, mel_hop_length=2, mel_lookahead=3, channels=[6, 8], upsampling_ratios=[3])
 TALKERS = ["talker-depth", "talker-parallel", "talker-durations"]
 
 
-@pytest.fixture(scope="module", params=[CODEC, MEL_ENDS], ids=["waveform", "mel"])
+@pytest.fixture(scope="module", params=[CODEC, MEL_DOMAIN], ids=["waveform", "mel"])
 def codec(request):
     return build(josie.JodioModel, josie.JodioConfig(**request.param))
 

@@ -6,23 +6,24 @@ from transformers import AutoModel, AutoModelForAudioTokenization
 
 from josie.configuration_josie import JodioConfig
 from josie.modeling_josie.codecs.convolution import CausalConv1d, CausalConvTranspose1d
+from josie.modeling_josie.codecs.fast import convolve, convolve_as_image, convolve_naive, multiply_windows
 from josie.modeling_josie.codecs.jodio import JodioModel
 from josie.modeling_josie.losses.audio import semantic_loss, spectral_losses, waveform_loss
 
 HOP = 6
-# Mel ends of the same hop, for `make_model`.
+# The mel domain at the same hop, for `make_model`.
 MEL = {
-    "ends": "mel",
+    "domain": "mel",
     "n_fft": 8,
     "mel_hop_length": 2,
-    "mel_overhang": 3,
+    "mel_lookahead": 3,
     "num_mel_bins": 5,
     "channels": [11, 13],
     "upsampling_ratios": [3],
     "waveform_weight": 0,
     "stft_weight": 0,
 }
-BOTH_ENDS = pytest.mark.parametrize("ends", [{}, MEL], ids=["waveform", "mel"])
+BOTH_DOMAINS = pytest.mark.parametrize("domain", [{}, MEL], ids=["waveform", "mel"])
 
 
 def make_model(window: int | None = 5, **changes) -> JodioModel:
@@ -97,10 +98,10 @@ def test_transposed_convolution_is_torchs(length):
     torch.testing.assert_close(conv(inputs)[0], expected.transpose(1, 2), atol=1e-5, rtol=1e-4)
 
 
-@BOTH_ENDS
+@BOTH_DOMAINS
 @torch.no_grad()
-def test_a_row_equals_the_row_alone(ends):
-    model, audio = make_model(**ends), make_audio(3, 1, 100)
+def test_a_row_equals_the_row_alone(domain):
+    model, audio = make_model(**domain), make_audio(3, 1, 100)
     lengths = [100, 37, 60]
     mask = (torch.arange(100) < torch.tensor(lengths)[:, None]).long()
     output = model.encode(audio, mask)
@@ -121,10 +122,10 @@ def test_a_row_equals_the_row_alone(ends):
         assert decoded[row, :, length:].abs().sum() == 0
 
 
-@BOTH_ENDS
+@BOTH_DOMAINS
 @torch.no_grad()
-def test_later_input_never_changes_earlier_output(ends):
-    model, audio = make_model(**ends), make_audio(1, 1, 20 * HOP)
+def test_later_input_never_changes_earlier_output(domain):
+    model, audio = make_model(**domain), make_audio(1, 1, 20 * HOP)
     changed = audio.clone()
     changed[..., 11 * HOP :] *= -2
     codes, other = model.encode(audio).audio_codes, model.encode(changed).audio_codes
@@ -288,3 +289,29 @@ def test_targets_without_their_head_are_named():
         model(torch.zeros(1, 1, 9), semantic_targets=torch.zeros(1, 2, 3))
     with pytest.raises(ValueError, match="`labels` must be None"):
         model(torch.zeros(1, 1, 9), labels=long(1, 1, value=1))
+
+
+def test_a_convolution_that_cannot_be_is_named():
+    with pytest.raises(ValueError, match=r"`kernel_size` must be a multiple of `stride` .2., got 3"):
+        CausalConv1d(2, 2, 3, stride=2)
+    with pytest.raises(ValueError, match=r"`dilation` must be 1 where `stride` is not .2., got 3"):
+        CausalConv1d(2, 2, 4, stride=2, dilation=3)
+
+
+@pytest.mark.parametrize("path", [convolve, multiply_windows, convolve_as_image])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("sizes", [(1, 2, 40, 9, 3, 1), (2, 70, 3, 5, 7, 1), (3, 6, 4, 5, 3, 4)], ids=str)
+def test_every_fast_path_equals_its_naive_twin(path, dtype, sizes):
+    batch_size, length, in_width, out_width, num_taps, dilation = sizes
+    padded = torch.randn(batch_size, length + (num_taps - 1) * dilation, in_width, dtype=dtype, requires_grad=True)
+    weight, bias = torch.randn(out_width, num_taps, in_width, dtype=dtype), torch.randn(out_width, dtype=dtype)
+    given = padded, weight.requires_grad_(), bias.requires_grad_()
+    actual, expected = path(*given, dilation), convolve_naive(*given, dilation)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4)
+    target = torch.randn_like(expected)
+    for ours, theirs in zip(
+        torch.autograd.grad((actual * target).sum(), given),
+        torch.autograd.grad((expected * target).sum(), given),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)

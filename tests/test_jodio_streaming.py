@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from test_jodio import BOTH_ENDS, HOP, long, make_audio, make_model
+from test_jodio import BOTH_DOMAINS, HOP, long, make_audio, make_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from josie.modeling_josie.codecs import jodio
@@ -21,12 +21,12 @@ def draw_chunks(total: int, sizes: list[int], seed: int) -> list[slice]:
     return chunks
 
 
-@BOTH_ENDS
+@BOTH_DOMAINS
 @pytest.mark.parametrize("window", [None, 1, 2, 5])
 @pytest.mark.parametrize("seed", range(4))
 @torch.no_grad()
-def test_a_stream_equals_the_whole(window, seed, ends):
-    model, audio = make_model(window, **ends), make_audio(2, 1, 203)
+def test_a_stream_equals_the_whole(window, seed, domain):
+    model, audio = make_model(window, **domain), make_audio(2, 1, 203)
     whole = model.encode(audio)
     state, codes = None, []
     chunks = draw_chunks(203, [0, 1, 5, 6, 7, 40], seed)
@@ -46,10 +46,10 @@ def test_a_stream_equals_the_whole(window, seed, ends):
     torch.testing.assert_close(torch.cat(values, dim=-1), expected, atol=1e-5, rtol=0)
 
 
-@BOTH_ENDS
+@BOTH_DOMAINS
 @torch.no_grad()
-def test_a_state_is_never_changed(ends):
-    model, audio = make_model(**ends), make_audio(2, 1, 120)
+def test_a_state_is_never_changed(domain):
+    model, audio = make_model(**domain), make_audio(2, 1, 120)
     state = model.encode(audio[..., :50], use_streaming=True).streaming_state
     runs = [model.encode(audio[..., 50:], streaming_state=state).audio_codes for _ in range(2)]
     assert torch.equal(*runs)
@@ -65,11 +65,11 @@ def test_the_memory_of_a_stream_is_bounded():
     assert all(layer.keys.shape[-2] == 4 for layer in state.cache.layers)
 
 
-@BOTH_ENDS
+@BOTH_DOMAINS
 @pytest.mark.parametrize("window", [None, 5])
 @torch.no_grad()
-def test_a_row_that_is_reset_begins_anew(window, ends):
-    model, audio = make_model(window, **ends), make_audio(3, 1, 20 * HOP)
+def test_a_row_that_is_reset_begins_anew(window, domain):
+    model, audio = make_model(window, **domain), make_audio(3, 1, 20 * HOP)
     state = model.encode(audio[..., : 7 * HOP], use_streaming=True).streaming_state
     state = state.reset_rows(torch.tensor([False, True, False]))
     codes = []
@@ -135,10 +135,10 @@ def test_ten_minutes_stream_in_bounded_memory():
     assert live[0] == live[1]
 
 
-@BOTH_ENDS
+@BOTH_DOMAINS
 @torch.no_grad()
-def test_what_a_stream_needs_does_not_grow_with_its_length(ends):
-    model, peaks = make_model(window=5, **ends), []
+def test_what_a_stream_needs_does_not_grow_with_its_length(domain):
+    model, peaks = make_model(window=5, **domain), []
     state, decoder = None, None
     for _ in range(12):
         with LargestTensor() as largest:
@@ -149,12 +149,12 @@ def test_what_a_stream_needs_does_not_grow_with_its_length(ends):
     assert max(peaks[3:]) == peaks[3]
 
 
-@BOTH_ENDS
+@BOTH_DOMAINS
 @pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("num_frames", [64, 65, 300])
 @torch.no_grad()
-def test_a_long_recording_in_pieces_equals_one_run(monkeypatch, window, num_frames, ends):
-    model, num_samples = make_model(window, **ends), num_frames * HOP - 2
+def test_a_long_recording_in_pieces_equals_one_run(monkeypatch, window, num_frames, domain):
+    model, num_samples = make_model(window, **domain), num_frames * HOP - 2
     audio, mask = make_audio(2, 1, num_samples), torch.ones(2, num_samples)
     mask[1, num_samples // 3 :] = 0
     in_pieces = model.encode(audio, mask)
@@ -187,10 +187,10 @@ def test_gradients_flow_through_the_decoding_of_long_codes():
     assert model.decoder.layers[0].weight_direction.grad.abs().sum() > 0
 
 
-@BOTH_ENDS
+@BOTH_DOMAINS
 @torch.no_grad()
-def test_the_wait_is_what_the_configuration_says(ends):
-    model, num_samples = make_model(**ends), 5 * HOP
+def test_the_wait_is_what_the_configuration_says(domain):
+    model, num_samples = make_model(**domain), 5 * HOP
     config, audio = model.config, make_audio(1, 1, num_samples)
     encoder = decoder = None
     ready_at, num_ready = {}, 0

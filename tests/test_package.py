@@ -44,11 +44,12 @@ COMMON = {"freezing", "outputs", "pretrained"}
 PARTS = {"layers", "losses", "codecs", "thinker", "talker"}
 ALLOWED_IN_MODELING = {
     "layers": {"pretrained"},
-    "losses": {"layers"},
-    "codecs": {"layers", "losses"} | COMMON,
+    "losses": {"layers", "mel"},
+    "codecs": {"layers", "losses", "mel"} | COMMON,
     "thinker": {"layers", "losses", "codecs"} | COMMON,
     "talker": {"layers", "losses"} | COMMON,
     "freezing": set(),
+    "mel": set(),
     "outputs": {"codecs"},
     "pretrained": {"layers"},
     "generation": PARTS | COMMON,
@@ -56,8 +57,6 @@ ALLOWED_IN_MODELING = {
     "torch_export": PARTS | COMMON,
     "__init__": PARTS | COMMON | {"josie"},
 }
-# How many asserts a module has: each is on what only our own code can get wrong, never on input.
-ASSERTS = {"modeling_josie/codecs/convolution.py": 2, "modeling_josie/codecs/jodio.py": 1}
 TORCH_FREE = {CONFIGURATION, TOKENIZATION, "nano", "auto_registration", "__init__"}
 AUTO_CLASSES = {
     "AutoConfig": {
@@ -162,14 +161,13 @@ class TestEveryModule:
         torches = {name for level, name in imports(path) if level == 0 and name.startswith("torch")}
         assert owner(path) not in TORCH_FREE or not torches
 
-    def test_has_no_print_and_no_assert_on_input_but_a_docstring(self, path):
+    def test_has_no_print_and_no_assert_but_a_docstring(self, path):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         calls = {
             node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         }
         assert "print" not in calls
-        num_asserts = sum(isinstance(node, ast.Assert) for node in ast.walk(tree))
-        assert num_asserts == ASSERTS.get(str(path.relative_to(ROOT)), 0)
+        assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree))
         assert ast.get_docstring(tree)
 
 

@@ -6,7 +6,7 @@ from processes import run_two
 from test_jodio import make_model as make_jodio
 
 from josie.configuration_josie import JosieCodecConfig
-from josie.modeling_josie.codecs.codebook import VectorQuantizer, draw_vectors, find_nearest
+from josie.modeling_josie.codecs.codebook import VectorQuantizer, find_nearest, sample_vectors
 from josie.modeling_josie.codecs.quantization import (
     ResidualVectorQuantizer,
     SplitResidualVectorQuantizer,
@@ -183,7 +183,7 @@ def test_dead_codes_come_back_on_real_latents(update):
 def test_draws_do_not_repeat_while_there_are_enough():
     vectors, weights = torch.arange(20.0)[:, None], torch.ones(20)
     weights[10:] = 0
-    drawn, found = draw_vectors(vectors, weights, 10)
+    drawn, found = sample_vectors(vectors, weights, 10)
     assert found
     assert sorted(drawn[:, 0].tolist()) == list(range(10))
 

@@ -37,10 +37,10 @@ JODIO = dict(
 )
 JODIO_MEL = dict(
     JODIO,
-    ends="mel",
+    domain="mel",
     n_fft=16,
     mel_hop_length=5,
-    mel_overhang=7,
+    mel_lookahead=7,
     num_mel_bins=9,
     channels=[8, 10],
     upsampling_ratios=[4],

@@ -2,6 +2,7 @@
 
 import torch
 
+from ...configuration_josie.constants import IGNORE_INDEX
 from ..layers.masks import length_mask
 
 
@@ -28,7 +29,13 @@ def check_sampling_rate(sampling_rate: int | None, expected: int) -> None:
 
 
 def check_codes(codes: torch.Tensor, num_quantizers: int, codebook_size: int, name: str = "codes") -> None:
-    """Raise a `ValueError` unless `codes` are integers in range, `(batch, at most num_quantizers, num_frames)`."""
+    """Check codes of shape `(batch, at most num_quantizers, num_frames)`; exported programs do not.
+
+    Raises:
+        `ValueError`: They are no integers, of another shape, or out of range.
+    """
+    if torch.compiler.is_exporting():
+        return
     if codes.dtype.is_floating_point or codes.dtype.is_complex or codes.dtype == torch.bool:
         raise ValueError(f"`{name}` must be integers, got {codes.dtype}.")
     if codes.ndim != 3 or not 1 <= codes.shape[1] <= num_quantizers:
@@ -91,3 +98,27 @@ def check_audio_lengths(
     if low < 0 or high > max_length:
         raise ValueError(f"`audio_lengths` must be in [0, {max_length}], got values from {low} to {high}.")
     return audio_lengths.to(device)
+
+
+def check_semantic_targets(semantic_targets: torch.Tensor | None, batch_size: int, size: int | None) -> None:
+    """Raise a `ValueError` unless targets are `(batch, frames, size)`; `size` is `None` without their head."""
+    if semantic_targets is None:
+        return
+    if size is None:
+        raise ValueError("`semantic_targets` must be None when `semantic_target_size` is None, got a tensor.")
+    shape = tuple(semantic_targets.shape)
+    if len(shape) != 3 or shape[0] != batch_size or shape[1] == 0 or shape[2] != size:
+        raise ValueError(f"`semantic_targets` must have shape ({batch_size}, frames, {size}), got {shape}.")
+
+
+def check_labels(labels: torch.Tensor | None, batch_size: int, size: int | None) -> None:
+    """Raise a `ValueError` unless labels of CTC are in [1, size) or -100; `size` is `None` without their head."""
+    if labels is None:
+        return
+    if size is None:
+        raise ValueError("`labels` must be None when `semantic_vocab_size` is None, got a tensor.")
+    if labels.ndim != 2 or len(labels) != batch_size:
+        raise ValueError(f"`labels` must have shape ({batch_size}, num_labels), got {tuple(labels.shape)}.")
+    wrong = labels[(labels != IGNORE_INDEX) & ((labels < 1) | (labels >= size))]
+    if len(wrong):
+        raise ValueError(f"`labels` must be {IGNORE_INDEX} or in [1, {size - 1}], got {int(wrong[0])}.")

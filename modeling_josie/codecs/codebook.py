@@ -1,4 +1,4 @@
-"""One codebook: the search for the nearest vector, and everything that moves its vectors.
+"""One codebook: search for the nearest vector, k-means initialisation, moving averages, code replacement.
 
 Distances, statistics and codebooks are computed in float32 whatever the dtype around them. State changes in training
 mode only, and equally on every process of a `torch.distributed` group.
@@ -10,7 +10,7 @@ from torch import nn
 from transformers import initialization as init
 
 from ...configuration_josie import JosieCodecConfig
-from ..layers.derived import KeepsDerived
+from .inference import HasInferenceForm
 
 # Scores held at once while searching a codebook: bounds the memory of a search to 64 MiB.
 _MAX_SCORES = 2**24
@@ -40,28 +40,27 @@ def find_nearest(vectors: torch.Tensor, codebook: torch.Tensor, offset: torch.Te
     """
     vectors, codebook = vectors.detach().float(), codebook.detach().float()
     # argmin |x - e|^2 = argmax (x.e - |e|^2 / 2): one matrix product, and no matrix of distances.
-    # The codebook comes first: on a CPU, matrix products share their work among threads by the rows of the first.
-    offset = (half_squares(codebook) if offset is None else offset)[:, None]
+    offset = half_squares(codebook) if offset is None else offset
     chunk = max(_MAX_SCORES // len(codebook), 1)
     with torch.autocast(vectors.device.type, enabled=False):
         if torch.compiler.is_exporting() or len(vectors) <= chunk:  # programs serve all sizes in one way
-            return torch.addmm(offset, codebook, vectors.T).max(0).indices  # on a CPU faster than argmax
-        return torch.cat([torch.addmm(offset, codebook, part.T).max(0).indices for part in vectors.split(chunk)])
+            return torch.addmm(offset, vectors, codebook.T).argmax(-1)
+        return torch.cat([torch.addmm(offset, part, codebook.T).argmax(-1) for part in vectors.split(chunk)])
 
 
-def draw_vectors(vectors: torch.Tensor, weights: torch.Tensor, num_draws: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw vectors of non-zero weight at random, the same ones on every process and from the data of all of them.
+def sample_vectors(vectors: torch.Tensor, weights: torch.Tensor, num_samples: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sample vectors of non-zero weight from the data of all processes, the same ones on every process.
 
     Args:
         vectors (`torch.Tensor`): `(num_vectors, dim)`, of this process.
         weights (`torch.Tensor`): `(num_vectors,)`, 0 or 1.
-        num_draws (`int`): How many to draw; without repetition as long as there are enough.
+        num_samples (`int`): Number of samples; without repetition as long as there are enough vectors.
 
     Returns:
-        The draws, `(num_draws, dim)`, and a scalar that says whether there was anything to draw from.
+        The samples, `(num_samples, dim)`, and a scalar that says whether there was anything to sample from.
     """
     num_processes = _num_processes()
-    num_local = -(-num_draws // num_processes)
+    num_local = -(-num_samples // num_processes)
     if len(vectors) == 0:
         local, found = vectors.new_zeros(num_local, vectors.shape[1]), weights.new_zeros(())
     else:
@@ -78,14 +77,14 @@ def draw_vectors(vectors: torch.Tensor, weights: torch.Tensor, num_draws: int) -
     usable = torch.stack(flags)
     pool = torch.stack(gathered, dim=1).flatten(0, 1)  # process by process in turn
     order = usable.repeat(num_local).argsort(descending=True, stable=True)
-    turns = torch.arange(num_draws, device=vectors.device) % (usable.sum().long() * num_local).clamp(min=1)
+    turns = torch.arange(num_samples, device=vectors.device) % (usable.sum().long() * num_local).clamp(min=1)
     return pool[order[turns]], usable.sum() > 0
 
 
-class VectorQuantizer(KeepsDerived):
-    """One codebook (van den Oord et al., 2017), moved by exponential moving averages or by a loss, or not at all.
+class VectorQuantizer(HasInferenceForm[torch.Tensor]):
+    """One codebook (van den Oord et al., 2017), learned by exponential moving averages, by a loss, or not at all.
 
-    Dead codes are put back on random vectors (Dhariwal et al., 2020). A threshold above a tenth of the uniform use
+    Dead codes are replaced by random vectors (Dhariwal et al., 2020). A threshold above a tenth of the uniform use
     counts as that tenth: small batches would otherwise replace the whole codebook at every step.
 
     Args:
@@ -119,38 +118,42 @@ class VectorQuantizer(KeepsDerived):
 
     def encode(self, vectors: torch.Tensor) -> torch.Tensor:
         """Return the nearest code of each of `(num_vectors, codebook_dim)` vectors, `(num_vectors,)`."""
-        codebook = self.codebook
-        return find_nearest(vectors, codebook, self.derive(codebook, lambda: half_squares(codebook)))
+        return find_nearest(vectors, self.codebook, self.get_form())
+
+    def compute_form(self) -> torch.Tensor:
+        """Return the summand of each code's score, see [`half_squares`]."""
+        return half_squares(self.codebook)
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """Return the codebook's vectors for codes of any shape, `(*codes.shape, codebook_dim)`."""
         return nn.functional.embedding(codes, self.codebook)
 
     @torch.no_grad()
-    def start(self, vectors: torch.Tensor, weights: torch.Tensor) -> None:
-        """Put the codebook on the k-means of `vectors`; without real vectors everything stays as it is.
+    def initialize_by_kmeans(self, vectors: torch.Tensor, weights: torch.Tensor) -> None:
+        """Initialise the codebook with the k-means of `vectors`; without real vectors it stays as it is.
 
         Args:
             vectors (`torch.Tensor`): `(num_vectors, codebook_dim)`, float32.
             weights (`torch.Tensor`): `(num_vectors,)`, 1 for real vectors.
         """
-        centers, found = draw_vectors(vectors, weights, self.config.codebook_size)
+        centers, found = sample_vectors(vectors, weights, self.config.codebook_size)
         for _ in range(self.config.kmeans_iterations):
             counts, sums = self._gather_statistics(vectors, find_nearest(vectors, centers), weights)
             centers = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centers)
         counts, _ = self._gather_statistics(vectors, find_nearest(vectors, centers), weights)
-        self._place(centers, counts, found.expand(len(centers)))
+        self._replace_codes(centers, counts, found.expand(len(centers)))
         self.initialized.logical_or_(found)
 
     @torch.no_grad()
     def update(self, vectors: torch.Tensor, codes: torch.Tensor, weights: torch.Tensor) -> None:
-        """Learn from one batch: moving averages, then the revival of dead codes.
+        """Learn from one batch: moving averages, then the replacement of dead codes.
 
         Args:
             vectors (`torch.Tensor`): `(num_vectors, codebook_dim)`, float32.
             codes (`torch.LongTensor`): `(num_vectors,)`, what [`VectorQuantizer.encode`] found for them.
             weights (`torch.Tensor`): `(num_vectors,)`, 1 for real vectors.
         """
+        self.drop_form()
         counts, sums = self._gather_statistics(vectors, codes, weights)
         total = counts.sum()
         step = (1 - self.config.ema_decay) * (total > 0)
@@ -163,11 +166,13 @@ class VectorQuantizer(KeepsDerived):
             self.codebook.copy_(torch.where(use[:, None] > _MIN_AVERAGE_USE, moved, self.codebook.float()))
         if self.config.dead_code_threshold > 0:
             threshold = (0.1 * total / len(counts)).clamp(max=self.config.dead_code_threshold)
-            draws, found = draw_vectors(vectors, weights, len(counts))
-            # Twice the threshold: a revived code has some batches to find its vectors.
-            self._place(draws, (2 * threshold).expand_as(use), (use < threshold) & found)
+            samples, found = sample_vectors(vectors, weights, len(counts))
+            # Twice the threshold: a replaced code has some batches to find its vectors.
+            self._replace_codes(samples, (2 * threshold).expand_as(use), (use < threshold) & found)
 
-    def _place(self, vectors: torch.Tensor, use: torch.Tensor, where: torch.Tensor) -> None:
+    def _replace_codes(self, vectors: torch.Tensor, use: torch.Tensor, where: torch.Tensor) -> None:
+        """Replace the codes `where` by `vectors`, with `use` for their average use."""
+        self.drop_form()
         rows = where[:, None]
         self.codebook.copy_(torch.where(rows, vectors, self.codebook.float()))
         self.cluster_size.copy_(torch.where(where, use, self.cluster_size.float()))

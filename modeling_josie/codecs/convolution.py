@@ -1,76 +1,21 @@
 """Causal convolutions over time, channels last, that stream.
 
 Folding time into blocks makes strided and transposed convolutions the same operation as plain ones, so there is one
-kernel, one kind of state and one test. Channels last, short inputs are one matrix product and long ones need no
-rearranging.
+kernel (see `fast`), one kind of context and one test.
 """
 
 import torch
 from torch import nn
 from transformers import initialization as init
 
-from ..layers.derived import KeepsDerived
+from .fast import convolve
+from .inference import HasInferenceForm
 
 # Mean square of what a SiLU gives for normal noise.
 _SILU_POWER = 0.3557
-# Below this many columns a gathered (or scattered) copy is cheaper than one product for each tap.
-_NARROW = 64
-# From so many times as many weights as outputs on, reading the weights is what takes time.
-_SHORT = 4
 
 
-def convolve(
-    padded: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, dilation: int = 1
-) -> torch.Tensor:
-    """Convolve along time without padding.
-
-    Args:
-        padded (`torch.Tensor`): `(batch, length + (num_taps - 1) * dilation, in_width)`, contiguous.
-        weight (`torch.Tensor`): `(out_width, num_taps, in_width)`.
-        scale (`torch.Tensor`): `(out_width,)`, by which the weight is multiplied.
-        bias (`torch.Tensor`): `(out_width,)`.
-        dilation (`int`): Steps between the taps.
-
-    Returns:
-        `torch.Tensor` of shape `(batch, length, out_width)`.
-    """
-    batch_size, padded_length, in_width = padded.shape
-    out_width, num_taps, _ = weight.shape
-    length = padded_length - (num_taps - 1) * dilation
-    # A copy of a large weight would cost more than a short convolution, so there the scale goes to what comes out.
-    # An exported program serves all sizes in one way.
-    scale_output = not torch.compiler.is_exporting() and weight.numel() > _SHORT * batch_size * length * out_width
-    if not scale_output:
-        weight = weight * scale[:, None, None]
-    if torch.is_autocast_enabled(padded.device.type):  # which does not reach in-place sums
-        dtype = torch.get_autocast_dtype(padded.device.type)
-        padded, weight, scale, bias = padded.to(dtype), weight.to(dtype), scale.to(dtype), bias.to(dtype)
-    if scale_output:
-        # The weight is read once, in the order in which it lies, and from the left: on a CPU, matrix products share
-        # their work among threads by the rows of the first.
-        windows = _gather_windows(padded, num_taps, dilation).flatten(0, 1)
-        output = (weight.flatten(1) @ windows.T).T.unflatten(0, (batch_size, length))
-        return torch.addcmul(bias, output, scale)
-    if in_width * num_taps <= _NARROW:
-        return nn.functional.linear(_gather_windows(padded, num_taps, dilation), weight.flatten(1), bias)
-    if out_width * num_taps <= _NARROW:
-        taps = nn.functional.linear(padded, weight.transpose(0, 1).flatten(0, 1)).unflatten(-1, (num_taps, out_width))
-        output = bias
-        for tap in range(num_taps):
-            output = output + taps[:, tap * dilation : tap * dilation + length, tap]
-        return output
-    # Of pictures one row high, whose kernels take channels last; those for one axis do not.
-    picture, kernel = padded.transpose(1, 2)[:, :, None], weight.transpose(1, 2)[:, :, None]
-    return nn.functional.conv2d(picture, kernel, bias, dilation=dilation)[:, :, 0].transpose(1, 2)
-
-
-def _gather_windows(padded: torch.Tensor, num_taps: int, dilation: int) -> torch.Tensor:
-    """Return what each output reads, `(batch, length, num_taps * in_width)`."""
-    length = padded.shape[1] - (num_taps - 1) * dilation
-    return torch.cat([padded[:, tap * dilation : tap * dilation + length] for tap in range(num_taps)], dim=-1)
-
-
-class CausalConv1d(KeepsDerived):
+class CausalConv1d(HasInferenceForm[tuple[torch.Tensor, torch.Tensor]]):
     """Weight-normalised (Salimans and Kingma, 2016) causal convolution; with a stride, one output for each block.
 
     The context, zeros before the start, is `kernel_size - stride` long (dilated: `(kernel_size - 1) * dilation`)::
@@ -104,8 +49,10 @@ class CausalConv1d(KeepsDerived):
         gain: float = 1.0,
     ):
         super().__init__()
-        assert kernel_size % stride == 0
-        assert 1 in (stride, dilation)
+        if kernel_size % stride:
+            raise ValueError(f"`kernel_size` must be a multiple of `stride` ({stride}), got {kernel_size}.")
+        if 1 not in (stride, dilation):
+            raise ValueError(f"`dilation` must be 1 where `stride` is not ({stride}), got {dilation}.")
         self.in_channels, self.out_channels = in_channels, out_channels
         self.downsampling, self.upsampling, self.dilation = stride, 1, dilation
         self.activate, self.gain = activate, gain
@@ -149,41 +96,27 @@ class CausalConv1d(KeepsDerived):
         Returns:
             The output, `(batch, length // stride, out_channels)` (transposed: `length * stride`), and the next context.
         """
-        padded, following = self._prepend(hidden_states, context)
-        blocks = padded.reshape(padded.shape[0], -1, self.downsampling * self.in_channels)
-        direction = self.weight_direction
-        scale = (self.weight_scale / self.derive(direction, self._compute_norm)).to(direction.dtype)
-        bias = self.bias
-        if self.upsampling > 1:
-            scale, bias = scale.repeat(self.upsampling), bias.repeat(self.upsampling)
-        output = convolve(blocks, direction.flatten(0, 1), scale, bias, self.dilation)
-        return output.reshape(padded.shape[0], -1, self.out_channels), following
-
-    def _prepend(self, hidden_states: torch.Tensor, context: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return context and input in one, activated where configured, and the next context."""
-        length, num_before = hidden_states.shape[1], self.context_shape[0]
         if context is None:
             context = hidden_states.new_zeros(len(hidden_states), *self.context_shape)
-        if self.activate and length >= num_before and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            # Each sample is read and written once.
-            dtype = torch.promote_types(context.dtype, hidden_states.dtype)
-            padded = hidden_states.new_empty(len(hidden_states), num_before + length, self.in_channels, dtype=dtype)
-            torch.ops.aten.silu.out(context.to(dtype), out=padded[:, :num_before])
-            torch.ops.aten.silu.out(hidden_states.to(dtype), out=padded[:, num_before:])
-            return padded, hidden_states[:, length - num_before :].to(dtype, copy=True)
         padded = torch.cat((context, hidden_states), dim=1)
-        following = padded[:, padded.shape[1] - num_before :].clone()
+        following = padded[:, padded.shape[1] - self.context_shape[0] :].clone()
         if self.activate:
             padded = nn.functional.silu(padded, inplace=not torch.is_grad_enabled())
-        return padded, following
+        blocks = padded.reshape(padded.shape[0], -1, self.downsampling * self.in_channels)
+        weight, bias = self.get_form()
+        output = convolve(blocks, weight, bias, self.dilation)
+        return output.reshape(padded.shape[0], -1, self.out_channels), following
 
-    def _compute_norm(self) -> torch.Tensor:
-        """Return the norm of each output channel's weight, `(out_channels,)`, in float32 or wider."""
+    def compute_form(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the normalised weight over blocks, `(out_width, num_taps, in_width)`, and the bias, `(out_width,)`."""
         direction = self.weight_direction
-        # Rows first: reducing along the contiguous axis is many times faster.
+        # In float32 or wider, and rows first: reducing along the contiguous axis is many times faster.
         norm_dtype = torch.promote_types(direction.dtype, torch.float32)
         norm = torch.linalg.vector_norm(direction.flatten(2), dim=2, dtype=norm_dtype)
-        return torch.linalg.vector_norm(norm, dim=0).clamp(min=1e-12)
+        norm = torch.linalg.vector_norm(norm, dim=0).clamp(min=1e-12)
+        scale = (self.weight_scale / norm).to(direction.dtype)
+        weight = (direction * scale[:, None, None]).flatten(0, 1)
+        return weight, self.bias.repeat(self.upsampling) if self.upsampling > 1 else self.bias
 
 
 class CausalConvTranspose1d(CausalConv1d):

@@ -25,12 +25,13 @@ from ..losses.images import reconstruction_losses, structure_loss
 from ..outputs import JovioDecoderOutput, JovioEncoderOutput, JovioOutput, QuantizerOutput
 from ..pretrained import JosiePreTrainedModel
 from .checks import check_codes, check_num_quantizers
+from .inference import InferenceFormMixin
 from .patches import PatchLayout, read_grids, read_num_frames, stream_mask
 from .quantization import build_quantizer
 from .streaming import JovioStreamingState, build_cache, check_cache, fork_cache
 
 
-class JovioModel(JosiePreTrainedModel):
+class JovioModel(InferenceFormMixin, JosiePreTrainedModel):
     """The vision codec: Conv3d patches, (t, h, w) rotary transformer, residual quantizer, transformer, pixels.
 
     The seed has no way back to pixels; this one has, so that the codec can be trained by what it reconstructs.
@@ -164,7 +165,7 @@ class JovioModel(JosiePreTrainedModel):
             empty = codes.new_zeros((len(codes), 0, self.config.num_channels, *sides), dtype=self.dtype)
             return JovioDecoderOutput(empty, state)
         counts = read_num_frames(num_frames, grids, size, padded_grid[0] * size)
-        pixels, state = self._decode(self.quantizer.look_up(codes), layout, state)
+        pixels, state = self._decode(self.quantizer.decode(codes), layout, state)
         pixels = pixels[:, : max(counts)]
         return JovioDecoderOutput(pixels.clamp(0, 1) * layout.real_pixels(self.config, counts, pixels.shape), state)
 

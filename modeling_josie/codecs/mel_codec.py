@@ -14,12 +14,13 @@ from transformers.utils.generic import can_return_tuple
 from ...configuration_josie import JosieMelCodecConfig
 from ..layers.masks import length_mask
 from ..losses.audio import masked_mean, weighted_sum
+from ..mel import mel_to_waveform, spectrogram_to_mel
 from ..outputs import JosieAudioCodecOutput, JosieAudioDecoderOutput, JosieAudioEncoderOutput
 from ..pretrained import JosiePreTrainedModel
 from .checks import check_audio, check_audio_lengths, check_codes, check_num_quantizers
+from .inference import InferenceFormMixin
 from .quantization import ResidualVectorQuantizer
 from .streaming import JodioStreamingState
-from .vocoder import compress_spectra, mel_to_waveform
 
 # Widening of the pointwise layers inside a block.
 _EXPANSION = 2
@@ -72,7 +73,7 @@ class MelConvStack(nn.Module):
         return self.proj_out(self.norm(hidden_states)) * mask
 
 
-class JosieMelCodecModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
+class JosieMelCodecModel(InferenceFormMixin, JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
     """Waveform to the codes of stacked mel frames, and back; it sees whole recordings and does not stream.
 
     Args:
@@ -304,7 +305,7 @@ class JosieMelCodecModel(JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
                 center=False,
                 return_complex=True,
             )
-            mel = compress_spectra(config, spectra.abs())
+            mel = spectrogram_to_mel(config, spectra.abs())
         return mel * length_mask(self._count_mel_frames(lengths), mel.shape[-1])[:, None]
 
     def _encode_frames(self, mel: torch.Tensor, mel_lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

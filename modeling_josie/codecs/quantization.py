@@ -18,13 +18,13 @@ from .codebook import VectorQuantizer
 __all__ = ["ResidualVectorQuantizer", "SplitResidualVectorQuantizer", "VectorQuantizer", "build_quantizer"]
 
 
-def draw_row_quantizers(num_rows: int, num_quantizers: int, probability: float, device: torch.device) -> torch.Tensor:
+def sample_row_quantizers(num_rows: int, num_quantizers: int, probability: float, device: torch.device) -> torch.Tensor:
     """Return how many quantizers each row uses: with `probability` a random prefix, else all; `(num_rows,)`."""
     prefixes = torch.randint(1, num_quantizers + 1, (num_rows,), device=device)
     return prefixes.where(torch.rand(num_rows, device=device) < probability, num_quantizers)
 
 
-def draw_bypassed_rows(num_rows: int, probability: float, device: torch.device) -> torch.Tensor | None:
+def sample_bypassed_rows(num_rows: int, probability: float, device: torch.device) -> torch.Tensor | None:
     """Return which rows go on as they are, `(num_rows,)`; `None` where none ever does."""
     return torch.rand(num_rows, device=device) < probability if probability > 0 else None
 
@@ -99,10 +99,6 @@ class ResidualVectorQuantizer(nn.Module):
             `ValueError`: `codes` are not integers, too many a frame, or out of range.
         """
         check_codes(codes, self.num_quantizers, self.config.codebook_size)
-        return self.look_up(codes)
-
-    def look_up(self, codes: torch.Tensor) -> torch.Tensor:
-        """Do what [`ResidualVectorQuantizer.decode`] does, for codes that are known to be right."""
         vectors = [quantizer.decode(row) for quantizer, row in zip(self.levels, codes.unbind(1), strict=False)]
         return self._project_back(sum(vectors[1:], start=vectors[0])).transpose(1, 2)
 
@@ -136,7 +132,7 @@ class ResidualVectorQuantizer(nn.Module):
         vectors = self._project(latents)
         real = self._frame_weights(latents, mask)
         if row_quantizers is None and self.training and self.config.quantizer_dropout > 0:
-            row_quantizers = draw_row_quantizers(
+            row_quantizers = sample_row_quantizers(
                 len(latents), num_quantizers, self.config.quantizer_dropout, latents.device
             )
         rows = None if row_quantizers is None else row_quantizers.repeat_interleave(latents.shape[2])
@@ -145,7 +141,7 @@ class ResidualVectorQuantizer(nn.Module):
         if torch.is_grad_enabled() and vectors.requires_grad:
             quantized = vectors + (quantized - vectors).detach()
         if bypassed_rows is None and self.training:
-            bypassed_rows = draw_bypassed_rows(len(latents), self.config.quantizer_bypass, latents.device)
+            bypassed_rows = sample_bypassed_rows(len(latents), self.config.quantizer_bypass, latents.device)
         if bypassed_rows is not None:
             quantized = torch.where(bypassed_rows.repeat_interleave(latents.shape[2])[:, None], vectors, quantized)
         active = real if rows is None else real * (rows > 0)
@@ -167,17 +163,17 @@ class ResidualVectorQuantizer(nn.Module):
     ) -> dict[str, torch.Tensor]:
         """Run the stages on `(num_vectors, codebook_dim)`; `rows` says how many of them each vector uses."""
         quantizers = self.levels[:num_quantizers]
-        starts = [False] * num_quantizers
+        needs_kmeans = [False] * num_quantizers
         if self.training and self.config.kmeans_init:
-            starts = [not done for done in torch.stack([item.initialized for item in quantizers]).tolist()]
+            needs_kmeans = [not done for done in torch.stack([item.initialized for item in quantizers]).tolist()]
         by_gradient = self.config.codebook_update == "gradient"
         residual, quantized = vectors, torch.zeros_like(vectors)
         codes, counts, num_used = [], [], vectors.new_zeros(())
         commitment, codebook = vectors.new_zeros(()), vectors.new_zeros(())
-        for index, (quantizer, start) in enumerate(zip(quantizers, starts, strict=True)):
+        for index, (quantizer, is_new) in enumerate(zip(quantizers, needs_kmeans, strict=True)):
             used = real if rows is None else real * (rows > index)
-            if start:
-                quantizer.start(residual.detach(), real)
+            if is_new:
+                quantizer.initialize_by_kmeans(residual.detach(), real)
             codes.append(quantizer.encode(residual))
             learned = quantizer.decode(codes[-1]).float()
             chosen = learned.detach()
@@ -255,14 +251,10 @@ class SplitResidualVectorQuantizer(nn.Module):
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """Return the latents of codes; as [`ResidualVectorQuantizer.decode`]."""
         check_codes(codes, self.num_quantizers, self.config.codebook_size)
-        return self.look_up(codes)
-
-    def look_up(self, codes: torch.Tensor) -> torch.Tensor:
-        """Do what [`SplitResidualVectorQuantizer.decode`] does, for codes that are known to be right."""
-        latents = self.semantic.look_up(codes[:, : self.num_semantic_quantizers])
+        latents = self.semantic.decode(codes[:, : self.num_semantic_quantizers])
         if codes.shape[1] <= self.num_semantic_quantizers:
             return latents
-        return latents + self.acoustic.look_up(codes[:, self.num_semantic_quantizers :])
+        return latents + self.acoustic.decode(codes[:, self.num_semantic_quantizers :])
 
     def forward(
         self,
@@ -286,11 +278,11 @@ class SplitResidualVectorQuantizer(nn.Module):
         """Return what `forward` returns and the semantic part of its latents, for heads that supervise it."""
         num_quantizers = check_num_quantizers(num_quantizers, self.num_quantizers)
         if row_quantizers is None and self.training and self.config.quantizer_dropout > 0:
-            row_quantizers = draw_row_quantizers(
+            row_quantizers = sample_row_quantizers(
                 len(latents), num_quantizers, self.config.quantizer_dropout, latents.device
             )
         if bypassed_rows is None and self.training:
-            bypassed_rows = draw_bypassed_rows(len(latents), self.config.quantizer_bypass, latents.device)
+            bypassed_rows = sample_bypassed_rows(len(latents), self.config.quantizer_bypass, latents.device)
         num_semantic = min(num_quantizers, self.num_semantic_quantizers)
         num_acoustic = num_quantizers - num_semantic
         rows = None if row_quantizers is None else row_quantizers.clamp(max=num_semantic)

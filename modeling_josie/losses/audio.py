@@ -3,16 +3,15 @@
 Every loss is a mean over what is real, so a row counts by its length and padding not at all.
 """
 
-import warnings
 from collections.abc import Collection, Sequence
-from functools import lru_cache
 
 import torch
 from torch import nn
-from torchaudio.functional import melscale_fbanks
 
 from ...configuration_josie import JosieCodecConfig
+from ...configuration_josie.constants import IGNORE_INDEX
 from ..layers.masks import length_mask
+from ..mel import create_mel_filterbank
 
 # Smallest magnitude whose logarithm is compared: some 70 dB below full scale in windows of these lengths. Below it lies
 # what nobody hears, digital silence too, which a network would spend itself on.
@@ -25,16 +24,6 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the mean of `values` where `mask`, which broadcasts to it, is true; 0 where it never is."""
     mask = mask.expand_as(values).to(values.dtype)
     return (values * mask).sum() / mask.sum().clamp(min=1)
-
-
-@lru_cache(maxsize=32)
-def mel_filters(
-    num_frequencies: int, num_mel_bins: int, sampling_rate: int, f_min: float, f_max: float, norm: str | None
-) -> torch.Tensor:
-    """Return triangular filters on the HTK mel scale, `(num_frequencies, num_mel_bins)`, float32 on the CPU."""
-    with torch.inference_mode(False), torch.device("cpu"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about bands narrower than the transform resolves: they stay empty
-        return melscale_fbanks(num_frequencies, f_min, f_max, num_mel_bins, sampling_rate, norm=norm)
 
 
 def waveform_loss(predicted: torch.Tensor, target: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -83,7 +72,7 @@ def spectral_losses(
             powers = (ours, theirs)
             magnitudes = [power.clamp(min=_LOG_FLOOR**2).sqrt() for power in powers]
             if "mel" in parts:
-                filters = mel_filters(
+                filters = create_mel_filterbank(
                     window_length // 2 + 1, window_length // 16, sampling_rate, 0.0, sampling_rate / 2, None
                 ).to(predicted.device)
                 logs = [(filters.T @ values).clamp(min=_LOG_FLOOR).log() for values in magnitudes]
@@ -135,7 +124,7 @@ def ctc_loss(logits: torch.Tensor, labels: torch.Tensor, num_frames: torch.Tenso
         labels (`torch.LongTensor`): `(batch, num_labels)`, -100 for padding. Rows with more labels than fit add 0.
         num_frames (`torch.LongTensor`): `(batch,)`, real frames of each row.
     """
-    real = labels != -100
+    real = labels != IGNORE_INDEX
     log_probs = logits.float().log_softmax(-1).transpose(0, 1)
     return nn.functional.ctc_loss(log_probs, labels[real], num_frames, real.sum(-1), zero_infinity=True)
 

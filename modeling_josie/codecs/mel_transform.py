@@ -1,28 +1,22 @@
-"""The fixed ends of a JODIO that works on mel spectrograms: layers like its convolutions, without parameters.
+"""Streaming layers without parameters between waveforms and mel frames: causal analysis, and phase reconstruction.
 
-An encoder reads windows that end at the newest sample. A decoder predicts windows that end `mel_overhang` beyond the
-samples it gives: those before are given already and only steer the phases. So the analysis carries samples, the
-synthesis samples and what its windows spread beyond, and neither waits::
+The analysis reads windows that end at the newest sample. The synthesis inverts windows that end `mel_lookahead`
+samples beyond those it gives; the samples before are given already and only steer the phases. So neither adds delay.
+The context of the analysis is the samples before the next hop, that of the synthesis the sums that its windows spread
+beyond::
 
-    hop 2, n_fft 6, overhang 2      samples      a b | c d | e f
+    hop 2, n_fft 6, look-ahead 2    samples      a b | c d | e f
                      analysis    [. . . . a b]                   -> mel frame 0
                                      [. . a b   c d]             -> 1
                      synthesis      [. .  a b   c d]             <- mel frame 0, which gives a b
                                          [a b   c d   e f]       <- 1, which gives c d
-
-Between them there is a path without layers: latents are cosine transforms of the mel frames, to which the encoder adds,
-and mel frames their inverse, to which the decoder adds. So a new codec is a plain quantizer of spectra, and its layers
-learn what that lacks; through layers alone it takes long to pass on more than how loud and how bright a sound is.
 """
-
-from functools import lru_cache
 
 import torch
 from torch import nn
-from torchaudio.functional import create_dct
 
 from ...configuration_josie import JodioConfig
-from .vocoder import compress_spectra, invert_mel
+from ..mel import build_window, mel_to_spectrogram, waveform_to_mel
 
 # Smallest sum of squared windows that is divided by: where a stream begins, no window before the first has reached.
 _MIN_POWER = 1e-3
@@ -32,25 +26,8 @@ _CLICK = 1e-4
 _GRID = 2.0**-20
 
 
-def measure_mel(config: JodioConfig, waveforms: torch.Tensor) -> torch.Tensor:
-    """Return the normalised mel bands of the windows that lie wholly inside, in float32 or wider.
-
-    Args:
-        config ([`JodioConfig`]): Transform and normalisation.
-        waveforms (`torch.Tensor`): `(batch, num_samples)`, at least `n_fft` of them.
-
-    Returns:
-        `torch.Tensor` of shape `(batch, (num_samples - n_fft) // mel_hop_length + 1, num_mel_bins)`.
-    """
-    with torch.autocast(waveforms.device.type, enabled=False):
-        waveforms = waveforms.to(torch.promote_types(waveforms.dtype, torch.float32))
-        windows = waveforms.unfold(-1, config.n_fft, config.mel_hop_length)
-        spectra = torch.fft.rfft(windows * _build_window(config, waveforms))
-        return compress_spectra(config, spectra.abs().transpose(1, 2)).transpose(1, 2)
-
-
-def measure_targets(config: JodioConfig, waveforms: torch.Tensor) -> torch.Tensor:
-    """Return the normalised mel bands that a decoder shall predict; beyond both ends of the waveforms is silence.
+def synthesis_targets(config: JodioConfig, waveforms: torch.Tensor) -> torch.Tensor:
+    """Return the normalised mel bands from which [`MelSynthesis`] makes a waveform; beyond both its ends is silence.
 
     Args:
         config ([`JodioConfig`]): Transform and normalisation.
@@ -59,51 +36,9 @@ def measure_targets(config: JodioConfig, waveforms: torch.Tensor) -> torch.Tenso
     Returns:
         `torch.Tensor` of shape `(batch, num_samples // mel_hop_length, num_mel_bins)`.
     """
-    overhang = config.mel_overhang
-    return measure_mel(
-        config, nn.functional.pad(waveforms, (config.n_fft - config.mel_hop_length - overhang, overhang))
-    )
-
-
-@lru_cache(maxsize=8)
-def _build_cosines(num_frames: int, num_mel_bins: int, size: int) -> torch.Tensor:
-    """Return an orthonormal basis of the smoothest patches of a spectrogram, `(num_frames * num_mel_bins, size)`.
-
-    They are products of cosines over the bands and over the frames, all of the latter for each of the former; columns
-    for which there are none are 0.
-    """
-    with torch.inference_mode(False), torch.device("cpu"):
-        frames, bands = create_dct(num_frames, num_frames, "ortho"), create_dct(num_mel_bins, num_mel_bins, "ortho")
-        # (frames, bands, over bands, over frames)
-        patches = (frames[:, None, None, :] * bands[None, :, :, None]).flatten(2).flatten(0, 1)
-        return nn.functional.pad(patches[:, :size], (0, max(size - patches.shape[1], 0)))
-
-
-def mel_to_latents(config: JodioConfig, mel: torch.Tensor, size: int) -> torch.Tensor:
-    """Return what mel frames alone say of the latents: cosine transforms of what a decoder will need of them.
-
-    A decoder's windows end later than an encoder's. So the frames are taken as many later, the last one repeated.
-
-    Args:
-        config ([`JodioConfig`]): Strides and overhang.
-        mel (`torch.Tensor`): `(batch, length, num_mel_bins)`, whole code frames as [`MelAnalysis`] gives them.
-        size (`int`): Width of the latents.
-
-    Returns:
-        `torch.Tensor` of shape `(batch, num_frames, size)`.
-    """
-    num_frames = config.hop_length // config.mel_hop_length
-    shift = min(round(config.mel_overhang / config.mel_hop_length), num_frames - 1)
-    frames = mel.unflatten(1, (-1, num_frames))
-    frames = torch.cat((frames[:, :, shift:], *[frames[:, :, -1:]] * shift), dim=2)
-    return frames.flatten(2) @ _build_cosines(num_frames, config.num_mel_bins, size).to(mel)
-
-
-def latents_to_mel(config: JodioConfig, latents: torch.Tensor) -> torch.Tensor:
-    """Return what latents, `(batch, num_frames, size)`, say of mel frames by themselves, `(batch, length, bins)`."""
-    num_frames = config.hop_length // config.mel_hop_length
-    frames = latents @ _build_cosines(num_frames, config.num_mel_bins, latents.shape[-1]).to(latents).T
-    return frames.unflatten(-1, (num_frames, config.num_mel_bins)).flatten(1, 2)
+    lookahead = config.mel_lookahead
+    padding = config.n_fft - config.mel_hop_length - lookahead, lookahead
+    return waveform_to_mel(config, nn.functional.pad(waveforms, padding))
 
 
 class MelAnalysis(nn.Module):
@@ -137,7 +72,7 @@ class MelAnalysis(nn.Module):
         if context is None:
             context = hidden_states.new_zeros(len(hidden_states), *self.context_shape)
         samples = torch.cat((context, hidden_states), dim=1)
-        mel = measure_mel(self.config, samples[..., 0]).to(hidden_states.dtype)
+        mel = waveform_to_mel(self.config, samples[..., 0]).to(hidden_states.dtype)
         return mel, samples[:, samples.shape[1] - self.context_shape[0] :].clone()
 
 
@@ -146,15 +81,15 @@ class MelSynthesis(nn.Module):
     and Wyse, 2005), which here may give samples before the last window over them.
 
     The phases of a frame begin as those of the samples before and of what earlier frames spread into it. Each iteration
-    gives the frame its magnitudes, lays it over that and takes the phases of the sum. No gradient passes through.
+    gives the frame its magnitudes, adds that and takes the phases of the sum. No gradient passes through.
 
-    All that is chaotic: a difference in the last digit of one magnitude grows within 50 ms into another waveform, which
-    sounds as good and is not the same. So that pieces and batches of any size give the same one on any processor, all
-    is computed in double precision, and what libraries sum in an order of their own is rounded, where such errors
-    vanish: magnitudes to 8 bits, transformed frames to a grid. The rest is plain arithmetic, the same for any shape.
+    The iteration is chaotic: a difference in the last digit of one magnitude grows within 50 ms into another waveform,
+    which sounds as good and is not the same. For one result whatever the pieces, the batch and the processor, float64
+    is used throughout, and sums whose order libraries choose are rounded, so that such errors vanish: magnitudes to 8
+    bits, transformed frames to a grid. The rest is plain arithmetic, the same for any shape.
 
-    The context has samples, then sums of windowed frames; and what each is divided by, which is 1 and then the sum of
-    squared windows: so a stream that begins differs from one that goes on in nothing but zeros.
+    The context has two channels. The first holds samples, then sums of windowed frames; the second their divisors, 1
+    for samples, then sums of squared windows. Hence a stream starts from zeros.
 
     Args:
         config ([`JodioConfig`]): Transform, normalisation and iterations.
@@ -186,11 +121,11 @@ class MelSynthesis(nn.Module):
         """
         if context is None:
             context = hidden_states.new_zeros(len(hidden_states), *self.context_shape)
-        hop, given = self.config.mel_hop_length, self.context_shape[0] - self.config.mel_overhang
+        hop, given = self.config.mel_hop_length, self.context_shape[0] - self.config.mel_lookahead
         num_samples = hidden_states.shape[1] * hop
         with torch.autocast(hidden_states.device.type, enabled=False):
             magnitudes = self._find_magnitudes(hidden_states)
-            window = _build_window(self.config, magnitudes)
+            window = build_window(self.config, magnitudes)
             laid = torch.cat((torch.zeros_like(window[:given]), window[given:]))
             square = laid * laid
             canvas = nn.functional.pad(context.to(magnitudes.dtype), (0, 0, 0, num_samples))
@@ -211,7 +146,7 @@ class MelSynthesis(nn.Module):
     def _find_magnitudes(self, mel: torch.Tensor) -> torch.Tensor:
         """Return the linear bands of mel frames, `(batch, length, n_fft // 2 + 1)`, of 8 bits in float32 or wider."""
         mel = mel.to(torch.promote_types(mel.dtype, torch.float32))
-        bands = invert_mel(self.config, mel.transpose(1, 2)).pow(1 / self.config.mel_power)
+        bands = mel_to_spectrogram(self.config, mel.transpose(1, 2)).pow(1 / self.config.mel_power)
         return bands.transpose(1, 2).to(torch.bfloat16).to(mel.dtype)
 
     def _find_frame(self, magnitude: torch.Tensor, before: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
@@ -232,7 +167,3 @@ class MelSynthesis(nn.Module):
     def _match(self, spectrum: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
         """Return the frame of `magnitude` with the phases of `spectrum`, which is overwritten, in whole numbers."""
         return torch.fft.irfft(spectrum.sgn_().mul_(magnitude), n=self.config.n_fft).round_()
-
-
-def _build_window(config: JodioConfig, like: torch.Tensor) -> torch.Tensor:
-    return torch.hann_window(config.n_fft, dtype=like.dtype, device=like.device)

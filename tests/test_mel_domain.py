@@ -1,6 +1,7 @@
-"""Laws of the mel ends of JODIO: what they compute, that pieces change nothing, and how they train."""
+"""Laws of JODIO in the mel domain: analysis, synthesis, skip connection, pieces, training."""
 
 import copy
+import json
 import pickle
 
 import numpy as np
@@ -11,24 +12,19 @@ from torchaudio.transforms import MelSpectrogram
 
 from josie.configuration_josie import JodioConfig, JodioDiscriminatorConfig
 from josie.modeling_josie import JodioDiscriminatorModel
-from josie.modeling_josie.codecs.spectral_ends import (
-    MelAnalysis,
-    MelSynthesis,
-    latents_to_mel,
-    measure_mel,
-    measure_targets,
-    mel_to_latents,
-)
+from josie.modeling_josie.codecs.mel_transform import MelAnalysis, MelSynthesis, synthesis_targets
+from josie.modeling_josie.codecs.spectral import latents_to_mel, mel_to_latents
+from josie.modeling_josie.mel import waveform_to_mel
 from josie.training.codec_trainer import CodecTrainer, CodecTrainingArguments
 
 SMALL = {
-    "ends": "mel",
+    "domain": "mel",
     "waveform_weight": 0,
     "stft_weight": 0,
     "sampling_rate": 8000,
     "n_fft": 128,
     "mel_hop_length": 40,
-    "mel_overhang": 40,
+    "mel_lookahead": 40,
     "num_mel_bins": 40,
     "log_floor": 1e-3,
     "mel_mean": -2.0,
@@ -47,35 +43,35 @@ def test_the_analysis_is_torchaudios():
     config, audio = JodioConfig(**SMALL), make_tones(1000)
     transform = MelSpectrogram(8000, 128, hop_length=40, n_mels=40, power=1.0, center=False)
     expected = (transform(audio).clamp(min=1e-3).log() + 2) / 1.5
-    torch.testing.assert_close(measure_mel(config, audio), expected.transpose(1, 2), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(waveform_to_mel(config, audio), expected.transpose(1, 2), atol=1e-4, rtol=1e-4)
     late = audio[:, 8:968]  # windows that end with a hop begin 88 samples before it
     mel, context = MelAnalysis(config)(late[..., None])
     torch.testing.assert_close(mel[:, 3:], expected.transpose(1, 2)[:, 1:22], atol=1e-4, rtol=1e-4)
     assert torch.equal(context[..., 0], late[:, -88:])
 
 
-@pytest.mark.parametrize("overhang", [30, 40, 88])
+@pytest.mark.parametrize("lookahead", [30, 40, 88])
 @torch.no_grad()
-def test_a_sound_comes_back_at_once(overhang):
-    config, audio = JodioConfig(**(SMALL | {"mel_overhang": overhang})), make_tones(4000)
-    again, _ = MelSynthesis(config)(measure_targets(config, audio))
+def test_a_sound_comes_back_at_once(lookahead):
+    config, audio = JodioConfig(**(SMALL | {"mel_lookahead": lookahead})), make_tones(4000)
+    again, _ = MelSynthesis(config)(synthesis_targets(config, audio))
     assert again.shape == (2, 4000, 1)
     # Of magnitudes, as a spectrogram that no sound has exactly leaves a little noise in the empty bands.
     wanted, actual = (
-        (measure_mel(config, sound[:, 400:]) * config.mel_std + config.mel_mean).exp()
+        (waveform_to_mel(config, sound[:, 400:]) * config.mel_std + config.mel_mean).exp()
         for sound in (audio, again[..., 0])
     )
     assert (actual - wanted).norm() < 0.15 * wanted.norm()
 
 
-@pytest.mark.parametrize("overhang", [40, 88])
+@pytest.mark.parametrize("lookahead", [40, 88])
 @torch.no_grad()
-def test_the_synthesis_is_the_textbooks(overhang):
-    config = JodioConfig(**(SMALL | {"mel_overhang": overhang}), phase_iterations=3)
+def test_the_synthesis_is_the_textbooks(lookahead):
+    config = JodioConfig(**(SMALL | {"mel_lookahead": lookahead}), phase_iterations=3)
     layer = MelSynthesis(config)
-    mel = measure_targets(config, make_tones(400))[:1]
+    mel = synthesis_targets(config, make_tones(400))[:1]
     magnitudes = layer._find_magnitudes(mel)[0].double().numpy()
-    window, given = np.hanning(129)[:-1], 88 - overhang
+    window, given = np.hanning(129)[:-1], 88 - lookahead
     laid = np.where(np.arange(128) < given, 0, window)
     signal, sums, powers = np.zeros(500), np.zeros(500), np.zeros(500)
     for index, magnitude in enumerate(magnitudes):
@@ -114,7 +110,7 @@ def shake(transform):
 def test_pieces_and_rows_give_the_same_to_the_bit(sizes, monkeypatch):
     for name in ("rfft", "irfft"):
         monkeypatch.setattr(torch.fft, name, shake(getattr(torch.fft, name)))
-    layer, mel = MelSynthesis(JodioConfig(**SMALL)), measure_mel(JodioConfig(**SMALL), make_tones(1088)).double()
+    layer, mel = MelSynthesis(JodioConfig(**SMALL)), waveform_to_mel(JodioConfig(**SMALL), make_tones(1088)).double()
     whole, last = layer(mel)
     context, pieces = None, []
     for piece in mel.split(sizes, dim=1):
@@ -144,21 +140,23 @@ def test_a_model_of_any_type_streams_the_whole_to_the_bit(dtype):
 
 
 @torch.no_grad()
-def test_the_precise_copy_follows_the_weights_and_is_no_part_of_the_model():
+def test_the_copy_in_float64_follows_the_weights_and_is_no_part_of_the_model():
     model, codes = make_model(**MEL), torch.randint(0, 32, (1, 4, 9))
     names, first = list(model.state_dict()), model.decode(codes).audio_values
-    assert model.precise_decoder() is model.precise_decoder()
-    assert model.precise_decoder().decoder_proj.weight.dtype == torch.float64
-    assert list(model.state_dict()) == names
+    assert model.get_decoding().proj.weight.dtype == torch.float64
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert twin._kept is None
         assert torch.equal(twin.decode(codes).audio_values, first)
     model.decoder_proj.weight.mul_(2)
     assert not torch.equal(model.decode(codes).audio_values, first)
     model.decoder_proj.weight.div_(2)
     assert torch.equal(model.decode(codes).audio_values, first)
-    plain = make_model()
-    assert plain.precise_decoder() is plain
+    assert list(model.prepare_for_inference().state_dict()) == names
+    assert model.get_decoding() is model.get_decoding()
+    assert torch.equal(model.decode(codes).audio_values, first)
+    model.decoder.layers[0].double().float()  # a part that is cast: the copy no longer stands for it
+    assert model.get_decoding() is not model.get_decoding()
+    plain = make_model().prepare_for_inference()
+    assert plain.get_decoding().stack is plain.decoder
 
 
 @pytest.mark.parametrize("size", [20, 160, 200])
@@ -167,7 +165,7 @@ def test_the_path_around_the_layers_is_a_smoothed_copy(size):
     mel, _ = MelAnalysis(config)(make_tones(1600)[..., None])
     latents = mel_to_latents(config, mel, size)
     assert latents.shape == (2, 10, size)
-    later = torch.cat((mel[:, 1:], mel[:, -1:]), dim=1).unflatten(1, (10, 4))  # by the overhang, a hop
+    later = torch.cat((mel[:, 1:], mel[:, -1:]), dim=1).unflatten(1, (10, 4))  # by the lookahead, a hop
     later[:, :, 3] = later[:, :, 2]
     copied = latents_to_mel(config, latents).unflatten(1, (10, 4))
     if size >= 160:
@@ -181,7 +179,7 @@ def test_training_compares_mel_frames_and_makes_no_waveform(monkeypatch):
     monkeypatch.setattr(MelSynthesis, "forward", None)
     model, audio = make_model(**MEL).train(), make_audio(2, 1, 60)
     mask = torch.ones(2, 60)
-    mask[1, 3:] = 0  # shorter than hop and overhang, so that nothing is known of it
+    mask[1, 3:] = 0  # shorter than hop and lookahead, so that nothing is known of it
     output = model(audio, mask)
     assert output.audio_values is None
     assert set(output.losses) == {"mel", "commitment"}
@@ -191,8 +189,8 @@ def test_training_compares_mel_frames_and_makes_no_waveform(monkeypatch):
     with torch.no_grad():
         loss = model(audio, mask, return_loss=True).losses["mel"]
         quantized = model.quantizer.decode(model.encode(audio[:1]).audio_codes)
-        predicted, _ = model.decoder.predict_mel(model._prepare_frames(quantized)[0])
-        known = measure_targets(model.config, audio[:1, 0])[:, : (60 - 3) // 2]
+        predicted = model._own_decoding().predict_mel(quantized)
+        known = synthesis_targets(model.config, audio[:1, 0])[:, : (60 - 3) // 2]
     torch.testing.assert_close(loss, (predicted[:, : known.shape[1]] - known).abs().mean())
     assert not make_model(**MEL, mel_weight=0).train()(audio).losses.keys() & {"mel"}
 
@@ -209,17 +207,17 @@ def test_a_discriminator_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"audio_channels": 2}, "`audio_channels` must be 1 when `ends` is 'mel', got 2"),
-        ({"mel_hop_length": 5}, "`mel_hop_length` must be at most half of `n_fft` .8. when `ends` is 'mel'.* got 5"),
-        ({"mel_overhang": 7}, "`mel_overhang` must be in .0, 6., what a window of `n_fft` leaves .* got 7"),
-        ({"waveform_weight": 1.0}, "`waveform_weight` must be 0 when `ends` is 'mel'.* got 1.0"),
-        ({"stft_weight": 0.5}, "`stft_weight` must be 0 when `ends` is 'mel'.* got 0.5"),
+        ({"audio_channels": 2}, "`audio_channels` must be 1 when `domain` is 'mel', got 2"),
+        ({"mel_hop_length": 5}, "`mel_hop_length` must be at most half of `n_fft` .8. when `domain` is 'mel'.* got 5"),
+        ({"mel_lookahead": 7}, "`mel_lookahead` must be in .0, 6., what a window of `n_fft` leaves .* got 7"),
+        ({"waveform_weight": 1.0}, "`waveform_weight` must be 0 when `domain` is 'mel'.* got 1.0"),
+        ({"stft_weight": 0.5}, "`stft_weight` must be 0 when `domain` is 'mel'.* got 0.5"),
         ({"phase_iterations": 0}, "`phase_iterations` must be at least 1, got 0"),
         ({"num_mel_bins": 0}, "`num_mel_bins` must be at least 1, got 0"),
-        ({"ends": "linear"}, "linear"),
+        ({"domain": "linear"}, "linear"),
     ],
 )
-def test_what_mel_ends_cannot_be_is_named(changes, message):
+def test_an_impossible_mel_domain_is_named(changes, message):
     with pytest.raises(Exception, match=message):
         make_model(**(MEL | changes))
 
@@ -229,3 +227,22 @@ def test_frames_are_as_long_as_mel_frames_and_strides_say():
     assert config.hop_length == config.frame_size == config.algorithmic_delay == 240
     assert config.frame_rate == 8000 / 240
     assert config.get_num_frames(241) == 2
+
+
+@pytest.mark.parametrize("former", [{"ends": "mel"}, {"mel_overhang": 1}], ids=str)
+def test_former_names_of_fields_still_work(former, tmp_path):
+    (old, value), new = next(iter(former.items())), {"ends": "domain", "mel_overhang": "mel_lookahead"}
+    with pytest.warns(FutureWarning, match=f"`{old}` is deprecated .* it is `{new[old]}` now"):
+        config = JodioConfig(**(SMALL | {"domain": "mel"} | former))
+    assert getattr(config, new[old]) == value
+    with pytest.warns(FutureWarning, match=old):
+        assert getattr(config, old) == value
+    with pytest.warns(FutureWarning, match=old):
+        setattr(config, old, value)
+    saved = config.to_dict()
+    assert saved[new[old]] == value
+    assert old not in saved
+    saved[old] = saved.pop(new[old])
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    with pytest.warns(FutureWarning, match=old):
+        assert JodioConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
