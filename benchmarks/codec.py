@@ -26,6 +26,7 @@ from measure import measure, parse_arguments, report
 from transformers import AutoModel, MimiConfig, MimiModel
 
 from josie.configuration_josie import JodioConfig, JosieCodecConfig
+from josie.modeling_josie.codecs.inference import prepare_codec
 from josie.modeling_josie.codecs.jodio import JodioModel
 from josie.modeling_josie.codecs.quantization import ResidualVectorQuantizer
 
@@ -178,9 +179,7 @@ def time_nano(arguments: argparse.Namespace) -> None:
     """Measure a trained codec on one thread; seconds of audio a second are times real time."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    codec = AutoModel.from_pretrained(arguments.nano).eval()
-    if hasattr(codec, "prepare_for_inference"):  # ours
-        codec.prepare_for_inference()
+    codec = prepare_codec(AutoModel.from_pretrained(arguments.nano).eval())
     waveform = 0.1 * torch.randn(1, codec.config.audio_channels, arguments.seconds * codec.config.sampling_rate)
     codes = codec.encode(waveform).audio_codes
     contestants = {"encode": lambda: codec.encode(waveform), "decode": lambda: codec.decode(codes)}

@@ -259,7 +259,7 @@ def load_codec(
     dtype: str = "float32",
     argument: str = "--model",
 ) -> Any:
-    """Load the codec of which [`read_codec_config`] reads the configuration, in eval mode.
+    """Load the codec of which [`read_codec_config`] reads the configuration, prepared for inference.
 
     Args:
         folder, modality, argument: As there.
@@ -273,6 +273,7 @@ def load_codec(
     from transformers import AutoModel
 
     from ..modeling_josie import JosieForConditionalGeneration
+    from ..modeling_josie.codecs.inference import prepare_codec
 
     quieten()
     if read_config_dict(folder, argument)["model_type"] == "josie":
@@ -280,7 +281,7 @@ def load_codec(
         codec = getattr(whole, _codec_name(whole.config, modality))
     else:
         codec = load_model(folder, AutoModel, argument)
-    return codec.to(device, getattr(torch, dtype))
+    return prepare_codec(codec.to(device, getattr(torch, dtype)))
 
 
 def _codec_name(config: "JosieConfig", modality: str) -> str:

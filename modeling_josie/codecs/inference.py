@@ -91,3 +91,8 @@ class InferenceFormMixin:
             if isinstance(module, HasInferenceForm):
                 module.keep_form()
         return self
+
+
+def prepare_codec(codec: Any) -> Any:
+    """Return a codec, prepared for inference where it can be: tokenizers of transformers stay as they are."""
+    return codec.prepare_for_inference() if isinstance(codec, InferenceFormMixin) else codec
