@@ -5,7 +5,8 @@ video's frame is treated exactly as an image is.
 """
 
 import math
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -16,7 +17,6 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import SizeDict
-from transformers.processing_utils import ImagesKwargs
 from transformers.utils.constants import (
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
@@ -27,9 +27,10 @@ from transformers.utils.constants import (
 )
 
 from ..configuration_josie import JosieConfig, JosieThinkerConfig, JosieVisionEncoderConfig, JovioConfig, is_codec
-from .images import image_to_pixels, is_image
+from .images import Fit, image_to_pixels, is_image
+from .sources import split_options
 
-ImageInput = Any  # a picture in any form that `image_to_pixels` takes, or a list of pictures, nested or not
+ImageInput = Any  # an image in any form that `image_to_pixels` takes, or a list of images, nested or not
 
 _MODES: dict[int, Literal["bilinear", "bicubic"]] = {
     Image.Resampling.BILINEAR: "bilinear",
@@ -44,16 +45,24 @@ _NORMALIZATION = {
     "deit": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
     "dinov2": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
 }
+# Settings of other processors of transformers, with the values that say what is done here anyway.
+_ALWAYS = {"do_convert_rgb": True, "do_pad": True, "do_center_crop": False, "data_format": "channels_first"}
+# Other names in saved settings, which say whose they are.
+_BOOKKEEPING = ("image_processor_type", "video_processor_type", "feature_extractor_type", "processor_class", "auto_map")
+_AREAS = ("min_pixels", "max_pixels")
 
 
-class JosieImagesKwargs(ImagesKwargs, total=False):
-    """What can be set for pictures beyond transformers' own.
+class JosieImagesKwargs(TypedDict, total=False):
+    """Settings of images, by the names of [`JosieImageProcessor`]."""
 
-    Args:
-        num_channels (`1` or `3`): Grey or colour.
-        patch_size (`int`): Height and width of a patch, in pixels.
-    """
-
+    do_resize: bool | None
+    size: Any
+    resample: Any
+    do_rescale: bool | None
+    rescale_factor: float | None
+    do_normalize: bool | None
+    image_mean: float | list[float] | tuple[float, ...] | None
+    image_std: float | list[float] | tuple[float, ...] | None
     num_channels: int | None
     patch_size: int | None
 
@@ -61,7 +70,7 @@ class JosieImagesKwargs(ImagesKwargs, total=False):
 def fit_size(height: int, width: int, patch_size: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
     """Return the multiples of `patch_size` nearest to a size, with an area in `[min_pixels, max_pixels]`.
 
-    The aspect ratio is kept as well as patches and, for very long pictures, the area allow.
+    The aspect ratio is kept as well as patches and, for very long images, the area allow.
     """
     scale = 1.0
     if (area := _round_up(height, patch_size, round) * _round_up(width, patch_size, round)) > max_pixels:
@@ -95,37 +104,91 @@ def front_end_options(vision_config: PreTrainedConfig, max_patches: int) -> dict
 
 
 class PixelProcessor(BaseImageProcessor):
-    """What pictures and videos share: sizes, interpolation, normalisation."""
+    """The common part of processors of images and videos: settings, sizes, interpolation, normalisation."""
 
     do_resize = True
     size = {"height": 224, "width": 224}
     resample = Image.Resampling.BICUBIC
-    do_convert_rgb = True
     do_rescale = True
     do_normalize = False
     num_channels = 3
     patch_size = 16
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
+        kwargs = self._known_settings(kwargs)
         super().__init__(**kwargs)
         self._set_attributes(**kwargs)
-        self._check_options(self._options({}))
+        for name in ("crop_size", "pad_size"):  # which `_set_attributes` adds
+            delattr(self, name)
+        self._check_options(self.get_options())
+
+    @classmethod
+    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Return the processor of saved settings, with others in their place; arguments as in transformers.
+
+        Raises:
+            `ValueError`: A setting that there is not.
+        """
+        if not kwargs.get("return_unused_kwargs", False):
+            return cls(**(image_processor_dict | {name: value for name, value in kwargs.items() if name[0] != "_"}))
+        return super().from_dict(image_processor_dict, **kwargs)
 
     @property
     def backend(self) -> str:
         """`"torch"`, in transformers' sense of a backend."""
         return "torch"
 
-    def _options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return this processor's settings with those of one call on top."""
-        unknown = sorted(set(kwargs) - set(self.valid_kwargs.__annotations__))
-        if unknown:
-            raise ValueError(
-                f"`{unknown[0]}` must be one of {sorted(self.valid_kwargs.__annotations__)}, got {unknown[0]!r}."
-            )
+    @classmethod
+    def _known_settings(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return settings without those that say what is done anyway.
+
+        Raises:
+            `ValueError`: One that there is not, or that asks for something else.
+        """
+        names = cls.valid_kwargs.__annotations__
+        known = {}
+        for name, value in kwargs.items():
+            if name in names or name in _BOOKKEEPING:
+                known[name] = value
+            elif name in _ALWAYS:
+                if value not in (None, _ALWAYS[name]):
+                    raise ValueError(f"`{name}` must be {_ALWAYS[name]!r}, got {value!r}.")
+            elif value is not None:
+                raise ValueError(f"`{name}` must be one of {sorted(names)}, got {name!r}.")
+        return known
+
+    def get_options(self, kwargs: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return this processor's settings with those of one call on top.
+
+        Raises:
+            `ValueError`: A setting that there is not.
+        """
         options = {name: getattr(self, name, None) for name in self.valid_kwargs.__annotations__}
-        options |= {name: value for name, value in kwargs.items() if value is not None}
+        options |= {name: value for name, value in self._known_settings(kwargs or {}).items() if value is not None}
         return self._standardize_kwargs(**options)
+
+    def item_options(self, own: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the settings for an item that has some of its own."""
+        return self._item_options(self.get_options(), own) if own else self.get_options()
+
+    def _item_options(self, options: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings for one item that has some of its own.
+
+        Raises:
+            `ValueError`: A setting that there is not, or an area where all images have one size.
+        """
+        own = {name: value for name, value in own.items() if value is not None}
+        areas = {name: own.pop(name) for name in _AREAS if name in own}
+        if areas:
+            size: SizeDict = options["size"]
+            if None in (size.min_pixels, size.max_pixels):
+                raise ValueError(
+                    f"`{next(iter(areas))}` must be None, as all images of this model have one size, got {areas}."
+                )
+            options = options | {"size": SizeDict(**({name: getattr(size, name) for name in _AREAS} | areas))}
+        options = options | self._known_settings(own)
+        self._check_options(options)
+        return options
 
     def _check_options(self, options: dict[str, Any]) -> None:
         size: SizeDict = options["size"]
@@ -146,22 +209,27 @@ class PixelProcessor(BaseImageProcessor):
             if options.get(name) is not None and options[name] < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {options[name]}.")
 
+    def get_fit(self, options: dict[str, Any]) -> Fit | None:
+        """Return what gives the height and width that an image is resized to; `None` where it keeps its own."""
+        if not options["do_resize"]:
+            return None
+        size, patch = options["size"], options["patch_size"]
+        if size.height is not None and size.width is not None:
+            return lambda height, width: (size.height, size.width)
+        return partial(fit_size, patch_size=patch, min_pixels=size.min_pixels, max_pixels=size.max_pixels)
+
     def _transform(self, frames: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
         """Resize and normalise `(frames, channels, height, width)`."""
-        patch = options["patch_size"]
-        if not options["do_resize"] and any(side % patch for side in frames.shape[-2:]):
+        patch, fit = options["patch_size"], self.get_fit(options)
+        if fit is None and any(side % patch for side in frames.shape[-2:]):
             raise ValueError(
                 f"Sides must be multiples of `patch_size` ({patch}) when `do_resize` is off, "
                 f"got {tuple(frames.shape[-2:])}."
             )
-        if options["do_resize"]:
-            size = options["size"]
-            target = (size.height, size.width)
-            if None in target:
-                target = fit_size(frames.shape[-2], frames.shape[-1], patch, size.min_pixels, size.max_pixels)
-            if tuple(frames.shape[-2:]) != target:
-                mode = _MODES[options["resample"]]
-                frames = functional.interpolate(frames, size=target, mode=mode, antialias=True).clamp(0, 1)
+        target = tuple(frames.shape[-2:]) if fit is None else fit(frames.shape[-2], frames.shape[-1])
+        if tuple(frames.shape[-2:]) != target:
+            mode = _MODES[options["resample"]]
+            frames = functional.interpolate(frames, size=target, mode=mode, antialias=True).clamp(0, 1)
         if not options["do_rescale"]:
             frames = frames * 255
         elif not math.isclose(options["rescale_factor"], 1 / 255):
@@ -173,20 +241,23 @@ class PixelProcessor(BaseImageProcessor):
 
 
 class JosieImageProcessor(PixelProcessor):
-    """Makes `pixel_values` of pictures.
+    """Processor that makes `pixel_values` of images.
 
     Args:
         do_resize (`bool`): Resize; otherwise sizes must suit the front end as they are.
         size (`dict`): `{"height": ..., "width": ...}`, or `{"min_pixels": ..., "max_pixels": ...}` for the multiples of
-            the patch that are nearest to the picture's own size.
+            the patch that are nearest to the image's own size.
         resample (`int`): Pillow's number for bicubic (3) or bilinear (2) interpolation.
         do_rescale (`bool`), rescale_factor (`float`): From 0...255 to 0...1.
         do_normalize (`bool`), image_mean, image_std (`list[float]`): Subtract and divide, for each channel.
         num_channels (`1` or `3`): Grey or colour.
         patch_size (`int`): Height and width of a patch, in pixels.
+
+    Raises:
+        `ValueError`: A number out of range, or another setting.
     """
 
-    valid_kwargs = JosieImagesKwargs
+    valid_kwargs: Any = JosieImagesKwargs
     model_input_names = ["pixel_values", "image_grid_thw"]
 
     @classmethod
@@ -194,41 +265,45 @@ class JosieImageProcessor(PixelProcessor):
         """Return the processor for a Thinker's `vision_config`.
 
         Args:
-            vision_config: A tower, whose pictures have one size, or JOVIO.
-            max_patches (`int`): With JOVIO, most patches of one picture.
+            vision_config: A tower, whose images have one size, or JOVIO.
+            max_patches (`int`): With JOVIO, most patches of one image.
         """
         return cls(**front_end_options(vision_config, max_patches))
 
     def preprocess(
         self, images: ImageInput, return_tensors: Literal["pt", "np"] | None = "pt", **kwargs
     ) -> BatchFeature:
-        """Turn pictures into model inputs.
+        """Turn images into model inputs.
 
         Args:
-            images: A picture or a list of pictures, nested or not: PIL, arrays or tensors with channels on either side
-                (integers of 8 bits, or floats in [0, 1]), paths, URLs, bytes, open files.
-            return_tensors (`"pt"` or `"np"`, *optional*): Kind of the result; NumPy when `None`.
+            images: An image or a list of images, nested or not: PIL, arrays or tensors with channels on either side
+                (integers of 8 bits, or floats in [0, 1]), paths, URLs, bytes, open files, dicts with `bytes` or `path`.
+            return_tensors (`"pt"` or `"np"`, *optional*): Form of the result; NumPy when `None`.
             kwargs: Settings for this call, by the names of the constructor.
 
         Returns:
-            [`BatchFeature`] with `pixel_values`, `(num_images, channels, height, width)`, 0 beyond smaller pictures,
+            [`BatchFeature`] with `pixel_values`, `(num_images, channels, height, width)`, 0 beyond smaller images,
             and `image_grid_thw`, `(num_images, 3)`, their numbers of patches.
 
         Raises:
-            `ValueError`: No picture, no pixels, values that are not finite or out of range, or an unreadable file.
+            `ValueError`: No image, no pixels, values that are not finite or out of range, an unreadable file, or a
+                setting that there is not.
         """
-        options = self._options(kwargs)
+        options = self.get_options(kwargs)
         self._check_options(options)
-        pictures = flatten_images(images)
-        if not pictures:
-            raise ValueError("`images` must hold at least one picture, got none.")
-        pixels = [
-            self._transform(image_to_pixels(picture, options["num_channels"])[None], options)[0] for picture in pictures
-        ]
+        items = flatten_images(images)
+        if not items:
+            raise ValueError("`images` must hold at least one image, got none.")
+        pixels = [self._read_image(*split_options(item), options) for item in items]
         patch = options["patch_size"]
-        grid = [[1, picture.shape[1] // patch, picture.shape[2] // patch] for picture in pixels]
+        grid = [[1, image.shape[1] // patch, image.shape[2] // patch] for image in pixels]
         data = {"pixel_values": pad_to_batch(pixels).numpy(), "image_grid_thw": np.array(grid)}
         return BatchFeature(data, tensor_type=return_tensors or "np")
+
+    def _read_image(self, image: Any, own: dict[str, Any], options: dict[str, Any]) -> torch.Tensor:
+        options = self._item_options(options, own) if own else options
+        pixels = image_to_pixels(image, options["num_channels"], fit=self.get_fit(options))
+        return self._transform(pixels[None], options)[0]
 
     def fetch_images(self, image_url_or_urls: ImageInput) -> ImageInput:
         """Return `images` as they are: [`JosieImageProcessor.preprocess`] reads them."""
@@ -245,33 +320,34 @@ def pad_to_batch(items: list[torch.Tensor]) -> torch.Tensor:
 
 
 def flatten_images(images: ImageInput) -> list[Any]:
-    """Return a flat list of pictures from a picture, a batch array or lists of them."""
-    if is_image(images):
+    """Return a flat list of images from an image, a batch array or lists of them."""
+    if is_image(split_options(images)[0]):
         return [images]
     if isinstance(images, (list, tuple)):
-        return [picture for item in images for picture in flatten_images(item)]
+        return [image for item in images for image in flatten_images(item)]
     if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
         return list(images)
-    raise ValueError(f"`images` must be pictures, arrays of 2 to 4 dimensions, or files, got {describe_value(images)}.")
+    raise ValueError(f"`images` must be images, arrays of 2 to 4 dimensions, or files, got {describe_value(images)}.")
 
 
 def describe_value(value: Any) -> str:
+    """Return the type of a value, and its shape if it has one, for messages."""
     shape = getattr(value, "shape", None)
     return f"a {type(value).__name__}" + ("" if shape is None else f" of shape {tuple(shape)}")
 
 
 class JovioImageProcessor(JosieImageProcessor):
-    """Makes what [`JovioModel`] takes of pictures: [`JosieImageProcessor`], by the names of the codec alone."""
+    """Processor of what [`JovioModel`] takes of images: [`JosieImageProcessor`], by the names of the codec alone."""
 
     model_input_names = ["pixel_values", "grid_thw"]
 
     def preprocess(
         self, images: ImageInput, return_tensors: Literal["pt", "np"] | None = "pt", **kwargs
     ) -> BatchFeature:
-        """Turn pictures into the codec's inputs. Arguments and errors as in [`JosieImageProcessor.preprocess`].
+        """Turn images into the codec's inputs. Arguments and errors as in [`JosieImageProcessor.preprocess`].
 
         Returns:
-            [`BatchFeature`] with `pixel_values`, `(num_images, channels, height, width)`, 0 beyond smaller pictures,
+            [`BatchFeature`] with `pixel_values`, `(num_images, channels, height, width)`, 0 beyond smaller images,
             and `grid_thw`, `(num_images, 3)`, their numbers of patches.
         """
         features = super().preprocess(images, return_tensors, **kwargs)

@@ -1,48 +1,97 @@
-"""Pictures of any form as float pixels `(channels, height, width)` in [0, 1]."""
+"""Images of any form as float pixels `(channels, height, width)` in [0, 1].
 
+An image that is much larger than it is needed is first made smaller in its own 8 or 16 bits, by averaging whole blocks,
+so that a photograph of 100 megapixels costs what it costs Pillow.
+"""
+
+import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from torch.nn import functional
 
-from .sources import Source, describe_source, is_source, open_source
+from .sources import Source, describe_source, is_source, open_source, unwrap_source
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's greys
+# The tag of EXIF that says how an image was held, and from which of its values on it lies on its side.
+_ORIENTATION, _TURNED = 0x0112, 5
+# Blocks are averaged only as far as the image stays this many times as large as needed: what interpolation makes of it
+# then is not to be told from what it makes of the whole.
+_GAP = 4
+_ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
+
+# What Pillow raises on damaged files.
+IMAGE_ERRORS = (OSError, SyntaxError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
+
+Fit = Callable[[int, int], tuple[int, int]]  # height and width that an image has to those it is needed in
 
 
 def is_image(value: Any) -> bool:
-    """Return whether `value` is one picture: PIL, an array or tensor of 2 or 3 dimensions, or a file."""
+    """Return whether `value` is one image: PIL, an array or tensor of 2 or 3 dimensions, or a file."""
+    value = unwrap_source(value)
     if isinstance(value, (np.ndarray, torch.Tensor)):
         return value.ndim in (2, 3)
     return isinstance(value, Image.Image) or is_source(value)
 
 
 def open_image(source: Source, name: str = "images") -> Image.Image:
-    """Open a picture and decode its first frame.
+    """Open an image, decode its first frame and turn it upright.
 
     Raises:
-        `ValueError`: It is no picture, or cut short.
+        `ValueError`: It is no image, or cut short.
     """
+    return ImageOps.exif_transpose(_load_image(source, name))
+
+
+def _load_image(source: Source, name: str) -> Image.Image:
     try:
-        with Image.open(open_source(source, name)) as picture:
-            return ImageOps.exif_transpose(picture)
+        with Image.open(open_source(source, name)) as image:
+            image.load()
+            return image.copy() if image.readonly else image
     except Image.UnidentifiedImageError as error:
-        raise ValueError(
-            f"`{name}` must be readable pictures, got {describe_source(source)}, which is none."
-        ) from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"`{name}` must be readable images, got {describe_source(source)}, which is none.") from error
+    except IMAGE_ERRORS as error:
         reason = str(error).rstrip(".")
-        raise ValueError(f"`{name}` must be readable pictures, got {describe_source(source)}: {reason}.") from error
+        raise ValueError(f"`{name}` must be readable images, got {describe_source(source)}: {reason}.") from error
 
 
-def image_to_pixels(picture: Any, num_channels: int = 3, name: str = "images") -> torch.Tensor:
-    """Return a picture as float pixels.
+def image_size(image: Any, name: str = "images") -> tuple[int, int]:
+    """Return height and width of an image of any form, upright; a file is not decoded.
+
+    Raises:
+        `ValueError`: It is no image.
+    """
+    image = unwrap_source(image)
+    if is_source(image):
+        try:
+            with Image.open(open_source(image, name)) as opened:
+                return _upright_size(opened)
+        except IMAGE_ERRORS as error:
+            raise ValueError(f"`{name}` must be readable images, got {describe_source(image)}: {error}.") from error
+    if isinstance(image, Image.Image):
+        return _upright_size(image)
+    height, width = _channels_first(image[None], name).shape[-2:]
+    return height, width
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    return (width, height) if image.getexif().get(_ORIENTATION, 1) >= _TURNED else (height, width)
+
+
+def image_to_pixels(image: Any, num_channels: int = 3, name: str = "images", fit: Fit | None = None) -> torch.Tensor:
+    """Return an image as float pixels.
 
     Args:
-        picture: PIL, an array or tensor (see [`array_to_pixels`]), or a file. Transparent parts become white.
+        image: PIL, an array or tensor (see [`array_to_pixels`]), a file, or a dict with `bytes` or `path`, as in
+            datasets. Transparent parts become white.
         num_channels (`1` or `3`): Grey or colour.
         name (`str`): Argument that the caller knows it by, for messages.
+        fit (callable, *optional*): Gives the height and width that an image of a height and width is needed in: where
+            that is much less, the result is some times as large as that. The image's own size when `None`.
 
     Returns:
         `(num_channels, height, width)`, float32 in [0, 1].
@@ -50,32 +99,56 @@ def image_to_pixels(picture: Any, num_channels: int = 3, name: str = "images") -
     Raises:
         `ValueError`: No pixels, values that are not finite or out of range, or an unreadable file.
     """
-    if is_source(picture):
-        picture = open_image(picture, name)
-    if not isinstance(picture, Image.Image):
-        if getattr(picture, "ndim", None) not in (2, 3):
+    image = unwrap_source(image)
+    if is_source(image):
+        image = _load_image(image, name)
+    if not isinstance(image, Image.Image):
+        if getattr(image, "ndim", None) not in (2, 3):
             raise ValueError(
-                f"`{name}` must be pictures, arrays of 2 or 3 dimensions, or files, got a {type(picture).__name__}."
+                f"`{name}` must be images, arrays of 2 or 3 dimensions, or files, got a {type(image).__name__}."
             )
-        return array_to_pixels(picture[None], num_channels, name)[0]
-    if min(picture.size) < 1:
-        raise ValueError(f"`{name}` must have at least one pixel, got {picture.width} x {picture.height}.")
+        return array_to_pixels(image[None], num_channels, name, fit)[0]
+    if min(image.size) < 1:
+        raise ValueError(f"`{name}` must have at least one pixel, got {image.width} x {image.height}.")
     try:
-        picture = ImageOps.exif_transpose(picture)
-        if picture.mode.startswith("I"):  # 16 bits, which Pillow would clip to 8
-            array = np.asarray(picture, dtype=np.float32) / 65535
-        elif picture.mode == "F":
-            array = np.asarray(picture)
-        else:
-            has_alpha = picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info
-            array = np.array(picture.convert("RGBA" if has_alpha else "RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"`{name}` must be readable pictures, got one that is not: {error}.") from error
+        array = _to_array(image, shrink_factor(_upright_size(image), fit))
+    except (*IMAGE_ERRORS, ValueError) as error:
+        raise ValueError(f"`{name}` must be readable images, got one that is not: {error}.") from error
     return array_to_pixels(array[None], num_channels, name)[0]
 
 
-def array_to_pixels(frames: np.ndarray | torch.Tensor, num_channels: int = 3, name: str = "images") -> torch.Tensor:
-    """Return pictures of one size as float pixels.
+def _to_array(image: Image.Image, factor: int) -> np.ndarray:
+    """Return an image upright, 1 / `factor` as large: uint8 `(height, width, channels)` or float `(height, width)`."""
+    is_deep = image.mode.startswith("I")  # 16 bits, which Pillow would clip to 8
+    if is_deep:
+        image = image if image.mode == "I" or factor == 1 else image.convert("I")
+    elif image.mode != "F":
+        has_alpha = image.mode in _ALPHA_MODES or "transparency" in image.info
+        mode = "RGBA" if has_alpha else "L" if image.mode in ("1", "L") else "RGB"
+        image = image if image.mode == mode else image.convert(mode)
+    image = ImageOps.exif_transpose(image.reduce(factor) if factor > 1 else image)
+    if is_deep:
+        return np.asarray(image, dtype=np.float32) / 65535
+    return np.array(image)
+
+
+def shrink_factor(size: tuple[int, int], fit: Fit | None) -> int:
+    """Return how many pixels of a side may become one before an image of `size` is resized to what `fit` says."""
+    if fit is None:
+        return 1
+    return max(min(side // (needed * _GAP) for side, needed in zip(size, fit(*size), strict=True)), 1)
+
+
+def shrink_frame(frame: np.ndarray, fit: Fit | None) -> np.ndarray:
+    """Return a frame, uint8 `(height, width, channels)`, with as many pixels as it takes to resize it well."""
+    factor = shrink_factor((frame.shape[0], frame.shape[1]), fit)
+    return frame if factor == 1 else np.asarray(Image.fromarray(frame).reduce(factor))
+
+
+def array_to_pixels(
+    frames: np.ndarray | torch.Tensor, num_channels: int = 3, name: str = "images", fit: Fit | None = None
+) -> torch.Tensor:
+    """Return images of one size as float pixels.
 
     Args:
         frames (`np.ndarray` or `torch.Tensor`): `(frames, height, width)`, or with 1, 3 or 4 channels last or second;
@@ -83,6 +156,7 @@ def array_to_pixels(frames: np.ndarray | torch.Tensor, num_channels: int = 3, na
             second. A fourth channel is opacity, over white.
         num_channels (`1` or `3`): Grey or colour.
         name (`str`): Argument that the caller knows it by, for messages.
+        fit (callable, *optional*): As of [`image_to_pixels`].
 
     Returns:
         `(frames, num_channels, height, width)`, float32 in [0, 1].
@@ -90,40 +164,55 @@ def array_to_pixels(frames: np.ndarray | torch.Tensor, num_channels: int = 3, na
     Raises:
         `ValueError`: Another shape or type, no pixels, or values that are not finite or out of range.
     """
+    pixels = _channels_first(frames, name)
+    factor = shrink_factor((pixels.shape[-2], pixels.shape[-1]), fit)
+    if pixels.dtype == torch.uint8:
+        if factor > 1:
+            pixels = torch.stack([_reduce(frame, factor) for frame in pixels])
+        return _to_colours(pixels.float() / 255, num_channels)
+    if not pixels.is_floating_point():
+        raise ValueError(f"`{name}` must be uint8 or floating point, got {str(pixels.dtype).removeprefix('torch.')}.")
+    pixels = pixels.float()
+    low, high = (float(bound) for bound in pixels.aminmax())
+    if not np.isfinite([low, high]).all():
+        raise ValueError(f"`{name}` must be finite, got NaN or infinity.")
+    if low < 0 or high > 1:
+        raise ValueError(f"`{name}` of floating point must be in [0, 1], got values from {low:g} to {high:g}.")
+    pixels = _to_colours(pixels, num_channels)
+    if factor > 1:
+        pixels = functional.avg_pool2d(pixels, factor, ceil_mode=True, count_include_pad=False)
+    return pixels
+
+
+def _channels_first(frames: np.ndarray | torch.Tensor, name: str) -> torch.Tensor:
+    """Return images of one size as `(frames, channels, height, width)`, of their own type."""
     shape = tuple(frames.shape)
     prefer_last = not isinstance(frames, torch.Tensor)
     pixels = frames.detach().cpu() if isinstance(frames, torch.Tensor) else _to_tensor(frames, name)
     if 0 in shape:
         raise ValueError(f"`{name}` must have at least one pixel, got shape {shape[1:]}.")
     if pixels.ndim == 3:
-        pixels = pixels[:, None]
-    else:
-        last, second = (pixels.ndim == 4 and pixels.shape[axis] in (1, 3, 4) for axis in (-1, 1))
-        if not (last or second):
-            raise ValueError(f"`{name}` must have 1, 3 or 4 channels, first or last, got shape {shape[1:]}.")
-        if last and (prefer_last or not second):
-            pixels = pixels.movedim(-1, 1)
-    if pixels.dtype == torch.uint8:
-        pixels = pixels.float() / 255
-    elif not pixels.is_floating_point():
-        raise ValueError(f"`{name}` must be uint8 or floating point, got {str(pixels.dtype).removeprefix('torch.')}.")
-    pixels = pixels.float()
-    if not torch.isfinite(pixels).all():
-        raise ValueError(f"`{name}` must be finite, got NaN or infinity.")
-    if pixels.min() < 0 or pixels.max() > 1:
-        raise ValueError(
-            f"`{name}` of floating point must be in [0, 1], got values from {pixels.min():g} to {pixels.max():g}."
-        )
-    return _to_colours(pixels, num_channels)
+        return pixels[:, None]
+    last, second = (pixels.ndim == 4 and pixels.shape[axis] in (1, 3, 4) for axis in (-1, 1))
+    if not (last or second):
+        raise ValueError(f"`{name}` must have 1, 3 or 4 channels, first or last, got shape {shape[1:]}.")
+    return pixels.movedim(-1, 1) if last and (prefer_last or not second) else pixels
 
 
 def _to_tensor(array: np.ndarray, name: str) -> torch.Tensor:
-    if array.dtype == np.float64:
+    if array.dtype.kind == "f" and array.dtype not in (np.float16, np.float32):  # double, or in the other byte order
         array = array.astype(np.float32)
     try:
         return torch.from_numpy(np.ascontiguousarray(array))
     except TypeError as error:
         raise ValueError(f"`{name}` must be uint8 or floating point, got {array.dtype}.") from error
+
+
+def _reduce(frame: torch.Tensor, factor: int) -> torch.Tensor:
+    """Return a frame, uint8 `(channels, height, width)`, of averages of blocks of `factor` by `factor` pixels."""
+    array = frame.movedim(0, -1).contiguous().numpy()
+    reduced = np.asarray(Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).reduce(factor))
+    return torch.from_numpy(reduced.reshape(*reduced.shape[:2], -1).copy()).movedim(-1, 0)
 
 
 def _to_colours(pixels: torch.Tensor, num_channels: int) -> torch.Tensor:

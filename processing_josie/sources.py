@@ -1,56 +1,99 @@
-"""Where inputs come from: paths, URLs, data URIs, bytes and open files, all turned into something that can be read."""
+"""Sources of inputs: paths, URLs, data URIs, bytes and open files, each turned into something that can be read."""
 
 import base64
 import binascii
 import io
+import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.request import url2pathname
 
 from huggingface_hub import is_offline_mode
 from huggingface_hub.utils import httpx  # whichever client the hub library runs on
 
 _TIMEOUT = 10.0  # seconds
 
-Source = str | Path | bytes | BinaryIO
+Source = str | os.PathLike | bytes | BinaryIO
 
 
 def is_source(value: object) -> bool:
     """Return whether `value` names or holds a file, as opposed to decoded values."""
-    return isinstance(value, (str, Path, bytes)) or hasattr(value, "read")
+    return isinstance(value, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(value, "read")
+
+
+def unwrap_source(value: Any) -> Any:
+    """Return the file of a dict that has one, as the features of datasets and uploads of Gradio do; else `value`.
+
+    Args:
+        value: A dict with `bytes`, `path` or `url`, of which the first that is not `None` is taken; or anything else.
+    """
+    if isinstance(value, dict):
+        for key in ("bytes", "path", "url"):
+            if value.get(key) is not None:
+                return value[key]
+    return value
+
+
+class WithOptions:
+    """An input with options of its own, as a part of a message may have them.
+
+    Args:
+        value: The input.
+        options (`dict`): By the names of its processor.
+    """
+
+    def __init__(self, value: Any, options: dict[str, Any]):
+        self.value = value
+        self.options = options
+
+    def __deepcopy__(self, memo: dict) -> "WithOptions":
+        return self  # open files cannot be copied
+
+
+def split_options(item: Any) -> tuple[Any, dict[str, Any]]:
+    """Return an input, and the options that it has of its own."""
+    return (item.value, item.options) if isinstance(item, WithOptions) else (item, {})
 
 
 def describe_source(source: Source) -> str:
     """Return a short name of `source` for messages."""
-    if isinstance(source, bytes):
+    if isinstance(source, (bytes, bytearray, memoryview)):
         return f"{len(source)} bytes"
-    text = str(source if isinstance(source, (str, Path)) else getattr(source, "name", type(source).__name__))
+    if not isinstance(source, (str, os.PathLike)):
+        name = getattr(source, "name", None)  # a number where a pipe has no name
+        source = name if isinstance(name, str) else type(source).__name__
+    text = str(source)
     return repr(text if len(text) <= 200 else text[:200] + "...")
 
 
 def open_source(source: Source, name: str) -> Path | BinaryIO:
-    """Return a path that exists, or an open binary file.
+    """Return a path that exists, or an open binary file that can seek and is at its start.
+
+    A file of the caller's is read from its start, wherever it was, and left open; a pipe is read into memory.
 
     Args:
-        source (`str`, `Path`, `bytes` or file): A path, an `http(s)` URL, a `data:` URI, the content, or an open file.
+        source (`str`, `Path`, `bytes` or file): A path, a `file://`, `http://` or `https://` URL, a `data:` URI, the
+            content, or an open file.
         name (`str`): Argument that the caller knows it by, for messages.
 
     Raises:
-        `ValueError`: There is no such file, the URL cannot be fetched, or it is empty.
+        `ValueError`: There is no such file, the URL cannot be fetched, it is empty, or not open for reading bytes.
     """
     if isinstance(source, str) and source.startswith(("http://", "https://")):
         return io.BytesIO(_fetch(source, name))
     if isinstance(source, str) and source.startswith("data:"):
-        return io.BytesIO(decode_base64(source, name))
-    if isinstance(source, bytes):
-        if not source:
+        return io.BytesIO(_read_data_uri(source, name))
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        if not len(source):
             raise ValueError(f"`{name}` must not be empty, got 0 bytes.")
         return io.BytesIO(source)
-    if isinstance(source, (str, Path)):
-        path = Path(source)
+    if isinstance(source, (str, os.PathLike)):
+        path = _local_path(source, name)
         if not path.is_file():
             raise ValueError(f"`{name}` must be an existing file, got {describe_source(source)}.")
         return path
-    return source
+    return _rewind(source, name)
 
 
 def decode_base64(text: str, name: str) -> bytes:
@@ -61,8 +104,43 @@ def decode_base64(text: str, name: str) -> bytes:
     """
     try:
         return base64.b64decode(text.rpartition(",")[2], validate=True)
-    except binascii.Error as error:
+    except (binascii.Error, ValueError) as error:
         raise ValueError(f"`{name}` must be valid base64, got {describe_source(text)}: {error}.") from error
+
+
+def _read_data_uri(uri: str, name: str) -> bytes:
+    head, comma, content = uri.partition(",")
+    if not comma:
+        raise ValueError(f"`{name}` must have a comma before the data of its `data:` URI, got {describe_source(uri)}.")
+    return decode_base64(unquote(content), name) if head.endswith(";base64") else unquote_to_bytes(content)
+
+
+def _local_path(source: str | os.PathLike, name: str) -> Path:
+    if not isinstance(source, str) or not source.startswith("file:"):
+        return Path(source)
+    parts = urlsplit(source)
+    if parts.netloc not in ("", "localhost"):
+        raise ValueError(f"`{name}` must be a file of this machine (file:///...), got {describe_source(source)}.")
+    return Path(url2pathname(parts.path))
+
+
+def _rewind(file: Any, name: str) -> BinaryIO:
+    label = describe_source(file)
+    if getattr(file, "closed", False):
+        raise ValueError(f"`{name}` must be an open file, got {label}, which is closed.")
+    try:
+        if not (hasattr(file, "seekable") and file.seekable()):
+            file = io.BytesIO(file.read())
+        is_empty = file.seek(0, io.SEEK_END) == 0
+        file.seek(0)
+        is_binary = isinstance(file.read(0), bytes)
+    except (OSError, TypeError) as error:
+        raise ValueError(f"`{name}` must be a file open for reading bytes, got {label}: {error}.") from error
+    if not is_binary:
+        raise ValueError(f"`{name}` must be a file open for reading bytes, got {label}, which is open for text.")
+    if is_empty:
+        raise ValueError(f"`{name}` must not be empty, got {label} of 0 bytes.")
+    return file
 
 
 def _fetch(url: str, name: str) -> bytes:

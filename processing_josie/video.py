@@ -1,37 +1,43 @@
-"""Videos: which frames of a file to look at, and reading only those.
+"""Videos of any form: which of their frames to look at, and those as float pixels."""
 
-A file is gone through twice: once without decoding, to count its frames, and once decoding, to keep the chosen ones.
-Only the second is costly, and no more than the chosen frames are ever held.
-"""
-
-import io
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageSequence
 
-from .images import array_to_pixels, image_to_pixels, is_image
-from .sources import Source, describe_source, is_source, open_source
+from .images import Fit, array_to_pixels, image_size, image_to_pixels, is_image, shrink_frame
+from .sources import is_source, unwrap_source
+from .video_files import Timeline, probe_video, read_video_file
 
-_GIF = (b"GIF87a", b"GIF89a")  # how such files begin
+_METADATA = ("fps", "duration", "total_num_frames", "frames_indices")  # those of transformers that say when frames are
 
 
 def is_video(value: Any) -> bool:
-    """Return whether `value` is one video: a file, an array of 4 dimensions, or a list of decoded pictures."""
+    """Return whether `value` is one video: a file, an array of 4 dimensions, a decoder, or a list of decoded images."""
+    value = unwrap_source(value)
     if isinstance(value, (np.ndarray, torch.Tensor)):
         return value.ndim == 4
     if isinstance(value, (list, tuple)):
-        return len(value) > 0 and all(is_image(frame) and not is_source(frame) for frame in value)
-    return is_source(value)
+        return len(value) > 0 and all(is_image(frame) and not is_source(unwrap_source(frame)) for frame in value)
+    return is_source(value) or _is_decoder(value) or _is_batch(value)
+
+
+def _is_decoder(value: Any) -> bool:
+    """Return whether `value` is a video decoder of torchcodec."""
+    return hasattr(value, "get_frames_at") and hasattr(value, "metadata")
+
+
+def _is_batch(value: Any) -> bool:
+    """Return whether `value` is a batch of frames of torchcodec, with their times."""
+    return hasattr(value, "pts_seconds") and getattr(getattr(value, "data", None), "ndim", None) == 4
 
 
 def choose_frames(
     total: int, rate: float | None, fps: float | None, num_frames: int | None, max_frames: int
 ) -> list[int]:
-    """Return the indices of the frames to look at, each in the middle of an equal part of the video.
+    """Return the indices of the frames to look at, each in the middle of an equal part of a video of constant rate.
 
     Args:
         total (`int`): Frames there are.
@@ -40,161 +46,141 @@ def choose_frames(
         num_frames (`int`, *optional*): Frames to take in all, in place of `fps`; all when there are fewer.
         max_frames (`int`): Most frames to take.
     """
-    if num_frames is not None:
-        count = num_frames
-    elif fps is not None and rate is not None:
-        count = max(round(total * fps / rate), 1)
-    else:
-        count = total
-    count = min(count, total, max_frames)
+    return _choose(Timeline.from_rate(total, rate), {"fps": fps, "num_frames": num_frames, "max_frames": max_frames})
+
+
+def _choose(timeline: Timeline, options: dict[str, Any]) -> list[int]:
+    """Return the indices of the frames to look at: evenly in time where `fps` asks for it, else evenly among all."""
+    total = timeline.num_frames
+    is_sampled = options.get("do_sample_frames", True)
+    num_frames, fps = (options.get(name) if is_sampled else None for name in ("num_frames", "fps"))
+    count = min(total if num_frames is None else num_frames, total, options["max_frames"])
+    if num_frames is None and fps is not None:
+        if timeline.seconds is not None:
+            return timeline.frames_at(min(max(round(timeline.seconds * fps), 1), count))
+        if options.get("requires_rate", False):
+            raise ValueError(
+                f"`fps` must come with `video_metadata` for a video whose own rate is not known, got {fps} without."
+            )
     return [(2 * index + 1) * total // (2 * count) for index in range(count)]
 
 
-def read_video(video: Any, options: dict[str, Any]) -> torch.Tensor:
+def read_video(video: Any, options: dict[str, Any], fit: Fit | None = None) -> torch.Tensor:
     """Return the chosen frames of a video as float pixels.
 
     Args:
-        video: A file, an array or tensor of 4 dimensions, or a list of pictures of one size.
+        video: A file, an array or tensor of 4 dimensions, a list of images or image files of one size, a decoder or
+            batch of frames of torchcodec.
         options (`dict`): `do_sample_frames`, `fps`, `num_frames`, `max_frames` and `num_channels`, as in
-            [`JosieVideoProcessor`].
+            [`JosieVideoProcessor`]; optionally `video_metadata` of this video, and `requires_rate`, whether `fps` is
+            refused where the video's own rate is not known.
+        fit (callable, *optional*): As of [`image_to_pixels`].
 
     Returns:
         `(frames, num_channels, height, width)`, float32 in [0, 1].
 
     Raises:
-        `ValueError`: No frames, or an unreadable file.
+        `ValueError`: No frames, frames of several sizes, options out of range, or an unreadable file.
         `ImportError`: PyAV is needed and not installed.
     """
-    fps, num_frames = (options[name] if options["do_sample_frames"] else None for name in ("fps", "num_frames"))
-    for name, value in (("fps", fps), ("num_frames", num_frames)):
-        if value is not None and value <= 0:
-            raise ValueError(f"`{name}` must be greater than 0, got {value}.")
-    wanted = (fps, num_frames, options["max_frames"])
+    _check_options(options)
+    video, num_channels = unwrap_source(video), options["num_channels"]
     if is_source(video):
-        frames = _read_file(video, wanted)
+        frames: Any = read_video_file(
+            video,
+            lambda timeline: _choose(_apply_metadata(timeline, options), options),
+            lambda frame: shrink_frame(frame, fit),
+        )
     else:
-        if len(video) == 0:
-            raise ValueError("`videos` must have at least one frame, got 0.")
-        indices = choose_frames(len(video), None, *wanted)
-        frames = [video[index] for index in indices] if isinstance(video, (list, tuple)) else video[indices]
+        frames = _pick(video, _choose(_decoded_timeline(video, options), options))
     if not isinstance(frames, list):
-        return array_to_pixels(frames, options["num_channels"], "videos")
-    pixels = [image_to_pixels(frame, options["num_channels"], "videos") for frame in frames]
+        return array_to_pixels(frames, num_channels, "videos", fit)
+    pixels = [image_to_pixels(frame, num_channels, "videos", fit) for frame in frames]
     sizes = sorted({tuple(frame.shape[1:]) for frame in pixels})
     if len(sizes) > 1:
         raise ValueError(f"`videos` must have frames of one size, got {sizes[0]} and {sizes[1]}.")
     return torch.stack(pixels)
 
 
-def _read_file(source: Source, wanted: tuple[float | None, int | None, int]) -> np.ndarray | list[Image.Image]:
-    opened = open_source(source, "videos")
-    if isinstance(opened, Path):
-        with opened.open("rb") as file:
-            return _read_stream(file, describe_source(source), wanted)
-    return _read_stream(opened, describe_source(source), wanted)
+def measure_video(video: Any, options: dict[str, Any]) -> tuple[int, int, int]:
+    """Return how many frames of a video are looked at, and their height and width; arguments as of [`read_video`]."""
+    _check_options(options)
+    video = unwrap_source(video)
+    if is_source(video):
+        probe = probe_video(video)
+        return len(_choose(_apply_metadata(probe.timeline, options), options)), probe.height, probe.width
+    chosen = _choose(_decoded_timeline(video, options), options)
+    return len(chosen), *image_size(_pick(video, chosen[:1])[0], "videos")
 
 
-def _read_stream(file: Any, label: str, wanted: tuple[float | None, int | None, int]) -> np.ndarray | list[Image.Image]:
-    start = file.read(6)
-    file.seek(0)
-    if not start:
-        raise ValueError(f"`videos` must not be empty, got {label} of 0 bytes.")
-    if start in _GIF:
-        return _read_gif(file, label, wanted)
-    return _read_container(file.read() if not file.seekable() else file, label, wanted)
+def _check_options(options: dict[str, Any]) -> None:
+    for name in ("fps", "num_frames") if options["do_sample_frames"] else ():
+        if options.get(name) is not None and options[name] <= 0:
+            raise ValueError(f"`{name}` must be greater than 0, got {options[name]}.")
 
 
-def _read_gif(file: Any, label: str, wanted: tuple[float | None, int | None, int]) -> list[Image.Image]:
-    """Return the chosen frames of an animation with Pillow, which needs no PyAV."""
-    try:
-        with Image.open(file) as animation:
-            times = [frame.info.get("duration", 0) for frame in ImageSequence.Iterator(animation)]
-            rate = 1000 * len(times) / sum(times) if sum(times) else None
-            chosen = set(choose_frames(len(times), rate, *wanted))
-            frames = ImageSequence.Iterator(animation)
-            return [frame.convert("RGBA") for index, frame in enumerate(frames) if index in chosen]
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"`videos` must be readable, got {label}: {str(error).rstrip('.')}.") from error
+def _decoded_timeline(video: Any, options: dict[str, Any]) -> Timeline:
+    """Return when the frames of a video that is no file are shown, as far as its metadata say."""
+    if _is_decoder(video):
+        timeline = Timeline.from_rate(len(video), getattr(video.metadata, "average_fps", None))
+    elif _is_batch(video):
+        starts = [Fraction(float(time)) for time in video.pts_seconds]
+        lengths = [Fraction(float(time)) for time in getattr(video, "duration_seconds", [])]
+        timeline = _with_end(starts, starts[-1] + lengths[-1] if starts and lengths else None)
+    else:
+        timeline = Timeline(len(video))
+    if timeline.num_frames == 0:
+        raise ValueError("`videos` must have at least one frame, got 0.")
+    return _apply_metadata(timeline, options)
 
 
-@dataclass(frozen=True)
-class VideoProbe:
-    """What is known of a video without decoding it: how many frames it has, of what size, and their rate in Hz."""
-
-    num_frames: int
-    height: int
-    width: int
-    rate: float | None
-
-
-def probe_video(source: Source) -> VideoProbe | None:
-    """Return what is known of a file without decoding it; `None` of an animated GIF.
+def _apply_metadata(timeline: Timeline, options: dict[str, Any]) -> Timeline:
+    """Return a timeline with the times that `video_metadata` give.
 
     Raises:
-        `ValueError`: It cannot be read, or is cut short.
-        `ImportError`: PyAV is needed and not installed.
+        `ValueError`: They are of another number of frames, or out of range.
     """
-    opened, label = open_source(source, "videos"), describe_source(source)
-    if isinstance(opened, Path):
-        with opened.open("rb") as file:
-            return _probe_stream(file, label)
-    return _probe_stream(opened, label)
+    metadata = options.get("video_metadata")
+    if metadata is None:
+        return timeline
+    if not isinstance(metadata, Mapping):
+        raise ValueError(f"`video_metadata` must be a dict for each video, got a {type(metadata).__name__}.")
+    fps, duration, total, indices = (metadata.get(name) for name in _METADATA)
+    count = timeline.num_frames
+    if indices is not None and len(indices) != count:
+        raise ValueError(f"`video_metadata` must have `frames_indices` of all {count} frames, got {len(indices)}.")
+    if indices is None and total is not None and total != count:
+        raise ValueError(
+            f"`video_metadata` must have the {count} frames of the video as `total_num_frames`, or their "
+            f"`frames_indices`, got {total}."
+        )
+    if fps is None and duration:
+        fps = (total or count) / duration
+    if fps is None:
+        return timeline
+    if not fps > 0:
+        raise ValueError(f"`video_metadata` must have an `fps` greater than 0, got {fps}.")
+    rate = Fraction(float(fps))
+    if indices is None:
+        return Timeline.from_rate(count, rate)
+    starts = [int(index) / rate for index in indices]
+    return _with_end(starts, None)
 
 
-def _probe_stream(file: Any, label: str) -> VideoProbe | None:
-    start = file.read(6)
-    file.seek(0)
-    probe = None if start in _GIF else _probe_container(file, label)
-    file.seek(0)
-    return probe
+def _with_end(starts: list[Fraction], end: Fraction | None) -> Timeline:
+    """Return the timeline of frames that begin at `starts`; by default the last is as long as the others on average."""
+    if any(later < earlier for earlier, later in zip(starts, starts[1:], strict=False)):
+        raise ValueError("`videos` must have frames in the order of time, got `video_metadata` with another.")
+    if len(starts) < 2 and end is None:
+        return Timeline(len(starts))
+    end = starts[-1] + (starts[-1] - starts[0]) / (len(starts) - 1) if end is None else end
+    return Timeline(len(starts), (*starts, end)) if end > starts[0] else Timeline(len(starts))
 
 
-def _probe_container(file: Any, label: str) -> VideoProbe:
-    av, errors = _require_av()
-    try:
-        with av.open(file) as container:
-            if not container.streams.video:
-                raise ValueError(f"`videos` must have a picture track, got {label} without one.")
-            stream = container.streams.video[0]
-            promised = stream.frames
-            total = sum(1 for packet in container.demux(stream) if packet.size)
-            rate = float(stream.average_rate) if stream.average_rate else None
-            height, width = stream.codec_context.height, stream.codec_context.width
-    except errors as error:
-        raise _unreadable(label, error) from error
-    if total == 0 or total < promised:
-        raise ValueError(f"`videos` must be complete, got {label} with {total} of {promised} frames.")
-    return VideoProbe(total, height, width, rate)
-
-
-def _read_container(file: Any, label: str, wanted: tuple[float | None, int | None, int]) -> np.ndarray:
-    """Return the chosen frames, `(frames, height, width, 3)` in uint8, of a file with PyAV."""
-    av, errors = _require_av()
-    file = io.BytesIO(file) if isinstance(file, bytes) else file
-    probe = _probe_container(file, label)
-    chosen = set(choose_frames(probe.num_frames, probe.rate, *wanted))
-    file.seek(0)
-    try:
-        with av.open(file) as container:
-            frames = enumerate(container.decode(video=0))
-            kept = [frame.to_ndarray(format="rgb24") for index, frame in frames if index in chosen]
-    except errors as error:
-        raise _unreadable(label, error) from error
-    if len(kept) < len(chosen):
-        raise ValueError(f"`videos` must be complete, got {label}, which cannot be decoded to its end.")
-    return np.stack(kept)
-
-
-def _require_av() -> tuple[Any, tuple[type[Exception], ...]]:
-    """Return PyAV, and what it raises on files it cannot read."""
-    try:
-        import av
-        from av.error import FFmpegError
-    except ImportError as error:
-        raise ImportError("Video files need PyAV: `pip install josie[video]`.") from error
-    return av, (FFmpegError, OSError)
-
-
-def _unreadable(label: str, error: Exception) -> ValueError:
-    reason = getattr(error, "strerror", None) or str(error)
-    return ValueError(f"`videos` must be readable, got {label}: {reason.rstrip('.')}.")
+def _pick(video: Any, indices: list[int]) -> Any:
+    """Return frames of a video that is no file: an array, a tensor, or a list of images."""
+    if _is_decoder(video):
+        return video.get_frames_at(indices=indices).data
+    if _is_batch(video):
+        return video.data[indices]
+    return [video[index] for index in indices] if isinstance(video, (list, tuple)) else video[indices]

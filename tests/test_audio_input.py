@@ -136,7 +136,7 @@ def test_feature_extractor_of_each_front_end():
         ("nowhere.wav", None, "`audio` must be an existing file, got 'nowhere.wav'"),
         ("https://example.com/a.wav", None, "offline mode.*got 'https://example.com/a.wav'"),
         (b"", None, "must not be empty"),
-        (b"no sound at all", None, "readable sound file"),
+        (b"no sound at all", None, "readable audio file"),
         ("data:audio/wav;base64,???", None, "valid base64"),
         ({"rate": 3}, None, "as a dict must have"),
         ([], 16000, "at least one clip"),
@@ -153,7 +153,7 @@ def test_bad_sound_is_refused(audio, rate, match):
 @pytest.mark.parametrize("part", [0.1, 0.6])
 def test_a_sound_file_that_is_cut_short_is_refused(suffix, part):
     content = SPEECH.with_suffix(suffix).read_bytes()
-    with pytest.raises(ValueError, match="`audio` must be a (complete|readable) sound file"):
+    with pytest.raises(ValueError, match="`audio` must be a (complete|readable) audio file"):
         load_audio(content[: int(part * len(content))])
 
 

@@ -95,9 +95,9 @@ def test_fitted_sizes_are_multiples_between_the_bounds():
         (np.full((4, 4, 3), 7.0), r"in \[0, 1\], got values from 7 to 7"),
         (np.zeros((4, 4, 3), np.int64), "uint8 or floating point, got int64"),
         (np.zeros((5, 5, 2), np.uint8), "1, 3 or 4 channels"),
-        (np.zeros(4), "`images` must be pictures"),
-        (3, "`images` must be pictures"),
-        ([], "at least one picture"),
+        (np.zeros(4), "`images` must be images"),
+        (3, "`images` must be images"),
+        ([], "at least one image"),
         ("nowhere.png", "existing file, got 'nowhere.png'"),
         ("http://example.com/a.png", "offline mode.*got 'http://example.com/a.png'"),
         (b"no picture", "which is none"),
@@ -112,7 +112,7 @@ def test_bad_pictures_are_refused(images, match):
 
 def test_a_picture_that_is_cut_short_or_empty_is_refused():
     content = PICTURE.read_bytes()
-    with pytest.raises(ValueError, match="`images` must be readable pictures, got 600 bytes"):
+    with pytest.raises(ValueError, match="`images` must be readable images, got 600 bytes"):
         JosieImageProcessor()(content[:600])
     with pytest.raises(ValueError, match="at least one pixel, got 0 x 5"):
         JosieImageProcessor()(Image.new("RGB", (0, 5)))
@@ -202,13 +202,13 @@ def test_frames_can_be_chosen_at_the_call():
         (np.zeros((2, 0, 4, 3), np.uint8), "at least one pixel"),
         (np.full((2, 4, 4, 3), np.nan), "must be finite"),
         ([np.zeros((4, 4, 3)), np.zeros((5, 4, 3))], "frames of one size"),
-        (np.zeros((4, 4, 3)), "`videos` must be lists of pictures"),
+        (np.zeros((4, 4, 3)), "`videos` must be lists of images"),
         ([], "at least one video"),
         ("nowhere.mp4", "existing file"),
         ("https://example.com/a.mp4", "offline mode"),
         (b"", "must not be empty"),
         (b"no video at all", "`videos` must be readable, got 15 bytes"),
-        (SPEECH, "`videos` must have a picture track"),
+        (SPEECH, "`videos` must have a video track"),
         (VIDEO.read_bytes()[:1500], "`videos` must be (readable|complete), got 1500 bytes"),
     ],
     ids=short,

@@ -1,4 +1,4 @@
-"""Crops of sound files for training: a data set of files becomes a data set of equally long waveforms.
+"""Crops of audio files for training: a data set of files becomes a data set of equally long waveforms.
 
 Nothing but the crop is decoded where the format can seek, and in the workers of the data loader. What is drawn depends
 on the seed, the epoch and the item alone, never on a worker's random numbers, so that a run that was interrupted goes
@@ -19,7 +19,8 @@ from torch.utils.data import Dataset as TorchDataset, IterableDataset as TorchIt
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from ..processing_josie.audio import open_audio, read_frames
+from ..processing_josie.audio import check_waveform
+from ..processing_josie.audio_files import open_audio
 from ..processing_josie.resampling import require_rate, resample, resampled_length, resampling_margin, resampling_ratio
 from ..processing_josie.sources import Source, describe_source
 
@@ -69,7 +70,7 @@ class CropSettings:
 
 
 def read_crop(source: Source, settings: CropSettings, draw: random.Random) -> dict[str, torch.Tensor]:
-    """Read one crop of a sound file. It equals the same part of the whole file, resampled as a whole.
+    """Read one crop of an audio file. It equals the same part of the whole file, resampled as a whole.
 
     Args:
         source (`str`, `Path`, `bytes` or file): The file.
@@ -80,18 +81,17 @@ def read_crop(source: Source, settings: CropSettings, draw: random.Random) -> di
         `input_values` of shape `(num_channels, crop_length)`, float32, and `padding_mask` of shape `(crop_length,)`.
 
     Raises:
-        `ValueError`: The file cannot be read, is cut short, is too short, or the crop has values that are not finite.
+        `ValueError`: The file cannot be read, is cut short, is too short, or the crop has values that are not finite
+            or out of range.
     """
     with open_audio(source) as file:
-        rates = file.samplerate, settings.sampling_rate
-        length = resampled_length(file.frames, *rates)
+        rates = file.sampling_rate, settings.sampling_rate
+        length = resampled_length(file.num_samples, *rates)
         if length < settings.min_length:
             raise ValueError(
                 f"`audio` must have at least {settings.min_length} samples at {settings.sampling_rate} Hz, "
                 f"got {length} in {describe_source(source)}."
             )
-        if file.channels > 2:
-            raise ValueError(f"`audio` must have 1 or 2 channels, got {file.channels} in {describe_source(source)}.")
         place, gain = draw.random(), draw.uniform(-settings.max_gain_db, settings.max_gain_db)
         spare = max(length - settings.crop_length, 0)
         start = int(place * (spare + 1)) if settings.is_random else 0
@@ -101,14 +101,9 @@ def read_crop(source: Source, settings: CropSettings, draw: random.Random) -> di
         up, down = ratio.numerator, ratio.denominator
         margin = -(-resampling_margin(*rates) // down)
         first = max(start // up - margin, 0)
-        last = min((-(-stop // up) + margin) * down, file.frames)
-        if file.seekable():
-            file.seek(first * down)
-            values = read_frames(file, source, last - first * down)
-        else:
-            values = read_frames(file, source)[:, first * down : last]
-    if not np.isfinite(values).all():
-        raise ValueError(f"`audio` must be finite, got NaN or infinity in {describe_source(source)}.")
+        last = min((-(-stop // up) + margin) * down, file.num_samples)
+        values = file.read(first * down, last)
+    check_waveform(values, where=f" in {describe_source(source)}")
     if settings.num_channels == 1:
         values = values.mean(axis=0, keepdims=True)
     elif len(values) == 1:
@@ -287,12 +282,12 @@ def _undecoded(dataset: Any, column: str) -> Any:
     names = dataset.column_names
     if names is not None and column not in names:
         raise ValueError(f"`column` must be one of {names}, got {column!r}.")
-    kind = None if dataset.features is None else dataset.features.get(column)
-    if isinstance(kind, Audio):
+    feature = None if dataset.features is None else dataset.features.get(column)
+    if isinstance(feature, Audio):
         return dataset.cast_column(column, Audio(decode=False))
-    if kind is None or isinstance(kind, dict) or getattr(kind, "dtype", None) in _FILE_TYPES:
+    if feature is None or isinstance(feature, dict) or getattr(feature, "dtype", None) in _FILE_TYPES:
         return dataset
-    raise ValueError(f"`column` must hold paths, or files as the Audio feature of datasets, got {kind}.")
+    raise ValueError(f"`column` must hold paths, or files as the Audio feature of datasets, got {feature}.")
 
 
 def _source(value: Any) -> Source:
