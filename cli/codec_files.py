@@ -21,6 +21,7 @@ from ..conversion.files import new_file
 from ..modeling_josie.codecs.adapters import decode_audio, encode_audio
 from ..modeling_josie.codecs.checks import check_codes, check_num_quantizers
 from ..processing_josie.audio import as_waveform
+from ..processing_josie.audio_files import open_audio
 from ..processing_josie.resampling import resample
 from .codec_inputs import CODES_FORMAT, Modality, read_codes_metadata
 
@@ -159,11 +160,9 @@ def read_clip(path: Path, config: PreTrainedConfig) -> tuple[torch.Tensor, int]:
     Raises:
         `ValueError`: It is damaged, or has no sound.
     """
-    import soundfile
-
-    rate = soundfile.info(path).samplerate
-    values = as_waveform(path, None, rate, getattr(config, "audio_channels", 1))
-    return torch.from_numpy(values), rate
+    with open_audio(path) as file:
+        rate, values = file.sampling_rate, file.read()
+    return torch.from_numpy(as_waveform((values, rate), None, rate, getattr(config, "audio_channels", 1))), rate
 
 
 def make_codes(config: PreTrainedConfig, codes: torch.Tensor, length: int) -> Codes:

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageSequence
+from PIL import Image
 from transformers.modeling_utils import PreTrainedModel
 
 from ..configuration_josie import JovioConfig
 from ..conversion.files import new_file
 from ..processing_josie import JosieImageProcessor, JosieVideoProcessor
 from ..processing_josie.images import open_image
-from ..processing_josie.video import probe_video
+from ..processing_josie.video_files import probe_video
 from .codec_files import Codes, codec_metadata
 from .media import find_modalities
 
@@ -62,21 +62,12 @@ def read_frames(path: Path, config: JovioConfig, max_patches: int) -> Frames:
         pixels = JosieImageProcessor(**options)(image, return_tensors="pt")["pixel_values"]
         return Frames(pixels[:, None], (image.height, image.width))
     probe = probe_video(path)
-    total, rate, size = (
-        _measure_gif(path) if probe is None else (probe.num_frames, probe.rate, (probe.height, probe.width))
-    )
     processor = JosieVideoProcessor(
         **options, temporal_patch_size=1, max_frames=config.max_frames, do_sample_frames=False
     )
     pixels = processor(path, return_tensors="pt")["pixel_values_videos"]
-    return Frames(pixels, size, total, (rate or _FALLBACK_FPS) * pixels.shape[1] / total)
-
-
-def _measure_gif(path: Path) -> tuple[int, float | None, tuple[int, int]]:
-    """Return frames, frames a second where the file says so, and height and width."""
-    with Image.open(path) as animation:
-        times = [frame.info.get("duration", 0) for frame in ImageSequence.Iterator(animation)]
-        return len(times), 1000 * len(times) / sum(times) if sum(times) else None, (animation.height, animation.width)
+    fps = (probe.rate or _FALLBACK_FPS) * pixels.shape[1] / probe.num_frames
+    return Frames(pixels, (probe.height, probe.width), probe.num_frames, fps)
 
 
 def encode_frames(codec: PreTrainedModel, frames: Frames, num_quantizers: int | None = None) -> Codes:

@@ -19,13 +19,17 @@ def find_modalities(path: Path) -> tuple[Modality, ...]:
         return ("audio",)
     try:
         with Image.open(path) as image:
-            if image.format == "GIF":
-                return ("video", "image") if getattr(image, "n_frames", 1) > 1 else ("image", "video")
+            if image.format in ("GIF", "WEBP", "PNG", "AVIF") and (image.format == "GIF" or _moves(image)):
+                return ("video", "image") if _moves(image) else ("image", "video")
             if image.format != "MPEG":  # which Pillow knows and cannot read
                 return ("image",)
     except (OSError, SyntaxError, Image.DecompressionBombError):
         pass
     return _find_tracks(path)
+
+
+def _moves(image: Any) -> bool:
+    return getattr(image, "n_frames", 1) > 1
 
 
 def _find_tracks(path: Path) -> tuple[Modality, ...]:

@@ -59,7 +59,7 @@ def encode_video(
     file: Path | None = None,
     **options: str,
 ) -> bytes:
-    """Return a file with uint8 frames `(frames, height, width, 3)`, shown at `times`, in units of `1 / rate` seconds."""
+    """Return a file with uint8 frames `(frames, height, width, 3)`, shown at `times`, in units of `1 / rate` s."""
     written = io.BytesIO()
     with av.open(str(file) if file else written, "w", format=container, options=options) as output:
         stream = output.add_stream(codec, rate=rate, options={"bf": "0", "g": "10"} | (codec_options or {}))

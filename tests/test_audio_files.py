@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_what_needs_no_repair_is_left_alone():
 
 def test_without_pyav_the_refusal_names_it(monkeypatch):
     content = make("m4a")
-    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(
         ValueError, match=r"Format not recognised; other formats need PyAV \(`pip install josie\[video\]`"
     ):
