@@ -74,16 +74,14 @@ class JosieBackbone(JosiePreTrainedModel):
         recomputes = self.gradient_checkpointing and self.training
         if use_cache and cache is None and self.is_causal and not recomputes:
             cache = DynamicCache(config=self.config)
-        mask = None
-        if attention_mask is not None or inputs_embeds.shape[1] > 1 or not self._sees_whole_cache(cache):
-            mask = self.create_mask(
-                self.config,
-                inputs_embeds,
-                attention_mask,
-                cache,  # by its place: transformers 5.24 has another name for it than 5.23
-                position_ids=position_ids if position_ids is not None and position_ids.ndim == 2 else None,
-                block_sequence_ids=block_sequence_ids,
-            )
+        mask = self.create_mask(
+            self.config,
+            inputs_embeds,
+            attention_mask,
+            cache,
+            position_ids=position_ids if position_ids is not None and position_ids.ndim == 2 else None,
+            block_sequence_ids=block_sequence_ids,
+        )
         if position_ids is None:
             start = cache.get_seq_length() if cache is not None else 0
             position_ids = (torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + start)[None]
@@ -92,17 +90,6 @@ class JosieBackbone(JosiePreTrainedModel):
             last_hidden_state=self.run_layers(inputs_embeds, mask, position_embeddings, cache, **kwargs),
             cache=cache,
         )
-
-    def _sees_whole_cache(self, cache: Cache | None) -> bool:
-        """Whether a single new position attends to all that attention will be given, so that it needs no mask."""
-        if getattr(cache, "is_compileable", False):
-            return False
-        if self.config.sliding_window is None or cache is None:
-            return True
-        if self.config.sliding_window == 1:  # which transformers' cache does not cut
-            return False
-        layers = cache.layers  # which give no more than the window
-        return bool(layers) and all(getattr(layer, "is_sliding", False) for layer in layers)
 
     def run_layers(
         self,
@@ -114,9 +101,7 @@ class JosieBackbone(JosiePreTrainedModel):
         **kwargs: Any,
     ) -> torch.Tensor:
         """Run layers and final norm on what [`JosieBackbone.forward`] prepares; tight loops prepare it themselves."""
-        if attend is None:
-            is_step = attention_mask is None and hidden_states.shape[1] == 1 and not self.training
-            attend = get_attention_function(self.config, is_unmasked_step=is_step)
+        attend = get_attention_function(self.config) if attend is None else attend
         for layer in self.layers:
             hidden_states = layer(
                 hidden_states,

@@ -5,7 +5,6 @@ batch 1 the number of operations is what costs time.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import torch
 from torch import nn
@@ -19,30 +18,17 @@ from transformers.utils import TransformersKwargs
 from typing_extensions import Unpack
 
 from ...configuration_josie import JosieBackboneConfig
+from .fast import rms_norm
 
 PositionEmbeddings = tuple[torch.Tensor, torch.Tensor]
 
 
-@lru_cache
-def _rms_constants(size: int, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
-    with torch.inference_mode(False):
-        return torch.tensor((size * eps) ** 0.5, device="cpu"), torch.tensor(size**-0.5, device="cpu")
-
-
 class JosieRMSNorm(nn.RMSNorm):
-    """`torch.nn.RMSNorm`, in fewer operations where torch has no fused kernel for it.
-
-    On a CPU torch composes it of operations with Python scalars, which at batch 1 cost as much as the matrices:
-    a norm and a `hypot` with two constants take half the time:
-    `sqrt(mean(x^2) + eps) = hypot(|x|, sqrt(n eps)) / sqrt(n)`.
-    """
+    """`torch.nn.RMSNorm`, on a CPU in fewer operations."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise the last dimension."""
-        if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling():
-            return nn.functional.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
-        floor, shrink = _rms_constants(x.shape[-1], self.eps)
-        return x * self.weight / (torch.hypot(torch.linalg.vector_norm(x, 2, -1, True), floor) * shrink)
+        return rms_norm(x, self.weight, self.eps)
 
 
 def build_norm(norm_type: str, size: int, eps: float) -> nn.Module:
@@ -105,13 +91,7 @@ class JosieRotaryEmbedding(nn.Module):
 def rotate(heads: torch.Tensor, position_embeddings: PositionEmbeddings) -> torch.Tensor:
     """Rotate `heads` of shape `(batch, heads, length, head_dim)` by what [`JosieRotaryEmbedding`] returned."""
     cos, signed_sin = position_embeddings
-    if torch.compiler.is_compiling() or heads.shape[2] == 1:  # fewest operations
-        return torch.addcmul(heads * cos, heads.roll(heads.shape[-1] // 2, dims=-1), signed_sin)
-    size = heads.shape[-1] // 2
-    cos, sin = cos[..., :size], signed_sin[..., size:]
-    first, second = heads.split(size, dim=-1)  # and least memory, laid out as attention reads it
-    rotated = torch.addcmul(first * cos, second, sin, value=-1), torch.addcmul(second * cos, first, sin)
-    return torch.cat(rotated, dim=-1)
+    return torch.addcmul(heads * cos, heads.roll(heads.shape[-1] // 2, dims=-1), signed_sin)
 
 
 def eager_attention_forward(
@@ -136,24 +116,8 @@ def eager_attention_forward(
     return grouped.view(batch_size, num_heads, length, head_dim).transpose(1, 2), weights
 
 
-def attend_to_all(
-    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: None, scaling: float, **kwargs
-) -> tuple[torch.Tensor, None]:
-    """Attention of a single step to everything: torch's own, as transformers' wrapper would take as long again."""
-    is_grouped = query.shape[1] != key.shape[1]
-    # One step: (batch, heads, 1, head_dim) is (batch, 1, heads, head_dim) in memory, and the caller flattens it.
-    return nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling, enable_gqa=is_grouped), None
-
-
-def get_attention_function(config: JosieBackboneConfig, is_unmasked_step: bool = False) -> Callable:
-    """Return the function of the configured attention implementation; a stack looks it up once for all layers.
-
-    Args:
-        config ([`JosieBackboneConfig`]): Names the implementation.
-        is_unmasked_step (`bool`): Whether it will serve single steps that see all keys they are given.
-    """
-    if is_unmasked_step and config._attn_implementation == "sdpa":
-        return attend_to_all
+def get_attention_function(config: JosieBackboneConfig) -> Callable:
+    """Return the function of the configured attention implementation; a stack looks it up once for all layers."""
     return ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation or "eager", eager_attention_forward)
 
 
@@ -188,8 +152,7 @@ class JosieAttention(nn.Module):
         """Attend.
 
         Args:
-            hidden_states (`torch.Tensor`): `(batch, length, hidden_size)`, or `(batch, hidden_size)` for a single step:
-                loops of single steps save a tenth of their time without the length axis.
+            hidden_states (`torch.Tensor`): `(batch, length, hidden_size)`.
             position_embeddings: What [`JosieRotaryEmbedding`] returned; no positions when `None`.
             attention_mask: What `transformers.masking_utils` made for the current implementation.
             cache (`Cache`, *optional*): Takes the new keys and values and gives all of them.
@@ -198,9 +161,8 @@ class JosieAttention(nn.Module):
         Returns:
             The result, of the input's shape, and the weights where the implementation has them.
         """
-        shape = hidden_states.shape[:-1]
-        heads = self.qkv_proj(hidden_states).view(*shape, -1, self.head_dim)
-        heads = heads[:, :, None] if len(shape) == 1 else heads.transpose(1, 2)
+        batch_size, length = hidden_states.shape[:2]
+        heads = self.qkv_proj(hidden_states).view(batch_size, length, -1, self.head_dim).transpose(1, 2)
         num_heads, num_kv = self.num_heads, self.num_key_value_heads
         if position_embeddings is None:
             query, key, value = heads.split_with_sizes((num_heads, num_kv, num_kv), dim=1)
@@ -220,7 +182,7 @@ class JosieAttention(nn.Module):
             sliding_window=self.sliding_window,
             **kwargs,
         )
-        return self.o_proj(output.reshape(*shape, -1)), weights
+        return self.o_proj(output.reshape(batch_size, length, -1)), weights
 
 
 class JosieMLP(nn.Module):
@@ -247,11 +209,12 @@ class JosieMLP(nn.Module):
 
 
 class JosieLayerScale(nn.Module):
-    """A learned scale for each channel of what a sub-layer adds (CaiT, Touvron et al., 2021)."""
+    """A learned scale for each channel of what a sub-layer adds (CaiT, Touvron et al., 2021), then dropout."""
 
-    def __init__(self, size: int, start: float):
+    def __init__(self, size: int, start: float, dropout: float = 0.0):
         super().__init__()
         self.start = start
+        self.dropout = dropout
         self.scale = nn.Parameter(torch.full((size,), start))
 
     def reset_weights(self) -> None:
@@ -260,7 +223,14 @@ class JosieLayerScale(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Scale the last dimension."""
-        return hidden_states * self.scale
+        return nn.functional.dropout(hidden_states * self.scale, self.dropout, self.training)
+
+
+def build_scale(config: JosieBackboneConfig) -> nn.Module | None:
+    """Return what a sub-layer's output passes before it is added: scale, dropout, both, or nothing at all."""
+    if config.layer_scale is not None:
+        return JosieLayerScale(config.hidden_size, config.layer_scale, config.hidden_dropout)
+    return nn.Dropout(config.hidden_dropout) if config.hidden_dropout else None
 
 
 class JosieLayer(GradientCheckpointingLayer):
@@ -268,15 +238,11 @@ class JosieLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: JosieBackboneConfig, layer_idx: int):
         super().__init__()
-        self.dropout = config.hidden_dropout
         self.input_layernorm = build_norm(config.norm_type, config.hidden_size, config.norm_eps)
         self.self_attn = JosieAttention(config, layer_idx)
         self.post_attention_layernorm = build_norm(config.norm_type, config.hidden_size, config.norm_eps)
         self.mlp = JosieMLP(config)
-        self.attn_scale = self.mlp_scale = None
-        if config.layer_scale is not None:
-            self.attn_scale = JosieLayerScale(config.hidden_size, config.layer_scale)
-            self.mlp_scale = JosieLayerScale(config.hidden_size, config.layer_scale)
+        self.attn_scale, self.mlp_scale = build_scale(config), build_scale(config)
 
     def forward(
         self,
@@ -286,23 +252,14 @@ class JosieLayer(GradientCheckpointingLayer):
         cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """Map `(batch, length, hidden_size)` to the same shape; arguments as in [`JosieAttention`].
-
-        Inside, a single step goes without its length axis, see there.
-        """
-        has_idle_axis = hidden_states.ndim == 3 and hidden_states.shape[1] == 1
-        if has_idle_axis:
-            hidden_states = hidden_states.squeeze(1)
-        added, _ = self.self_attn(
+        """Map `(batch, length, hidden_size)` to the same shape; arguments as in [`JosieAttention`]."""
+        attended, _ = self.self_attn(
             self.input_layernorm(hidden_states), position_embeddings, attention_mask, cache, **kwargs
         )
-        hidden_states = self._add(hidden_states, added, self.attn_scale)
-        hidden_states = self._add(hidden_states, self.mlp(self.post_attention_layernorm(hidden_states)), self.mlp_scale)
-        return hidden_states.unsqueeze(1) if has_idle_axis else hidden_states
-
-    def _add(self, hidden_states: torch.Tensor, added: torch.Tensor, scale: JosieLayerScale | None) -> torch.Tensor:
-        if scale is not None:
-            added = scale(added)
-        if self.training and self.dropout:
-            added = nn.functional.dropout(added, p=self.dropout)
-        return hidden_states + added
+        if self.attn_scale is not None:
+            attended = self.attn_scale(attended)
+        hidden_states = hidden_states + attended
+        computed = self.mlp(self.post_attention_layernorm(hidden_states))
+        if self.mlp_scale is not None:
+            computed = self.mlp_scale(computed)
+        return hidden_states + computed

@@ -74,7 +74,7 @@ class StepLoop:
     def __init__(self, backbone: JosieBackbone, batch_size: int, max_length: int, like: torch.Tensor):
         self.backbone = backbone
         self.cache = LoopCache(backbone.config, batch_size, max_length, like.device, like.dtype)
-        self.attend = get_attention_function(backbone.config, is_unmasked_step=True)
+        self.attend = get_attention_function(backbone.config)
         self.positions = None
         if backbone.rotary_emb is not None:
             self.positions = backbone.rotary_emb(like, torch.arange(max_length, device=like.device)[None])
@@ -84,7 +84,7 @@ class StepLoop:
         self.cache.restart()
 
     def step(self, inputs_embeds: torch.Tensor) -> torch.Tensor:
-        """Map the `(batch, hidden_size)` inputs of the next step to its `(batch, hidden_size)` outputs."""
+        """Map the `(batch, 1, hidden_size)` inputs of the next step to outputs of the same shape."""
         position = None
         if self.positions is not None:
             index, (cos, sin) = self.cache.length, self.positions

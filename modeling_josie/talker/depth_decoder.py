@@ -68,8 +68,9 @@ class JosieDepthDecoder(nn.Module):
         chosen = [codes]
         base = self.input_projection(frame_states)
         for level, head in enumerate(self.heads):
-            state = loop.step(base + self.code_embedding.embed_level(chosen[-1], level))
-            chosen.append(sampler(head(state)))
+            embeds = base + self.code_embedding.embed_level(chosen[-1], level)
+            state = loop.step(embeds[:, None])
+            chosen.append(sampler(head(state[:, 0])))
         return torch.stack(chosen, dim=1)
 
 

@@ -250,15 +250,15 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         loop = StepLoop(self.model, batch_size, 1 + text.shape[1], start)
         depth_loop: Any = self.depth_decoder.make_loop(batch_size, start) if self.depth_decoder is not None else None
 
-        loop.step(start[:, 0])
+        loop.step(start)
         codes = torch.full(
             (batch_size, self.config.num_quantizers), self.config.codebook_size, dtype=torch.long, device=start.device
         )
         frames: list[torch.Tensor] = []
         num_frames = torch.full((batch_size,), max_new_frames, device=start.device)
         for index in range(delay + max_new_frames):
-            embeds = text[:, index] + self.code_embedding(codes[:, :, None])[:, 0]
-            state = loop.step(embeds)
+            embeds = text[:, index : index + 1] + self.code_embedding(codes[:, :, None])
+            state = loop.step(embeds)[:, 0]
             if index < delay:
                 continue
             logits = self.head(state)
