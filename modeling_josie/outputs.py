@@ -180,6 +180,8 @@ class JosieTalkerOutput(ModelOutput):
         depth_logits (`torch.FloatTensor`, *optional*): `(batch, num_quantizers - 1, num_frames, codebook_size)`; in
             evaluation mode.
         last_hidden_state (`torch.FloatTensor`): `(batch, num_frames, hidden_size)`.
+        hidden_states, attentions (`tuple[torch.FloatTensor]`, *optional*): Of the backbone's layers, when asked for;
+            over all its steps, `1 + speech_delay` of which stand before the first frame.
     """
 
     loss: torch.Tensor | None = None
@@ -189,6 +191,8 @@ class JosieTalkerOutput(ModelOutput):
     logits: torch.Tensor | None = None
     depth_logits: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass

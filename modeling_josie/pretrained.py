@@ -9,8 +9,6 @@ from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging
 
-from .layers.transformer import JosieAttention, JosieLayer
-
 logger = logging.get_logger(__name__)
 
 
@@ -26,7 +24,7 @@ class JosiePreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    _can_record_outputs = {"hidden_states": JosieLayer, "attentions": JosieAttention}
+    _can_record_outputs = {}  # each backbone inside records its own
     # Name of the part in a checkpoint of the whole model, out of which its class loads it.
     _name_in_whole: str | None = None
 

@@ -107,7 +107,7 @@ def test_programs_speak_what_the_talker_speaks(talker_steps, batch_size):
     places = None
     if talker.durations is not None:
         given = torch.cat((states, embeds), dim=-1)
-        tokens, places = talker.durations.locate(talker.durations(given, mask), config.speech_delay + 9)
+        tokens, places = talker.durations.expand(talker.durations(given, mask), config.speech_delay + 9)
     rows = torch.arange(batch_size)
     past = step.initial_past(batch_size, inputs["speaker_ids"])
     codes, frames = torch.full((batch_size, config.num_quantizers), config.codebook_size), []
@@ -131,7 +131,7 @@ def test_noise_draws_from_the_distribution_of_the_logits(talker_steps):
     states, first = torch.randn(1, 30).expand(rows, -1), torch.full((rows,), 4)
     gumbel = -torch.log(-torch.log(torch.rand(rows, 2, 11).clamp(1e-9, 1 - 1e-7)))
     drawn = program(states, first, temperature * gumbel)[:, 1]
-    logits = talker.depth_decoder(states[:1], torch.tensor([[4, 0]]))[0, 0]
+    logits = talker.depth_decoder(states[:1], torch.tensor([[4, 0]]))[0][0]
     expected = (logits / temperature).softmax(-1)
     shares = torch.bincount(drawn, minlength=11) / rows
     assert (shares - expected).abs().max() < 0.05

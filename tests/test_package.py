@@ -51,7 +51,7 @@ ALLOWED_IN_MODELING = {
     "freezing": set(),
     "mel": set(),
     "outputs": {"codecs"},
-    "pretrained": {"layers"},
+    "pretrained": set(),
     "generation": PARTS | COMMON,
     "josie": PARTS | COMMON | {"generation"},
     "torch_export": PARTS | COMMON,

@@ -120,4 +120,4 @@ class TestJosieFour:
             states = model.talker.model(torch.empty(2, 11, 512), use_cache=False)[0]
             assert model.talker.head(states).shape == (2, 11, 2049)
             logits = model.talker.depth_decoder(states.flatten(0, 1), torch.zeros(22, 8, dtype=torch.long))
-            assert logits.shape == (22, 8, 2048)
+            assert [level.shape for level in logits] == [(22, 2048)] * 8

@@ -15,6 +15,7 @@ from transformers.utils.output_capturing import capture_outputs
 from ...configuration_josie import JosieBackboneConfig
 from ..pretrained import JosiePreTrainedModel
 from .transformer import (
+    JosieAttention,
     JosieLayer,
     JosieRotaryEmbedding,
     PositionEmbeddings,
@@ -31,6 +32,8 @@ class JosieBackbone(JosiePreTrainedModel):
     """
 
     config: JosieBackboneConfig
+    main_input_name = "inputs_embeds"
+    _can_record_outputs = {"hidden_states": JosieLayer, "attentions": JosieAttention}
 
     def __init__(self, config: JosieBackboneConfig):
         super().__init__(config)

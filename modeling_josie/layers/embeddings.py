@@ -40,6 +40,17 @@ class CodeEmbedding(nn.Module):
         offsets = torch.arange(codes.shape[1], device=codes.device) * self.stride
         return self.embedding(codes + offsets[:, None]).sum(dim=1)
 
+    def embed(self, codes: torch.Tensor) -> torch.Tensor:
+        """Embed codes of the first quantizers, without a sum.
+
+        Args:
+            codes (`torch.LongTensor`): `(..., at most num_quantizers)`.
+
+        Returns:
+            The shape of `codes` and then `hidden_size`.
+        """
+        return self.embedding(codes + torch.arange(codes.shape[-1], device=codes.device) * self.stride)
+
     def embed_level(self, codes: torch.Tensor, level: int) -> torch.Tensor:
         """Embed codes of one quantizer.
 
@@ -50,8 +61,7 @@ class CodeEmbedding(nn.Module):
         Returns:
             The shape of `codes` and then `hidden_size`.
         """
-        table = self.embedding.weight.narrow(0, level * self.stride, self.rows)
-        return nn.functional.embedding(codes, table)
+        return self.embedding(codes + level * self.stride)
 
 
 class Projector(nn.Module):

@@ -26,6 +26,8 @@ PositionEmbeddings = tuple[torch.Tensor, torch.Tensor]
 class JosieRMSNorm(nn.RMSNorm):
     """`torch.nn.RMSNorm`, on a CPU in fewer operations."""
 
+    eps: float
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise the last dimension."""
         return rms_norm(x, self.weight, self.eps)

@@ -30,7 +30,7 @@ class JosieDepthDecoder(nn.Module):
             for _ in range(self.num_levels)
         )
 
-    def forward(self, frame_states: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    def forward(self, frame_states: torch.Tensor, codes: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Predict quantizers 1...N-1 of known frames.
 
         Args:
@@ -38,13 +38,11 @@ class JosieDepthDecoder(nn.Module):
             codes (`torch.LongTensor`): `(num_frames, num_quantizers - 1)`, quantizers 0...N-2 of those frames.
 
         Returns:
-            Logits `(num_frames, num_quantizers - 1, codebook_size)`.
+            Logits of each quantizer, `(num_frames, codebook_size)`: in one tensor they would be the largest of a step.
         """
-        embeds = torch.stack(
-            [self.code_embedding.embed_level(codes[:, level], level) for level in range(self.num_levels)], dim=1
-        )
-        hidden_states = self.model(self.input_projection(frame_states)[:, None] + embeds, use_cache=False)[0]
-        return torch.stack([head(hidden_states[:, level]) for level, head in enumerate(self.heads)], dim=1)
+        embeds = self.input_projection(frame_states)[:, None] + self.code_embedding.embed(codes)
+        hidden_states = self.model(embeds, use_cache=False).last_hidden_state
+        return tuple(head(hidden_states[:, level]) for level, head in enumerate(self.heads))
 
     def make_loop(self, batch_size: int, like: torch.Tensor) -> StepLoop:
         """Return the loop for [`JosieDepthDecoder.generate`]; one serves all frames."""
@@ -86,9 +84,9 @@ class JosieParallelHeads(nn.Module):
         self.num_levels = config.num_quantizers - 1
         self.heads = nn.Linear(config.hidden_size, self.num_levels * config.codebook_size, bias=config.head_bias)
 
-    def forward(self, frame_states: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        """As in [`JosieDepthDecoder`]; `codes` are not read."""
-        return self.heads(frame_states).unflatten(-1, (self.num_levels, -1))
+    def forward(self, frame_states: torch.Tensor, codes: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Predict as [`JosieDepthDecoder`]; `codes` are not read."""
+        return self.heads(frame_states).unflatten(-1, (self.num_levels, -1)).unbind(1)
 
     def make_loop(self, batch_size: int, like: torch.Tensor) -> None:
         """Nothing is carried from level to level."""
@@ -96,6 +94,6 @@ class JosieParallelHeads(nn.Module):
     def generate(
         self, frame_states: torch.Tensor, codes: torch.Tensor, sampler: CodeSampler, loop: None
     ) -> torch.Tensor:
-        """As in [`JosieDepthDecoder`]."""
-        logits = self(frame_states, codes)
+        """Choose as [`JosieDepthDecoder.generate`]."""
+        logits = torch.stack(self(frame_states, codes), dim=1)
         return torch.cat((codes[:, None], sampler(logits.flatten(0, 1)).view(codes.shape[0], -1)), dim=1)

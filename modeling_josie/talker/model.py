@@ -1,9 +1,8 @@
 """The Talker: from the Thinker's states to codes of speech, frame by frame.
 
-At each step the backbone reads one spoken token's state (while there are any, then a learned vector) plus the codes of
-the frame before, and predicts quantizer 0 of the next frame; the depth decoder predicts the frame's other quantizers,
-each given the ones before it. Generation is two plain loops over preallocated caches: a nested `generate()` for every
-frame is where comparable models spend nearly all their time.
+At each step the backbone reads one spoken token (a learned vector after the last) and the codes of the frame before,
+and predicts quantizer 0 of the next frame. The depth decoder predicts the frame's other quantizers, each given the ones
+before it. `generation` has the loop that speaks, `text_reading` what a step reads of the text.
 """
 
 from collections.abc import Mapping
@@ -19,16 +18,15 @@ from ...configuration_josie.constants import IGNORE_INDEX
 from ..freezing import FreezingMixin, Groups
 from ..layers.backbone import JosieBackbone
 from ..layers.embeddings import CodeEmbedding
-from ..layers.masks import length_mask
 from ..losses.targets import choose_frames, count_codes, target_loss
-from ..outputs import JosieTalkerGenerateOutput, JosieTalkerOutput
+from ..outputs import JosieTalkerOutput
 from ..pretrained import JosiePreTrainedModel
-from .decoding import CodeSampler, StepLoop
 from .depth_decoder import JosieDepthDecoder, JosieParallelHeads
-from .durations import TokenDurations
+from .duration_predictor import DurationPredictor
+from .generation import TalkerGenerationMixin
 
 
-class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
+class JosieTalkerForConditionalGeneration(TalkerGenerationMixin, FreezingMixin, JosiePreTrainedModel):
     """Backbone over frames, head for quantizer 0, depth decoder or parallel heads for the rest.
 
     Differs from both seeds where they are broken: the Talker hears the text, speech ends, and every quantizer that the
@@ -44,7 +42,7 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
     target_names = ("talker", "depth", "duration")
     _name_in_whole = "talker"
     _keys_to_ignore_on_load_unexpected = [r"^thinker\.", r"^audio_codec\.", r"^vision_codec\."]
-    accepts_loss_kwargs = False  # the Trainer counts words, of which there are none
+    accepts_loss_kwargs = False  # the Trainer counts text tokens, of which there are none
 
     def __init__(self, config: JosieTalkerConfig):
         super().__init__(config)
@@ -64,7 +62,7 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
             self.text_layer = nn.Sequential(
                 nn.Linear(text_size, width), nn.SiLU(), nn.Linear(width, config.hidden_size, bias=False)
             )
-        self.durations = TokenDurations(config, text_size) if config.learns_durations else None
+        self.durations = DurationPredictor(config, text_size) if config.learns_durations else None
         self.end_of_text = nn.Parameter(torch.zeros(config.hidden_size))
         self.start = nn.Parameter(torch.zeros(config.hidden_size))
         self.speaker_embedding = nn.Embedding(len(config.speakers), config.hidden_size) if config.speakers else None
@@ -75,14 +73,13 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
             self.depth_decoder = JosieDepthDecoder(config) if has_depth else JosieParallelHeads(config)
         self.post_init()
 
-    @property
-    def max_frames(self) -> int:
-        """Longest speech that the positions allow, in frames."""
-        return self.config.max_position_embeddings - 1 - self.config.speech_delay
-
     def get_input_embeddings(self) -> nn.Module:
         """Return the embedding of codes: where gradients enter when only adapters inside learn."""
         return self.code_embedding.embedding
+
+    def set_input_embeddings(self, value: nn.Module):
+        """Replace the embedding of codes, by one with as many rows."""
+        self.code_embedding.embedding = value
 
     def get_groups(self) -> Groups:
         """Return what can be frozen by name, see [`FreezingMixin`]."""
@@ -115,9 +112,11 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         speaker_ids: torch.Tensor | None = None,
         speech_durations: torch.Tensor | None = None,
         num_items_in_batch: Mapping[str, torch.Tensor] | None = None,
-        **kwargs,
+        return_loss: bool = True,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> JosieTalkerOutput:
-        """Predict every frame of known speech from the frames before it, and the loss of doing so.
+        """Predict every frame of known speech from the frames before it.
 
         Args:
             speech_codes (`torch.LongTensor`): `(batch, num_quantizers, num_frames)`, the codes *of* each frame: frame
@@ -132,6 +131,10 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
                 said, not only whole ones, as an aligner found it; 0 for padding. For Talkers that learn durations.
             num_items_in_batch (`dict[str, torch.Tensor]`, *optional*): What `count_targets` gives of the whole batch of
                 which this is a part; its own when `None`.
+            return_loss (`bool`): Whether to return losses. `Trainer` looks for this name to evaluate a model whose
+                targets are not called labels.
+            output_hidden_states, output_attentions (`bool`, *optional*): Return those of the backbone; as
+                `config.output_hidden_states` and `config.output_attentions` say when `None`.
 
         Returns:
             [`JosieTalkerOutput`], in training mode without `depth_logits`: only frames with something to learn are
@@ -147,38 +150,41 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         given = self._join_text(batch_size, thinker_hidden_states, thinker_embeds)
         if speech_durations is not None:
             self._check_durations(speech_durations, given)
-        text, durations = self._embed_steps(batch_size, delay + num_frames, given, thinker_mask, speech_durations)
+        text, durations, _ = self.embed_steps(batch_size, delay + num_frames, given, thinker_mask, speech_durations)
         # The frame before step s is s - delay - 1; before the first one stands the extra row `codebook_size`.
         real = (codes >= 0) & (codes < self.config.codebook_size)
         previous = torch.where(real, codes, self.config.codebook_size)[:, :, :-1]
         if self.training and self.config.code_noise:
-            previous = self._mistake(previous)
+            previous = self._corrupt_codes(previous)
         previous = nn.functional.pad(previous, (delay + 1, 0), value=self.config.codebook_size)
         inputs = text + self.code_embedding(previous)
         inputs = torch.cat((self.embed_start(batch_size, speaker_ids), inputs), dim=1)
-        hidden_states = self.model(inputs, use_cache=False)[0][:, 1 + delay :]
+        asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        outputs = self.model(inputs, use_cache=False, **asked)
+        hidden_states = outputs.last_hidden_state[:, 1 + delay :]
 
         logits = self.head(hidden_states)
         num_items = {} if num_items_in_batch is None else num_items_in_batch
-        talker_loss = target_loss(logits, codes[:, 0], num_items.get("talker"))
-        loss, depth_loss, depth_logits = talker_loss, None, None
+        losses: dict[str, torch.Tensor] = {"talker": target_loss(logits, codes[:, 0], num_items.get("talker"))}
+        depth_logits = None
         if self.depth_decoder is not None:
             known = torch.where(real, codes, 0)
-            depth_loss, depth_logits = self._predict_depth(hidden_states, known, codes, num_items.get("depth"))
-            loss = talker_loss + depth_loss
-        duration_loss = None
+            losses["depth"], depth_logits = self._predict_depth(hidden_states, known, codes, num_items.get("depth"))
         if self.durations is not None and durations is not None:
             num_learned = num_items.get("duration", (codes[:, 0] != IGNORE_INDEX).sum())
-            duration_loss = self.durations.loss(durations, real[:, 0].sum(dim=1), num_learned, speech_durations)
-            loss = loss + duration_loss
+            lengths = real[:, 0].sum(dim=1)
+            losses["duration"] = self.durations.loss(durations, lengths, num_learned, speech_durations)
         return JosieTalkerOutput(
-            loss=loss,
-            talker_loss=talker_loss,
-            depth_loss=depth_loss,
-            duration_loss=duration_loss,
+            loss=torch.stack(list(losses.values())).sum() if return_loss else None,
+            talker_loss=losses["talker"] if return_loss else None,
+            depth_loss=losses.get("depth") if return_loss else None,
+            duration_loss=losses.get("duration") if return_loss else None,
             logits=logits,
             depth_logits=depth_logits,
             last_hidden_state=hidden_states,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
         )
 
     def _predict_depth(
@@ -187,99 +193,29 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         """Return the loss of quantizers 1...N-1, and their logits in evaluation mode."""
         states = hidden_states.flatten(0, 1)
         known, targets = (some.transpose(1, 2).flatten(0, 1) for some in (known[:, :-1], codes[:, 1:]))
-        fraction = self.config.depth_loss_fraction
+        num_items = (targets != IGNORE_INDEX).sum() if num_items is None else num_items
+        scale, fraction = 1.0, self.config.depth_loss_fraction
         # All frames make one compiled graph; how many of them are learned from would break it.
         if self.training and not (fraction == 1 and torch.compiler.is_compiling()):
-            num_items = (targets != IGNORE_INDEX).sum() if num_items is None else num_items
             frames, scale = choose_frames(targets, fraction)
-            logits = self.depth_decoder(states[frames], known[frames])
-            return scale * target_loss(logits, targets[frames], num_items), None
-        logits = self.depth_decoder(states, known)
-        loss = target_loss(logits, targets, num_items)
-        return loss, logits.unflatten(0, hidden_states.shape[:2]).transpose(1, 2)
+            states, known, targets = states[frames], known[frames], targets[frames]
+        levels = self.depth_decoder(states, known)
+        losses = [target_loss(logits, targets[:, level], num_items) for level, logits in enumerate(levels)]
+        loss = scale * torch.stack(losses).sum()
+        if self.training:
+            return loss, None
+        return loss, torch.stack(levels, dim=1).unflatten(0, hidden_states.shape[:2]).transpose(1, 2)
 
     def dummy_forward(self) -> torch.Tensor:
         """Run every part on one frame of which nothing is learned, and return the loss, which is 0."""
         codes = torch.full((1, self.config.num_quantizers, 1), IGNORE_INDEX, device=self.device)
         return self(codes).loss
 
-    @torch.no_grad()
-    def generate(
-        self,
-        thinker_hidden_states: torch.Tensor | None = None,
-        thinker_embeds: torch.Tensor | None = None,
-        thinker_mask: torch.Tensor | None = None,
-        speaker_ids: torch.Tensor | None = None,
-        batch_size: int | None = None,
-        max_new_frames: int | None = None,
-        min_new_frames: int = 1,
-        do_sample: bool = False,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-    ) -> JosieTalkerGenerateOutput:
-        """Speak.
+    def _corrupt_codes(self, previous: torch.Tensor) -> torch.Tensor:
+        """Exchange a share of the codes of earlier frames at random: corrupted teacher forcing.
 
-        Args:
-            thinker_hidden_states, thinker_embeds, thinker_mask, speaker_ids: As in `forward`.
-            batch_size (`int`, *optional*): Rows to generate where no text is given; 1 when `None`.
-            max_new_frames (`int`, *optional*): Most frames, each `1 / frame_rate` seconds of the codec; 512, or as many
-                as the positions allow, when `None`.
-            min_new_frames (`int`): Frames before which speech does not end.
-            do_sample, temperature, top_k, top_p, min_p: As in [`CodeSampler`], for all quantizers.
-
-        Returns:
-            [`JosieTalkerGenerateOutput`].
-
-        Raises:
-            `ValueError`: A number is out of range, or speakers are unknown.
+        A Talker that reads true codes alone meets its own errors for the first time when it speaks (exposure bias).
         """
-        max_new_frames = min(512, self.max_frames) if max_new_frames is None else max_new_frames
-        if not 1 <= max_new_frames <= self.max_frames:
-            raise ValueError(f"`talker_max_new_frames` must be in [1, {self.max_frames}], got {max_new_frames}.")
-        if not 1 <= min_new_frames <= max_new_frames:
-            raise ValueError(f"`talker_min_new_frames` must be in [1, {max_new_frames}], got {min_new_frames}.")
-        sampler = CodeSampler(do_sample, temperature, top_k, top_p, min_p)
-        given = thinker_hidden_states if thinker_hidden_states is not None else thinker_embeds
-        batch_size = given.shape[0] if given is not None else batch_size or 1
-        start = self.embed_start(batch_size, speaker_ids)
-        delay, end_id = self.config.speech_delay, self.config.end_of_speech_id
-        given = self._join_text(batch_size, thinker_hidden_states, thinker_embeds)
-        text, _ = self._embed_steps(batch_size, delay + max_new_frames, given, thinker_mask)
-        loop = StepLoop(self.model, batch_size, 1 + text.shape[1], start)
-        depth_loop: Any = self.depth_decoder.make_loop(batch_size, start) if self.depth_decoder is not None else None
-
-        loop.step(start)
-        codes = torch.full(
-            (batch_size, self.config.num_quantizers), self.config.codebook_size, dtype=torch.long, device=start.device
-        )
-        frames: list[torch.Tensor] = []
-        num_frames = torch.full((batch_size,), max_new_frames, device=start.device)
-        for index in range(delay + max_new_frames):
-            embeds = text[:, index : index + 1] + self.code_embedding(codes[:, :, None])
-            state = loop.step(embeds)[:, 0]
-            if index < delay:
-                continue
-            logits = self.head(state)
-            if end_id is not None and len(frames) < min_new_frames:
-                logits[:, end_id] = -torch.inf
-            first = sampler(logits)
-            if end_id is not None:
-                num_frames = torch.where(first == end_id, num_frames.clamp(max=len(frames)), num_frames)
-                if bool((num_frames <= len(frames)).all()):
-                    break
-                first = first.clamp(max=self.config.codebook_size - 1)
-            codes = first[:, None]
-            if self.depth_decoder is not None:
-                codes = self.depth_decoder.generate(state, first, sampler, depth_loop)
-            frames.append(codes)
-        audio_codes = torch.stack(frames, dim=2)
-        real = length_mask(num_frames, audio_codes.shape[2])
-        return JosieTalkerGenerateOutput(audio_codes=audio_codes * real[:, None], num_frames=num_frames)
-
-    def _mistake(self, previous: torch.Tensor) -> torch.Tensor:
-        """Return what the Talker reads of earlier frames with some codes exchanged for others, at random."""
         others = torch.randint_like(previous, self.config.codebook_size)
         is_wrong = torch.rand(previous.shape, device=previous.device) < self.config.code_noise
         return torch.where(is_wrong & (previous < self.config.codebook_size), others, previous)
@@ -315,95 +251,6 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
                 f"`speech_durations` must have a number for each spoken token, in all {shape}, "
                 f"got {tuple(durations.shape)}."
             )
-
-    def _join_text(
-        self, batch_size: int, hidden_states: torch.Tensor | None, embeds: torch.Tensor | None
-    ) -> torch.Tensor | None:
-        """Return what is read of each token, `(batch, num_tokens, width)`; `None` where there is no text at all."""
-        if hidden_states is None and embeds is None:
-            if not self.training:
-                return None
-            # No tokens are projected too, so that the projection takes part in every step.
-            hidden_states = embeds = self.start.new_zeros(batch_size, 0, self.config.thinker_hidden_size)
-        if hidden_states is None and not self.config.reads_thinker_states:
-            hidden_states = embeds
-        if hidden_states is None or embeds is None or hidden_states.shape != embeds.shape:
-            raise ValueError("`thinker_hidden_states` and `thinker_embeds` must be given together and have one shape.")
-        if hidden_states.shape[0] != batch_size:
-            raise ValueError(
-                f"`speech_codes` must have one row for each of the {hidden_states.shape[0]} texts, got {batch_size}."
-            )
-        given = torch.cat((hidden_states, embeds), dim=-1) if self.config.reads_thinker_states else embeds
-        return given.to(self.start.dtype)
-
-    def _embed_text(self, batch_size: int, given: torch.Tensor | None, mask: torch.Tensor | None) -> torch.Tensor:
-        """Return `(batch, num_tokens + 1, hidden_size)`: what each token adds; the last when there is none any more."""
-        end = self.end_of_text.expand(batch_size, 1, -1)
-        if given is None:
-            return end
-        text = self.thinker_projection(given)
-        if self.text_layer is not None:
-            text = text + self.text_layer(given)
-        if mask is not None:
-            text = torch.where(mask[..., None].bool(), text, end)
-        return torch.cat((text, end), dim=1)
-
-    def _embed_steps(
-        self,
-        batch_size: int,
-        num_steps: int,
-        given: torch.Tensor | None,
-        mask: torch.Tensor | None,
-        known: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return what the text adds to each step, `(batch, num_steps, hidden_size)`, and how long its tokens take.
-
-        Where it is `known` how long they do, they are read for that long.
-        """
-        text = self._embed_text(batch_size, given, mask)
-        if self.durations is None:
-            steps = torch.arange(num_steps, device=text.device) // self.config.frames_per_token
-            return text[:, steps.clamp(max=text.shape[1] - 1)], None
-        durations = text.new_zeros(batch_size, 0) if given is None else self.durations(given, mask)
-        tokens, places = self.durations.locate(durations if known is None else known.to(durations.dtype), num_steps)
-        read = text.gather(1, tokens[..., None].expand(-1, -1, text.shape[-1]))
-        return read + self.durations.place(places.to(read.dtype)), durations
-
-    def embed_step(
-        self,
-        hidden_states: torch.Tensor,
-        embeds: torch.Tensor,
-        mask: torch.Tensor,
-        places: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Return what the text adds to one step, `(batch, 1, hidden_size)`.
-
-        Args:
-            hidden_states, embeds (`torch.Tensor`): `(batch, 1, thinker_hidden_size)`, of the token it reads.
-            mask (`torch.BoolTensor`): `(batch, 1)`, whether there is a token.
-            places (`torch.Tensor`, *optional*): `(batch, 1, 2)`, where in the token it is, as
-                [`TokenDurations.locate`] says; for Talkers that learn durations.
-        """
-        batch_size = embeds.shape[0]
-        text = self._embed_text(batch_size, self._join_text(batch_size, hidden_states, embeds), mask)[:, :1]
-        return text if self.durations is None else text + self.durations.place(places)
-
-    def embed_start(self, batch_size: int, speaker_ids: torch.Tensor | None) -> torch.Tensor:
-        """Return `(batch, 1, hidden_size)`: the learned start step, which carries the voice."""
-        start = self.start.expand(batch_size, 1, -1)
-        if self.speaker_embedding is None:
-            if speaker_ids is not None:
-                raise ValueError("`speaker_ids` must be None for a Talker without `config.speakers`, got ids.")
-            return start
-        if speaker_ids is None:
-            speaker_ids = torch.zeros(batch_size, dtype=torch.long, device=start.device)
-        if speaker_ids.shape != (batch_size,):
-            raise ValueError(f"`speaker_ids` must have shape ({batch_size},), got {tuple(speaker_ids.shape)}.")
-        torch_compilable_check(
-            ((speaker_ids >= 0) & (speaker_ids < len(self.config.speakers))).all(),
-            lambda: f"`speaker_ids` must be in [0, {len(self.config.speakers) - 1}], got {speaker_ids.tolist()}.",
-        )
-        return start + self.speaker_embedding(speaker_ids)[:, None]
 
 
 AutoModel.register(JosieTalkerConfig, JosieTalkerForConditionalGeneration, exist_ok=True)

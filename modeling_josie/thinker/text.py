@@ -21,6 +21,7 @@ class JosieTextModel(JosieBackbone):
     """
 
     config: JosieTextConfig
+    main_input_name = "input_ids"
 
     def __init__(self, config: JosieTextConfig):
         super().__init__(config)

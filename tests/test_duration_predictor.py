@@ -5,7 +5,7 @@ import torch
 from tiny import CASES, TALKER, build, talker_inputs
 
 import josie
-from josie.modeling_josie.talker.durations import TokenDurations
+from josie.modeling_josie.talker.duration_predictor import DurationPredictor
 
 
 def make(**overrides) -> "josie.JosieTalkerForConditionalGeneration":
@@ -13,11 +13,11 @@ def make(**overrides) -> "josie.JosieTalkerForConditionalGeneration":
     return build(josie.JosieTalkerForConditionalGeneration, josie.JosieTalkerConfig(**options))
 
 
-def durations_of(**overrides) -> TokenDurations:
-    return TokenDurations(josie.JosieTalkerConfig(**(TALKER | dict(learns_durations=True) | overrides)), 7)
+def durations_of(**overrides) -> DurationPredictor:
+    return DurationPredictor(josie.JosieTalkerConfig(**(TALKER | dict(learns_durations=True) | overrides)), 7)
 
 
-def locate_naively(durations: list[float], step: int) -> tuple[int, float, float]:
+def expand_naively(durations: list[float], step: int) -> tuple[int, float, float]:
     """Walk over the tokens until the middle of the step is inside one."""
     began, middle = 0.0, step + 0.5
     for token, duration in enumerate(durations):
@@ -32,16 +32,16 @@ def test_steps_read_the_token_they_are_in():
     durations = 4 * torch.rand(3, 6, dtype=torch.double)
     durations[1, 4:] = 0  # two tokens that are not real
     durations[2, 2] = 20  # longer than is counted
-    tokens, places = durations_of().locate(durations, 40)
+    tokens, places = durations_of().expand(durations, 40)
     for row in range(3):
         for step in range(40):
-            token, since, until = locate_naively(durations[row].tolist(), step)
+            token, since, until = expand_naively(durations[row].tolist(), step)
             assert tokens[row, step] == token
             torch.testing.assert_close(places[row, step], torch.tensor([since, until], dtype=torch.double))
 
 
 def test_a_text_of_no_tokens_is_over_at_once():
-    tokens, places = durations_of().locate(torch.zeros(2, 0), 3)
+    tokens, places = durations_of().expand(torch.zeros(2, 0), 3)
     assert tokens.tolist() == [[0, 0, 0]] * 2
     assert places[..., 0].tolist() == [[0.5, 1.5, 2.5]] * 2
     assert not places[..., 1].any()
