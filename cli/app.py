@@ -12,6 +12,7 @@ import typer
 from .assemble import assemble_command
 from .chat import chat_command
 from .codec import codec_app
+from .encode import encode_command
 from .evaluate import evaluate_command
 from .generate import generate_command, speak_command
 from .info import info_command
@@ -28,6 +29,7 @@ app.command("init")(init_command)
 app.command("assemble")(assemble_command)
 app.add_typer(convert_app, name="convert")
 app.command("train-tokenizer")(train_tokenizer_command)
+app.command("encode")(encode_command)
 app.command("evaluate")(evaluate_command)
 app.command("export")(export_command)
 

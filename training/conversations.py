@@ -24,7 +24,7 @@ def read_jsonl(path: str | Path, columns: tuple[str, ...] | list[str] = ()) -> I
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"`path` of a source must be an existing file, got {str(path)!r}.")
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue

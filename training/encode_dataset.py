@@ -1,0 +1,280 @@
+"""A data set encoded ahead of training, in shards that several processes and machines share.
+
+The rows are cut into shards of equal size. Rank `r` of `n` encodes each shard whose number is `r` modulo `n`, on as
+many processes as it is told. A shard appears under its name only when it is complete, and complete ones are left alone:
+a run that was stopped goes on, with other numbers of ranks and processes too. No rank waits for another one.
+
+    FOLDER/data/train-00003-of-00120.parquet     rows, which `datasets.load_dataset("FOLDER")` reads
+    FOLDER/shards/00003.json                     their number, their frames, and the rows that are broken
+    FOLDER/encoding.json                         what is encoded, and by which weights
+    FOLDER/broken.jsonl                          all broken rows, when all shards are there
+"""
+
+import hashlib
+import json
+import multiprocessing
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, disable_progress_bars
+from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
+from transformers.utils import logging
+
+from ..configuration_josie import JosieConfig
+from ..conversion.files import new_file, write_file
+from ..modeling_josie import JosieForConditionalGeneration
+from .dataset_rows import Rows, open_rows
+from .row_encoder import RowEncoder
+
+PLAN_FILE, BROKEN_FILE = "encoding.json", "broken.jsonl"
+_ROWS_AT_ONCE = 16
+_CARD = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/*.parquet
+---
+# Encoded by `josie encode`
+
+`encoding.json` names the data set and the model, `broken.jsonl` lists the rows that were left out.
+"""
+
+
+@dataclass(frozen=True)
+class EncodeArguments:
+    """The data, the model, and how rows are encoded.
+
+    Args:
+        dataset, split (`str`): As of [`open_rows`].
+        model (`str`): The folder or Hub name of a JOSIE or of an audio codec.
+        num_quantizers (`int`, *optional*): Use the first ones only; those that the Talker predicts when `None`.
+        features (`bool`): Also keep the audio encoder's states.
+        shard_rows (`int`): Rows of a shard.
+        device (`str`): Where the model computes.
+        num_threads (`int`, *optional*): Of torch, in each process.
+    """
+
+    dataset: str
+    model: str
+    split: str = "train"
+    num_quantizers: int | None = None
+    features: bool = False
+    shard_rows: int = 256
+    device: str = "cpu"
+    num_threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The shards that are complete.
+
+    Args:
+        num_shards, num_complete (`int`): All of them, and those that are complete.
+        num_rows, num_broken (`int`): Rows of the complete shards: encoded ones, and those that are listed as broken.
+        seconds (`float`): Of encoded audio.
+    """
+
+    num_shards: int
+    num_complete: int
+    num_rows: int
+    num_broken: int
+    seconds: float
+
+
+def encode_dataset(
+    arguments: EncodeArguments,
+    folder: Path,
+    num_processes: int = 1,
+    rank: int = 0,
+    num_ranks: int = 1,
+    on_rows: Callable[[int, int], None] | None = None,
+) -> Encoded:
+    """Encode a rank's share of a data set.
+
+    Args:
+        arguments ([`EncodeArguments`]): The data, the model, and how rows are encoded.
+        folder (`Path`): The place of the shards; new, or with some of the same encoding.
+        num_processes (`int`): Processes of this rank.
+        rank, num_ranks (`int`): The share.
+        on_rows (`Callable`, *optional*): Called now and then with the rows of this rank that are done, and all of them.
+
+    Returns:
+        [`Encoded`], shards of all ranks so far.
+
+    Raises:
+        `ValueError`: The folder has another encoding, the data or the model cannot be used, or all rows are broken.
+    """
+    worker = ShardWorker(arguments, folder)
+    worker.write_plan()
+    own = range(rank, worker.num_shards, num_ranks)
+    missing = [shard for shard in own if not worker.is_complete(shard)]
+    total = sum(len(worker.rows_of(shard)) for shard in own)
+    before = total - sum(len(worker.rows_of(shard)) for shard in missing)
+    report = on_rows if on_rows is not None else lambda done, total: None
+    report(before, total)
+    if num_processes <= 1 or len(missing) <= 1:
+        done = before
+        for shard in missing:
+            for count in worker.encode_shard(shard):
+                done += count
+                report(done, total)
+    else:
+        _encode_in_parallel(worker, missing, num_processes, lambda done: report(before + done, total))
+    return worker.summarize()
+
+
+def _encode_in_parallel(
+    worker: "ShardWorker", shards: list[int], num_processes: int, report: Callable[[int], None]
+) -> None:
+    context = multiprocessing.get_context("spawn")  # what torch has started does not survive a fork
+    counter = context.Value("q", 0)
+    options = (worker.arguments, worker.folder, counter)
+    with context.Pool(min(num_processes, len(shards)), _start_process, options) as pool:
+        waiting = [pool.apply_async(_encode_shard, (shard,)) for shard in shards]
+        for result in waiting:
+            while not result.ready():
+                result.wait(0.5)
+                report(counter.value)
+            result.get()
+        report(counter.value)
+
+
+_PROCESS: dict[str, Any] = {}  # of a process of the pool
+
+
+def _start_process(arguments: EncodeArguments, folder: Path, counter: Any) -> None:
+    disable_progress_bars()  # of loading and writing: the parent's is for all
+    logging.disable_progress_bar()
+    _PROCESS.update(worker=ShardWorker(arguments, folder), counter=counter)
+
+
+def _encode_shard(shard: int) -> None:
+    for count in _PROCESS["worker"].encode_shard(shard):
+        with _PROCESS["counter"].get_lock():
+            _PROCESS["counter"].value += count
+
+
+class ShardWorker:
+    """A process's data and model.
+
+    Args:
+        arguments ([`EncodeArguments`]): The data, the model, and how rows are encoded.
+        folder (`Path`): The place of the shards.
+    """
+
+    def __init__(self, arguments: EncodeArguments, folder: Path):
+        self.arguments, self.folder = arguments, folder
+        if arguments.num_threads is not None:
+            torch.set_num_threads(arguments.num_threads)
+        self.rows: Rows = open_rows(arguments.dataset, arguments.split)
+        model, processor = load_encoder(arguments.model)
+        self.encoder = RowEncoder.of_model(model, processor, arguments.num_quantizers, arguments.features)
+        self.fingerprint = _hash_weights(model if arguments.features else self.encoder.codec)
+        model.to(arguments.device)  # type: ignore[arg-type]
+        self.num_shards = -(-len(self.rows) // arguments.shard_rows)
+
+    def rows_of(self, shard: int) -> range:
+        """Return the numbers of a shard's rows."""
+        start = shard * self.arguments.shard_rows
+        return range(start, min(start + self.arguments.shard_rows, len(self.rows)))
+
+    def is_complete(self, shard: int) -> bool:
+        """Return whether a shard is there."""
+        return self._state(shard).is_file()
+
+    def _state(self, shard: int) -> Path:
+        return self.folder / "shards" / f"{shard:05d}.json"
+
+    def write_plan(self) -> None:
+        """Write what is encoded, or compare with what the folder has.
+
+        Raises:
+            `ValueError`: It has something else.
+        """
+        encoded = {
+            name: value for name, value in asdict(self.arguments).items() if name not in ("device", "num_threads")
+        }
+        plan = {**encoded, "num_rows": len(self.rows), "rows": self.rows.fingerprint, "weights": self.fingerprint}
+        path = self.folder / PLAN_FILE
+        if not path.is_file():
+            if self.folder.exists() and any(self.folder.iterdir()):
+                raise ValueError(f"`--out` must be new or have an encoding, got {str(self.folder)!r}.")
+            for name in ("data", "shards"):
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+            write_file(self.folder / "README.md", _CARD)
+            write_file(path, json.dumps(plan, indent=1) + "\n")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        names = ("num_quantizers", "features", "shard_rows", "num_rows", "rows", "weights")
+        differing = [name for name in names if found.get(name) != plan[name]]
+        if differing:
+            raise ValueError(
+                f"`--out` must be new or have the same encoding, got {str(self.folder)!r}, "
+                f"which differs in {differing}."
+            )
+
+    def encode_shard(self, shard: int) -> Any:
+        """Encode a shard; yield the number of rows just done."""
+        encoded, broken = [], []
+        numbers = self.rows_of(shard)
+        for start in range(0, len(numbers), _ROWS_AT_ONCE):
+            chosen = numbers[start : start + _ROWS_AT_ONCE]
+            read: dict[int, dict[str, Any]] = {}
+            for number in chosen:
+                try:
+                    read[number] = self.rows[number]
+                except (ValueError, OSError) as error:
+                    broken.append({"row": number, "error": str(error) or type(error).__name__})
+            for number, result in zip(read, self.encoder(list(read.values())) if read else (), strict=True):
+                if isinstance(result, str):
+                    broken.append({"row": number, "error": result})
+                else:
+                    encoded.append(result)
+            yield len(chosen)
+        if encoded:
+            features = self.encoder.extend_features(self.rows.features)
+            columns = {name: [row.get(name) for row in encoded] for name in features}
+            path = self.folder / "data" / f"train-{shard:05d}-of-{self.num_shards:05d}.parquet"
+            with new_file(path) as unfinished:
+                Dataset.from_dict(columns, features=features).to_parquet(unfinished)
+        state = {"num_rows": len(encoded), "num_frames": sum(row["length"] for row in encoded), "broken": broken}
+        write_file(self._state(shard), json.dumps(state) + "\n")
+
+    def summarize(self) -> Encoded:
+        """Return the complete shards of all ranks; when all are, list the broken rows in a file.
+
+        Raises:
+            `ValueError`: All rows are broken.
+        """
+        complete = [shard for shard in range(self.num_shards) if self.is_complete(shard)]
+        states = [json.loads(self._state(shard).read_text(encoding="utf-8")) for shard in complete]
+        broken = [row for state in states for row in state["broken"]]
+        num_rows = sum(state["num_rows"] for state in states)
+        if len(complete) == self.num_shards:
+            write_file(self.folder / BROKEN_FILE, "".join(json.dumps(row) + "\n" for row in broken))
+            if not num_rows:
+                raise ValueError(f"`DATASET` must have rows that can be encoded, got none: {broken[0]['error']}")
+        seconds = sum(state["num_frames"] for state in states) / self.encoder.frame_rate
+        return Encoded(self.num_shards, len(complete), num_rows, len(broken), seconds)
+
+
+def load_encoder(name: str) -> tuple[PreTrainedModel, Any]:
+    """Return a JOSIE with its processor, or an audio codec with `None`, in eval mode."""
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except OSError as error:
+        raise ValueError(f"`--model` must be a folder or Hub name of a model, got {name!r}: {error}") from error
+    if isinstance(config, JosieConfig):
+        return JosieForConditionalGeneration.from_pretrained(name).eval(), AutoProcessor.from_pretrained(name)
+    return AutoModel.from_pretrained(name).eval(), None
+
+
+def _hash_weights(model: PreTrainedModel) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
