@@ -129,7 +129,7 @@ class TestReload:
 def test_a_family_that_does_not_go_on_from_a_cache_is_refused(tmp_path):
     config = transformers.OpenAIGPTConfig(vocab_size=300, n_embd=32, n_layer=2, n_head=4, n_positions=128)
     folder = save(tmp_path, transformers.OpenAIGPTLMHeadModel(config))
-    with pytest.raises(ValueError, match="`text` must be a language model that reads .* and goes on from a cache"):
+    with pytest.raises(ValueError, match="`text` must be a language model that returns a cache to go on from, got "):
         assemble(folder)
 
 

@@ -194,7 +194,8 @@ def _set_generation(
     placeholders = config.suppress_tokens or []
     defaults = {name: value for name, value in source.to_diff_dict().items() if name != "transformers_version"}
     config.update(**defaults)
-    ends = source.eos_token_id if source.eos_token_id is not None else original.config.get_text_config().eos_token_id
+    ends = source.eos_token_id
+    ends = ends if ends is not None else getattr(original.config.get_text_config(), "eos_token_id", None)
     ends = list(ends) if isinstance(ends, (list, tuple)) else [ends]
     ends += [tokenizer.eos_token_id, tokenizer.get_vocab().get(EOS_TOKEN)]
     config.update(

@@ -41,11 +41,43 @@ def load_vision_tower(source: Source, dtype: torch.dtype | None = None) -> PreTr
     if isinstance(config, JovioConfig):
         return load_model("vision", source, AutoModel, torch.float32)
     tower: Any = getattr(config, "vision_config", None) or config
-    sides = (getattr(tower, "image_size", None), getattr(tower, "patch_size", None))
+    sizes = [getattr(tower, name, None) for name in ("image_size", "patch_size", "hidden_size")]
     is_known = type(tower) in AutoModel._model_mapping  # type: ignore[attr-defined]
-    if is_codec(config) or not is_known or not all(isinstance(side, int) for side in sides):
+    if is_codec(config) or not is_known:
         raise misfit("vision", source, "a vision tower (SigLIP, CLIP, ViT...) or JOVIO", config)
-    return load_model("vision", source, AutoModel, dtype, **({} if tower is config else {"config": tower}))
+    if not all(isinstance(size, int) for size in sizes):
+        wanted = "a vision tower (SigLIP, CLIP, ViT...) or JOVIO, of square images, square patches and one width"
+        raise misfit("vision", source, wanted, config)
+    model = load_model("vision", source, AutoModel, dtype, **({} if tower is config else {"config": tower}))
+    _try_tower(model, source)
+    return model
+
+
+@torch.no_grad()
+def _try_tower(model: Any, source: Source) -> None:
+    """Encode two images alike, and require a row for each patch of each, and equal images to look alike.
+
+    Raises:
+        `ValueError`: It wants other inputs, or gives other outputs.
+    """
+    config = model.config
+    num_patches = (config.image_size // config.patch_size) ** 2
+    size = (2, getattr(config, "num_channels", 3), config.image_size, config.image_size)
+    try:
+        features = model(pixel_values=torch.zeros(size, dtype=model.dtype)).last_hidden_state
+        shape = tuple(features.shape)
+    except Exception as error:  # whatever a family raises that wants other inputs, or gives other outputs
+        reason = " ".join(str(error).split())
+        wanted = f"a vision tower that needs no more than `pixel_values` of two images (it says: {reason})"
+        raise misfit("vision", source, wanted, config) from error
+    if len(shape) != 3 or shape[0] != 2 or shape[1] < num_patches or shape[2] != config.hidden_size:
+        wanted = (
+            f"a vision tower that gives at least {num_patches} rows of width {config.hidden_size} for each of two "
+            f"images (it gives the shape {shape})"
+        )
+        raise misfit("vision", source, wanted, config)
+    if not torch.allclose(features[0], features[1], atol=1e-3):
+        raise misfit("vision", source, "a vision tower that sees equal images alike", config)
 
 
 def load_codec(source: Source, argument: str = "codec") -> PreTrainedModel:

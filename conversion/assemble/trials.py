@@ -47,6 +47,8 @@ def try_text(
         "top_k": None,
         "top_p": None,
     }
+    if getattr(original(input_ids=ids, use_cache=True), "cache", None) is None:
+        raise ValueError(f"`text` must be a language model that returns a cache to go on from, {got}, which does not.")
     expected = original(input_ids=ids, attention_mask=mask, use_cache=False).logits
     written = original.generate(ids, attention_mask=mask, **greedy)  # type: ignore[operator]
     try:

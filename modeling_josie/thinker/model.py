@@ -133,7 +133,7 @@ class JosieThinkerModel(MediaMixin, JosieThinkerPreTrainedModel):
             last_hidden_state=outputs.last_hidden_state,
             cache=outputs.cache,
             hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            attentions=getattr(outputs, "attentions", None),  # recurrent models have none
             inputs_embeds=embeds,
         )
 
