@@ -46,7 +46,13 @@ _NORMALIZATION = {
     "dinov2": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
 }
 # Settings of other processors of transformers, with the values that say what is done here anyway.
-_ALWAYS = {"do_convert_rgb": True, "do_pad": True, "do_center_crop": False, "data_format": "channels_first"}
+_ALWAYS = {
+    "do_convert_rgb": True,
+    "do_pad": True,
+    "do_center_crop": False,
+    "data_format": "channels_first",
+    "return_metadata": False,
+}
 # Other names in saved settings, which say whose they are.
 _BOOKKEEPING = ("image_processor_type", "video_processor_type", "feature_extractor_type", "processor_class", "auto_map")
 _AREAS = ("min_pixels", "max_pixels")

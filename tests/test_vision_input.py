@@ -230,3 +230,13 @@ def test_towers_of_transformers_are_normalised():
     options = JosieImageProcessor.from_config(SiglipVisionConfig(image_size=32, patch_size=8))
     assert (dict(options.size), options.patch_size, options.do_normalize) == ({"height": 32, "width": 32}, 8, True)
     assert options(np.zeros((4, 4, 3), np.uint8))["pixel_values"].max() == -1
+
+
+def test_settings_that_transformers_wrote_before_are_read():
+    """Saved video settings of nano have a switch of transformers that is off."""
+    from transformers import AutoProcessor, AutoVideoProcessor
+
+    import josie
+
+    assert AutoProcessor.from_pretrained(josie.nano_path()).video_processor is not None
+    assert AutoVideoProcessor.from_pretrained(josie.nano_path("jovio")).patch_size == 8
