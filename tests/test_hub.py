@@ -64,6 +64,7 @@ class TestFlatten:
             "configuration_backbone",
             "configuration_text",
             "modeling_layers_backbone",
+            "modeling_layers_fast",
             "modeling_layers_transformer",
             "modeling_pretrained",
             "modeling_thinker_text",
@@ -380,7 +381,7 @@ class TestExport:
         command = [sys.executable, "-m", "josie", "export", str(tmp_path / "plain"), str(tmp_path / "out")]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
-        assert result.stdout == f"{tmp_path / 'out'}: 10 files, 7 of them code\n"
+        assert result.stdout == f"{tmp_path / 'out'}: 11 files, 8 of them code\n"
 
 
 PUSH = """
