@@ -26,8 +26,8 @@ def choose_device(name: str, threads: int | None = None) -> "torch.device":
     if device.type == "cpu":
         num_devices = 1
     else:
-        module = torch.get_device_module(device.type)
-        num_devices = module.device_count() if module.is_available() else 0
+        module = getattr(torch, device.type, None)  # torch knows names of devices that come with packages of their own
+        num_devices = module.device_count() if module is not None and module.is_available() else 0
     if (device.index or 0) >= num_devices:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         found = ["cpu"]

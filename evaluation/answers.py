@@ -40,7 +40,7 @@ def talking_options(
 
     Args:
         model ([`JosieForConditionalGeneration`]): It has an audio codec, whose frame rate counts.
-        max_seconds (`float`, *optional*): Longest speech; at least one frame.
+        max_seconds (`float`, *optional*): Longest speech; at least one frame, and no more than the Talker can.
         temperature (`float`, *optional*): As in [`sampling_options`].
     """
     options = sampling_options(temperature, prefix="talker_")
@@ -50,7 +50,8 @@ def talking_options(
     from ..configuration_josie import audio_codec_geometry
 
     frame_rate = audio_codec_geometry(model.config.audio_codec_config).frame_rate
-    return options | {"talker_max_new_frames": max(int(max_seconds * frame_rate), 1)}
+    num_frames = min(max_seconds * frame_rate, model.talker.max_frames)
+    return options | {"talker_max_new_frames": max(int(num_frames), 1)}
 
 
 def is_cut(model: "JosieForConditionalGeneration", reply: "torch.Tensor", max_new_tokens: int) -> bool:

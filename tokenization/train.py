@@ -129,7 +129,7 @@ def wrap_tokenizer(tokenizer: Tokenizer, model_max_length: int | None = None) ->
 def _read_lines(files: Sequence[str | Path]) -> Iterator[str]:
     for path in files:
         try:
-            with open(path, encoding="utf-8", newline="") as lines:
+            with open(path, encoding="utf-8-sig", newline="") as lines:
                 yield from lines
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"`files` must be readable UTF-8 text, got {str(path)!r}: {error}.") from error
