@@ -51,6 +51,7 @@ _ALWAYS = {
     "do_pad": True,
     "do_center_crop": False,
     "data_format": "channels_first",
+    "default_to_square": True,
     "return_metadata": False,
 }
 # Other names in saved settings, which say whose they are.

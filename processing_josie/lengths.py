@@ -52,6 +52,13 @@ def count_image_tokens(processor: Any, height: int, width: int, own: dict[str, A
     return processor.thinker_config.get_num_image_tokens(*_fit(processor.image_processor, height, width, own))
 
 
+def count_image_patches(processor: Any, height: int, width: int, own: dict[str, Any] | None = None) -> int:
+    """Return the patches of an image of a height and width, as `image_grid_thw` counts them."""
+    part = processor.image_processor
+    height, width = _fit(part, height, width, own)
+    return (height // part.patch_size) * (width // part.patch_size)
+
+
 def count_video_tokens(
     processor: Any, num_frames: int, height: int, width: int, own: dict[str, Any] | None = None
 ) -> int:

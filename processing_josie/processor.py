@@ -14,7 +14,7 @@ from transformers import AutoProcessor, PreTrainedTokenizerBase
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.processing_utils import ProcessorMixin
+from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.utils import logging
 from transformers.video_processing_utils import VideoProcessorMixin
 
@@ -24,6 +24,7 @@ from .batch_layout import RowItems, split_rows, to_rows
 from .conversations import ConversationMixin, make_labels
 from .feature_extraction import JosieFeatureExtractor
 from .image_processing import ImageInput, JosieImageProcessor
+from .lengths import count_audio_tokens, count_image_patches, count_image_tokens, count_video_tokens
 from .messages import ARGUMENTS, MODALITIES
 from .text_inputs import TextInputsMixin
 from .video_processing import JosieVideoProcessor, VideoInput
@@ -184,7 +185,7 @@ class JosieProcessor(ConversationMixin, TextInputsMixin):
         if text is None and all(value is None for value in values.values()):
             raise ValueError("`text`, `images`, `videos` or `audio` must be given, got none of them.")
         return_tensors = kwargs.pop("return_tensors", "pt")
-        options = self._merge_kwargs(tokenizer_init_kwargs={}, **kwargs)
+        options = self._read_options(kwargs)
         texts = self._to_texts(text, values)
         found = [self._count_placeholders(row) for row in texts]
         rows: dict[str, RowItems] = {}
@@ -207,6 +208,47 @@ class JosieProcessor(ConversationMixin, TextInputsMixin):
         return BatchFeature(
             tokens | data, tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all settings, with a `vocab_size` that counts the tokens added to the tokenizer."""
+        output = super().to_dict()
+        output["thinker_config"]["text_config"]["vocab_size"] = self.vocab_size
+        return output
+
+    def _get_num_multimodal_tokens(
+        self,
+        image_sizes: list[list[int]] | None = None,
+        video_sizes: list[list[int]] | None = None,
+        audio_lengths: list[int] | None = None,
+        **kwargs: Any,
+    ) -> MultiModalData:
+        """Return how many placeholders inputs of given sizes take; vLLM asks for it.
+
+        Args:
+            image_sizes (`list`, *optional*): Height and width of each image.
+            video_sizes (`list`, *optional*): Frames that are looked at, height and width of each video.
+            audio_lengths (`list[int]`, *optional*): Samples of each clip, at the rate of the feature extractor.
+            kwargs: As of [`JosieProcessor.__call__`]; settings of images and videos are taken from there.
+
+        Raises:
+            `ValueError`: A modality that the model does not take, or an option that there is not.
+        """
+        sizes = {"image": image_sizes, "video": video_sizes, "audio": audio_lengths}
+        options = self._read_options(kwargs)
+        for modality, given in sizes.items():
+            if given and getattr(self, f"{modality}_token") is None:
+                raise ValueError(f"`{modality}` sizes must be None, as this model takes no {modality}, got {given}.")
+        counts: dict[str, Any] = {}
+        if image_sizes is not None:
+            own = options["images_kwargs"]
+            counts["num_image_tokens"] = [count_image_tokens(self, *size, own) for size in image_sizes]
+            counts["num_image_patches"] = [count_image_patches(self, *size, own) for size in image_sizes]
+        if video_sizes is not None:
+            own = options["videos_kwargs"]
+            counts["num_video_tokens"] = [count_video_tokens(self, *size, own) for size in video_sizes]
+        if audio_lengths is not None:
+            counts["num_audio_tokens"] = [count_audio_tokens(self, length) for length in audio_lengths]
+        return MultiModalData(**counts)
 
     def _to_texts(self, text: str | list[str] | None, values: dict[str, Any]) -> list[str]:
         """Return the rows' texts; without any, one empty text for each list of a nested input."""

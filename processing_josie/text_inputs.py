@@ -7,11 +7,76 @@ from transformers.processing_utils import ProcessorMixin
 from ..configuration_josie import JosieThinkerConfig
 from .messages import MODALITIES
 
+# Options of transformers' processors that are not obeyed, by their part; each must have one of these values.
+_REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
+    "text_kwargs": {
+        "text_pair": (None,),
+        "text_target": (None,),
+        "text_pair_target": (None,),
+        "stride": (None, 0),
+        "is_split_into_words": (None, False),
+        "return_token_type_ids": (None, False),
+        "return_attention_mask": (None, True),
+        "return_overflowing_tokens": (None, False),
+        "return_special_tokens_mask": (None, False),
+        "return_length": (None, False),
+    },
+    "audio_kwargs": {
+        "raw_speech": (None,),
+        "padding": (None, True),
+        "max_length": (None,),
+        "truncation": (None, False),
+        "pad_to_multiple_of": (None,),
+        "return_attention_mask": (None, True),
+        "device": (None, "cpu"),
+        "load_audio_backend": (None, "auto"),
+    },
+}
+_SHARED = _REFUSED["audio_kwargs"].keys() & {"padding", "max_length", "truncation", "pad_to_multiple_of"}
+_PARTS = ("text_kwargs", "images_kwargs", "videos_kwargs", "audio_kwargs")
+
 
 class TextInputsMixin(ProcessorMixin):
-    """The part of [`JosieProcessor`] that tokenizes."""
+    """The part of [`JosieProcessor`] that tokenizes, and that reads the options of a call."""
 
     thinker_config: JosieThinkerConfig
+
+    def _read_options(self, kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Return the options of a call by their part, those that the tokenizer was loaded with below them.
+
+        Raises:
+            `ValueError`: One that there is not, or that is not obeyed.
+        """
+        names = {part: self.valid_processor_kwargs.__annotations__[part].__annotations__ for part in _PARTS}
+        vision = (getattr(self, name, None) for name in ("image_processor", "video_processor"))
+        own = {name for part in vision if part is not None for name in part.valid_kwargs.__annotations__}
+        flat = own.union(*names.values(), self.valid_processor_kwargs.__annotations__, ("common_kwargs",))
+        for name, value in kwargs.items():
+            if name not in flat:
+                raise ValueError(f"`{name}` must be an option of the processor, one of {sorted(flat)}, got {value!r}.")
+        for part in ("text_kwargs", "audio_kwargs"):
+            nested = kwargs.get(part) or {}
+            for name in nested:
+                if name not in names[part]:
+                    raise ValueError(
+                        f"`{part}` must have options of the processor, {sorted(names[part])}, got {name!r}."
+                    )
+            given = {name: value for name, value in kwargs.items() if part == "text_kwargs" or name not in _SHARED}
+            for name, allowed in _REFUSED[part].items():
+                value = nested.get(name, given.get(name))
+                if not any(value is one or (type(value) is type(one) and value == one) for one in allowed):
+                    raise ValueError(f"`{name}` must be {allowed[-1]!r}, got {value!r}.")
+        return self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the model's table of tokens: those of its configuration, and of tokens added to the tokenizer since.
+
+        Tokens that were added are those beyond a vocabulary that the model has rows for.
+        """
+        text_config: Any = self.thinker_config.text_config
+        is_extended = self.tokenizer.vocab_size <= text_config.vocab_size < len(self.tokenizer)
+        return len(self.tokenizer) if is_extended else text_config.vocab_size
 
     def _count_placeholders(self, text: str) -> dict[str, int]:
         """Return how many placeholders of each modality a text has, without those that were marked as plain text."""
@@ -94,9 +159,9 @@ class TextInputsMixin(ProcessorMixin):
     def _check_ids(self, ids: list[int], row: int, replacements: dict[str, list[list[str]]]) -> None:
         """Refuse ids the model does not have, more of them than its context, and placeholders lost to truncation."""
         text_config: Any = self.thinker_config.text_config
-        if ids and max(ids) >= text_config.vocab_size:
+        if ids and max(ids) >= self.vocab_size:
             raise ValueError(
-                f"`tokenizer` must give ids below the model's `vocab_size` ({text_config.vocab_size}), got {max(ids)}."
+                f"`tokenizer` must give ids below the model's `vocab_size` ({self.vocab_size}), got {max(ids)}."
             )
         limit = getattr(text_config, "max_position_embeddings", None)
         if limit is not None and len(ids) > limit:

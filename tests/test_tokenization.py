@@ -175,6 +175,19 @@ def test_training_refuses(kwargs, match):
         train_tokenizer(**kwargs)
 
 
+def test_the_mark_in_front_of_a_file_of_windows_is_no_text(tmp_path):
+    (tmp_path / "plain.txt").write_text("".join(TEXTS), encoding="utf-8")
+    (tmp_path / "marked.txt").write_text("".join(TEXTS), encoding="utf-8-sig")
+    plain, marked = (train_tokenizer(files=[tmp_path / name], vocab_size=320) for name in ("plain.txt", "marked.txt"))
+    assert marked.backend_tokenizer.to_str() == plain.backend_tokenizer.to_str()
+
+
+def test_the_chat_template_stands_once():
+    assert [path.name for path in DEFAULT_TOKENIZER_FOLDER.parent.rglob("*.jinja")] == ["chat_template.jinja"]
+    loaded = AutoTokenizer.from_pretrained(DEFAULT_TOKENIZER_FOLDER)
+    assert loaded.chat_template == train_tokenizer(TEXTS, 300).chat_template == load_chat_template()
+
+
 def test_training_refuses_a_file_that_is_no_text(tmp_path):
     path = tmp_path / "binary.txt"
     path.write_bytes(b"\xff\xfe\xfd")

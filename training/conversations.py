@@ -12,7 +12,7 @@ from typing import Any
 
 from datasets import Dataset, Features, Json, concatenate_datasets
 
-_NOT_LOCAL = ("http://", "https://", "data:")
+_NOT_LOCAL = ("http://", "https://", "data:", "file:")
 
 
 def read_jsonl(path: str | Path, columns: tuple[str, ...] | list[str] = ()) -> Iterator[dict[str, Any]]:
