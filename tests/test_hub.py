@@ -113,6 +113,7 @@ class TestFolder:
         assert config["auto_map"] == {
             "AutoConfig": "auto_josie.JosieConfig",
             "AutoModel": whole,
+            "AutoModelForImageTextToText": whole,
             "AutoModelForMultimodalLM": whole,
         }
         processor = json.loads((folder / "processor_config.json").read_text())

@@ -76,12 +76,13 @@ def test_the_trainer_evaluates_it(tmp_path):
 def test_what_is_offloaded_speaks_alike(name, tmp_path):
     model = CASES[name].build()
     model.save_pretrained(tmp_path / "model")
-    expected = model.generate(**states(), max_new_frames=4)
+    inputs = states()
+    expected = model.generate(**inputs, max_new_frames=4)
     loaded = type(model).from_pretrained(
         tmp_path / "model", device_map={"": "disk"}, offload_folder=str(tmp_path / "offload")
     )
     assert loaded.start.is_meta
-    assert torch.equal(loaded.generate(**states(), max_new_frames=4).audio_codes, expected.audio_codes)
+    assert torch.equal(loaded.generate(**inputs, max_new_frames=4).audio_codes, expected.audio_codes)
     assert loaded.start.is_meta
 
 

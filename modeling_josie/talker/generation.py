@@ -138,7 +138,7 @@ class TalkerGenerationMixin(TextReadingMixin):
             num_tokens = mask.sum(dim=1)
         unsaid = (num_tokens - 1 - last_tokens).clamp(min=0)
         # Without a class that ends speech every row has the length that was asked for.
-        is_cut = (num_frames == max_new_frames) & ((unsaid > 0) | self.config.end_of_speech)
+        is_cut = (num_frames == max_new_frames) & (num_tokens > 0) & ((unsaid > 0) | self.config.end_of_speech)
         if given is None or not bool(is_cut.any()):
             return
         rows = is_cut.nonzero()[:, 0].tolist()
