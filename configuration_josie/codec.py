@@ -1,4 +1,4 @@
-"""What every codec configuration shares: the quantizer's fields, and the check of its geometry."""
+"""Fields of the quantizer that every codec configuration shares, and the check of their geometry."""
 
 from typing import Literal
 

@@ -55,7 +55,7 @@ class JosieAudioEncoderConfig(JosieBackboneConfig):
 
     @property
     def num_convolutions(self) -> int:
-        """How many convolutions of stride 2 stand in front."""
+        """Number of convolutions of stride 2 in front."""
         return self.downsampling_factor.bit_length() - 1
 
     def downsample(self, length: int) -> int:

@@ -1,4 +1,4 @@
-"""How many codes and placeholder tokens an input gives, for our parts and for those of transformers.
+"""Numbers of codes and placeholder tokens of an input, for our parts and for those of transformers.
 
 The processor writes as many placeholders as these functions say and the Thinker expects as many features, so that both
 read one set of facts and neither needs the other.
@@ -14,7 +14,7 @@ _TOWERS_WITH_CLS = frozenset({"clip_vision_model", "vit", "deit", "dinov2", "jos
 
 @dataclass(frozen=True)
 class CodecGeometry:
-    """What everything else needs to know of an audio codec.
+    """Geometry of an audio codec, as everything else reads it.
 
     Args:
         sampling_rate (`int`): Samples a second, in Hz.

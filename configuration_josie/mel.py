@@ -1,4 +1,4 @@
-"""What codecs that work on mel spectrograms share: the fields of the transform."""
+"""Fields of the transform that codecs on mel spectrograms share."""
 
 from typing import Literal
 

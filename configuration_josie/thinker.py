@@ -74,7 +74,7 @@ class JosieThinkerConfig(PreTrainedConfig):
 
     @property
     def input_modalities(self) -> tuple[str, ...]:
-        """What can be read: `"text"`, and `"image"`, `"video"`, `"audio"` with a front end and a placeholder."""
+        """Modalities that can be read: `"text"`; `"image"`, `"video"`, `"audio"` with front end and placeholder."""
         front_ends = {"image": self.vision_config, "video": self.vision_config, "audio": self.audio_config}
         return (
             "text",

@@ -1,1 +1,1 @@
-"""How good a model is."""
+"""Evaluation: words and word errors, judges, tasks."""

@@ -1,4 +1,4 @@
-"""Which parts learn: groups of parameters with names, frozen and set free by name."""
+"""Freezing by name: groups of parameters that learn or do not."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""How JOSIE answers: the Thinker writes, its words are read once more, the Talker speaks them, the codec makes sound.
+"""Answers of JOSIE: the Thinker writes, reads its tokens once more, the Talker speaks them, the codec makes audio.
 
 Speech is generated from the same states as in training: those of one pass over prompt and answer, whatever way the
 answer was searched for.

@@ -110,12 +110,12 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
 
     @property
     def input_modalities(self) -> tuple[str, ...]:
-        """What the model reads."""
+        """Modalities that the model reads."""
         return self.config.thinker_config.input_modalities
 
     @property
     def output_modalities(self) -> tuple[str, ...]:
-        """What the model makes: `"text"`, and `"audio"` where it has a Talker and a codec."""
+        """Modalities that the model makes: `"text"`, and `"audio"` where it has a Talker and a codec."""
         return ("text", "audio") if self.talker is not None and self.audio_codec is not None else ("text",)
 
     @property

@@ -1,4 +1,4 @@
-"""What every entry point of the models returns. All shapes are given here; `return_dict=False` gives them as tuples."""
+"""Outputs of every entry point of the models, with all shapes; `return_dict=False` gives them as tuples."""
 
 from dataclasses import dataclass
 
@@ -132,7 +132,7 @@ class JovioOutput(ModelOutput):
 
 @dataclass
 class JosieThinkerModelOutput(BaseModelOutputWithPast):
-    """What the Thinker without its head returns.
+    """Output of the Thinker without its head.
 
     Args:
         last_hidden_state (`torch.FloatTensor`): `(batch, length, hidden_size)`.
@@ -210,7 +210,7 @@ class JosieTalkerGenerateOutput(ModelOutput):
 
 @dataclass
 class JosieOutput(ModelOutput):
-    """What [`JosieForConditionalGeneration`] returns.
+    """Output of [`JosieForConditionalGeneration`].
 
     Args:
         loss (`torch.FloatTensor`, *optional*): Scalar, the weighted sum of the parts below.

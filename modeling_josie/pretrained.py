@@ -13,7 +13,7 @@ logger = logging.get_logger(__name__)
 
 
 class JosiePreTrainedModel(PreTrainedModel):
-    """What all models of the package declare: which attention they take, how they are split, how they start."""
+    """Base class of all models of the package: attentions, splitting, initial weights, saving."""
 
     base_model_prefix = "model"
     supports_gradient_checkpointing = True

@@ -62,7 +62,7 @@ class ExportableStep(nn.Module):
 
 
 class JodioStep(ExportableStep):
-    """What the two directions of JODIO share: the state of a stream, which is of constant size, in three tensors.
+    """Parts of both directions of JODIO: the state of a stream, which is of constant size, in three tensors.
 
     Its names are `contexts`, `(batch, size)`, the last inputs of all convolutions one after the other; `past`,
     `(2 * num_layers, batch, heads, context_frames, head_dim)`, keys and values; and `num_frames`, `(batch,)`, how many

@@ -50,7 +50,7 @@ class Timeline:
 
     @property
     def seconds(self) -> float | None:
-        """How long the video is, where that is known."""
+        """Length of the video in seconds, where that is known."""
         return None if self.times is None else float(self.times[-1] - self.times[0])
 
     @property

@@ -37,7 +37,7 @@ _MAX_BROKEN_IN_A_ROW = 1000
 
 @dataclass(frozen=True)
 class CropSettings:
-    """What a crop is.
+    """Settings of a crop.
 
     Args:
         sampling_rate (`int`): Rate of the crops, in Hz.
@@ -169,7 +169,7 @@ class AudioCrops(TorchDataset):
 
     @property
     def num_broken(self) -> int:
-        """How many files were found broken so far, by all workers."""
+        """Number of files found broken so far, by all workers."""
         return int(self._is_broken.sum())
 
     def broken_indices(self) -> list[int]:
@@ -242,7 +242,7 @@ class AudioCropStream(TorchIterableDataset):
 
     @property
     def num_broken(self) -> int:
-        """How many files were found broken so far, by all workers; after a restart of workers, again."""
+        """Number of files found broken so far, by all workers; after a restart of workers, again."""
         return int(self._counts[:, _BROKEN].sum())
 
     def set_epoch(self, epoch: int) -> None:

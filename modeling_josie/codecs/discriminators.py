@@ -1,4 +1,4 @@
-"""What tells real waveforms from decoded ones: convolutions over complex spectrograms at several resolutions.
+"""Discriminators of real and decoded waveforms: convolutions over complex spectrograms at several resolutions.
 
 Multi-scale STFT discriminators (EnCodec, Défossez et al., 2022), the losses of both sides, and feature matching. Rows
 may have different lengths: what lies past a row's end is 0 at every layer and counts nowhere.

@@ -24,7 +24,7 @@ PENDING = "pending"
 
 @dataclass(frozen=True)
 class JodioDirection:
-    """What both directions share.
+    """The parts that both directions share.
 
     Args:
         stack ([`SeanetEncoder`], [`SeanetDecoder`] or a spectral sibling): Convolutions.

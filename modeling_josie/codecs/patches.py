@@ -1,4 +1,4 @@
-"""Where patches lie: in padded pixels of any sizes, in one row of a sequence for each item, and in a stream."""
+"""Places of patches: in padded pixels of any sizes, in one row of a sequence for each item, and in a stream."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from ..layers.masks import length_mask
 
 
 class PatchLayout(NamedTuple):
-    """Where the patches of a batch lie, in the padded pixels and in the sequence.
+    """Places of the patches of a batch, in the padded pixels and in the sequence.
 
     Args:
         grid_thw (`torch.LongTensor`): `(batch, 3)`, patches of each item.

@@ -1,4 +1,4 @@
-"""What generation loops share: steps over a preallocated cache, and the choice of codes from logits."""
+"""Parts of generation loops: steps over a preallocated cache, and the choice of codes from logits."""
 
 import torch
 from transformers.cache_utils import Cache

@@ -1,4 +1,4 @@
-"""What each step of the Talker reads besides codes: the voice in its first step, then the spoken tokens."""
+"""Inputs of each step of the Talker besides codes: the voice in its first step, then the spoken tokens."""
 
 from typing import Any
 

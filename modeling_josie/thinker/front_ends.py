@@ -1,4 +1,4 @@
-"""What the front ends of the Thinker share: encoder and projector, packing, and checks.
+"""Parts that the front ends of the Thinker share: encoder and projector, packing, and checks.
 
 A front end is one of two forms, chosen by the sub-config: a continuous encoder with a projector, or an embedding of a
 codec's codes. Both return packed rows: all items one after the other without padding, the order in which rows replace

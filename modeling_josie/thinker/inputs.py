@@ -75,7 +75,7 @@ class ModalInputs(AudioInputs, ImageInputs, VideoInputs, total=False):
 
 
 class ThinkerKwargs(ModalInputs, total=False):
-    """What a `forward` takes beside text: modal inputs, and options that the text backbone reads.
+    """Arguments of a `forward` beside text: modal inputs, and options that the text backbone reads.
 
     Args:
         output_hidden_states, output_attentions (`bool`): Whether to return those of each layer.

@@ -45,7 +45,7 @@ class JosieThinkerPreTrainedModel(JosiePreTrainedModel):
 
     @property
     def input_modalities(self) -> tuple[str, ...]:
-        """What the model reads."""
+        """Modalities that the model reads."""
         return self.config.input_modalities
 
 
