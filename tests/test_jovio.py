@@ -3,65 +3,19 @@
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from jovio_models import CODEBOOK_SIZE, backbone, config, mixed_batch, model, pixels
 from PIL import Image
 from transformers import AutoImageProcessor
 
 # From the module, as transformers exports a stand-in when torchvision is missing.
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
-from josie.configuration_josie import JosieConfig, JovioConfig
+from josie.configuration_josie import JosieConfig
 from josie.modeling_josie.codecs.jovio import JovioModel
 from josie.modeling_josie.codecs.patches import PatchLayout
 from josie.modeling_josie.josie import JosieForConditionalGeneration
-from josie.modeling_josie.losses.images import reconstruction_losses, structure_loss
 from josie.processing_josie import JosieProcessor, JovioImageProcessor, JovioVideoProcessor
 from josie.tokenization import load_default_tokenizer
-
-CODEBOOK_SIZE = 11
-
-
-def backbone(hidden_size: int) -> dict:
-    return {
-        "hidden_size": hidden_size,
-        "intermediate_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "head_dim": 8,
-    }
-
-
-def config(**kwargs) -> JovioConfig:
-    fields = {
-        "num_quantizers": 3,
-        "codebook_size": CODEBOOK_SIZE,
-        "codebook_dim": 6,
-        "patch_size": 4,
-        "temporal_patch_size": 2,
-        "max_frames": 9,
-        "encoder_config": backbone(16),
-        "decoder_config": backbone(12),
-        "initializer_range": 0.3,
-    }
-    return JovioConfig(**(fields | kwargs))
-
-
-def model(seed: int = 0, **kwargs) -> JovioModel:
-    torch.manual_seed(seed)
-    return JovioModel(config(**kwargs)).eval()
-
-
-def pixels(*shape: int, seed: int = 1) -> torch.Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def mixed_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-    """Three items of different frames, heights and widths, padded with NaN, and the items alone."""
-    items = [pixels(5, 3, 8, 12, seed=2), pixels(2, 3, 12, 4, seed=3), pixels(1, 3, 4, 8, seed=4)]
-    batch = torch.full((3, 5, 3, 12, 12), torch.nan)
-    for row, item in zip(batch, items, strict=True):
-        row[: item.shape[0], :, : item.shape[2], : item.shape[3]] = item
-    grid_thw = torch.tensor([[3, 2, 3], [1, 3, 1], [1, 1, 2]])
-    return batch, grid_thw, torch.tensor([5, 2, 1]), items
 
 
 @pytest.mark.parametrize(
@@ -163,99 +117,6 @@ def test_the_way_back_to_pixels_is_a_transposed_convolution(overlap):
     torch.testing.assert_close(painted * 2 - 1, expected.transpose(1, 2), atol=1e-5, rtol=1e-4)
 
 
-def test_structure_is_that_of_each_item_alone():
-    sizes = [(2, 20, 16), (1, 9, 28), (3, 4, 4)]  # the second has windows at one scale, the last none
-    ours, target = pixels(3, 3, 3, 20, 28, seed=5), pixels(3, 3, 3, 20, 28, seed=6)
-    real = torch.zeros(3, 3, 1, 20, 28, dtype=torch.bool)
-    for row, (frames, height, width) in zip(real, sizes, strict=True):
-        row[:frames, :, :height, :width] = True
-    noisy = ours.masked_fill(~real, torch.nan)
-    together = structure_loss(noisy, target, real)
-    sums, counts = [0.0] * 3, [0] * 3
-    for item, goal, (frames, height, width) in zip(ours, target, sizes, strict=True):
-        one, other = item[:frames, :, :height, :width], goal[:frames, :, :height, :width]
-        for index, scale in enumerate((1, 2, 4)):
-            for values in similarities(one, other, scale):
-                sums[index] += (1 - values).sum()
-                counts[index] += values.numel()
-    expected = [total / max(count, 1) for total, count in zip(sums, counts, strict=True)]
-    # The batch is 20 high, so the coarsest scale has no window at all.
-    assert counts[1] > counts[2] == 0
-    torch.testing.assert_close(together, sum(expected[:2]) / 2)
-    assert structure_loss(ours, ours, real).abs() < 1e-6
-    assert structure_loss(pixels(1, 1, 3, 4, 4), pixels(1, 1, 3, 4, 4, seed=9), real[:1, :1, :, :4, :4]) == 0
-
-
-def similarities(one: torch.Tensor, other: torch.Tensor, scale: int) -> list[torch.Tensor]:
-    """Return the structural similarity of every window of 7 x 7, window by window, as its definition says."""
-    one, other = (torch.nn.functional.avg_pool2d(item, scale) for item in (one, other))
-    if min(one.shape[-2:]) < 7:
-        return []
-    x, y = (item.unfold(2, 7, 1).unfold(3, 7, 1).flatten(4) for item in (one, other))
-    mean_x, mean_y = x.mean(-1), y.mean(-1)
-    covariance = ((x - mean_x[..., None]) * (y - mean_y[..., None])).mean(-1)
-    spread = x.var(-1, correction=0) + y.var(-1, correction=0)
-    light = (2 * mean_x * mean_y + 1e-4) / (mean_x**2 + mean_y**2 + 1e-4)
-    return [light * (2 * covariance + 9e-4) / (spread + 9e-4)]
-
-
-@pytest.mark.parametrize("weight", ["l1_weight", "l2_weight", "gradient_weight", "structure_weight"])
-def test_a_loss_without_weight_is_absent_and_others_count_by_theirs(weight):
-    given = pixels(2, 3, 8, 8)
-    jovio = model(kmeans_init=False, dead_code_threshold=0, **{weight: 0}).train()
-    output = jovio(given)
-    assert weight.removesuffix("_weight") not in output.losses
-    expected = sum(value * getattr(jovio.config, f"{name}_weight") for name, value in output.losses.items())
-    torch.testing.assert_close(output.loss, expected)
-    heavy = model(kmeans_init=False, dead_code_threshold=0, **{weight: 7.5}).train()(given)
-    name = weight.removesuffix("_weight")
-    torch.testing.assert_close(heavy.loss - output.loss, 7.5 * heavy.losses[name])
-    with pytest.raises(StrictDataclassError, match=f"`{weight}` must be at least 0, got -1"):
-        config(**{weight: -1})
-
-
-def test_more_quantizers_give_a_better_picture_after_training_with_dropout():
-    # So few codes that each quantizer is needed: where one is nearly enough, the order of sums decides.
-    jovio = model(initializer_range=0.1, quantizer_dropout=0.5, codebook_size=3, seed=3).train()
-    rows = torch.linspace(0, 1, 8)
-    basis = torch.stack((rows[:, None].expand(8, 8), rows.expand(8, 8), rows.outer(rows), 1 - rows.outer(rows)))
-    given = basis[torch.tensor([[0, 1, 2], [2, 3, 0], [1, 3, 2], [3, 0, 1]])]
-    optimizer = torch.optim.AdamW(jovio.parameters(), lr=3e-3)
-    for _ in range(250):
-        output = jovio(given)
-        optimizer.zero_grad()
-        output.loss.backward()
-        optimizer.step()
-    assert output.usage.shape == output.perplexity.shape == (3,)
-    assert (output.usage > 0).all()
-    jovio.eval()
-    with torch.no_grad():
-        encoded = jovio.encode(given)
-        errors = []
-        for num_quantizers in (1, 2, 3):
-            decoded = jovio.decode(encoded.vision_codes[:, :num_quantizers], encoded.grid_thw, num_frames=1)
-            errors.append(float((decoded.pixel_values[:, 0] - given).square().mean()))
-    blank = float((given.mean() - given).square().mean())
-    assert errors[2] < errors[1] < errors[0] < 0.5 * blank, (errors, blank)
-
-
-def test_losses_are_of_real_pixels_only():
-    batch, grid_thw, num_frames, items = mixed_batch()
-    torch.manual_seed(0)
-    other = torch.randn_like(batch)
-    layout = PatchLayout.from_grids(grid_thw.tolist(), (3, 3, 3), batch.device)
-    real = layout.real_pixels(config(), num_frames.tolist(), batch.shape)
-    losses = reconstruction_losses(other, batch, real)
-    errors = [
-        other[index, : item.shape[0], :, : item.shape[2], : item.shape[3]] - item for index, item in enumerate(items)
-    ]
-    flat = torch.cat([error.flatten() for error in errors])
-    slopes = torch.cat([error.diff(dim=axis).flatten() for error in errors for axis in (2, 3)])
-    torch.testing.assert_close(losses["l1"], flat.abs().mean())
-    torch.testing.assert_close(losses["l2"], flat.square().mean())
-    torch.testing.assert_close(losses["gradient"], slopes.abs().mean())
-
-
 def test_frames_that_are_missing_repeat_the_last_one():
     jovio, given = model(), pixels(1, 3, 3, 8, 8)
     whole = torch.cat((given, given[:, -1:]), dim=1)
@@ -339,21 +200,6 @@ def test_checkpointing_keeps_gradients():
         gradients.append([parameter.grad for parameter in jovio.parameters()])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other)
-
-
-def test_it_learns_a_picture():
-    jovio = model(initializer_range=0.05, codebook_size=32).train()
-    rows = torch.linspace(0, 1, 8)
-    given = torch.stack((rows[:, None].expand(8, 8), rows.expand(8, 8), rows.outer(rows)))[None]
-    optimizer = torch.optim.AdamW(jovio.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(60):
-        output = jovio(given)
-        optimizer.zero_grad()
-        output.loss.backward()
-        optimizer.step()
-        losses.append(output.losses["l1"].item())
-    assert losses[-1] < 0.4 * losses[0]
 
 
 def test_save_and_load_gives_equal_outputs_and_buffers(tmp_path):
@@ -522,13 +368,3 @@ def test_the_thinker_reads_pictures_and_videos_as_codes():
         changed = josie(**other).logits
     assert torch.equal(changed[0], seen[0])
     assert not torch.allclose(changed[1], seen[1])
-
-
-def test_losses_can_be_asked_for_without_learning():
-    jovio = model(kmeans_init=False)
-    before = {name: value.clone() for name, value in jovio.state_dict().items()}
-    output = jovio(pixels(2, 3, 8, 8), return_loss=True)
-    assert output.loss > 0
-    assert set(output.losses) == {"l1", "l2", "gradient", "structure", "commitment"}
-    assert all(torch.equal(value, before[name]) for name, value in jovio.state_dict().items())
-    assert jovio.train()(pixels(2, 3, 8, 8), return_loss=False).loss is None
