@@ -5,6 +5,7 @@ read one set of facts and neither needs the other.
 """
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from transformers.configuration_utils import PreTrainedConfig
 
@@ -32,6 +33,19 @@ class CodecGeometry:
     def frame_rate(self) -> float:
         """Code frames a second, in Hz."""
         return self.sampling_rate / self.hop_length
+
+    def get_num_frames(self, num_samples: int) -> int:
+        """Return how many code frames a waveform of `num_samples` samples fills, the last one in part."""
+        return -(-num_samples // self.hop_length)
+
+
+@runtime_checkable
+class CountsFrames(Protocol):
+    """A configuration that says by itself how many code frames a waveform gives: those of JOSIE's codecs."""
+
+    def get_num_frames(self, num_samples: int) -> int:
+        """Return how many code frames a waveform of `num_samples` samples gives."""
+        ...
 
 
 def is_codec(config: PreTrainedConfig | None) -> bool:
@@ -80,10 +94,9 @@ def num_audio_tokens(config: PreTrainedConfig, num_inputs: int) -> int:
     Raises:
         `ValueError`: The geometry of this kind of encoder is not known, or the clip is too short for it.
     """
-    if hasattr(config, "get_num_frames"):
-        return config.get_num_frames(num_inputs)
     if is_codec(config):
-        return -(-num_inputs // audio_codec_geometry(config).hop_length)
+        counting = config if isinstance(config, CountsFrames) else audio_codec_geometry(config)
+        return counting.get_num_frames(num_inputs)
     if hasattr(config, "downsample"):
         return config.downsample(num_inputs)
     if hasattr(config, "conv_stride") and not getattr(config, "add_adapter", False):

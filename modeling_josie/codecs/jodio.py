@@ -32,6 +32,7 @@ from .checks import (
 from .inference import HasInferenceForm, InferenceFormMixin
 from .jodio_directions import PENDING, JodioDecoding, JodioEncoding
 from .mel_transform import synthesis_targets
+from .protocol import ConfiguredCodec
 from .quantization import SplitResidualVectorQuantizer, build_quantizer
 from .seanet import SeanetDecoder, SeanetEncoder
 from .spectral import SpectralDecoder, SpectralEncoder
@@ -43,7 +44,11 @@ _MAX_FRAMES_AT_ONCE = 64
 
 
 class JodioModel(
-    InferenceFormMixin, HasInferenceForm[JodioDecoding], JosiePreTrainedModel, PreTrainedAudioTokenizerBase
+    InferenceFormMixin,
+    ConfiguredCodec,
+    HasInferenceForm[JodioDecoding],
+    JosiePreTrainedModel,
+    PreTrainedAudioTokenizerBase,
 ):
     """Waveform to one semantic and several acoustic codes a frame, and back.
 

@@ -19,6 +19,7 @@ from ..outputs import JosieAudioCodecOutput, JosieAudioDecoderOutput, JosieAudio
 from ..pretrained import JosiePreTrainedModel
 from .checks import check_audio, check_audio_lengths, check_codes, check_num_quantizers
 from .inference import InferenceFormMixin
+from .protocol import ConfiguredCodec
 from .quantization import ResidualVectorQuantizer
 from .streaming import JodioStreamingState
 
@@ -73,7 +74,7 @@ class MelConvStack(nn.Module):
         return self.proj_out(self.norm(hidden_states)) * mask
 
 
-class JosieMelCodecModel(InferenceFormMixin, JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
+class JosieMelCodecModel(InferenceFormMixin, ConfiguredCodec, JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
     """Waveform to the codes of stacked mel frames, and back; it sees whole recordings and does not stream.
 
     Args:
