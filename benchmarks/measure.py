@@ -6,6 +6,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -26,6 +27,15 @@ def parse_arguments(description: str, folders: dict[str, str] | None = None, **d
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     return arguments
+
+
+def find_processor() -> str:
+    """Return the name of the processor, and whether it has AVX-512, which decides much of torch's speed."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    return f"{name} with AVX-512" if "avx512f" in facts.get("flags", "") else name
 
 
 def measure(contestants: dict[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
@@ -65,8 +75,8 @@ def report(
             "fastest": amount / min(runs),
             "ratio": statistics.median(ratios),
         }
-    print(f"\n{title}  ({len(seconds[peer])} runs each, {arguments.threads} threads, torch {torch.__version__}, ")
-    print(f"transformers {transformers.__version__}, {platform.machine()})")
+    print(f"\n{title}  ({len(seconds[peer])} runs each, {arguments.threads} threads, torch {torch.__version__},")
+    print(f"transformers {transformers.__version__}, {find_processor()}, {date.today()})")
     print(f"{'':28}{unit + '/s':>14}{'slowest':>12}{'fastest':>12}{'times ' + peer:>24}")
     for name, row in rows.items():
         print(f"{name:28}{row['median']:14.1f}{row['slowest']:12.1f}{row['fastest']:12.1f}{row['ratio']:24.2f}")

@@ -16,7 +16,6 @@ import argparse
 import copy
 import gc
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from typing import Any
 
 import torch
 import transformers
+from measure import find_processor
 from on_gpu_models import Contestant, assembly, nano, parts, speed_pairs
 from transformers import CompileConfig, StaticCache
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
@@ -322,7 +322,7 @@ def compare_speed(session: Session) -> None:
 
 def machine(session: Session) -> str:
     """Return one line that says where this ran."""
-    name = torch.cuda.get_device_name(session.device) if session.is_cuda else platform.processor() or "CPU"
+    name = torch.cuda.get_device_name(session.device) if session.is_cuda else find_processor()
     return (
         f"{name}, torch {torch.__version__}, transformers {transformers.__version__}, "
         f"{torch.get_num_threads()} CPU threads, {date.today()}"
