@@ -110,10 +110,8 @@ def stream_mimi(mimi: MimiModel, waveform: torch.Tensor) -> Any:
     def encode() -> None:
         keys_and_values = padding = None
         for chunk in waveform.split(size, dim=-1):
-            coded = mimi.encode(
-                chunk, encoder_past_key_values=keys_and_values, padding_cache=padding, use_streaming=True
-            )
-            keys_and_values, padding = coded.encoder_past_key_values, coded.padding_cache
+            coded = mimi.encode(chunk, encoder_cache=keys_and_values, padding_cache=padding, use_streaming=True)
+            keys_and_values, padding = coded.encoder_cache, coded.padding_cache
 
     return encode
 
