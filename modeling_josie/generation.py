@@ -1,7 +1,7 @@
-"""How JOSIE answers: the Thinker writes, its words are read once more, the Talker speaks them, the codec makes sound.
+"""Answers of JOSIE: the Thinker writes, the Talker speaks each word as soon as it is there, the codec makes samples.
 
-Speech is generated from the same states as in training: those of one pass over prompt and answer, whatever way the
-answer was searched for.
+Speech reads the states of the pass that wrote the answer. An answer that was searched for (beams, several sequences,
+an assistant) is read once more and then spoken; one that is not spoken by the Thinker's states is read by nobody.
 """
 
 from typing import Any, Literal
@@ -12,18 +12,29 @@ from transformers.generation import GenerationConfig, GenerationMixin
 
 from ..configuration_josie import JosieConfig
 from ..configuration_josie.constants import IGNORE_INDEX
-from .codecs.adapters import decode_audio
 from .layers.embeddings import gather_rows
 from .outputs import JosieGenerateOutput
+from .speech.streamed_generation import StreamedSpeechMixin
 from .thinker.inputs import pop_inputs
 
 TALKER_OPTIONS = tuple(
     f"talker_{name}"
-    for name in ("max_new_frames", "min_new_frames", "do_sample", "temperature", "top_k", "top_p", "min_p")
+    for name in (
+        "max_new_frames",
+        "min_new_frames",
+        "do_sample",
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+        "speed",
+        "seed",
+        "sentence_end_ids",
+    )
 )
 
 
-class JosieGenerationMixin(GenerationMixin):
+class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
     """`generate` and `generate_speech` of [`JosieForConditionalGeneration`]."""
 
     config: JosieConfig
@@ -75,6 +86,7 @@ class JosieGenerationMixin(GenerationMixin):
         generation_config: GenerationConfig | None = None,
         generation_mode: Literal["text", "audio"] = "text",
         speaker: str | list[str] | None = None,
+        audio_streamer: Any = None,
         **kwargs: Any,
     ) -> Any:
         """Answer in text, or in text and speech.
@@ -86,10 +98,15 @@ class JosieGenerationMixin(GenerationMixin):
                 options below may also stand there.
             generation_mode (`"text"` or `"audio"`): Whether to speak the text too.
             speaker (`str` or `list[str]`, *optional*): The voice, or one for each row; the first when `None`.
-            talker_max_new_frames (`int`): Most frames of speech; 512, or as many as the Talker's positions allow.
+            audio_streamer (*optional*): Has each [`SpeechPiece`] by its `put` as soon as it is made, and then `end()`.
+            talker_max_new_frames (`int`): Most frames of speech; as many as the text takes where the Talker learns
+                durations, else 512.
             talker_min_new_frames (`int`): Frames before which speech does not end, 1 by default.
             talker_do_sample, talker_temperature, talker_top_k, talker_top_p, talker_min_p: How codes are chosen, as in
                 [`CodeSampler`]; the likeliest by default.
+            talker_speed (`float`): How many times as fast it speaks, in [0.5, 2], where the Talker learns durations.
+            talker_seed (`int` or `list[int]`): Of the codes that are drawn, for each row.
+            talker_sentence_end_ids (`list[int]`): Tokens behind which a text beyond the Talker's positions may be cut.
             kwargs: Inputs as in `forward`, and everything that `generate` takes in transformers, for the text.
 
         Returns:
@@ -125,6 +142,14 @@ class JosieGenerationMixin(GenerationMixin):
         prompt_mask = kwargs.get("attention_mask")
         if prompt_mask is None:
             prompt_mask = kwargs["attention_mask"] = self._infer_attention_mask(input_ids, generation_config)
+        ends = self._end_tokens(generation_config, kwargs.get("eos_token_id"))
+        is_searched = self._is_searched(generation_config, kwargs)
+        if audio_streamer is not None and is_searched:
+            raise ValueError(
+                "`audio_streamer` must be None with beams, several sequences or an assistant: the text may change."
+            )
+        if not is_searched:
+            return self._write_and_speak(input_ids, kwargs, speaker_ids, options, ends, audio_streamer)
         written = self.thinker.generate(input_ids, **kwargs)
         sequences = written if isinstance(written, torch.Tensor) else written.sequences
 
@@ -137,14 +162,24 @@ class JosieGenerationMixin(GenerationMixin):
         )
         embeds = torch.cat((prompt_embeds.repeat_interleave(repeats, 0), self.get_input_embeddings()(answer)), dim=1)
         attention_mask = torch.cat((prompt_mask.repeat_interleave(repeats, 0), torch.ones_like(answer)), dim=1)
-        ends = self._end_tokens(generation_config, kwargs.get("eos_token_id"))
-        ends = torch.tensor(sorted(ends), device=answer.device)
-        speech_mask = self.get_speech_mask(answer) & (torch.isin(answer, ends).cumsum(dim=1) == 0)
+        is_end = torch.isin(answer, torch.tensor(sorted(ends), device=answer.device))
+        speech_mask = self.get_speech_mask(answer) & (is_end.cumsum(dim=1) == 0)
         if speaker_ids is not None:
             speaker_ids = speaker_ids.repeat_interleave(repeats, 0)
         return self._speak(
             sequences, embeds, attention_mask, nn.functional.pad(speech_mask, (length, 0)), speaker_ids, options
         )
+
+    @staticmethod
+    def _is_searched(generation_config: GenerationConfig, kwargs: dict[str, Any]) -> bool:
+        """Whether what was written may still change, so that it cannot be said at once."""
+
+        def option(name: str) -> Any:
+            return getattr(generation_config, name, None) if kwargs.get(name) is None else kwargs[name]
+
+        counts = [option(name) or 1 for name in ("num_beams", "num_return_sequences")]
+        others = [option(name) for name in ("assistant_model", "prompt_lookup_num_tokens", "custom_generate")]
+        return max(counts) > 1 or any(other is not None for other in others)
 
     @torch.no_grad()
     def generate_speech(
@@ -199,21 +234,21 @@ class JosieGenerationMixin(GenerationMixin):
         speaker_ids: torch.Tensor | None,
         options: dict[str, Any],
     ) -> JosieGenerateOutput:
-        position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-        states = self.thinker.model(
-            inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
-        ).last_hidden_state
-        spoken: Any = self.talker.generate(
-            *gather_rows(speech_mask, states, embeds), speaker_ids=speaker_ids, **options
+        states = None
+        if self.config.talker_config.reads_thinker_states:
+            position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+            states = self.thinker.model(
+                inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+            ).last_hidden_state
+        voice = self._open_speaker(sequences.shape[0], speaker_ids, options, set())
+        cuts = torch.isin(sequences.cpu(), torch.tensor(sorted(voice.sentence_end_ids), dtype=torch.long))
+        *read, mask = gather_rows(
+            speech_mask, *(some for some in (states, embeds, cuts.to(embeds)[..., None]) if some is not None)
         )
-        audio_values, audio_lengths = decode_audio(self.audio_codec, spoken.audio_codes, spoken.num_frames)
-        return JosieGenerateOutput(
-            sequences=sequences,
-            audio_values=audio_values,
-            audio_lengths=audio_lengths,
-            audio_codes=spoken.audio_codes,
-            sampling_rate=self.sampling_rate,
-        )
+        voice.stream.put(read[0] if states is not None else None, read[-2], mask, read[-1][..., 0] > 0)
+        voice.finish()
+        values, lengths, codes = voice.collect()
+        return JosieGenerateOutput(sequences, values, lengths, codes, self.sampling_rate)
 
     def _pop_talker_options(self, kwargs: dict[str, Any], generation_config: GenerationConfig) -> dict[str, Any]:
         """Take the `talker_*` options out of `kwargs`, then from `generation_config`; names without the prefix."""

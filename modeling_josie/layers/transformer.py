@@ -145,6 +145,22 @@ def attend_to_all(
     return nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling, enable_gqa=is_grouped), None
 
 
+def attend_with_mask(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor,
+    scaling: float,
+    **kwargs,
+) -> tuple[torch.Tensor, None]:
+    """Attention of a single step to what a mask of its loop lets it see, whatever the configured attention is."""
+    is_grouped = query.shape[1] != key.shape[1]
+    return nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, scale=scaling, enable_gqa=is_grouped
+    ), None
+
+
 def get_attention_function(config: JosieBackboneConfig, is_unmasked_step: bool = False) -> Callable:
     """Return the function of the configured attention implementation; a stack looks it up once for all layers.
 

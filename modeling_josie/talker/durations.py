@@ -70,6 +70,14 @@ class TokenDurations(nn.Module):
         missed = missed * ((num_frames > 0) & (durations > 0).any(dim=1))
         return missed.sum() / num_items.clamp(min=1)
 
+    def embed_place(self, places: torch.Tensor) -> torch.Tensor:
+        """Return what it adds to a step where in its token it is.
+
+        Args:
+            places (`torch.Tensor`): `(..., 2)`, frames since the token began, or the text was over, and until it ends.
+        """
+        return self.place(places.clamp(0, _FARTHEST))
+
     @torch.no_grad()
     def locate(self, durations: torch.Tensor, num_steps: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Say which token each step reads, and where in it the step is.

@@ -19,13 +19,13 @@ from ...configuration_josie.constants import IGNORE_INDEX
 from ..freezing import FreezingMixin, Groups
 from ..layers.backbone import JosieBackbone
 from ..layers.embeddings import CodeEmbedding
-from ..layers.masks import length_mask
 from ..losses.targets import choose_frames, count_codes, target_loss
 from ..outputs import JosieTalkerGenerateOutput, JosieTalkerOutput
 from ..pretrained import JosiePreTrainedModel
-from .decoding import CodeSampler, StepLoop
+from .decoding import CodeSampler
 from .depth_decoder import JosieDepthDecoder, JosieParallelHeads
 from .durations import TokenDurations
+from .speech_stream import SpeechStream, collect_frames
 
 
 class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
@@ -216,6 +216,9 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
+        speed: float = 1.0,
+        seed: int | list[int] | None = None,
+        ends_sentence: torch.Tensor | None = None,
     ) -> JosieTalkerGenerateOutput:
         """Speak.
 
@@ -233,48 +236,21 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         Raises:
             `ValueError`: A number is out of range, or speakers are unknown.
         """
-        max_new_frames = min(512, self.max_frames) if max_new_frames is None else max_new_frames
-        if not 1 <= max_new_frames <= self.max_frames:
-            raise ValueError(f"`talker_max_new_frames` must be in [1, {self.max_frames}], got {max_new_frames}.")
-        if not 1 <= min_new_frames <= max_new_frames:
-            raise ValueError(f"`talker_min_new_frames` must be in [1, {max_new_frames}], got {min_new_frames}.")
-        sampler = CodeSampler(do_sample, temperature, top_k, top_p, min_p)
         given = thinker_hidden_states if thinker_hidden_states is not None else thinker_embeds
-        batch_size = given.shape[0] if given is not None else batch_size or 1
-        start = self.embed_start(batch_size, speaker_ids)
-        delay, end_id = self.config.speech_delay, self.config.end_of_speech_id
-        given = self._join_text(batch_size, thinker_hidden_states, thinker_embeds)
-        text, _ = self._embed_steps(batch_size, delay + max_new_frames, given, thinker_mask)
-        loop = StepLoop(self.model, batch_size, 1 + text.shape[1], start)
-        depth_loop: Any = self.depth_decoder.make_loop(batch_size, start) if self.depth_decoder is not None else None
-
-        loop.step(start[:, 0])
-        codes = torch.full(
-            (batch_size, self.config.num_quantizers), self.config.codebook_size, dtype=torch.long, device=start.device
+        stream = SpeechStream(
+            self,
+            given.shape[0] if given is not None else batch_size or 1,
+            CodeSampler(do_sample, temperature, top_k, top_p, min_p),
+            speaker_ids,
+            max_new_frames,
+            min_new_frames,
+            speed,
+            seed,
         )
-        frames: list[torch.Tensor] = []
-        num_frames = torch.full((batch_size,), max_new_frames, device=start.device)
-        for index in range(delay + max_new_frames):
-            embeds = text[:, index] + self.code_embedding(codes[:, :, None])[:, 0]
-            state = loop.step(embeds)
-            if index < delay:
-                continue
-            logits = self.head(state)
-            if end_id is not None and len(frames) < min_new_frames:
-                logits[:, end_id] = -torch.inf
-            first = sampler(logits)
-            if end_id is not None:
-                num_frames = torch.where(first == end_id, num_frames.clamp(max=len(frames)), num_frames)
-                if bool((num_frames <= len(frames)).all()):
-                    break
-                first = first.clamp(max=self.config.codebook_size - 1)
-            codes = first[:, None]
-            if self.depth_decoder is not None:
-                codes = self.depth_decoder.generate(state, first, sampler, depth_loop)
-            frames.append(codes)
-        audio_codes = torch.stack(frames, dim=2)
-        real = length_mask(num_frames, audio_codes.shape[2])
-        return JosieTalkerGenerateOutput(audio_codes=audio_codes * real[:, None], num_frames=num_frames)
+        if thinker_embeds is not None or thinker_hidden_states is not None:
+            stream.put(thinker_hidden_states, thinker_embeds, thinker_mask, ends_sentence)
+        stream.close()
+        return collect_frames(stream)
 
     def _mistake(self, previous: torch.Tensor) -> torch.Tensor:
         """Return what the Talker reads of earlier frames with some codes exchanged for others, at random."""
@@ -334,14 +310,17 @@ class JosieTalkerForConditionalGeneration(FreezingMixin, JosiePreTrainedModel):
         given = torch.cat((hidden_states, embeds), dim=-1) if self.config.reads_thinker_states else embeds
         return given.to(self.start.dtype)
 
+    def embed_tokens(self, given: torch.Tensor) -> torch.Tensor:
+        """Return what tokens add to the steps that read them: `(..., width)` to `(..., hidden_size)`."""
+        text = self.thinker_projection(given)
+        return text if self.text_layer is None else text + self.text_layer(given)
+
     def _embed_text(self, batch_size: int, given: torch.Tensor | None, mask: torch.Tensor | None) -> torch.Tensor:
         """Return `(batch, num_tokens + 1, hidden_size)`: what each token adds; the last when there is none any more."""
         end = self.end_of_text.expand(batch_size, 1, -1)
         if given is None:
             return end
-        text = self.thinker_projection(given)
-        if self.text_layer is not None:
-            text = text + self.text_layer(given)
+        text = self.embed_tokens(given)
         if mask is not None:
             text = torch.where(mask[..., None].bool(), text, end)
         return torch.cat((text, end), dim=1)
