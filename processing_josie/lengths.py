@@ -54,8 +54,9 @@ def _num_inputs(clip: Any, extractor: Any) -> int:
             num_samples = resampled_length(file.frames, file.samplerate, extractor.sampling_rate)
     else:
         num_samples = as_waveform(clip, None, extractor.sampling_rate).shape[1]
-    is_spectrogram = isinstance(extractor, JosieFeatureExtractor) and extractor.output == "features"
-    return num_samples // extractor.mel_hop_length + 1 if is_spectrogram else num_samples
+    if not isinstance(extractor, JosieFeatureExtractor):  # Whisper's
+        return -(-min(num_samples, extractor.n_samples) // extractor.hop_length)
+    return num_samples // extractor.mel_hop_length + 1 if extractor.output == "features" else num_samples
 
 
 def _fit(size: tuple[int, int], part: Any) -> tuple[int, int]:

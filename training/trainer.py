@@ -83,11 +83,17 @@ class JosieTrainer(LastingWorkersTrainer, LossPartsTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Any, Any, Any]:
-        """Evaluate a batch; where `label_names` have `speech_codes`, the predictions have the logits of codes too."""
+        """Evaluate a batch; where `label_names` have `speech_codes`, the predictions have the logits of codes too.
+
+        Where nobody asks for predictions, logits of text are made only where there is something to learn.
+        """
         config = getattr(self.model, "config", None)
         if ignore_keys is None and "speech_codes" in self.label_names:
             hidden = getattr(config, "keys_to_ignore_at_inference", [])
             ignore_keys = [name for name in hidden if name not in _LOGITS_OF_CODES]
+        trained: Any = self.model
+        if prediction_loss_only and "text" in trained.target_names and self.label_smoother is None:
+            inputs = {**inputs, "skip_logits": True}
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
 
     @contextmanager
