@@ -21,7 +21,7 @@ class JosieConfig(PreTrainedConfig):
     r"""The whole model.
 
     Args:
-        thinker_config ([`JosieThinkerConfig`]): What reads every kind of input and writes text.
+        thinker_config ([`JosieThinkerConfig`]): What reads every modality and writes text.
         talker_config ([`JosieTalkerConfig`], *optional*): What speaks; text only when `None`.
         audio_codec_config (*optional*): [`JodioConfig`], [`JosieMelCodecConfig`] or another audio tokenizer of
             transformers; the Thinker's `audio_config` when that is a codec and this is `None`.
@@ -107,12 +107,12 @@ class JosieConfig(PreTrainedConfig):
     def validate_parts(self):
         """The parts fit together: widths, codes, and the codecs that the Thinker listens and looks through."""
         thinker, talker = self.thinker_config, self.talker_config
-        for kind in ("audio", "vision"):
-            front_end, codec = getattr(thinker, f"{kind}_config"), getattr(self, f"{kind}_codec_config")
+        for modality in ("audio", "vision"):
+            front_end, codec = getattr(thinker, f"{modality}_config"), getattr(self, f"{modality}_codec_config")
             if is_codec(front_end) and not same_codec(front_end, codec):
                 raise ValueError(
-                    f"`{kind}_codec_config` must equal `thinker_config.{kind}_config`, whose codes the Thinker reads, "
-                    f"got a {codec.model_type!r} with other values."
+                    f"`{modality}_codec_config` must equal `thinker_config.{modality}_config`, whose codes the Thinker "
+                    f"reads, got a {codec.model_type!r} with other values."
                 )
         if talker is None:
             return

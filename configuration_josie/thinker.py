@@ -13,7 +13,7 @@ from .geometry import has_cls_row, is_codec, num_audio_tokens, num_image_tokens
 
 @strict
 class JosieThinkerConfig(PreTrainedConfig):
-    r"""A causal text backbone with a front end for each kind of input.
+    r"""A causal text backbone with a front end for each modality.
 
     Args:
         text_config: Our [`JosieTextConfig`] or any decoder of transformers (Llama, Qwen3, Gemma...).
@@ -79,9 +79,9 @@ class JosieThinkerConfig(PreTrainedConfig):
         return (
             "text",
             *(
-                kind
-                for kind, front_end in front_ends.items()
-                if front_end is not None and getattr(self, f"{kind}_token_id") is not None
+                modality
+                for modality, front_end in front_ends.items()
+                if front_end is not None and getattr(self, f"{modality}_token_id") is not None
             ),
         )
 
