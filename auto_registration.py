@@ -31,7 +31,7 @@ REGISTERED_BY = {
 
 
 class _ThreadState(threading.local):
-    """How deep a thread is in imports of transformers, and which of our packages it has to import after them."""
+    """Depth of a thread in imports of transformers, and the packages of ours that it has to import after them."""
 
     def __init__(self):
         self.depth = 0
