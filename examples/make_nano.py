@@ -16,7 +16,8 @@ import nano_world
 from nano_world.grammar import chats, measure_world, words
 from nano_world.start import build, build_from
 from nano_world.task_files import TaskFiles
-from nano_world.tasks import NanoArguments, VoiceArguments, record_voice
+from nano_world.tasks import NanoArguments
+from nano_world.voice import VoiceArguments, record_voice
 from recipes.configuration import run
 from recipes.models import save_in_half
 from safetensors.torch import load_file

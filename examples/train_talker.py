@@ -99,7 +99,8 @@ def load_nano_rows(
         encode ([`SpeechEncoder`]): Makes codes of recordings.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): Makes tokens of their texts.
     """
-    from nano_world.tasks import NanoArguments, VoiceArguments, load_voice  # whose packages others do not need
+    from nano_world.tasks import NanoArguments  # whose packages others do not need
+    from nano_world.voice import VoiceArguments, load_voice
 
     require_sections(section, "nano", within="data")
     return load_voice(read_section(section, "nano", VoiceArguments), encode, tokenizer), NanoArguments.LICENCES

@@ -15,6 +15,7 @@ from nano_world import (
     sentences as nano_sentences,
     tasks,
     timing,
+    voice,
 )
 from nano_world.grammar import caption, chats, questions
 from nano_world.scenes import is_held_out
@@ -47,6 +48,13 @@ def phone_of(text):
     return {"phones": ["pau", *letters], "ends": ends, "seconds": 0.0125 * len(text)}
 
 
+def make_up_speech(texts, voice, stretch, folder, timed=False):
+    """Return what `spoken` returns, of hums."""
+    timing_of = {name: [phone_of(text)[name] for text in texts] for name in phone_of("")} if timed else {}
+    rows = {"text": list(texts), "voice": [voice] * len(texts), "flac": [hum(text, voice) for text in texts]}
+    return Dataset.from_dict(rows | timing_of)
+
+
 @pytest.fixture(autouse=True)
 def without_flite_and_debian(monkeypatch):
     """Let sentences and voices be made up: neither packages nor flite are needed."""
@@ -56,16 +64,11 @@ def without_flite_and_debian(monkeypatch):
         for split in ("train", "validation", "test")
     }
     monkeypatch.setattr(tasks, "sentences", lambda packages, split: made_up[split])
-    monkeypatch.setattr(tasks, "phrases", lambda packages, count: ("Words eve.", "Has train ira has.")[:count])
+    monkeypatch.setattr(voice, "sentences", lambda packages, split: made_up[split])
+    monkeypatch.setattr(voice, "phrases", lambda packages, count: ("Words eve.", "Has train ira has.")[:count])
     monkeypatch.setattr(tasks, "_NUM_CENSUS_SCENES", 300)
-    monkeypatch.setattr(
-        tasks,
-        "spoken",
-        lambda texts, voice, stretch, folder, timed=False: Dataset.from_dict(
-            {"text": list(texts), "voice": [voice] * len(texts), "flac": [hum(text, voice) for text in texts]}
-            | ({name: [phone_of(text)[name] for text in texts] for name in phone_of("")} if timed else {})
-        ),
-    )
+    for module in (tasks, voice):
+        monkeypatch.setattr(module, "spoken", make_up_speech)
     monkeypatch.setattr(timing, "pronounce", lambda word: tuple(word.lower()))
     tasks._census.cache_clear()
     yield
@@ -220,8 +223,8 @@ def test_the_voice_has_codes_of_what_it_says(tiny_folder):
     )
     codec = josie.JosieMelCodecModel(config).eval()
     encode = SpeechEncoder(codec, num_quantizers=2, end_of_speech=True)  # fewer than the codec has
-    rows = tasks.load_voice(
-        tasks.VoiceArguments(num_sentences=4, num_phrases=2, num_validation_rows=3), encode, tokenizer
+    rows = voice.load_voice(
+        voice.VoiceArguments(num_sentences=4, num_phrases=2, num_validation_rows=3), encode, tokenizer
     )
     assert len(rows["validation"]) == 3
     assert [row["messages"][0]["content"][0]["text"] for row in rows["train"]][:4] == list(

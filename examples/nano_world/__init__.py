@@ -22,6 +22,8 @@ take its time: `hear.json --set freeze='["talker"]' trainer.max_steps=4000 train
 | `sentences.py` | real sentences, and which of them training never has |
 | `speech.py`, `timing.py` | flite's voices, recorded once, and when they say each token |
 | `sight.py` | pictures whose patches are named |
+| `open_text.py` | English with any words, names and digits |
+| `voice.py` | what JOSIE's voice learns to say |
 | `tasks.py` | conversations of all these, each drawn from its number |
 | `start.py`, `model.json` | the model before training |
 | `task_files.py` | the test, as files |

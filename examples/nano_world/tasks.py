@@ -21,19 +21,14 @@ from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from datasets import Dataset, concatenate_datasets
 from PIL.Image import Image
-from recipes.spoken_rows import SpeechEncoder, without_speech
 from torch.utils.data import Dataset as TorchDataset
-from transformers import PreTrainedTokenizerBase
 
-from josie.configuration_josie import audio_codec_geometry
 from nano_world.grammar import ask, caption, chats, questions
 from nano_world.scenes import Scene, draw_scene, render
-from nano_world.sentences import phrases, sentences
-from nano_world.speech import JOSIE_STRETCH, JOSIE_VOICE, QUESTIONERS, SAMPLING_RATE, Recordings, read, spoken
+from nano_world.sentences import sentences
+from nano_world.speech import QUESTIONERS, Recordings, spoken
 from nano_world.stamps import ask as ask_about_stamp, draw_stamp, find_stamps, render as render_stamp
-from nano_world.timing import time_tokens
 
 TASKS = ("answer", "look", "caption", "stamp", "transcribe", "chat")
 TRANSCRIBE, CAPTION = "Write what you hear.", "Describe the picture."
@@ -243,88 +238,6 @@ class NanoTasks(TorchDataset):
     def small_talk(self) -> Recordings:
         """What is said in small talk, by every voice."""
         return Recordings([spoken([said for said, _ in chats()], voice, 1.0, self.recordings) for voice in QUESTIONERS])
-
-
-@dataclass
-class VoiceArguments:
-    """What JOSIE's voice is trained on.
-
-    Args:
-        packages (`str`): Folder that keeps Debian packages.
-        recordings (`str`): Folder that keeps recorded speech.
-        num_sentences (`int`): Real sentences, besides all there is to answer.
-        num_phrases (`int`): Rows of random words, so that rare ones are learned too.
-        answer_repeats (`int`): How many times an epoch has each answer, captions apart: they are few, short, and
-            nearly all that is ever said.
-        num_validation_rows (`int`): Sentences that are held out.
-    """
-
-    packages: str = "runs/data/debian"
-    recordings: str = "runs/data/nano/speech"
-    num_sentences: int = 10000
-    num_phrases: int = 7000
-    answer_repeats: int = 1
-    num_validation_rows: int = 100
-
-    def __post_init__(self):
-        if self.answer_repeats < 1:
-            raise ValueError(f"`data.nano.answer_repeats` must be at least 1, got {self.answer_repeats}.")
-
-
-def record_voice(arguments: VoiceArguments) -> list[Dataset]:
-    """Return what JOSIE's voice says, as [`spoken`] does.
-
-    Returns:
-        Sentences, phrases and captions; answers; sentences that are held out.
-    """
-    packages = Path(arguments.packages)
-    texts = (
-        sentences(packages, "train")[: arguments.num_sentences],
-        phrases(packages, arguments.num_phrases),
-        possible_captions(),
-        possible_answers(),
-        sentences(packages, "validation")[: arguments.num_validation_rows],
-    )
-    return [spoken(part, JOSIE_VOICE, JOSIE_STRETCH, Path(arguments.recordings), timed=True) for part in texts]
-
-
-def load_voice(
-    arguments: VoiceArguments, encode: SpeechEncoder, tokenizer: PreTrainedTokenizerBase
-) -> dict[str, Dataset]:
-    """Return what JOSIE's voice says: sentences, phrases and answers.
-
-    Args:
-        arguments ([`VoiceArguments`]): How much.
-        encode ([`SpeechEncoder`]): Makes the codes, once.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): Of whose tokens it is told how long each is said.
-
-    Returns:
-        Rows of each split with `messages`, `speech_codes`, their `length` in frames, and `speech_durations`.
-    """
-    options: Any = {"batched": True, "batch_size": 64}
-    frame_rate = audio_codec_geometry(encode.codec.config).frame_rate
-    timing = {"tokenizer": tokenizer, "frame_rate": frame_rate}
-    *read, answered, held_out = (
-        rows.map(_time, remove_columns=["phones", "ends", "seconds"], fn_kwargs=timing, **options).map(
-            _encode, remove_columns=["text", "voice", "flac"], fn_kwargs={"encode": encode}, **options
-        )
-        for rows in record_voice(arguments)
-    )
-    training = concatenate_datasets([*read, *[answered] * arguments.answer_repeats])
-    return {"train": training, "validation": held_out}
-
-
-def _time(rows: dict[str, list[Any]], tokenizer: PreTrainedTokenizerBase, frame_rate: float) -> dict[str, list[Any]]:
-    parts = zip(*(rows[name] for name in ("text", "phones", "ends", "seconds")), strict=True)
-    times = [time_tokens(text, tokenizer, *said) for text, *said in parts]
-    return {"speech_durations": [[frame_rate * seconds for seconds in row] for row in times]}
-
-
-def _encode(rows: dict[str, list[Any]], encode: SpeechEncoder) -> dict[str, list[Any]]:
-    said = [_write(text) for text in rows["text"]]
-    sounds = [{"type": "audio", "audio": read(flac), "sampling_rate": SAMPLING_RATE} for flac in rows["flac"]]
-    heard = [[{"role": "assistant", "content": list(parts)}] for parts in zip(said, sounds, strict=True)]
-    return {"messages": [without_speech(messages) for messages in heard], **encode({"messages": heard})}
 
 
 def possible_questions() -> list[str]:

@@ -23,6 +23,20 @@ def wordnet(root: Path) -> Iterator[str]:
                 yield line.partition("|")[2].strip()
 
 
+def wordnet_entries(root: Path) -> Iterator[tuple[list[str], str, list[str]]]:
+    """Yield the words, the definition and the examples of every synonym set of WordNet."""
+    for path in sorted((root / "usr/share/wordnet").glob("data.*")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("  ") or "|" not in line:  # the licence
+                continue
+            head, _, gloss = line.partition("|")
+            fields = head.split()
+            words = [fields[4 + 2 * place] for place in range(int(fields[3], 16))]
+            words = [re.sub(r"\(\w+\)$", "", word).replace("_", " ") for word in words]
+            definition = gloss.partition('"')[0].strip().rstrip(";:")
+            yield words, definition.strip(), re.findall(r'"([^"]+)"', gloss)
+
+
 def fortunes(root: Path) -> Iterator[str]:
     """Yield the fortune cookies."""
     for path in sorted((root / "usr/share/games/fortunes").iterdir()):

@@ -165,13 +165,16 @@ def tuxpaint(root: Path, options: dict[str, Any], scratch: Path) -> Iterator[Cli
 def flite(root: Path, options: dict[str, Any], scratch: Path) -> Iterator[Clip]:
     """Yield sentences spoken by flite: `num_clips` of them, by its `voices` in turn, `stretch` times as slow.
 
-    Which sentences depends on nothing but their text, and more of them begin with the same.
+    A voice `rms@1.2` is `rms`, 1.2 times as slow whatever `stretch` says. Sentences are chosen by their text alone, and
+    more of them begin with the same.
     """
     command = require_tool("flite", "flite")
-    voices, stretch = options.get("voices", VOICES), f"duration_stretch={float(options.get('stretch', 1.0))}"
+    voices, stretch = options.get("voices", VOICES), float(options.get("stretch", 1.0))
 
     def speak(text: str, voice: str, target: Path) -> None:
-        _run([command, "-voice", voice, "--setf", stretch, "-t", text, "-o", target])
+        name, _, own = voice.partition("@")
+        duration = f"duration_stretch={float(own or stretch)}"
+        _run([command, "-voice", name, "--setf", duration, "-t", text, "-o", target])
 
     ranked = {}
     for text in (*bible(root), *(re.sub(r"\(.*?\)", "", gloss).partition(";")[0] for gloss in wordnet(root))):
