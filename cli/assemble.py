@@ -39,6 +39,10 @@ def _talker(name: str) -> str | None:
     return None if name in allowed else f"be one of {allowed}"
 
 
+def _stack_factor(value: int) -> str | None:
+    return None if value in (1, 2, 4, 8) else "be 1, 2, 4 or 8"
+
+
 def _part(what: str) -> Any:
     return typer.Option(help=f"{what}: {_SOURCE}.", callback=checked(_source), autocompletion=complete_model)
 
@@ -82,6 +86,12 @@ def assemble_command(
     audio_context_fraction: Annotated[
         float, typer.Option(help="Largest part of the context that one clip may take.", callback=checked(above_zero))
     ] = 0.25,
+    audio_stack_factor: Annotated[
+        int,
+        typer.Option(
+            help="Features of an audio encoder that become one token: 1, 2, 4 or 8.", callback=checked(_stack_factor)
+        ),
+    ] = 1,
     gguf_file: Annotated[str | None, typer.Option(help="Name of the GGUF file in the folder or on the Hub.")] = None,
     context: Annotated[
         int | None, _count("Longest sequence, of a language model that knows none, such as Mamba or BLOOM.")
@@ -123,6 +133,7 @@ def assemble_command(
             projector_hidden_act=None if projector_hidden_act == "none" else projector_hidden_act,
             vision_feature_select=vision_feature_select,
             audio_context_fraction=audio_context_fraction,
+            audio_stack_factor=audio_stack_factor,  # type: ignore[arg-type]
             gguf_file=gguf_file,
             context=context,
         )

@@ -108,8 +108,8 @@ def num_audio_tokens(config: PreTrainedConfig, num_inputs: int) -> int:
                 f"`audio` must be long enough for a feature of {config.model_type!r}, got {num_inputs} samples."
             )
         return length
-    if hasattr(config, "max_source_positions"):  # Whisper's encoder always reads 30 seconds
-        return config.max_source_positions
+    if hasattr(config, "max_source_positions"):  # Whisper: one feature for two mel frames, of 30 seconds at most
+        return min(-(-num_inputs // 2), config.max_source_positions)
     raise ValueError(f"`audio_config` of type {config.model_type!r} has no known number of features per clip.")
 
 

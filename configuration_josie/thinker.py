@@ -23,7 +23,9 @@ class JosieThinkerConfig(PreTrainedConfig):
             or [`JovioConfig`], whose codes are embedded. Blind when `None`.
         vision_feature_select (`"cls"` or `"patch"`): Which rows of a continuous tower become tokens.
         projector_hidden_act (`str`, *optional*): Activation of a two-layer projector; one linear layer when `None`.
-        audio_context_fraction (`float`): Largest part of the context that one clip may take; features beyond are cut.
+        audio_stack_factor (`1`, `2`, `4` or `8`): Features of an encoder that are stacked into one token of audio,
+            before the projector; the last is filled up with zeros. Whisper gives 50 features a second, wav2vec 2.0 49.
+        audio_context_fraction (`float`): Largest part of the context that one clip may take; tokens beyond are cut.
         image_token_id, video_token_id, audio_token_id (`int`, *optional*): Ids of the placeholder tokens.
         initializer_range (`float`): Standard deviation of the initial weights of projectors and code embeddings.
     """
@@ -43,6 +45,7 @@ class JosieThinkerConfig(PreTrainedConfig):
     vision_config: SubConfig = None
     vision_feature_select: Literal["cls", "patch"] = "cls"
     projector_hidden_act: str | None = None
+    audio_stack_factor: Literal[1, 2, 4, 8] = 1
     audio_context_fraction: float | int = 0.25
     image_token_id: int | None = None
     video_token_id: int | None = None
@@ -87,13 +90,18 @@ class JosieThinkerConfig(PreTrainedConfig):
 
     @property
     def max_audio_tokens(self) -> int:
-        """Most features one clip may take of the context."""
+        """Most tokens one clip may take of the context."""
         return max(int(self.audio_context_fraction * self.max_position_embeddings), 1)
 
-    def get_num_audio_tokens(self, num_inputs: int) -> int:
-        """Return the placeholders of one clip of `num_inputs` samples (codecs) or mel frames (encoders), after the
-        cut."""
-        return min(num_audio_tokens(self.audio_config, num_inputs), self.max_audio_tokens)
+    def get_num_audio_tokens(self, num_inputs: int, cut: bool = True) -> int:
+        """Return the placeholders of one clip.
+
+        Args:
+            num_inputs (`int`): Its real length in samples (codecs, encoders of waveforms) or mel frames.
+            cut (`bool`): Whether the clip is cut to its part of the context.
+        """
+        num_tokens = -(-num_audio_tokens(self.audio_config, num_inputs) // self.audio_stack_factor)
+        return min(num_tokens, self.max_audio_tokens) if cut else num_tokens
 
     def get_num_image_tokens(self, height: int, width: int) -> int:
         """Return the placeholders of one picture of `height` by `width` pixels."""
@@ -107,6 +115,11 @@ class JosieThinkerConfig(PreTrainedConfig):
         """Placeholders exist for what can be heard and seen, and the chosen rows exist."""
         if not 0 < self.audio_context_fraction <= 1:
             raise ValueError(f"`audio_context_fraction` must be in (0, 1], got {self.audio_context_fraction}.")
+        if self.audio_stack_factor > 1 and (self.audio_config is None or is_codec(self.audio_config)):
+            raise ValueError(
+                "`audio_stack_factor` must be 1 without an audio encoder, as codes are not stacked, "
+                f"got {self.audio_stack_factor}."
+            )
         if self.audio_config is not None and self.audio_token_id is None:
             raise ValueError("`audio_token_id` must be an id when `audio_config` is given, got None.")
         if self.vision_config is not None and self.image_token_id is None and self.video_token_id is None:

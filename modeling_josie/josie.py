@@ -223,6 +223,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
         logits_to_keep: int | torch.Tensor = 0,
         mm_encoder_outputs: MediaOutputs | None = None,
         num_items_in_batch: NumItems = None,
+        skip_logits: bool | None = None,
         **kwargs: Unpack[ThinkerKwargs],
     ) -> JosieOutput:
         """Predict text and speech, and the losses of doing so.
@@ -240,6 +241,8 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
                 gives of the whole batch of which this is a part: the divisors of the losses; or the number of its
                 text tokens, as the `Trainer` counts them: then the losses of codes are means over this part, weighted
                 by its share of the text tokens. Its own targets when `None`.
+            skip_logits (`bool`, *optional*): Make logits of text only where there is something to learn, and return
+                none; in training with `labels` or `speech_codes` when `None`.
 
         All other inputs as in [`JosieThinkerModel`]; waveforms and pixels may also be given where it reads codes.
 
@@ -253,6 +256,8 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
         if speech_codes is not None and self.talker is None:
             raise ValueError("`speech_codes` must be None for a model without a Talker, got codes.")
         inputs = self.encode_inputs(**pop_inputs(kwargs))
+        if skip_logits is None:
+            skip_logits = self.training and (labels is not None or speech_codes is not None)
         thought: Any = self.thinker(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -264,6 +269,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
             logits_to_keep=logits_to_keep,
             mm_encoder_outputs=mm_encoder_outputs,
             num_items_in_batch=num_items_in_batch,
+            skip_logits=skip_logits,
             **inputs,
             **kwargs,
         )
@@ -280,7 +286,11 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
         weighted = [
             getattr(self.config, f"{name}_loss_weight") * loss for name, loss in losses.items() if loss is not None
         ]
-        loss = self._keep_unused(torch.stack(weighted).sum(), labels, thought.logits, speech) if weighted else None
+        loss = (
+            self._keep_unused(torch.stack(weighted).sum(), labels, thought.last_hidden_state, speech)
+            if weighted
+            else None
+        )
         return JosieOutput(
             loss=loss,
             text_loss=losses["text"],
@@ -300,14 +310,16 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
         self,
         loss: torch.Tensor,
         labels: torch.Tensor | None,
-        logits: torch.Tensor,
+        states: torch.Tensor,
         speech: JosieTalkerOutput | None,
     ) -> torch.Tensor:
         """Let parts take part in the loss that this batch has nothing to learn for."""
         if speech is None:
             loss = add_zero_gradients(loss, self.talker, lambda: self.talker.dummy_forward())
         if labels is None and self.training:
-            loss = loss + logits.flatten()[:0].sum()  # the projection to the vocabulary, and all below it
+            loss = loss + states.flatten()[:0].sum()  # all below the head, and the head
+            head = self.thinker.lm_head
+            loss = add_zero_gradients(loss, head, lambda: head(states[:1, :1]))
         return loss
 
 

@@ -150,7 +150,8 @@ class JosieThinkerOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor`, *optional*): Scalar, next-token cross-entropy; with `labels`.
-        logits (`torch.FloatTensor`): `(batch, length, vocab_size)`.
+        logits (`torch.FloatTensor`, *optional*): `(batch, length, vocab_size)`; `None` with `skip_logits`, as in
+            training with `labels`.
         last_hidden_state (`torch.FloatTensor`): `(batch, length, hidden_size)`, what the Talker listens to.
         inputs_embeds (`torch.FloatTensor`): `(batch, length, hidden_size)`, with features in place of placeholders.
         cache (`Cache`, *optional*): For the next step.
@@ -215,7 +216,8 @@ class JosieOutput(ModelOutput):
     Args:
         loss (`torch.FloatTensor`, *optional*): Scalar, the weighted sum of the parts below.
         text_loss, talker_loss, depth_loss, duration_loss (`torch.FloatTensor`, *optional*): Scalars, unweighted.
-        logits (`torch.FloatTensor`): `(batch, length, vocab_size)`.
+        logits (`torch.FloatTensor`, *optional*): `(batch, length, vocab_size)`; `None` with `skip_logits`, as in
+            training with `labels` or `speech_codes`.
         talker_logits (`torch.FloatTensor`, *optional*): `(batch, num_frames, codebook_size (+ 1))`, of quantizer 0.
         depth_logits (`torch.FloatTensor`, *optional*): `(batch, num_quantizers - 1, num_frames, codebook_size)`; in
             evaluation mode.

@@ -42,8 +42,11 @@ def count_media_tokens(processor: Any, modality: str, item: Any) -> int:
 def count_audio_tokens(processor: Any, num_samples: int) -> int:
     """Return the placeholders of a clip of `num_samples` at the rate of the processor's feature extractor."""
     extractor = processor.feature_extractor
-    is_spectrogram = isinstance(extractor, JosieFeatureExtractor) and extractor.output == "features"
-    length = num_samples // extractor.mel_hop_length + 1 if is_spectrogram else num_samples
+    length = num_samples
+    if not isinstance(extractor, JosieFeatureExtractor):  # Whisper's
+        length = -(-min(num_samples, extractor.n_samples) // extractor.hop_length)
+    elif extractor.output == "features":
+        length = num_samples // extractor.mel_hop_length + 1
     return processor.thinker_config.get_num_audio_tokens(length)
 
 

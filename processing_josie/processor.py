@@ -6,19 +6,18 @@ features. That is counted from the Thinker's configuration, which the processor 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import AutoProcessor, PreTrainedTokenizerBase
-from transformers.configuration_utils import PreTrainedConfig
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.utils import logging
 from transformers.video_processing_utils import VideoProcessorMixin
 
-from ..configuration_josie import JosieConfig, JosieThinkerConfig, audio_codec_geometry, is_codec, num_audio_tokens
+from ..configuration_josie import JosieConfig, JosieThinkerConfig, audio_codec_geometry, is_codec
 from .audio import AudioInput, as_waveform, is_clip, save_audio
 from .batch_layout import RowItems, split_rows, to_rows
 from .conversations import ConversationMixin, make_labels
@@ -313,15 +312,15 @@ class JosieProcessor(ConversationMixin, TextInputsMixin):
             )
             outputs["input_features_mask"] = outputs.pop("attention_mask")  # the text has one of that name
         mask = outputs["padding_mask" if "padding_mask" in outputs else "input_features_mask"]
-        counts, audio_config = [], cast(PreTrainedConfig, self.thinker_config.audio_config)
+        counts = []
         for index, (waveform, length) in enumerate(zip(waveforms, mask.sum(axis=-1).tolist(), strict=True)):
-            given = num_audio_tokens(audio_config, length)
+            given = self.thinker_config.get_num_audio_tokens(length, cut=False)
             kept = self.thinker_config.get_num_audio_tokens(length)
             seconds = waveform.shape[1] / rate
             heard = min(seconds, getattr(extractor, "n_samples", waveform.shape[1]) / rate)
             if kept < given or heard < seconds:
                 logger.warning(
-                    f"`audio` clip {index} is too long for its share of the context: kept {kept} of {given} features "
+                    f"`audio` clip {index} is too long for its share of the context: kept {kept} of {given} tokens "
                     f"({heard * kept / given:.2f} of {seconds:.2f} s)."
                 )
             counts.append(kept)

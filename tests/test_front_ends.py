@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import CLIPVisionConfig, SiglipVisionConfig, ViTConfig, WhisperConfig
+from transformers import CLIPVisionConfig, SiglipVisionConfig, ViTConfig, Wav2Vec2Config, WhisperConfig
 
 from josie.configuration_josie import (
     JodioConfig,
@@ -11,6 +11,7 @@ from josie.configuration_josie import (
     JosieThinkerConfig,
     JosieVisionEncoderConfig,
     JovioConfig,
+    num_audio_tokens,
 )
 from josie.modeling_josie.thinker.audio_front_end import AudioFrontEnd
 from josie.modeling_josie.thinker.vision_front_end import VisionFrontEnd
@@ -133,14 +134,66 @@ def test_audio_features_without_a_mask_are_those_with_a_full_one():
 def test_whisper_gives_its_encoder_projected():
     config = thinker_config(audio_config=whisper_config(), audio_context_fraction=0.5)
     front_end = AudioFrontEnd(config).eval()
-    features = torch.randn(2, 6, 18)
-    rows, counts, _ = front_end(features, torch.ones(2, 18))
+    features = torch.randn(3, 6, 18)
+    lengths = [18, 7, 1]  # real mel frames
+    rows, counts, _ = front_end(features, torch.arange(18) < torch.tensor(lengths)[:, None])
     expected = front_end.projector(front_end.encoder(features).last_hidden_state)
-    assert counts.tolist() == [config.get_num_audio_tokens(18)] * 2 == [9, 9]
-    assert torch.equal(rows, expected.flatten(0, 1))
+    assert counts.tolist() == [config.get_num_audio_tokens(length) for length in lengths] == [9, 4, 1]
+    torch.testing.assert_close(rows, torch.cat([expected[0], expected[1, :4], expected[2, :1]]))
+    assert front_end(features).counts.tolist() == [9, 9, 9]
     assert type(front_end.encoder).__name__ == "WhisperEncoder"
     rows.square().sum().backward()
     assert_gradients(front_end)
+
+
+ENCODERS = {
+    "ours": lambda: audio_encoder_config(),
+    "whisper": lambda: whisper_config(),
+    "wav2vec2": lambda: Wav2Vec2Config(
+        **TOWER,
+        conv_dim=[8, 8],
+        conv_kernel=[10, 8],
+        conv_stride=[5, 8],
+        num_feat_extract_layers=2,
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+        layerdrop=0.0,
+        mask_time_prob=0.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+@pytest.mark.parametrize("encoder", list(ENCODERS))
+def test_stacked_features_are_those_of_each_clip_alone_and_as_many_as_promised(encoder, factor):
+    config = thinker_config(audio_config=ENCODERS[encoder](), audio_stack_factor=factor, audio_context_fraction=0.2)
+    front_end = AudioFrontEnd(config).eval()
+    lengths = {"ours": [61, 9, 30], "whisper": [18, 7, 1], "wav2vec2": [900, 300, 77]}[encoder]
+    size = (6, 18) if encoder == "whisper" else (6, max(lengths)) if encoder == "ours" else (1, max(lengths))
+    clips = torch.randn(3, *size)
+    mask = (torch.arange(size[1]) < torch.tensor(lengths)[:, None]).long()
+    names = ("input_values", "padding_mask") if encoder == "wav2vec2" else ("input_features", "input_features_mask")
+    rows, counts, encoded = front_end(**dict(zip(names, (clips, mask), strict=True)))
+    assert counts.tolist() == [config.get_num_audio_tokens(length) for length in lengths]
+    assert max(counts.tolist()) <= 5
+    for index, (length, part) in enumerate(zip(lengths, rows.split(counts.tolist()), strict=True)):
+        real = num_audio_tokens(config.audio_config, length)
+        features = encoded.last_hidden_state[index, :real]
+        stacked = [features[start : start + factor].flatten() for start in range(0, real, factor)]
+        stacked = [torch.nn.functional.pad(one, (0, 16 * factor - len(one))) for one in stacked]
+        torch.testing.assert_close(part, front_end.projector(torch.stack(stacked))[: len(part)], atol=1e-5, rtol=1e-4)
+        if encoder != "whisper":  # which hears the silence behind, too
+            alone = front_end(**{names[0]: clips[index : index + 1, :, :length]}).rows
+            torch.testing.assert_close(part, alone, atol=1e-5, rtol=1e-4)
+    rows.square().sum().backward()
+    assert_gradients(front_end)
+
+
+@pytest.mark.parametrize("changes", [dict(audio_config=None), dict(audio_config="codec")], ids=str)
+def test_codes_are_not_stacked(changes):
+    changes = {name: jodio_config() if value == "codec" else value for name, value in changes.items()}
+    with pytest.raises(Exception, match="`audio_stack_factor` must be 1 without an audio encoder, .*got 2"):
+        thinker_config(audio_stack_factor=2, **changes)
 
 
 def test_audio_codes_are_embedded_and_cut():

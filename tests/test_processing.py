@@ -174,7 +174,7 @@ def test_a_long_clip_is_cut_to_its_share_and_said_so(processor):
         named.removeHandler(handler)
     assert count(output["input_ids"], AUDIO_ID) == [CONTEXT // 4]
     assert record == [
-        "`audio` clip 0 is too long for its share of the context: kept 64 of 101 features (2.53 of 4.00 s)."
+        "`audio` clip 0 is too long for its share of the context: kept 64 of 101 tokens (2.53 of 4.00 s)."
     ]
 
 
@@ -277,7 +277,11 @@ def test_whisper_as_the_ear(tokenizer, tmp_path):
     output = processor(text="Hi", audio=[(tone(0.5), 16000)])
     assert output["input_features"].shape == (1, 20, 100)
     assert output["input_features_mask"].shape == (1, 100)
-    assert count(output["input_ids"], AUDIO_ID) == [50]
+    assert count(output["input_ids"], AUDIO_ID) == [25]  # of half a second, not of the whole that it reads
+    for seconds in (0.31, 0.5, 2.0):  # of the last the half is cut
+        chat = [dict(role="user", content=[dict(type="audio", audio=tone(seconds), sampling_rate=16000)])]
+        ids = processor.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"]
+        assert processor.get_num_tokens(chat) == ids.shape[1]
     assert output["attention_mask"].shape == output["input_ids"].shape
 
 

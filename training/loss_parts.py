@@ -4,7 +4,8 @@ A `Trainer` counts the text tokens of an update, and nothing else; of a model's 
 learns text, first codes, remaining codes and durations at once, in numbers that differ from batch to batch.
 """
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -16,6 +17,12 @@ from transformers.trainer_utils import EvalLoopOutput
 from .averages import AverageMeter
 
 _LOSS = "_loss"
+
+
+def accepts(function: Callable[..., Any], name: str) -> bool:
+    """Return whether a function takes an argument by this name."""
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
 class LossPartsTrainer(Trainer):
@@ -89,6 +96,9 @@ class LossPartsTrainer(Trainer):
             `ValueError`: Labels are smoothed, and the batch has speech.
         """
         learned: Any = self.model
+        foreign: Any = super().compute_loss
+        if foreign.__func__ is not Trainer.compute_loss and accepts(learned.forward, "skip_logits"):
+            inputs = {"skip_logits": False, **inputs}  # another class, such as TRL's, may read them
         is_training = isinstance(num_items_in_batch, dict)
         num_items: Any = num_items_in_batch if is_training else self._count([inputs], self.args.device)
         own = learned.count_targets(**inputs)
@@ -118,7 +128,8 @@ class LossPartsTrainer(Trainer):
                 f"`label_smoothing_factor` must be 0 where speech is learned, got {self.args.label_smoothing_factor} "
                 f"and a batch with targets of {spoken}."
             )
-        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
+        batch: dict[str, Any] = {name: value for name, value in inputs.items() if name != "labels"}
+        outputs = model(**batch, **({"skip_logits": False} if accepts(self.model.forward, "skip_logits") else {}))
         count = num_items["text"].clamp(min=1)
         smoother: Any = self.label_smoother
         loss = smoother(outputs, inputs["labels"], shift_labels=True, num_items_in_batch=count)

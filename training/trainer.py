@@ -13,7 +13,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from ..processing_josie.processor import JosieProcessor
 from .collator import JosieDataCollator
 from .data_workers import LastingWorkersTrainer
-from .loss_parts import LossPartsTrainer
+from .loss_parts import LossPartsTrainer, accepts
 from .whole_checkpoints import WholeCheckpoints
 
 _LOGITS_OF_CODES = ("talker_logits", "depth_logits")
@@ -83,11 +83,18 @@ class JosieTrainer(LastingWorkersTrainer, LossPartsTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Any, Any, Any]:
-        """Evaluate a batch; where `label_names` have `speech_codes`, the predictions have the logits of codes too."""
+        """Evaluate a batch; where `label_names` have `speech_codes`, the predictions have the logits of codes too.
+
+        Where nobody asks for predictions, logits of text are made only where there is something to learn.
+        """
         config = getattr(self.model, "config", None)
         if ignore_keys is None and "speech_codes" in self.label_names:
             hidden = getattr(config, "keys_to_ignore_at_inference", [])
             ignore_keys = [name for name in hidden if name not in _LOGITS_OF_CODES]
+        trained: Any = self.model
+        is_known = "text" in trained.target_names and accepts(trained.forward, "skip_logits")
+        if prediction_loss_only and is_known and self.label_smoother is None:
+            inputs = {**inputs, "skip_logits": True}
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
 
     @contextmanager

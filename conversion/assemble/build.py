@@ -51,6 +51,7 @@ def assemble(
     projector_hidden_act: str | None = "gelu",
     vision_feature_select: Literal["cls", "patch"] = "patch",
     audio_context_fraction: float = 0.25,
+    audio_stack_factor: Literal[1, 2, 4, 8] = 1,
     gguf_file: str | None = None,
     context: int | None = None,
 ) -> tuple[JosieForConditionalGeneration, JosieProcessor]:
@@ -78,6 +79,8 @@ def assemble(
         projector_hidden_act (`str`, *optional*): Activation of two-layer projectors; one linear layer when `None`.
         vision_feature_select (`"patch"` or `"cls"`): Rows of the tower's output that become tokens.
         audio_context_fraction (`float`): Largest part of the context that one clip may take.
+        audio_stack_factor (`1`, `2`, `4` or `8`): Features of an audio encoder that become one token: Whisper gives 50
+            features a second.
         gguf_file (`str`, *optional*): Name of the GGUF file in `text`.
         context (`int`, *optional*): Longest sequence, for language models that know none (Mamba, BLOOM...).
 
@@ -105,6 +108,7 @@ def assemble(
         "projector_hidden_act": projector_hidden_act,
         "vision_feature_select": vision_feature_select,
         "audio_context_fraction": audio_context_fraction,
+        "audio_stack_factor": audio_stack_factor,
     }
     try:
         config = _build_config(parts, talker, options)

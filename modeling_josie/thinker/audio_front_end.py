@@ -33,7 +33,7 @@ class AudioFrontEnd(FrontEnd):
             self.code_embedding = CodeEmbedding(geometry.num_quantizers, geometry.codebook_size, config.hidden_size)
             return
         config.get_num_audio_tokens(_LONG_CLIP)  # an encoder of unknown geometry is refused here, not at the first clip
-        self.build(audio_config)
+        self.build(audio_config, config.audio_stack_factor)
 
     def dummy_forward(self) -> torch.Tensor:
         """Return the rows of the shortest silence."""
@@ -80,8 +80,20 @@ class AudioFrontEnd(FrontEnd):
             raise ValueError("`input_values` must be `input_features` for an encoder of mel spectrograms.")
         input_features = require_features("input_features", input_features, "audio_codes", audio_codes)
         encoded, mask = self._encode(input_features, input_features_mask, **kwargs)
-        features = self.projector(cast(torch.Tensor, encoded.last_hidden_state)[:, :limit])
-        return Features(*pack(features, None if mask is None else mask[:, :limit]), encoded)
+        features = cast(torch.Tensor, encoded.last_hidden_state)
+        num_kept = limit * self.config.audio_stack_factor
+        features, mask = self._stack(features[:, :num_kept], None if mask is None else mask[:, :num_kept])
+        return Features(*pack(self.projector(features), mask), encoded)
+
+    def _stack(self, features: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Stack neighbouring features, `(num_clips, max_features, width)`, and the mask of those that are real."""
+        factor = self.config.audio_stack_factor
+        if factor == 1:
+            return features, mask
+        if mask is not None:  # what stands behind a clip would be part of its last token
+            features, mask = features.masked_fill(~mask[..., None], 0.0), mask[:, ::factor]
+        features = nn.functional.pad(features, (0, 0, 0, -features.shape[1] % factor))
+        return features.unflatten(1, (-1, factor)).flatten(2), mask
 
     def _encode_waveforms(
         self, input_values: torch.Tensor, padding_mask: torch.Tensor | None, **kwargs: Any
@@ -96,8 +108,8 @@ class AudioFrontEnd(FrontEnd):
         rows, encoded = [], []
         for clip, length in zip(input_values.to(self.encoder.dtype), lengths, strict=True):
             encoded.append(self.encoder(clip[:, : int(length)], **kwargs))
-            features = encoded[-1].last_hidden_state[0]
-            rows.append(self.projector(features[: self.config.get_num_audio_tokens(int(length))]))
+            kept = self.config.get_num_audio_tokens(int(length)) * self.config.audio_stack_factor
+            rows.append(self.projector(self._stack(encoded[-1].last_hidden_state[:, :kept], None)[0][0]))
         counts = torch.tensor([len(row) for row in rows], device=input_values.device)
         return Features(torch.cat(rows), counts, _join_clips(encoded))
 
@@ -106,16 +118,17 @@ class AudioFrontEnd(FrontEnd):
     ) -> tuple[BaseModelOutput, torch.Tensor | None]:
         """Return the encoder's output, and which of its features are real, `(num_clips, max_features)`."""
         input_features = input_features.to(self.encoder.dtype)
-        if not isinstance(self.encoder, JosieAudioEncoder):  # Whisper: always the same length, silence included
+        if isinstance(self.encoder, JosieAudioEncoder):
+            encoded = self.encoder(input_features, attention_mask=input_features_mask, **kwargs)
+        else:  # Whisper: always the same length, silence included
             encoded = self.encoder(input_features, **kwargs)
             expected, given = self.encoder.config.max_source_positions, encoded.last_hidden_state.shape[1]
             if given != expected:
                 raise ValueError(f"`audio_config` must give {expected} features a clip, got {given}.")
-            return encoded, None
-        encoded = self.encoder(input_features, attention_mask=input_features_mask, **kwargs)
         if input_features_mask is None:
             return encoded, None
-        return encoded, self.encoder.downsample_mask(input_features_mask).to(input_features.device, torch.bool)
+        mask = input_features_mask.to(input_features.device, torch.bool)
+        return encoded, self.encoder.downsample_mask(mask) if hasattr(self.encoder, "downsample_mask") else mask[:, ::2]
 
 
 def _join_clips(outputs: Sequence[BaseModelOutput]) -> BaseModelOutput:

@@ -51,11 +51,12 @@ class FrontEnd(nn.Module):
         self.projector: Any = None
         self.code_embedding: CodeEmbedding | None = None
 
-    def build(self, encoder_config: Any):
-        """Make the encoder, and the projector from its width to the Thinker's."""
+    def build(self, encoder_config: Any, num_stacked: int = 1):
+        """Make the encoder, and the projector from the width of so many of its features to the Thinker's."""
         config = self.config
         self.encoder = build_part(encoder_config)
-        self.projector = Projector(encoder_config.hidden_size, config.hidden_size, config.projector_hidden_act)
+        in_size = num_stacked * encoder_config.hidden_size
+        self.projector = Projector(in_size, config.hidden_size, config.projector_hidden_act)
         self.freeze_fixed_parts()
 
     def freeze_fixed_parts(self):

@@ -21,6 +21,7 @@ from transformers.utils.deprecation import deprecate_kwarg
 from typing_extensions import Unpack
 
 from ...configuration_josie import JosieThinkerConfig
+from ...configuration_josie.constants import IGNORE_INDEX
 from ...configuration_josie.logit_rule import LogitRule
 from ..freezing import FreezingMixin, Groups, group_parts
 from ..losses.targets import NumItems, count_text_tokens, text_loss_divisor
@@ -199,6 +200,29 @@ class JosieThinkerForConditionalGeneration(FreezingMixin, ThinkerGenerationMixin
         """Return the logits `(..., vocab_size)` of states `(..., hidden_size)`, scaled and capped by family."""
         return self.logit_rule.apply(self.lm_head(hidden_states))
 
+    def _compute_loss(
+        self,
+        states: torch.Tensor,
+        logits: torch.Tensor | None,
+        labels: torch.Tensor,
+        num_items_in_batch: NumItems,
+        options: dict[str, Any],
+    ) -> torch.Tensor:
+        """Return the loss of all logits, or of those at learned positions where none are given."""
+        targets = options.pop("shift_labels", None)
+        if targets is None:
+            targets = nn.functional.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:].contiguous()
+        num_items = text_loss_divisor(num_items_in_batch, nn.functional.pad(targets, (1, 0)))
+        if logits is None and torch.compiler.is_compiling():  # their number would break the graph
+            logits = self.compute_logits(states)
+        elif logits is None:
+            learned = targets != IGNORE_INDEX
+            logits, targets = self.compute_logits(states[learned.to(states.device)]), targets[learned]
+        vocab_size = self.config.text_config.vocab_size
+        return self.loss_function(
+            logits, labels, vocab_size=vocab_size, num_items_in_batch=num_items, shift_labels=targets, **options
+        )
+
     def count_targets(self, labels: torch.Tensor | None = None, **inputs: Any) -> dict[str, torch.Tensor]:
         """Return the number of targets of each kind in a batch; takes what `forward` takes."""
         return {} if labels is None else {"text": count_text_tokens(labels)}
@@ -218,6 +242,7 @@ class JosieThinkerForConditionalGeneration(FreezingMixin, ThinkerGenerationMixin
         logits_to_keep: int | torch.Tensor = 0,
         mm_encoder_outputs: MediaOutputs | None = None,
         num_items_in_batch: NumItems = None,
+        skip_logits: bool | None = None,
         **kwargs: Unpack[ThinkerKwargs],
     ) -> JosieThinkerOutput:
         """Predict the next token at every position.
@@ -228,6 +253,8 @@ class JosieThinkerForConditionalGeneration(FreezingMixin, ThinkerGenerationMixin
             logits_to_keep (`int` or `torch.Tensor`): Only the last so many positions, 0 for all.
             num_items_in_batch (`torch.Tensor`, `int` or `dict[str, torch.Tensor]`, *optional*): Learned text tokens in
                 the whole batch of which this is a part, alone or as `"text"`; those of `labels` when `None`.
+            skip_logits (`bool`, *optional*): Make logits only where there is something to learn, and return none, which
+                costs a fraction of the time and memory; in training with `labels` when `None`.
 
         All other arguments, and errors, as in [`JosieThinkerModel`]. A batch of the whole model may be given: what it
         holds for the Talker (`speech_codes`, `speech_mask`, `speech_durations`, `speaker_ids`) is left aside.
@@ -246,14 +273,10 @@ class JosieThinkerForConditionalGeneration(FreezingMixin, ThinkerGenerationMixin
             mm_encoder_outputs=mm_encoder_outputs,
             **options,
         )
-        logits = self.compute_logits(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
-        loss = None
-        if labels is not None:
-            tokens = options.get("shift_labels")
-            tokens = labels if tokens is None else nn.functional.pad(tokens, (1, 0))  # already shifted by the caller
-            num_items = text_loss_divisor(num_items_in_batch, tokens)
-            vocab_size = self.config.text_config.vocab_size
-            loss = self.loss_function(logits, labels, vocab_size=vocab_size, num_items_in_batch=num_items, **options)
+        states = outputs.last_hidden_state
+        skip_logits = self.training and labels is not None if skip_logits is None else skip_logits
+        logits = None if skip_logits else self.compute_logits(slice_logits_to_keep(states, logits_to_keep))
+        loss = None if labels is None else self._compute_loss(states, logits, labels, num_items_in_batch, options)
         return JosieThinkerOutput(
             loss=loss,
             logits=logits,
