@@ -89,8 +89,8 @@ class Chat:
         messages = [*self.messages, {"role": "user", "content": parts}]
         inputs = prepare_inputs(self.processor, messages).to(self.model.device)
         length = inputs["input_ids"].shape[1]
-        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        room = self.max_new_tokens if context is None else min(context - length, self.max_new_tokens)
+        context = self.model.config.thinker_config.max_sequence_length
+        room = min(context - length, self.max_new_tokens)
         if room < 1:
             raise ValueError(
                 f"The conversation must leave room for an answer in {context} tokens, got {length}; /reset forgets it."

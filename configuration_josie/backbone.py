@@ -10,6 +10,9 @@ from transformers.configuration_utils import PreTrainedConfig
 # A field that holds a configuration: a dict or `None` may go in, and transformers resolves it when the owner is made.
 SubConfig = Any
 
+_ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3", "proportional")
+_ROPE_TYPES_OF_LENGTH = ("dynamic", "longrope")
+
 
 def default_rope() -> dict:
     """Return standard rotary positions with the base of the original paper, 10000."""
@@ -21,6 +24,16 @@ def require_positive(config: PreTrainedConfig, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 1:
             raise ValueError(f"`{name}` must be at least 1, got {getattr(config, name)}.")
+
+
+def require_fixed_rotations(name: str, config: "JosieBackboneConfig") -> None:
+    """Raise a `ValueError` that names `name` where rotations depend on how long a batch is."""
+    rope_type = (config.rope_parameters or {}).get("rope_type")
+    if rope_type in _ROPE_TYPES_OF_LENGTH:
+        raise ValueError(
+            f"`{name}` must have a `rope_type` other than {_ROPE_TYPES_OF_LENGTH}, whose rotations depend on the "
+            f"length of a batch, got {rope_type!r}."
+        )
 
 
 @strict
@@ -48,7 +61,8 @@ class JosieBackboneConfig(PreTrainedConfig):
         attention_dropout (`float`): Dropout on attention weights.
         hidden_dropout (`float`): Dropout on what each sub-layer adds to the residual stream.
         rope_parameters (`dict`, *optional*): Rotary positions as in transformers (`rope_theta`, `rope_type`, ...);
-            `None` for no positions in attention.
+            `None` for no positions in attention. `"dynamic"` and `"longrope"` rotate by the longest row of a batch, and
+            are for text alone.
         rope_sections (`list[int]`, *optional*): With positions on several axes, `(axes, batch, length)`: how many of
             the `head_dim // 2` rotation planes each axis turns.
         is_causal (`bool`): Whether a position sees only itself and what comes before.
@@ -62,14 +76,8 @@ class JosieBackboneConfig(PreTrainedConfig):
     model_type = "josie_backbone"
     keys_to_ignore_at_inference = ["cache"]
     default_theta = 10000.0
-    # Fused projections are cut after the matmul, so tensor parallelism gathers them first.
-    base_model_tp_plan = {
-        "layers.*.self_attn.qkv_proj": "colwise_gather_output",
-        "layers.*.self_attn.o_proj": "rowwise_split_input",
-        "layers.*.mlp.gate_up_proj": "colwise_gather_output",
-        "layers.*.mlp.up_proj": "colwise_gather_output",
-        "layers.*.mlp.down_proj": "rowwise_split_input",
-    }
+    # Whether rotations may depend on how long a batch is. Steps of a stream or loop do not know that.
+    _rotates_by_length = True
 
     hidden_size: int = 512
     intermediate_size: int = 2048
@@ -102,6 +110,13 @@ class JosieBackboneConfig(PreTrainedConfig):
             self.head_dim = self.hidden_size // max(self.num_attention_heads, 1)
         if self.final_norm_type is None:
             self.final_norm_type = self.norm_type
+        # Fused projections are cut after the matmul, so tensor parallelism gathers them first.
+        self.base_model_tp_plan = {
+            "layers.*.self_attn.qkv_proj": "colwise_gather_output",
+            "layers.*.self_attn.o_proj": "rowwise_split_input",
+            f"layers.*.mlp.{'gate_up_proj' if self.gated_mlp else 'up_proj'}": "colwise_gather_output",
+            "layers.*.mlp.down_proj": "rowwise_split_input",
+        }
         super().__post_init__(**kwargs)
 
     def convert_rope_params_to_dict(self, **kwargs):
@@ -144,6 +159,28 @@ class JosieBackboneConfig(PreTrainedConfig):
             raise ValueError(
                 f"`rope_sections` must add up to half of `head_dim` ({head_dim // 2}), got {self.rope_sections}."
             )
+
+    def validate_rope(self):
+        """Rotary positions are of a known kind, which turns whole heads, and fit what the stack is for."""
+        if not self.rope_parameters:
+            return
+        rope_type = self.rope_parameters.get("rope_type", "default")
+        if rope_type not in _ROPE_TYPES:
+            raise ValueError(f"`rope_parameters` must have a `rope_type` of {_ROPE_TYPES}, got {rope_type!r}.")
+        if not self._rotates_by_length:
+            require_fixed_rotations("rope_parameters", self)
+        part = self.rope_parameters.get("partial_rotary_factor")
+        if part not in (None, 1) and rope_type != "proportional":
+            raise ValueError(
+                "`rope_parameters` must have a `partial_rotary_factor` of 1 unless `rope_type` is 'proportional', "
+                f"got {part}."
+            )
+        if "mrope_section" in self.rope_parameters:
+            raise ValueError(
+                "`rope_parameters` must have no `mrope_section`, which is `rope_sections` here, "
+                f"got {self.rope_parameters['mrope_section']}."
+            )
+        super().validate_rope()
 
 
 AutoConfig.register(JosieBackboneConfig.model_type, JosieBackboneConfig, exist_ok=True)

@@ -29,6 +29,7 @@ class JosieAudioEncoderConfig(JosieBackboneConfig):
 
     model_type = "josie_audio_encoder"
     base_config_key = "audio_config"
+    _rotates_by_length = False
 
     hidden_size: int = 192
     intermediate_size: int = 768
@@ -97,6 +98,7 @@ class JosieVisionEncoderConfig(JosieBackboneConfig):
 
     model_type = "josie_vision_encoder"
     base_config_key = "vision_config"
+    _rotates_by_length = False
 
     hidden_size: int = 128
     intermediate_size: int = 512

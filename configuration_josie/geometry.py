@@ -5,7 +5,7 @@ read one set of facts and neither needs the other.
 """
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from transformers.configuration_utils import PreTrainedConfig
 
@@ -46,6 +46,21 @@ class CountsFrames(Protocol):
     def get_num_frames(self, num_samples: int) -> int:
         """Return how many code frames a waveform of `num_samples` samples gives."""
         ...
+
+
+def longest_sequence(text_config: Any) -> int:
+    """Return how many positions a text backbone takes: `factor` times its own with dynamic rotary positions.
+
+    Raises:
+        `ValueError`: Its configuration has no number of positions.
+    """
+    if getattr(text_config, "max_position_embeddings", None) is None:
+        raise ValueError(
+            f"`text_config` must have `max_position_embeddings`, got a {text_config.model_type!r} without."
+        )
+    rope = getattr(text_config, "rope_parameters", None) or {}
+    factor = rope.get("factor", 1) if rope.get("rope_type") == "dynamic" else 1
+    return int(factor * text_config.max_position_embeddings)
 
 
 def is_codec(config: PreTrainedConfig | None) -> bool:

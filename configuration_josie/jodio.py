@@ -8,7 +8,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .backbone import JosieBackboneConfig, SubConfig, require_positive
+from .backbone import JosieBackboneConfig, SubConfig, require_fixed_rotations, require_positive
 from .mel import JosieMelConfig
 from .renamed import RenamedField
 
@@ -148,6 +148,7 @@ class JodioConfig(JosieMelConfig):
         for name in ("encoder_config", "decoder_config"):
             if not getattr(self, name).is_causal:
                 raise ValueError(f"`{name}.is_causal` must be True so that the codec streams, got False.")
+            require_fixed_rotations(f"{name}.rope_parameters", getattr(self, name))
 
     def validate_domain(self):
         """In the mel domain there is one channel, windows overlap, and no loss needs a waveform."""

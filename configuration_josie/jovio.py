@@ -4,7 +4,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .backbone import JosieBackboneConfig, SubConfig, require_positive
+from .backbone import JosieBackboneConfig, SubConfig, require_fixed_rotations, require_positive
 from .codec import JosieCodecConfig
 
 
@@ -94,6 +94,8 @@ class JovioConfig(JosieCodecConfig):
         require_positive(self, "num_channels", "patch_size", "temporal_patch_size", "max_frames")
         if not 0 <= self.patch_overlap <= self.patch_size:
             raise ValueError(f"`patch_overlap` must be in [0, {self.patch_size}], got {self.patch_overlap}.")
+        for name in ("encoder_config", "decoder_config"):
+            require_fixed_rotations(f"{name}.rope_parameters", getattr(self, name))
 
 
 AutoConfig.register(JovioConfig.model_type, JovioConfig, exist_ok=True)

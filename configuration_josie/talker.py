@@ -18,6 +18,7 @@ class JosieDepthDecoderConfig(JosieBackboneConfig):
 
     model_type = "josie_depth_decoder"
     base_config_key = "depth_decoder_config"
+    _rotates_by_length = False
 
     rope_parameters: dict | None = None
 
@@ -54,6 +55,7 @@ class JosieTalkerConfig(JosieBackboneConfig):
 
     model_type = "josie_talker"
     base_config_key = "talker_config"
+    _rotates_by_length = False
     sub_configs_defaults = {"depth_decoder_config": SubConfigSpec(JosieDepthDecoderConfig, optional=True)}
 
     num_quantizers: int = 8

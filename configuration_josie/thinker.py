@@ -8,7 +8,7 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from . import encoders, jodio, jovio, mel_codec, text  # noqa: F401  (registers what the sub-configs name)
 from .backbone import SubConfig
-from .geometry import has_cls_row, is_codec, num_audio_tokens, num_image_tokens
+from .geometry import has_cls_row, is_codec, longest_sequence, num_audio_tokens, num_image_tokens
 
 
 @strict
@@ -59,12 +59,17 @@ class JosieThinkerConfig(PreTrainedConfig):
 
     @property
     def max_position_embeddings(self) -> int:
-        """Longest sequence, placeholders included; the text backbone's."""
+        """Positions, placeholders included; the text backbone's."""
         return self.text_config.max_position_embeddings
 
     @max_position_embeddings.setter
     def max_position_embeddings(self, value: int):
         self.text_config.max_position_embeddings = value
+
+    @property
+    def max_sequence_length(self) -> int:
+        """Longest sequence, placeholders included: the positions, and more of them where they stretch (dynamic NTK)."""
+        return longest_sequence(self.text_config)
 
     @property
     def tie_word_embeddings(self) -> bool:

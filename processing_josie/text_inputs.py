@@ -158,13 +158,12 @@ class TextInputsMixin(ProcessorMixin):
 
     def _check_ids(self, ids: list[int], row: int, replacements: dict[str, list[list[str]]]) -> None:
         """Refuse ids the model does not have, more of them than its context, and placeholders lost to truncation."""
-        text_config: Any = self.thinker_config.text_config
         if ids and max(ids) >= self.vocab_size:
             raise ValueError(
                 f"`tokenizer` must give ids below the model's `vocab_size` ({self.vocab_size}), got {max(ids)}."
             )
-        limit = getattr(text_config, "max_position_embeddings", None)
-        if limit is not None and len(ids) > limit:
+        limit = self.thinker_config.max_sequence_length
+        if len(ids) > limit:
             raise ValueError(
                 f"`text` with its placeholders must be at most {limit} tokens long, the context, "
                 f"got {len(ids)} in row {row}."

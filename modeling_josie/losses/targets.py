@@ -94,7 +94,8 @@ def code_loss_divisors(
     torch_compilable_check(
         own > 0,
         "`labels` must have a token to learn beside `speech_codes`, as `num_items_in_batch` counts text tokens alone, "
-        "got none: `LossParts.attach(trainer)` counts codes too.",
+        "got none: a `Trainer` takes them away with `label_smoothing_factor`, which must be 0 where speech is learned; "
+        "where rows are spoken alone, `JosieTrainer` counts codes too.",
     )
     return {name: count.clamp(min=1) * (num_items / own) for name, count in count_codes(speech_codes).items()}
 

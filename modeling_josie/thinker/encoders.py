@@ -30,6 +30,7 @@ class JosieAudioEncoder(JosiePreTrainedModel):
     """
 
     config: JosieAudioEncoderConfig
+    base_model_prefix = "backbone"
     main_input_name = "input_features"
     input_modalities = ["audio"]
 
@@ -42,6 +43,14 @@ class JosieAudioEncoder(JosiePreTrainedModel):
         self.proj = nn.Linear(config.conv_channels * config.downsample(config.num_mel_bins), config.hidden_size)
         self.backbone = JosieBackbone(config)
         self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the first convolution."""
+        return self.convolutions[0]
+
+    def set_input_embeddings(self, value: nn.Module):
+        """Replace the first convolution, by one with as many channels."""
+        self.convolutions[0] = value
 
     def downsample_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
         """Return the mask of the features.
@@ -139,6 +148,7 @@ class JosieVisionEncoder(JosiePreTrainedModel):
     """
 
     config: JosieVisionEncoderConfig
+    base_model_prefix = "backbone"
     main_input_name = "pixel_values"
     input_modalities = ["image"]
 
@@ -157,6 +167,17 @@ class JosieVisionEncoder(JosiePreTrainedModel):
         self.position_embedding = nn.Parameter(torch.zeros(1, 1 + config.num_patches, config.hidden_size))
         self.backbone = JosieBackbone(config)
         self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the first convolution: of the stem, or without one that of the patches."""
+        return self.stem[0] if len(self.stem) else self.patch_embed
+
+    def set_input_embeddings(self, value: nn.Module):
+        """Replace the first convolution, by one with as many channels."""
+        if len(self.stem):
+            self.stem[0] = value
+        else:
+            self.register_module("patch_embed", value)
 
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)

@@ -105,7 +105,7 @@ class ThinkerGenerationMixin(GenerationMixin):
         Raises:
             `ValueError`: The prompt leaves no position for a new token.
         """
-        most, length = self.config.max_position_embeddings, inputs_tensor.shape[1]
+        most, length = self.config.max_sequence_length, inputs_tensor.shape[1]
         room = most - length
         if room < 1:
             raise ValueError(

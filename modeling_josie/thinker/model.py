@@ -62,7 +62,6 @@ class JosieThinkerModel(MediaMixin, JosieThinkerPreTrainedModel):
         self.language_model = build_part(config.text_config)
         self.audio_front_end = AudioFrontEnd(config) if config.audio_config is not None else None
         self.vision_front_end = VisionFrontEnd(config) if config.vision_config is not None else None
-        self.max_positions = config.max_position_embeddings
         parameters = inspect.signature(self.language_model.forward).parameters.values()
         named = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
         self._known_arguments = named | TransformersKwargs.__optional_keys__ | {"shift_labels"}
@@ -116,9 +115,9 @@ class JosieThinkerModel(MediaMixin, JosieThinkerPreTrainedModel):
         newest = input_ids if input_ids is not None else inputs_embeds
         is_step = cache is not None and newest is not None and newest.shape[1] == 1
         embeds = self.embed_inputs(input_ids, inputs_embeds, mm_encoder_outputs, is_step, **inputs)
-        if embeds.shape[1] > self.max_positions:
+        if embeds.shape[1] > self.config.max_sequence_length:
             raise ValueError(
-                f"`input_ids` must have at most {self.max_positions} positions, placeholders "
+                f"`input_ids` must have at most {self.config.max_sequence_length} positions, placeholders "
                 f"included, got {embeds.shape[1]}."
             )
         outputs = self.language_model(
