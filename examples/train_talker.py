@@ -45,7 +45,7 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from josie import JosieDataCollator, JosieTrainer
 from josie.configuration_josie.constants import IGNORE_INDEX
-from josie.modeling_josie.layers.embeddings import gather_rows
+from josie.modeling_josie.talker.spoken_turns import split_turns
 from josie.training.metrics import Metrics, keep_scores
 
 SECTIONS = ("data", "model", "trainer", "card", "threads")
@@ -68,9 +68,11 @@ class EmbeddingCollator:
         """Return `speech_codes`, `thinker_embeds`, `thinker_mask`, and where rows have them `speaker_ids` and
         `speech_durations`."""
         batch = self.collate(rows)
-        embeds, mask = gather_rows(batch["speech_mask"], self.embedding(batch["input_ids"]))
-        kept = {name: batch[name] for name in ("speech_codes", "speaker_ids", "speech_durations") if name in batch}
-        return {**kept, "thinker_embeds": embeds, "thinker_mask": mask}
+        options = {name: batch[name] for name in ("speaker_ids", "speech_durations") if name in batch}
+        embeds = self.embedding(batch["input_ids"])
+        turns = split_turns(batch["speech_codes"], batch["speech_mask"], embeds, **options)
+        kept = {name: getattr(turns, name) for name in ("speech_codes", *options)}
+        return {**kept, "thinker_embeds": turns.states[0], "thinker_mask": turns.mask}
 
 
 @dataclass

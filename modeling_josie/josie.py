@@ -22,12 +22,12 @@ from .codecs import jodio, jovio, mel_codec  # noqa: F401  (registers our codecs
 from .codecs.adapters import encode_audio
 from .freezing import FreezingMixin, Groups, nest
 from .generation import JosieGenerationMixin
-from .layers.embeddings import gather_rows
 from .losses.targets import NumItems, code_loss_divisors
 from .losses.unused_parts import add_zero_gradients
 from .outputs import JosieOutput, JosieTalkerOutput
 from .pretrained import JosiePreTrainedModel
 from .talker.model import JosieTalkerForConditionalGeneration
+from .talker.spoken_turns import join_turns, split_turns
 from .thinker.generation import suppress_placeholders
 from .thinker.inputs import (
     AudioInputs,
@@ -231,11 +231,13 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
         Args:
             labels (`torch.LongTensor`, *optional*): `(batch, length)`, as in [`JosieThinkerForConditionalGeneration`].
             speech_codes (`torch.LongTensor`, *optional*): `(batch, num_quantizers, num_frames)`, what is to be said, as
-                in [`JosieTalkerForConditionalGeneration`].
-            speech_mask (`torch.Tensor`, *optional*): `(batch, length)`, 1 for the tokens that are spoken; when `None`,
-                those with a label, or without `labels` all, and never special tokens or placeholders.
+                in [`JosieTalkerForConditionalGeneration`]; or `(batch, num_turns, num_quantizers, num_frames)` where
+                rows have several spoken turns. -100 where there is none.
+            speech_mask (`torch.Tensor`, *optional*): `(batch, length)`, 1 for the tokens that are spoken, 2 for those
+                of a row's second spoken turn, and so on; when `None`, those with a label, or without `labels` all, as
+                one turn, and never special tokens or placeholders.
             speech_durations (`torch.Tensor`, *optional*): `(batch, num_tokens)`, for how many frames each spoken token
-                is said, as in [`JosieTalkerForConditionalGeneration`]; 0 for padding.
+                of a row is said, as in [`JosieTalkerForConditionalGeneration`]; 0 for padding.
             speaker_ids (`torch.LongTensor`, *optional*): `(batch,)`.
             num_items_in_batch (`torch.Tensor`, `int` or `dict[str, torch.Tensor]`, *optional*): What `count_targets`
                 gives of the whole batch of which this is a part: the divisors of the losses; or the number of its
@@ -275,13 +277,25 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
         )
         losses: dict[str, Any] = {"text": thought.loss}
         speech: JosieTalkerOutput | None = None
+        talker_logits = depth_logits = None
         if speech_codes is not None:
             if speech_mask is None:
                 speech_mask = self.get_speech_mask(input_ids, attention_mask, labels)
-            states = gather_rows(speech_mask, thought.last_hidden_state, thought.inputs_embeds)
-            num_items = code_loss_divisors(num_items_in_batch, labels, speech_codes)
             options = {"speaker_ids": speaker_ids, "speech_durations": speech_durations}
-            speech = self.talker(speech_codes, *states, **options, num_items_in_batch=num_items)
+            turns = split_turns(speech_codes, speech_mask, thought.last_hidden_state, thought.inputs_embeds, **options)
+            speech = self.talker(
+                turns.speech_codes,
+                *turns.states,
+                turns.mask,
+                turns.speaker_ids,
+                turns.speech_durations,
+                num_items_in_batch=code_loss_divisors(num_items_in_batch, labels, speech_codes),
+            )
+            spoken = (
+                None if value is None else join_turns(value, turns.places, speech_codes)
+                for value in (speech.logits, speech.depth_logits)
+            )
+            talker_logits, depth_logits = spoken
             losses |= {name: getattr(speech, f"{name}_loss") for name in self.talker.target_names}
         weighted = [
             getattr(self.config, f"{name}_loss_weight") * loss for name, loss in losses.items() if loss is not None
@@ -298,8 +312,8 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
             depth_loss=losses.get("depth"),
             duration_loss=losses.get("duration"),
             logits=thought.logits,
-            talker_logits=speech.logits if speech is not None else None,
-            depth_logits=speech.depth_logits if speech is not None else None,
+            talker_logits=talker_logits,
+            depth_logits=depth_logits,
             last_hidden_state=thought.last_hidden_state,
             cache=thought.cache,
             hidden_states=thought.hidden_states,

@@ -218,9 +218,10 @@ class JosieOutput(ModelOutput):
         text_loss, talker_loss, depth_loss, duration_loss (`torch.FloatTensor`, *optional*): Scalars, unweighted.
         logits (`torch.FloatTensor`, *optional*): `(batch, length, vocab_size)`; `None` with `skip_logits`, as in
             training with `labels` or `speech_codes`.
-        talker_logits (`torch.FloatTensor`, *optional*): `(batch, num_frames, codebook_size (+ 1))`, of quantizer 0.
-        depth_logits (`torch.FloatTensor`, *optional*): `(batch, num_quantizers - 1, num_frames, codebook_size)`; in
-            evaluation mode.
+        talker_logits (`torch.FloatTensor`, *optional*): `(batch, num_frames, codebook_size (+ 1))`, of quantizer 0;
+            with a second axis `num_turns` where `speech_codes` have one.
+        depth_logits (`torch.FloatTensor`, *optional*): `(batch, num_quantizers - 1, num_frames, codebook_size)`,
+            likewise; in evaluation mode.
         last_hidden_state (`torch.FloatTensor`): `(batch, length, hidden_size)`, the Thinker's.
         cache (`Cache`, *optional*): For the next step.
         hidden_states, attentions (`tuple[torch.Tensor]`, *optional*): The Thinker's, when asked for.

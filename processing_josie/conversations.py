@@ -54,13 +54,15 @@ class ConversationMixin(ProcessorMixin):
         Returns:
             A text or texts; with `tokenize` and `return_dict` a [`BatchFeature`] as of [`JosieProcessor.__call__`].
             With `output_labels` it also has `labels`, `(batch, length)`: the assistant's words with the token that ends
-            a turn, -100 elsewhere. If a turn is spoken, it has `speech_mask`, `(batch, length)`, 1 for that turn's
-            words; and `speech_codes`, `(batch, num_quantizers, num_frames)`, or `speech_values`,
-            `(batch, 1, num_samples)` at `output_sampling_rate`, with `speech_values_mask`, `(batch, num_samples)`.
+            a turn, -100 elsewhere. If turns are spoken, it has `speech_mask`, `(batch, length)`, 1 for the words of a
+            row's first spoken turn, 2 for those of its second, and so on; and `speech_codes`,
+            `(batch, num_quantizers, num_frames)`, or `speech_values`, `(batch, 1, num_samples)` at
+            `output_sampling_rate`, with `speech_values_mask`, `(batch, num_samples)`: each with a second axis of turns
+            where a row has several.
 
         Raises:
             `ValueError`: As [`JosieProcessor.__call__`]; labels without `tokenize` and `return_dict`, or from a
-                template that does not mark the assistant's turns; more than one spoken turn, or one without words.
+                template that does not mark the assistant's turns; a spoken turn with two sounds, or without words.
         """
         conversations, is_batched = self._normalize_conversations(conversation)
         heard, spoken = zip(*(split_speech(each) for each in conversations), strict=True)
@@ -120,35 +122,38 @@ class ConversationMixin(ProcessorMixin):
         output["labels"] = make_labels(output["input_ids"], turns, self._placeholder_ids())
 
     def _add_speech(
-        self, output: BatchFeature, turns: Any, spoken: list[SpokenTurn | None], sampling_rate: int | None
+        self, output: BatchFeature, turns: Any, spoken: list[list[SpokenTurn]], sampling_rate: int | None
     ) -> None:
         if not any(spoken):
             return
         # Neither spoken: placeholders, and the token that ends the turn.
         silent = self._placeholder_ids() | set(self.tokenizer.all_special_ids)
-        is_said = [
-            turn is not None and torch.as_tensor(row) == turn.turn for row, turn in zip(turns, spoken, strict=True)
+        numbers = [_number_spoken(np.asarray(row), said) for row, said in zip(turns, spoken, strict=True)]
+        words = make_labels(output["input_ids"], [row > 0 for row in numbers], silent)
+        masks = [
+            np.where(np.asarray(row) != IGNORE_INDEX, number, 0) for row, number in zip(words, numbers, strict=True)
         ]
-        words = make_labels(output["input_ids"], is_said, silent)
-        masks = [(np.asarray(row) != IGNORE_INDEX).astype(np.int64) for row in words]
-        for row, (turn, mask) in enumerate(zip(spoken, masks, strict=True)):
-            if turn is not None and not mask.any():
+        for row, (said, mask) in enumerate(zip(spoken, masks, strict=True)):
+            if len(np.unique(mask[mask > 0])) < len(said):
                 raise ValueError(
                     "A spoken turn must have words, which the chat template marks as the assistant's and `max_length` "
                     f"leaves, got none in row {row}."
                 )
         output["speech_mask"] = in_form_of(output["input_ids"], masks)
-        codes = [turn.codes if turn is not None else None for turn in spoken]
-        if any(value is not None for value in codes):
-            output["speech_codes"] = join_codes(codes)
-        if all(turn is None or turn.codes is not None for turn in spoken):
+        has_codes = {turn.codes is not None for said in spoken for turn in said}
+        if True in has_codes:
+            output["speech_codes"] = join_codes([[turn.codes for turn in said] for said in spoken])
+        if False not in has_codes:
             return
         if self.output_sampling_rate is None:
             raise ValueError("The assistant's turns must have no sound, as this model has no audio codec, got one.")
-        rate = self.output_sampling_rate
-        output["speech_values"], output["speech_values_mask"] = join_waveforms(
-            [None if turn is None or turn.codes is not None else turn.read(rate, 1, sampling_rate) for turn in spoken]
+        rate, most = self.output_sampling_rate, max(map(len, spoken))
+        flat = [turn for said in spoken for turn in [*said, *[None] * (most - len(said))]]
+        joined = join_waveforms(
+            [None if turn is None or turn.codes is not None else turn.read(rate, 1, sampling_rate) for turn in flat]
         )
+        for name, value in zip(("speech_values", "speech_values_mask"), joined, strict=True):
+            output[name] = value.unflatten(0, (len(spoken), most)) if most > 1 else value
 
     def _multimodal_inputs_from_conversations(
         self, conversations: list[list[dict]], audio_loading_params: dict, load_audio_from_video: bool = False
@@ -174,6 +179,11 @@ class ConversationMixin(ProcessorMixin):
         masks = [(row > 0).astype(np.int64) for row in turns]
         processed_dict["assistant_masks"] = in_form_of(processed_dict["input_ids"], masks)
         return processed_dict
+
+
+def _number_spoken(turns: np.ndarray, spoken: list[SpokenTurn]) -> np.ndarray:
+    """Return for each token the number of its spoken turn, from 1; 0 where nothing is spoken."""
+    return sum(((turns == said.turn) * number for number, said in enumerate(spoken, 1)), np.zeros_like(turns))
 
 
 def number_turns(

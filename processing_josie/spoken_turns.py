@@ -4,7 +4,9 @@ A sound in a turn of the assistant is how the words of that turn are to be spoke
 It comes as a waveform, which a codec turns into codes, or as codes that were made before.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,15 +16,10 @@ from ..configuration_josie.constants import IGNORE_INDEX
 from .audio import as_waveform
 from .messages import Conversation, is_audio_part, list_parts, part_value
 
-_TOO_MANY = (
-    "`messages` must have at most one sound in the assistant's turns, as a row is learned with one spoken turn: make a "
-    "row of each, got {}."
-)
-
 
 @dataclass(frozen=True)
 class SpokenTurn:
-    """The one turn of a conversation that is spoken.
+    """A turn of a conversation that is spoken.
 
     Args:
         turn (`int`): Which of the assistant's turns, from the end: 1 for the last.
@@ -45,7 +42,7 @@ class SpokenTurn:
         return as_waveform(self.audio, default_rate, sampling_rate, num_channels)
 
 
-def split_speech(conversation: Conversation) -> tuple[Conversation, SpokenTurn | None]:
+def split_speech(conversation: Conversation) -> tuple[Conversation, list[SpokenTurn]]:
     """Take the assistant's speech out of a conversation.
 
     Args:
@@ -53,53 +50,114 @@ def split_speech(conversation: Conversation) -> tuple[Conversation, SpokenTurn |
             `(num_quantizers, num_frames)`, in place of an input.
 
     Returns:
-        The conversation without sounds in the assistant's turns, and the turn that is spoken, if any.
+        The conversation without sounds in the assistant's turns, and the turns that are spoken, in order.
 
     Raises:
-        `ValueError`: More than one sound, one without an input, or codes of another shape.
+        `ValueError`: More than one sound in a turn, one without an input, or codes of another shape.
     """
     heard, sounds, num_turns = [], [], 0
     for message in conversation:
         if message.get("role") == "assistant":
             num_turns += 1
             parts = list_parts(message)
-            found = [(num_turns, part) for part in parts if is_audio_part(part)]
+            found = [part for part in parts if is_audio_part(part)]
+            if len(found) > 1:
+                raise ValueError(
+                    f"`messages` must have at most one sound in a turn of the assistant, got {len(found)}."
+                )
             if found:
-                sounds += found
+                sounds.append((num_turns, found[0]))
                 message = dict(message, content=[part for part in parts if not is_audio_part(part)])
         heard.append(message)
-    if len(sounds) > 1:
-        raise ValueError(_TOO_MANY.format(len(sounds)))
-    if not sounds:
-        return conversation, None
-    turn, part = sounds[0]
-    codes = as_codes(part.get("codes"))
-    return heard, SpokenTurn(1 + num_turns - turn, part_value(part) if codes is None else None, codes)
+    spoken = []
+    for turn, part in sounds:
+        codes = as_codes(part.get("codes"))
+        spoken.append(SpokenTurn(1 + num_turns - turn, part_value(part) if codes is None else None, codes))
+    return (heard if spoken else conversation), spoken
 
 
 def with_codes(conversation: Conversation, codes: Any) -> Conversation:
-    """Return a conversation with the codes of its spoken turn.
+    """Return a conversation with the codes of its spoken turns.
 
     Args:
         conversation (`list[dict]`): Messages; not changed.
-        codes: Of the turn that has a sound, or of the assistant's last one if none has; nothing when `None` or empty.
+        codes: Of the turns that have a sound, in order; if none has, of the assistant's last turn, or of each of its
+            turns. In a form that [`split_codes`] takes; nothing when `None` or empty.
 
     Raises:
-        `ValueError`: There is no turn of the assistant.
+        `ValueError`: There is no turn of the assistant, or codes of another number of turns.
     """
-    codes = as_codes(codes)
-    if codes is None:
-        return conversation
     turns = [index for index, message in enumerate(conversation) if message.get("role") == "assistant"]
+    sounding = [index for index in turns if any(is_audio_part(part) for part in list_parts(conversation[index]))]
+    given = split_codes(codes)
+    if len(sounding or turns) == 1 and len(given) > 1 and _depth(codes) == 2:
+        given = [as_codes(codes)]  # frames in the middle of which nothing is learned
+    if not any(value is not None for value in given):
+        return conversation
     if not turns:
         raise ValueError("`speech_codes` must belong to a turn of the assistant, got a conversation without one.")
-    sounding = [index for index in turns if any(is_audio_part(part) for part in list_parts(conversation[index]))]
-    if len(sounding) > 1:
-        raise ValueError(_TOO_MANY.format(len(sounding)))
-    index = (sounding or turns)[-1]
-    parts = [part for part in list_parts(conversation[index]) if not is_audio_part(part)]
-    message = dict(conversation[index], content=[*parts, {"type": "audio", "codes": codes}])
-    return [*conversation[:index], message, *conversation[index + 1 :]]
+    spoken = sounding or (turns[-1:] if len(given) == 1 else turns)
+    spoken = turns if len(given) == len(turns) and len(given) != len(spoken) else spoken
+    if len(given) != len(spoken):
+        raise ValueError(
+            f"`speech_codes` must be as many as the spoken turns of their `messages` ({len(spoken)}), got {len(given)}."
+        )
+    changed = list(conversation)
+    for index, value in zip(spoken, given, strict=True):
+        if value is not None:
+            parts = [part for part in list_parts(conversation[index]) if not is_audio_part(part)]
+            changed[index] = dict(conversation[index], content=[*parts, {"type": "audio", "codes": value}])
+    return changed
+
+
+def split_codes(codes: Any) -> list[torch.Tensor | None]:
+    """Return the codes of each spoken turn, `(num_quantizers, num_frames)`.
+
+    Args:
+        codes: Of one turn, `(num_quantizers, num_frames)`; of several, one after the other with a frame of -100 between
+            them, as [`join_turns`] makes them; or a list of those of each turn, some of which may be `None`.
+    """
+    if codes is None or (_is_nested(codes) and all(map(_is_nothing, codes))):
+        return []
+    if _depth(codes) == 3:
+        return [as_codes(value) for value in codes]
+    matrix = as_codes(codes)
+    if matrix is None:
+        return []
+    is_between = (matrix == IGNORE_INDEX).all(dim=0)
+    ends = [*is_between.nonzero()[:, 0].tolist(), matrix.shape[1]]
+    return [matrix[:, before + 1 : end] for before, end in pairwise([-1, *ends]) if end > before + 1]
+
+
+def join_turns(turns: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the codes of several turns as one matrix, a frame of -100 between them.
+
+    Args:
+        turns (`list[torch.Tensor]`): Each `(num_quantizers, num_frames)`.
+
+    Raises:
+        `ValueError`: Different numbers of quantizers.
+    """
+    _count_quantizers(turns)
+    between = turns[0].new_full((turns[0].shape[0], 1), IGNORE_INDEX)
+    return torch.cat([piece for turn in turns for piece in (between, turn)][1:], dim=1)
+
+
+def _depth(codes: Any) -> int:
+    """Return how many axes nested codes have."""
+    if not _is_nested(codes):
+        return getattr(codes, "ndim", 0)
+    inner = (value for value in codes if not _is_nothing(value))
+    return 1 + next(map(_depth, inner), 0)
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or (_is_nested(value) and len(value) == 0)
+
+
+def _is_nested(codes: Any) -> bool:
+    """Return whether codes are lists, or arrays of arrays as data frames have them."""
+    return isinstance(codes, (list, tuple)) or (isinstance(codes, np.ndarray) and codes.dtype.hasobject)
 
 
 def as_codes(codes: Any) -> torch.Tensor | None:
@@ -110,7 +168,15 @@ def as_codes(codes: Any) -> torch.Tensor | None:
     """
     if codes is None or len(codes) == 0:
         return None
-    codes = torch.as_tensor(np.asarray(codes) if isinstance(codes, (list, tuple)) else codes)
+    if _is_nested(codes):
+        rows = [np.asarray(row) for row in codes]
+        if len({row.shape for row in rows}) > 1:
+            raise ValueError(
+                "`speech_codes` must be integers of shape (num_quantizers, num_frames), got rows of different lengths "
+                f"{[row.size for row in rows]}."
+            )
+        codes = np.stack(rows)
+    codes = torch.as_tensor(codes)
     if codes.ndim == 3 and codes.shape[0] == 1:
         codes = codes[0]
     if codes.ndim != 2 or codes.is_floating_point():
@@ -121,24 +187,35 @@ def as_codes(codes: Any) -> torch.Tensor | None:
     return codes.long() if codes.numel() else None
 
 
-def join_codes(codes: list[torch.Tensor | None]) -> torch.Tensor:
-    """Return `(batch, num_quantizers, max_frames)`, filled up with -100; rows without codes are -100 throughout.
+def join_codes(rows: Sequence[Sequence[torch.Tensor | None]]) -> torch.Tensor:
+    """Return the codes of a batch, filled up with -100: all of it where nothing is spoken.
 
     Args:
-        codes (`list`): Each `(num_quantizers, num_frames)`, or with a batch of 1 in front, or `None`; some are there.
+        rows (`list`): The spoken turns of each row, each `(num_quantizers, num_frames)` or `None`; some are there.
+
+    Returns:
+        `(batch, num_quantizers, max_frames)`, or `(batch, most turns, num_quantizers, max_frames)` where a row has
+        several.
 
     Raises:
         `ValueError`: Different numbers of quantizers.
     """
-    given = [value.reshape(value.shape[-2:]) for value in codes if value is not None]
-    num_quantizers = {value.shape[0] for value in given}
-    if len(num_quantizers) > 1:
-        raise ValueError(f"`speech_codes` must have one number of quantizers, got {sorted(num_quantizers)}.")
-    joined = given[0].new_full((len(codes), *num_quantizers, max(value.shape[1] for value in given)), IGNORE_INDEX)
-    for row, value in enumerate(codes):
-        if value is not None:
-            joined[row, :, : value.shape[-1]] = value.reshape(value.shape[-2:])
-    return joined
+    given = [value for row in rows for value in row if value is not None]
+    most = max(map(len, rows))
+    size = (len(rows), most, _count_quantizers(given), max(value.shape[1] for value in given))
+    joined = given[0].new_full(size, IGNORE_INDEX)
+    for index, row in enumerate(rows):
+        for turn, value in enumerate(row):
+            if value is not None:
+                joined[index, turn, :, : value.shape[1]] = value
+    return joined if most > 1 else joined[:, 0]
+
+
+def _count_quantizers(codes: Sequence[torch.Tensor]) -> int:
+    counts = {value.shape[0] for value in codes}
+    if len(counts) > 1:
+        raise ValueError(f"`speech_codes` must have one number of quantizers, got {sorted(counts)}.")
+    return counts.pop()
 
 
 def join_waveforms(waveforms: list[np.ndarray | None]) -> tuple[torch.Tensor, torch.Tensor]:

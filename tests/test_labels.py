@@ -162,6 +162,21 @@ def test_the_assistants_sound_is_learned_and_not_heard(processor, tokenizer):
     assert sound in spoken[1]["content"], "the caller's conversation must stay as it was"
 
 
+def test_several_sounds_are_learned_each_with_its_turn(processor, tokenizer):
+    sounds = [dict(type="audio", audio=tone(length), sampling_rate=1600) for length in (400, 255, 301)]
+    turns = [assistant(text(words), sound) for words, sound in zip(("a b", "c", "d"), sounds, strict=True)]
+    rows = [[user(), turns[0], user(), assistant(text("Yes")), user(), turns[1]], SHORT, [user(), turns[2]]]
+    batch = processor.apply_chat_template(rows, **OPTIONS)
+    assert batch["speech_values"].shape == (3, 2, 1, 400)
+    assert batch["speech_values_mask"].sum(dim=2).tolist() == [[400, 255], [0, 0], [301, 0]]
+    torch.testing.assert_close(batch["speech_values"][0, 1, 0, :255], torch.from_numpy(tone(255)))
+    said = [
+        [tokenizer.decode(ids[mask == turn]) for turn in (1, 2)]
+        for ids, mask in zip(batch["input_ids"], batch["speech_mask"], strict=True)
+    ]
+    assert said == [["a b", "c"], ["", ""], ["d", ""]]
+
+
 def test_codes_of_the_assistants_sound_are_taken_as_they_are(processor):
     coded = [user(), assistant(text("Yes"), {"type": "audio", "path": None, "codes": CODES.tolist()})]
     batch = processor.apply_chat_template([SHORT, coded], **OPTIONS)
@@ -173,8 +188,8 @@ def test_codes_of_the_assistants_sound_are_taken_as_they_are(processor):
 def test_speech_that_cannot_be_learned_is_refused(processor, tokenizer):
     sound = {"type": "audio", "audio": tone(400), "sampling_rate": 1600}
     turn = assistant(text("Yes"), sound)
-    with pytest.raises(ValueError, match="at most one sound in the assistant's turns.*got 2"):
-        processor.apply_chat_template([user(), turn, user(), turn], **OPTIONS)
+    with pytest.raises(ValueError, match="at most one sound in a turn of the assistant, got 2"):
+        processor.apply_chat_template([user(), assistant(text("Yes"), sound, sound)], **OPTIONS)
     with pytest.raises(ValueError, match="A spoken turn must have words.*got none in row 1"):
         processor.apply_chat_template([SHORT, [user(), assistant(sound)]], **OPTIONS)
     flat = assistant(text("Yes"), {"type": "audio", "codes": [1, 2]})

@@ -43,17 +43,19 @@ class JosieDataCollator:
         Args:
             features (`list[dict]`): Either conversations, each with `messages` as in
                 [`JosieProcessor.apply_chat_template`]; where the assistant speaks, `speech_codes` of shape
-                `(num_quantizers, num_frames)`, of its turn with a sound or else of its last one; `speech_durations`,
-                for how many frames each spoken token is said, where that is known; and `speaker`, the name of its
-                voice. All else in them is ignored, as `speaker` is by a model whose voice has no name.
+                `(num_quantizers, num_frames)`, of its turn with a sound or else of its last one, or of several turns,
+                see [`with_codes`]; `speech_durations`, for how many frames each spoken token is said, where that is
+                known; and `speaker`, the name of its voice. All else in them is ignored, as `speaker` is by a model
+                whose voice has no name.
                 Or processed examples, each with `input_ids` of shape `(length,)` or `(1, length)` and, as wanted,
                 others of that shape (`attention_mask`, `labels`, `speech_mask`); a number as `speaker_ids`;
-                `speech_codes` as above, or with a batch of 1 in front; and the inputs of its clips, pictures and
-                videos, `(num_items, ...)`. Examples may have different ones.
+                `speech_codes` as above, or `(num_turns, num_quantizers, num_frames)`; and the inputs of its clips,
+                pictures and videos, `(num_items, ...)`. Examples may have different ones.
 
         Returns:
             `dict` of tensors: by text `(batch, max_length)`, `labels` filled up with -100; `speech_codes`
-            `(batch, num_quantizers, max_frames)`, filled up with -100; `speech_durations` `(batch, max_tokens)`, filled
+            `(batch, num_quantizers, max_frames)`, or `(batch, num_turns, num_quantizers, max_frames)` where a row has
+            several spoken turns, filled up with -100; `speech_durations` `(batch, max_tokens)`, filled
             up with 0; items of all examples along the first axis, in order, filled up with 0.
 
         Raises:
@@ -79,7 +81,7 @@ class JosieDataCollator:
             if name in fillers:
                 batch[name] = self._join_tokens(rows, name, lengths, fillers[name])
             elif name == "speech_codes":
-                batch[name] = join_codes([row.get(name) for row in rows])
+                batch[name] = join_codes([_list_turns(row.get(name)) for row in rows])
             else:
                 batch[name] = _join_items([torch.atleast_1d(row[name]) for row in rows if name in row])
         return batch
@@ -131,7 +133,7 @@ class JosieDataCollator:
 
 def _join_durations(durations: list[Any], mask: torch.Tensor | None) -> torch.Tensor:
     """Return `(batch, num_tokens)`, how long each spoken token is said, filled up with 0."""
-    counts = [0] * len(durations) if mask is None else mask.sum(dim=1).tolist()
+    counts = [0] * len(durations) if mask is None else (mask > 0).sum(dim=1).tolist()
     durations = [
         [] if values is None and not count else values for values, count in zip(durations, counts, strict=True)
     ]
@@ -143,6 +145,13 @@ def _join_durations(durations: list[Any], mask: torch.Tensor | None) -> torch.Te
         )
     rows = [torch.as_tensor(values, dtype=torch.float32) for values in durations]
     return pad_sequence(rows, batch_first=True)
+
+
+def _list_turns(codes: torch.Tensor | None) -> list[torch.Tensor]:
+    """Return the codes of each spoken turn of an example."""
+    if codes is None or not codes.numel():
+        return []
+    return list(codes.reshape(-1, *codes.shape[-2:]))
 
 
 def _join_items(items: list[torch.Tensor]) -> torch.Tensor:

@@ -25,7 +25,8 @@ def keep_scores(outputs: torch.Tensor | tuple[Any, ...], labels: torch.Tensor | 
     Args:
         outputs (`torch.Tensor` or `tuple`): What the model returned without the loss, in the order of its output class.
         labels (`torch.Tensor` or `tuple`): As `label_names` say: `labels` `(batch, length)`; or `speech_codes`
-            `(batch, num_quantizers, num_frames)`, of a Talker alone; or both, in this order. With `speech_codes`,
+            `(batch, num_quantizers, num_frames)`, of a Talker alone; or both, in this order; a row with several spoken
+            turns has an axis of them behind the first. With `speech_codes`,
             `eval_do_concat_batches` must be `False`, as `Trainer` cannot join codes of different lengths. Of the whole
             model, `Trainer` hands on the logits of text alone: [`JosieTrainer`] those of codes too.
 
@@ -41,18 +42,19 @@ def keep_scores(outputs: torch.Tensor | tuple[Any, ...], labels: torch.Tensor | 
     flat = [value for value in tensors if value.ndim == 3]  # text, quantizer 0, and hidden states behind them
     targets = [labels] if isinstance(labels, torch.Tensor) else list(labels)
     text = next((value for value in targets if value.ndim == 2), None)
-    codes = next((value for value in targets if value.ndim == 3), None)
+    codes = next((value for value in targets if value.ndim > 2), None)
     rows = targets[0]
     scores = [rows.new_zeros(len(rows), _NUM_TEXT_SCORES, dtype=torch.float32)]
     if text is not None:
         scores[0] = score_tokens(flat.pop(0), text)
     if codes is not None:
-        depth = next((value for value in tensors if value.ndim == 4), None)
-        if not flat:
+        first = flat if codes.ndim == 3 else [value for value in tensors if value.ndim == 4]
+        depth = next((value for value in tensors if value.ndim == codes.ndim + 1), None)
+        if not first:
             raise ValueError(
                 "`outputs` must have the logits of codes with `speech_codes`: `JosieTrainer` hands them on."
             )
-        scores.append(score_codes(flat[0], depth, codes))
+        scores.append(score_codes(first[0], depth, codes))
     return torch.cat(scores, dim=1)
 
 
@@ -75,16 +77,17 @@ def score_codes(logits: torch.Tensor, depth_logits: torch.Tensor | None, codes: 
 
     Args:
         logits (`torch.Tensor`): `(batch, num_frames, codebook_size (+ 1))`, of quantizer 0; the end counts as a code.
+            Several turns of a row have an axis behind the first, here and below.
         depth_logits (`torch.Tensor`, *optional*): `(batch, num_quantizers - 1, num_frames, codebook_size)`.
         codes (`torch.LongTensor`): `(batch, num_quantizers, num_frames)`, -100 where nothing is asked for.
     """
-    chosen = logits.argmax(-1)[:, None]
+    chosen = logits.argmax(-1)[..., None, :]
     if depth_logits is not None:
-        chosen = torch.cat([chosen, depth_logits.argmax(-1)], dim=1)
-    codes = codes[:, : chosen.shape[1]]
+        chosen = torch.cat([chosen, depth_logits.argmax(-1)], dim=-2)
+    codes = codes[..., : chosen.shape[-2], :]
     is_target = codes != IGNORED
-    is_right = (chosen == codes) & is_target
-    return torch.stack([is_right.sum(2), is_target.sum(2)], dim=2).flatten(1).float()
+    counts = torch.stack([((chosen == codes) & is_target).sum(-1), is_target.sum(-1)], dim=-1)
+    return (counts.sum(1) if codes.ndim == 4 else counts).flatten(1).float()
 
 
 @dataclass

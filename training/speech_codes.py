@@ -9,7 +9,7 @@ from transformers.modeling_utils import PreTrainedModel
 from ..configuration_josie import audio_codec_geometry
 from ..configuration_josie.constants import IGNORE_INDEX
 from ..modeling_josie.codecs.adapters import encode_audio
-from ..processing_josie.spoken_turns import join_waveforms, split_speech
+from ..processing_josie.spoken_turns import join_turns, join_waveforms, split_speech
 
 _ROWS_AT_ONCE = 8
 
@@ -34,41 +34,45 @@ def add_speech_codes(
             quantizer 0, -100 in the others.
 
     Returns:
-        `speech_codes`: for each row `(num_quantizers, num_frames)`, or `(0, 0)` where nothing is spoken. A turn that
-        has `codes` keeps them as they are.
+        `speech_codes`: for each row `(num_quantizers, num_frames)`, or `(0, 0)` where nothing is spoken; of several
+        turns one after the other, a frame of -100 between them. A turn that has `codes` keeps them as they are.
 
     Raises:
-        `ValueError`: A sound cannot be read, a row has more than one, or `num_quantizers` is out of range.
+        `ValueError`: A sound cannot be read, a turn has more than one, or `num_quantizers` is out of range.
     """
     config: Any = codec.config
     geometry, channels = audio_codec_geometry(config), getattr(config, "audio_channels", 1)
     spoken = [split_speech(messages)[1] for messages in examples["messages"]]
-    # Typed also where it is empty, as datasets takes a column's type from its first rows.
-    codes = [np.zeros((0, 0), dtype=np.int64) for _ in spoken]
-    waveforms: dict[int, np.ndarray] = {}
-    for row, turn in enumerate(spoken):
-        if turn is None:
-            continue
-        if turn.codes is not None:
-            codes[row] = turn.codes.numpy()
-        else:
-            waveforms[row] = turn.read(geometry.sampling_rate, channels)
+    codes: dict[tuple[int, int], torch.Tensor] = {}  # by row and turn
+    waveforms: dict[tuple[int, int], np.ndarray] = {}
+    for row, turns in enumerate(spoken):
+        for index, turn in enumerate(turns):
+            if turn.codes is not None:
+                codes[row, index] = turn.codes
+            else:
+                waveforms[row, index] = turn.read(geometry.sampling_rate, channels)
     # A row of ours is encoded as if it were alone; tokenizers of transformers do not all look past the padding.
     at_once = _ROWS_AT_ONCE if hasattr(config, "get_num_frames") else 1
-    rows = sorted(waveforms, key=lambda row: waveforms[row].shape[1])
+    keys = sorted(waveforms, key=lambda key: waveforms[key].shape[1])
     was_training = codec.training
     codec.eval()  # or quantizers would learn from what they encode
     try:
-        for start in range(0, len(rows), at_once):
-            chosen = rows[start : start + at_once]
-            values, mask = join_waveforms([waveforms[row] for row in chosen])
+        for start in range(0, len(keys), at_once):
+            chosen = keys[start : start + at_once]
+            values, mask = join_waveforms([waveforms[key] for key in chosen])
             encoded, real = encode_audio(codec, values.to(codec.device), mask.to(codec.device), num_quantizers)
-            for row, value, length in zip(chosen, encoded.cpu(), real.sum(dim=1).tolist(), strict=True):
+            for key, value, length in zip(chosen, encoded.cpu(), real.sum(dim=1).tolist(), strict=True):
                 value = value[:, :length]
-                codes[row] = (_end(value, geometry.codebook_size) if end_of_speech else value).numpy()
+                codes[key] = _end(value, geometry.codebook_size) if end_of_speech else value
     finally:
         codec.train(was_training)
-    return {"speech_codes": codes}
+    # Typed also where it is empty, as datasets takes a column's type from its first rows.
+    nothing = torch.zeros(0, 0, dtype=torch.long)
+    joined = (
+        join_turns([codes[row, index] for index in range(len(turns))]) if turns else nothing
+        for row, turns in enumerate(spoken)
+    )
+    return {"speech_codes": [value.numpy() for value in joined]}
 
 
 def _end(codes: torch.Tensor, end_of_speech_id: int) -> torch.Tensor:

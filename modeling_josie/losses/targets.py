@@ -30,15 +30,15 @@ def count_codes(speech_codes: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return the number of learned codes of each loss of the Talker.
 
     Args:
-        speech_codes (`torch.LongTensor`): `(batch, num_quantizers, num_frames)`.
+        speech_codes (`torch.LongTensor`): `(..., num_quantizers, num_frames)`.
 
     Returns:
         `talker`, first codes; `depth`, remaining codes; `duration`, frames: the duration loss is in frames and shares
         the count of the first codes.
     """
     learned = speech_codes != IGNORE_INDEX
-    num_frames = learned[:, 0].sum()
-    return {"talker": num_frames, "depth": learned[:, 1:].sum(), "duration": num_frames}
+    num_frames = learned[..., 0, :].sum()
+    return {"talker": num_frames, "depth": learned[..., 1:, :].sum(), "duration": num_frames}
 
 
 def target_loss(logits: torch.Tensor, targets: torch.Tensor, num_items: torch.Tensor | None = None) -> torch.Tensor:
