@@ -30,6 +30,11 @@ from .answers import prepare_inputs, sampling_options, tokenize_speech
 WRITTEN, SPOKEN = ("exact", "wer"), ("spoken", "spoken_wer")
 SCORES = WRITTEN + SPOKEN
 _SHARES = ("exact", "spoken")
+# Names under which parts of messages have files, in any form that the processor takes.
+_FILE_KEYS = frozenset(
+    ["path", "url", "image", "audio", "video", "image_url", "audio_url", "video_url", "file", "files"]
+)
+_NOT_LOCAL = ("http://", "https://", "data:", "file:")
 
 
 @dataclass
@@ -135,17 +140,34 @@ def _resolve_paths(message: Any, folder: Path, fail: Callable[[str, Any], ValueE
     """Return a message in which the paths of files are relative to the working directory."""
     if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
         raise fail("messages with `role` and `content`", message)
-    if not isinstance(message["content"], list):
-        return message
-    parts = []
-    for part in message["content"]:
-        if isinstance(part, dict) and "path" in part:
-            file = folder / str(part["path"])
-            if not file.is_file():
-                raise fail("paths of files that exist", str(file))
-            part = part | {"path": str(file)}
-        parts.append(part)
-    return message | {"content": parts}
+    content = message["content"]
+    return message if isinstance(content, str) else message | {"content": _resolve_files(content, folder, fail)}
+
+
+def _resolve_files(value: Any, folder: Path, fail: Callable[[str, Any], ValueError]) -> Any:
+    """Return a part of a message, of any form that the processor takes, with its paths resolved."""
+    if isinstance(value, list):
+        return [_resolve_files(item, folder, fail) for item in value]
+    if not isinstance(value, dict):
+        return value
+    changed = dict(value)
+    for name in _FILE_KEYS & value.keys():
+        files = value[name] if isinstance(value[name], list) else [value[name]]
+        files = [
+            _resolve_file(file, folder, fail) if isinstance(file, str) else _resolve_files(file, folder, fail)
+            for file in files
+        ]
+        changed[name] = files if isinstance(value[name], list) else files[0]
+    return changed
+
+
+def _resolve_file(path: str, folder: Path, fail: Callable[[str, Any], ValueError]) -> str:
+    if path.startswith(_NOT_LOCAL):
+        return path
+    file = folder / path
+    if not file.is_file():
+        raise fail("paths of files that exist", str(file))
+    return str(file)
 
 
 def needs_speech(rows: list[Row]) -> bool:

@@ -14,6 +14,7 @@ import torch
 from transformers.utils import logging
 
 from .audio_files import open_audio
+from .nested_values import join_arrays
 from .resampling import require_rate, resample
 from .sources import Source, is_source, unwrap_source
 
@@ -194,9 +195,7 @@ def _to_channels(values: Any, name: str = "audio") -> np.ndarray:
         values = values.detach().cpu()
         values = (values.float() if values.is_floating_point() else values).numpy()
     try:
-        values = np.asarray(values)
-        if values.dtype == object:  # rows of a table come back as arrays of arrays
-            values = np.stack([np.asarray(row) for row in values])
+        values = join_arrays(np.asarray(values))
     except (TypeError, ValueError) as error:
         raise ValueError(f"`{name}` must be an array of numbers, got rows of different lengths.") from error
     if values.dtype.name in _INTEGER_SCALES:

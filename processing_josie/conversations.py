@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from jinja2.exceptions import TemplateError
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from ..configuration_josie.constants import IGNORE_INDEX
 from .lengths import count_media_tokens
+from .message_forms import read_conversations, require_rendered
 from .messages import MODALITIES, Conversation, collect_parts
 from .spoken_turns import SpokenTurn, join_codes, join_waveforms, split_speech
 
@@ -43,7 +45,9 @@ class ConversationMixin(ProcessorMixin):
 
         Parts of a message's `content` are dicts with `type`: `"text"` with `text`; `"image"`, `"video"` or `"audio"`
         with the input under that name, `path`, `url` or `base64`. A sound in a turn of the assistant is how that turn
-        was spoken: it puts no placeholder into the text. It may come as `codes` instead.
+        was spoken: it puts no placeholder into the text. It may come as `codes` instead. Parts may have options: an
+        image `min_pixels` and `max_pixels`, a video these, `fps`, `num_frames`, `max_frames` and `video_metadata`.
+        Messages of other libraries are taken in the forms that `message_forms` and `part_forms` name.
 
         Args:
             conversation (`list[dict]` or a list of those): Messages with `role` and `content`.
@@ -61,10 +65,11 @@ class ConversationMixin(ProcessorMixin):
             where a row has several.
 
         Raises:
-            `ValueError`: As [`JosieProcessor.__call__`]; labels without `tokenize` and `return_dict`, or from a
-                template that does not mark the assistant's turns; a spoken turn with two sounds, or without words.
+            `ValueError`: As [`JosieProcessor.__call__`]; a message of another form, or something that the template
+                would leave out; labels without `tokenize` and `return_dict`, or from a template that does not mark the
+                assistant's turns; a spoken turn with two sounds, or without words.
         """
-        conversations, is_batched = self._normalize_conversations(conversation)
+        conversations, is_batched = read_conversations(conversation)
         heard, spoken = zip(*(split_speech(each) for each in conversations), strict=True)
         # Also what users of transformers' own processors write.
         processor_kwargs = dict(processor_kwargs or {})
@@ -75,8 +80,13 @@ class ConversationMixin(ProcessorMixin):
                 if bool(kwargs.get(name, False)) is not needed:
                     raise ValueError(f"`{name}` must be {needed} with `output_labels`, got {kwargs.get(name)}.")
             kwargs["return_assistant_tokens_mask"] = True
+        named = dict(zip(("chat_template", "tools", "documents"), args, strict=False)) | kwargs
+        require_rendered(list(heard), self._resolve_chat_template(named.get("chat_template")), named)
         given = list(heard) if is_batched else heard[0]
-        output = super().apply_chat_template(given, *args, processor_kwargs=processor_kwargs, **kwargs)
+        try:
+            output = super().apply_chat_template(given, *args, processor_kwargs=processor_kwargs, **kwargs)
+        except TemplateError as error:
+            raise ValueError(str(error)) from error
         if not isinstance(output, BatchFeature) or TURNS not in output:
             return output
         turns = output.pop(TURNS)

@@ -1,5 +1,6 @@
 """Feature extraction: waveforms to what an audio tower or an audio codec reads."""
 
+import inspect
 import warnings
 from functools import lru_cache
 from typing import Any, Literal, cast
@@ -27,6 +28,10 @@ from .resampling import require_rate
 from .sources import is_source
 
 _LOG_FLOOR = 1e-5
+# Names in saved settings that say whose they are, or what others say.
+_BOOKKEEPING = ("feature_extractor_type", "processor_class", "auto_map", "_name_or_path", "feature_size")
+# Settings of other extractors, with what is done here anyway.
+_ALWAYS = (("padding_side", "right"), ("return_attention_mask", True))
 
 
 class JosieFeatureExtractor(SequenceFeatureExtractor):
@@ -44,6 +49,9 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
         log_mel (`bool`): Take the logarithm of the spectrogram.
         do_normalize (`bool`): Bring each waveform to mean 0 and variance 1.
         padding_value (`float`): What follows a clip that is shorter than others of its batch.
+
+    Raises:
+        `ValueError`: A number out of range, or another setting.
     """
 
     def __init__(
@@ -59,15 +67,22 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
         log_mel: bool = False,
         do_normalize: bool = False,
         padding_value: float = 0.0,
-        **kwargs,
+        **kwargs: Any,
     ):
+        for name, value in kwargs.items():
+            if name not in _BOOKKEEPING and value is not None and (name, value) not in _ALWAYS:
+                names = sorted(inspect.signature(JosieFeatureExtractor.__init__).parameters.keys() - {"self", "kwargs"})
+                raise ValueError(f"`{name}` must be one of {names}, got {name!r} of {value!r}.")
         if output not in ("features", "values"):
             raise ValueError(f"`output` must be 'features' or 'values', got {output!r}.")
         if num_channels not in ((1,) if output == "features" else (1, 2)):
             raise ValueError(f"`num_channels` must be 1, or 2 for waveforms, got {num_channels}.")
-        kwargs.pop("feature_size", None)
         feature_size = num_mel_bins if output == "features" else num_channels
-        super().__init__(feature_size, require_rate(sampling_rate), padding_value, **(kwargs | {"padding_side": None}))
+        if kwargs.get("feature_size") not in (None, feature_size):
+            raise ValueError(f"`feature_size` must be None or {feature_size}, got {kwargs['feature_size']!r}.")
+        for name in ("feature_size", "padding_side", "return_attention_mask"):
+            kwargs.pop(name, None)
+        super().__init__(feature_size, require_rate(sampling_rate), padding_value, padding_side=None, **kwargs)
         self.output = output
         self.num_channels = num_channels
         self.num_mel_bins = num_mel_bins
@@ -109,6 +124,19 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
                 )
             return WhisperFeatureExtractor(feature_size=audio_config.num_mel_bins, chunk_length=seconds)
         raise ValueError(f"`audio_config` of type {audio_config.model_type!r} has no known feature extractor.")
+
+    @classmethod
+    def from_dict(cls, feature_extractor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Return the extractor of saved settings, with others in their place; arguments as in transformers.
+
+        Raises:
+            `ValueError`: A setting that there is not.
+        """
+        if kwargs.get("return_unused_kwargs", False):
+            return super().from_dict(feature_extractor_dict, **kwargs)
+        given = {name: value for name, value in kwargs.items() if name[0] != "_" and name != "return_unused_kwargs"}
+        saved = {name: value for name, value in feature_extractor_dict.items() if name != "feature_size"}
+        return cls(**(saved | given))
 
     def __call__(
         self,

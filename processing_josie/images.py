@@ -52,7 +52,9 @@ def _load_image(source: Source, name: str) -> Image.Image:
             image.load()
             return image.copy() if image.readonly else image
     except Image.UnidentifiedImageError as error:
-        raise ValueError(f"`{name}` must be readable images, got {describe_source(source)}, which is none.") from error
+        raise ValueError(
+            f"`{name}` must be readable images, got {describe_source(source)}, which is none that Pillow reads."
+        ) from error
     except IMAGE_ERRORS as error:
         reason = str(error).rstrip(".")
         raise ValueError(f"`{name}` must be readable images, got {describe_source(source)}: {reason}.") from error
@@ -79,6 +81,8 @@ def image_size(image: Any, name: str = "images") -> tuple[int, int]:
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
+    if image.format == "TIFF":  # which Pillow turns by itself, and measures so before it is decoded
+        return height, width
     return (width, height) if image.getexif().get(_ORIENTATION, 1) >= _TURNED else (height, width)
 
 
@@ -203,7 +207,7 @@ def _to_tensor(array: np.ndarray, name: str) -> torch.Tensor:
     if array.dtype.kind == "f" and array.dtype not in (np.float16, np.float32):  # double, or in the other byte order
         array = array.astype(np.float32)
     try:
-        return torch.from_numpy(np.ascontiguousarray(array))
+        return torch.from_numpy(np.require(array, requirements=["C", "W"]))
     except TypeError as error:
         raise ValueError(f"`{name}` must be uint8 or floating point, got {array.dtype}.") from error
 

@@ -1,11 +1,20 @@
 """Messages of conversations: their parts, and the images, videos and audio inside them."""
 
+from collections.abc import Callable
 from typing import Any
 
-from .sources import decode_base64
+from .nested_values import is_nested, to_list
+from .sources import WithOptions, decode_base64
 
+_NOT_LOCAL = ("http://", "https://", "data:", "file:")
 MODALITIES = ("image", "video", "audio")  # also the order in front of a text without placeholders
 ARGUMENTS = {"image": "images", "video": "videos", "audio": "audio"}
+# Options of a part, beside its input; those of images and videos are settings of their processors.
+PART_OPTIONS = {
+    "image": ("min_pixels", "max_pixels"),
+    "video": ("fps", "num_frames", "max_frames", "do_sample_frames", "min_pixels", "max_pixels", "video_metadata"),
+    "audio": ("sampling_rate", "text", "codes"),
+}
 
 Conversation = list[dict[str, Any]]
 
@@ -44,10 +53,10 @@ def collect_parts(conversations: list[list[dict[str, Any]]]) -> dict[str, list[l
 
 
 def part_value(part: dict[str, Any]) -> Any:
-    """Return the input of a part, in a form that its processor takes.
+    """Return the input of a part, in a form that its processor takes, with the options that the part has.
 
     Raises:
-        `ValueError`: It has none.
+        `ValueError`: It has none, or several.
     """
     modality = part["type"]
     for key in (modality, "url", "path", "base64"):
@@ -56,8 +65,53 @@ def part_value(part: dict[str, Any]) -> Any:
             continue
         if key == "base64":
             value = decode_base64(value, ARGUMENTS[modality])
-        rate = part.get("sampling_rate") if modality == "audio" else None
-        return value if rate is None else (value, rate)
+        _require_single(modality, value)
+        options = {name: part[name] for name in PART_OPTIONS[modality] if part.get(name) is not None}
+        if modality != "audio":
+            frames = _list_items(value) if modality == "video" else None
+            value = value if frames is None else frames
+            # A list of images or image files is one video here, and not as many.
+            return value if frames is None and not options else WithOptions(value, options)
+        return (value, options["sampling_rate"]) if "sampling_rate" in options else value
     raise ValueError(
         f"A content part of type {modality!r} must have {modality!r}, 'url', 'path' or 'base64', got {sorted(part)}."
     )
+
+
+def _require_single(modality: str, value: Any) -> None:
+    """Raise a `ValueError` if the input of an image or audio part is a list of files, images or clips."""
+    values = None if modality == "video" else _list_items(value)
+    files = [
+        item
+        for item in values or ()
+        if isinstance(item, (str, bytes, dict)) or hasattr(item, "mode") or getattr(item, "ndim", 0) > 1
+    ]
+    if files and modality == "image" or len(files) > 1:
+        raise ValueError(
+            f"A content part of type {modality!r} must have one {modality}, got a list of {len(files)}: give each a "
+            "part of its own."
+        )
+
+
+def _list_items(value: Any) -> list[Any] | None:
+    """Return the items of a list, or of an array that stands for one in a table; `None` of anything else."""
+    return None if hasattr(value, "shape") and not is_nested(value) else to_list(value)
+
+
+def change_paths(part: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """Return a part of a message with other paths, those of frames among them; other addresses stay as they are."""
+    names = [
+        name for name in ("path", "url", part.get("type")) if name in ("path", "url", *MODALITIES) and name in part
+    ]
+    return part | {name: _change_path(part[name], change) for name in names}
+
+
+def _change_path(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return value if value.startswith(_NOT_LOCAL) else change(value)
+    if isinstance(value, dict) and value.get("bytes") is None and isinstance(value.get("path"), str):
+        return value | {"path": _change_path(value["path"], change)}
+    items = _list_items(value)
+    if items is not None and any(isinstance(item, (str, dict)) for item in items):
+        return [_change_path(item, change) for item in items]
+    return value

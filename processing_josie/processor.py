@@ -4,6 +4,7 @@ Each `<|image|>`, `<|video|>` or `<|audio|>` of a text becomes as many placehold
 features. That is counted from the Thinker's configuration, which the processor carries, so that no model is needed.
 """
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from .conversations import ConversationMixin, make_labels
 from .feature_extraction import JosieFeatureExtractor
 from .image_processing import ImageInput, JosieImageProcessor
 from .lengths import count_audio_tokens, count_image_patches, count_image_tokens, count_video_tokens
+from .loading_options import AREAS, assign_options, with_areas
 from .messages import ARGUMENTS, MODALITIES
 from .text_inputs import TextInputsMixin
 from .video_processing import JosieVideoProcessor, VideoInput
@@ -198,6 +200,10 @@ class JosieProcessor(ConversationMixin, TextInputsMixin):
         for modality, items in rows.items():
             flat = [item for row in items for item in row]
             outputs, counts = self._process(modality, flat, options) if flat else ({}, [])
+            if len(counts) != len(flat):
+                raise ValueError(
+                    f"`{ARGUMENTS[modality]}` must be {len(flat)} inputs, got some that are {len(counts)}."
+                )
             data |= outputs
             token = getattr(self, f"{modality}_token")
             replacements[modality] = split_rows([token * count for count in counts], [len(row) for row in items])
@@ -399,10 +405,20 @@ class JosieProcessor(ConversationMixin, TextInputsMixin):
     def _get_arguments_from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, processor_dict: dict | None = None, **kwargs: Any
     ) -> list[Any]:
-        """Load the parts that the folder has: all but the tokenizer are written inside the processor's own file."""
+        """Load the parts that the folder has: all but the tokenizer are written inside the processor's own file.
+
+        Raises:
+            `ValueError`: An option is of no part.
+        """
         processor_dict = processor_dict or {}
+        known = {name: _setting_names(name, processor_dict[name]) for name in PARTS_ORDER if processor_dict.get(name)}
+        options = assign_options(kwargs, known, tuple(inspect.signature(cls.__init__).parameters)[1:])
+        parts: list[Any] = [
+            _part_from_dict(cls, name, processor_dict.get(name), options.get(name, {})) for name in PARTS_ORDER
+        ]
+        of_parts = {name for own in options.values() for name in own}
+        kwargs = {name: value for name, value in kwargs.items() if name not in of_parts}
         subfolder = kwargs.pop("subfolder", "")
-        parts: list[Any] = [_part_from_dict(cls, name, processor_dict.get(name)) for name in PARTS_ORDER]
         tokenizer = cls._load_tokenizer_from_pretrained(
             "tokenizer", pretrained_model_name_or_path, subfolder=subfolder, **kwargs
         )
@@ -412,11 +428,24 @@ class JosieProcessor(ConversationMixin, TextInputsMixin):
 PARTS_ORDER = PresentAttributes.NAMES[:-1]
 
 
-def _part_from_dict(processor_class: type[ProcessorMixin], name: str, values: dict | None) -> Any:
+def _setting_names(name: str, values: dict[str, Any]) -> frozenset[str]:
+    """Return the names of the settings that a part has, which options of loading may change."""
+    own: Any = {part.__name__: part for part in (JosieImageProcessor, JosieVideoProcessor)}.get(values[f"{name}_type"])
+    names = {*values, *(own.valid_kwargs.__annotations__ if own is not None else ()), *AREAS * (own is not None)}
+    fixed = {f"{name}_type", "processor_class", "auto_map", "padding_side", "return_attention_mask"}
+    if values[f"{name}_type"] == JosieFeatureExtractor.__name__:
+        fixed |= {"feature_size"}  # as the other settings say
+    return frozenset(names - fixed)
+
+
+def _part_from_dict(
+    processor_class: type[ProcessorMixin], name: str, values: dict | None, options: dict[str, Any]
+) -> Any:
     if values is None:
         return None
     class_name = values[f"{name}_type"]
-    return (OWN_CLASSES.get(class_name) or processor_class.get_possibly_dynamic_module(class_name)).from_dict(values)
+    part = OWN_CLASSES.get(class_name) or processor_class.get_possibly_dynamic_module(class_name)
+    return part.from_dict(with_areas(values, options))
 
 
 AutoProcessor.register(JosieConfig, JosieProcessor, exist_ok=True)

@@ -12,6 +12,8 @@ from urllib.request import url2pathname
 from huggingface_hub import is_offline_mode
 from huggingface_hub.utils import httpx  # whichever client the hub library runs on
 
+from .nested_values import join_arrays
+
 _TIMEOUT = 10.0  # seconds
 
 Source = str | os.PathLike | bytes | BinaryIO
@@ -23,7 +25,8 @@ def is_source(value: object) -> bool:
 
 
 def unwrap_source(value: Any) -> Any:
-    """Return the file of a dict that has one, as the features of datasets and uploads of Gradio do; else `value`.
+    """Return the file of a dict that has one, as the features of datasets and uploads of Gradio do; else `value`, an
+    array of arrays as one.
 
     Args:
         value: A dict with `bytes`, `path` or `url`, of which the first that is not `None` is taken; or anything else.
@@ -32,7 +35,7 @@ def unwrap_source(value: Any) -> Any:
         for key in ("bytes", "path", "url"):
             if value.get(key) is not None:
                 return value[key]
-    return value
+    return join_arrays(value)
 
 
 class WithOptions:
@@ -92,6 +95,8 @@ def open_source(source: Source, name: str) -> Path | BinaryIO:
         path = _local_path(source, name)
         if not path.is_file():
             raise ValueError(f"`{name}` must be an existing file, got {describe_source(source)}.")
+        if path.stat().st_size == 0:
+            raise ValueError(f"`{name}` must not be empty, got {describe_source(source)} of 0 bytes.")
         return path
     return _rewind(source, name)
 
@@ -103,7 +108,8 @@ def decode_base64(text: str, name: str) -> bytes:
         `ValueError`: It is no base64.
     """
     try:
-        return base64.b64decode(text.rpartition(",")[2], validate=True)
+        content = text.partition(",")[2] if text.startswith("data:") else text
+        return base64.b64decode("".join(content.split()), validate=True)  # lines, as of MIME, are joined
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"`{name}` must be valid base64, got {describe_source(text)}: {error}.") from error
 

@@ -14,6 +14,7 @@ import torch
 
 from ..configuration_josie.constants import IGNORE_INDEX
 from .audio import as_waveform
+from .message_forms import read_conversation
 from .messages import Conversation, is_audio_part, list_parts, part_value
 
 
@@ -55,6 +56,7 @@ def split_speech(conversation: Conversation) -> tuple[Conversation, list[SpokenT
     Raises:
         `ValueError`: More than one sound in a turn, one without an input, or codes of another shape.
     """
+    conversation = read_conversation(conversation)
     heard, sounds, num_turns = [], [], 0
     for message in conversation:
         if message.get("role") == "assistant":
@@ -87,6 +89,7 @@ def with_codes(conversation: Conversation, codes: Any) -> Conversation:
     Raises:
         `ValueError`: There is no turn of the assistant, or codes of another number of turns.
     """
+    conversation = read_conversation(conversation)
     turns = [index for index, message in enumerate(conversation) if message.get("role") == "assistant"]
     sounding = [index for index in turns if any(is_audio_part(part) for part in list_parts(conversation[index]))]
     given = split_codes(codes)

@@ -169,3 +169,47 @@ def test_pipelines_take_batches_of_words_and_images():
     batched = [rows[0]["generated_text"] for rows in answer(chats, batch_size=3, **options)]
     assert batched == alone
     assert len(set(alone)) > 1
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"hop_length": 160}, "`hop_length` must be one of .*'mel_hop_length'.*, got 'hop_length' of 160"),
+        ({"padding_side": "left"}, "`padding_side` must be one of"),
+        ({"return_attention_mask": False}, "`return_attention_mask` must be one of"),
+        ({"feature_size": 80}, "`feature_size` must be None or 128, got 80"),
+    ],
+    ids=short,
+)
+def test_the_extractor_refuses_what_it_does_not_do(options, match, tmp_path):
+    with pytest.raises(ValueError, match=match):
+        JosieFeatureExtractor(**options)
+    JosieFeatureExtractor().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=match):
+        JosieFeatureExtractor.from_pretrained(tmp_path, **options)
+    changed = JosieFeatureExtractor.from_pretrained(tmp_path, num_mel_bins=80)
+    assert (changed.num_mel_bins, changed.feature_size) == (80, 80)
+
+
+def test_options_of_loading_reach_their_part_or_are_refused(processor, codec_processor, tmp_path):
+    processor.save_pretrained(tmp_path / "tower")
+    codec_processor.save_pretrained(tmp_path / "codec")
+
+    def load(name: str = "tower", **options) -> JosieProcessor:
+        return AutoProcessor.from_pretrained(tmp_path / name, **options)
+
+    assert load(size={"height": 32, "width": 32}).image_processor.size.height == 32
+    assert load(fps=1.0).video_processor.fps == 1.0
+    assert load(num_mel_bins=3).feature_extractor.feature_size == 3
+    assert load(padding_side="right").tokenizer.padding_side == "right"
+    assert load(pad_token="<|end|>").tokenizer.pad_token == "<|end|>"
+    assert load(output_sampling_rate=8000, use_fast=True).output_sampling_rate == 8000
+    few = load("codec", max_pixels=64 * 100)
+    for part in (few.image_processor, few.video_processor):
+        assert part.size.max_pixels == 64 * 100
+    with pytest.raises(ValueError, match="`min_pixels` must be None, as all images of this model have one size, got 3"):
+        load(min_pixels=3)
+    with pytest.raises(ValueError, match="`colour` must be an option of loading or of a part"):
+        load(colour=3)
+    with pytest.raises(ValueError, match="`feature_size` must be an option of loading or of a part"):
+        load(feature_size=3)

@@ -8,6 +8,8 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from ..configuration_josie.constants import IGNORE_INDEX
+from ..processing_josie.message_forms import row_messages
+from ..processing_josie.nested_values import join_arrays
 from ..processing_josie.processor import JosieProcessor
 from ..processing_josie.spoken_turns import join_codes, with_codes
 
@@ -45,8 +47,8 @@ class JosieDataCollator:
                 [`JosieProcessor.apply_chat_template`]; where the assistant speaks, `speech_codes` of shape
                 `(num_quantizers, num_frames)`, of its turn with a sound or else of its last one, or of several turns,
                 see [`with_codes`]; `speech_durations`, for how many frames each spoken token is said, where that is
-                known; and `speaker`, the name of its voice. All else in them is ignored, as `speaker` is by a model
-                whose voice has no name.
+                known; and `speaker`, the name of its voice. Files belong into the messages, and not beside them. All
+                else is ignored, as `speaker` is by a model whose voice has no name.
                 Or processed examples, each with `input_ids` of shape `(length,)` or `(1, length)` and, as wanted,
                 others of that shape (`attention_mask`, `labels`, `speech_mask`); a number as `speaker_ids`;
                 `speech_codes` as above, or `(num_turns, num_quantizers, num_frames)`; and the inputs of its clips,
@@ -63,12 +65,12 @@ class JosieDataCollator:
                 [`JosieProcessor.apply_chat_template`], an unknown voice, a spoken turn without codes, or durations of
                 other tokens than are spoken.
         """
-        if features and all("messages" in feature for feature in features):
+        if features and all("messages" in feature or "conversations" in feature for feature in features):
             return self._process(features)
         if not features or any("input_ids" not in feature for feature in features):
             raise ValueError("`features` must be examples with `input_ids`, got none or one without.")
         names = list(dict.fromkeys(name for feature in features for name in feature))
-        rows = [{name: torch.as_tensor(value) for name, value in feature.items()} for feature in features]
+        rows = [{name: _as_tensor(value) for name, value in feature.items()} for feature in features]
         pad_id = self.processor.tokenizer.pad_token_id
         fillers = _TOKEN_FILLERS | {"input_ids": IGNORE_INDEX if pad_id is None else pad_id}
         lengths = [row["input_ids"].shape[-1] for row in rows]
@@ -88,7 +90,7 @@ class JosieDataCollator:
 
     def _process(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return a batch of conversations."""
-        conversations = [with_codes(example["messages"], example.get("speech_codes")) for example in examples]
+        conversations = [with_codes(row_messages(example), example.get("speech_codes")) for example in examples]
         batch = self.processor.apply_chat_template(
             conversations,
             tokenize=True,
@@ -129,6 +131,12 @@ class JosieDataCollator:
             sides = (missing, 0) if self.padding_side == "left" else (0, missing)
             joined.append(functional.pad(values, sides, value=filler))
         return torch.stack(joined)
+
+
+def _as_tensor(value: Any) -> torch.Tensor:
+    """Return a tensor of a value, also of one that comes back from a table; floating point as single precision."""
+    tensor = torch.as_tensor(join_arrays(value))
+    return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
 def _join_durations(durations: list[Any], mask: torch.Tensor | None) -> torch.Tensor:

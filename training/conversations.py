@@ -6,13 +6,15 @@ not read here.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, Json, concatenate_datasets
 
-_NOT_LOCAL = ("http://", "https://", "data:", "file:")
+from ..processing_josie.message_forms import row_messages
+from ..processing_josie.messages import change_paths
 
 
 def read_jsonl(path: str | Path, columns: tuple[str, ...] | list[str] = ()) -> Iterator[dict[str, Any]]:
@@ -35,33 +37,20 @@ def read_jsonl(path: str | Path, columns: tuple[str, ...] | list[str] = ()) -> I
 
 
 def normalize_row(row: Any, root: Path | None, columns: tuple[str, ...] | list[str]) -> dict[str, Any]:
-    """Return `messages` and the other columns to keep, with paths under `root` and without keys of no value."""
-    messages = row.get("messages") if isinstance(row, dict) else None
-    if not isinstance(messages, list) or not messages or not all(isinstance(item, dict) for item in messages):
-        raise ValueError(f"A row must have `messages`, a list of dicts, got {messages!r}.")
-    return {
-        "messages": [_normalize_message(item, root) for item in messages],
-        **{name: row.get(name) for name in columns},
-    }
+    """Return `messages` in JOSIE's form and the other columns to keep, with paths under `root`."""
+    if not isinstance(row, dict):
+        raise ValueError(f"A row must have `messages`, a list of dicts, got {row!r}.")
+    messages = row_messages(row)
+    if root is not None:
+        messages = [_move_message(message, root) for message in messages]
+    return {"messages": messages, **{name: row.get(name) for name in columns}}
 
 
-def _normalize_message(message: dict[str, Any], root: Path | None) -> dict[str, Any]:
-    content = message.get("content")
-    if isinstance(content, list):
-        content = [_normalize_part(part, root) if isinstance(part, dict) else part for part in content]
-    return {name: value for name, value in message.items() if value is not None} | {"content": content}
-
-
-def _normalize_part(part: dict[str, Any], root: Path | None) -> dict[str, Any]:
-    part = {name: value for name, value in part.items() if value is not None}
-    return part if root is None else change_paths(part, lambda path: str(root / path))
-
-
-def change_paths(part: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
-    """Return a part of a message with other paths; other addresses stay as they are."""
-    names = [name for name in ("path", str(part.get("type"))) if name in ("path", "image", "video", "audio")]
-    paths = {name: part[name] for name in names if isinstance(part.get(name), str)}
-    return part | {name: change(path) for name, path in paths.items() if not path.startswith(_NOT_LOCAL)}
+def _move_message(message: dict[str, Any], root: Path) -> dict[str, Any]:
+    if not isinstance(message.get("content"), list):
+        return message
+    move = partial(change_paths, change=lambda path: str(root / path))
+    return message | {"content": [move(part) if isinstance(part, dict) else part for part in message["content"]]}
 
 
 def to_dataset(rows: list[dict[str, Any]], columns: tuple[str, ...] = ()) -> Dataset:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from ..configuration_josie import audio_codec_geometry, is_codec
 from ..modeling_josie import JosieForConditionalGeneration
 from ..processing_josie.audio import as_waveform
+from ..processing_josie.message_forms import read_conversation
 from ..processing_josie.messages import is_audio_part, list_parts, part_value
 from ..processing_josie.spoken_turns import with_codes
 from .speech_codes import add_speech_codes
@@ -85,7 +86,7 @@ class RowEncoder:
         return [result for row in rows for result in self([row])]  # and the others as ever
 
     def _encode(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        given = [row["messages"] if "messages" in row else [_record(row["audio"])] for row in rows]
+        given = [read_conversation(row["messages"]) if "messages" in row else [_record(row["audio"])] for row in rows]
         messages = [with_codes(said, row.get("speech_codes")) for said, row in zip(given, rows, strict=True)]
         is_spoken = "messages" in rows[0]
         codes = add_speech_codes(

@@ -1,0 +1,170 @@
+"""Conversations as other libraries write them, in the one form that JOSIE reads, with nothing left out.
+
+A conversation is a list of dicts with `role` and `content`; here it may also come from a table (arrays and scalars
+for lists, empty fields), as objects (dataclasses, pydantic), in ShareGPT's words (`from`, `value`) or Gradio's (a file,
+a pair of a path and its description, or a text with files as `content`). Parts of a content are read by `part_forms`.
+"""
+
+import re
+from typing import Any
+
+from .messages import Conversation
+from .nested_values import is_empty, to_dict, to_list
+from .part_forms import modality_of, read_file, read_part
+
+_SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_SHAREGPT_MEDIA = re.compile(r"<(?:image|video|audio|speech|sound)>")
+_BOOKKEEPING = ("id", "type", "status", "object", "created", "timestamp")  # of a message; says nothing of its text
+_MEDIA = ("image", "images", "video", "videos", "audio", "audios", "files")
+
+
+def read_conversations(value: Any) -> tuple[list[Conversation], bool]:
+    """Return the conversations of one conversation or of a batch, and whether it is a batch.
+
+    Raises:
+        `ValueError`: As of [`read_conversation`].
+    """
+    items = to_list(getattr(value, "messages", value))
+    if items is None:
+        raise _no_conversation(value)
+    if items and (to_list(items[0]) is not None or hasattr(items[0], "messages")):
+        return [read_conversation(item) for item in items], True
+    return [read_conversation(items)], False
+
+
+def read_conversation(conversation: Any) -> Conversation:
+    """Return a conversation in JOSIE's form; one that has it is returned equal. What is given is not changed.
+
+    Args:
+        conversation: A list of messages, in any of the forms above.
+
+    Raises:
+        `ValueError`: It has no messages, or one of another form.
+    """
+    messages = to_list(getattr(conversation, "messages", conversation))
+    if not messages:
+        raise _no_conversation(conversation)
+    return [_read_message(message) for message in messages]
+
+
+def _no_conversation(value: Any) -> ValueError:
+    if isinstance(value, dict):
+        value = f"a dict with {sorted(map(str, value))}"
+    return ValueError(
+        "`conversation` must be a list of messages, such as [{'role': 'user', 'content': 'Hello.'}], or a list of such "
+        f"lists, got {value if isinstance(value, str) else f'{value!r:.200}'}."
+    )
+
+
+def row_messages(row: dict[str, Any]) -> Conversation:
+    """Return the conversation of a row of a data set: its `messages`, or `conversations` as ShareGPT names them.
+
+    Raises:
+        `ValueError`: It has none, one of another form, or images, videos or audio outside of it.
+    """
+    name = "messages" if row.get("messages") is not None else "conversations"
+    if not to_list(row.get(name)):
+        raise ValueError(f"A row must have `messages`, a list of dicts, got {row.get(name)!r}.")
+    for column in _MEDIA:
+        if not is_empty(row.get(column)):
+            raise ValueError(
+                f"A row must have its files inside `messages`, as {{'type': 'image', 'path': ...}}, got a column "
+                f"{column!r} beside them."
+            )
+    return read_conversation(row[name])
+
+
+def _read_message(message: Any) -> dict[str, Any]:
+    values = to_dict(message)
+    if values is None:
+        raise ValueError(f"A message must be a dict with `role` and `content`, got {message!r:.200}.")
+    values = {name: value for name, value in values.items() if name in ("role", "content") or not is_empty(value)}
+    if "from" in values and "role" not in values:
+        values = _read_sharegpt(values)
+    role, content = values.pop("role", None), values.pop("content", None)
+    if not isinstance(role, str):
+        raise ValueError(f"`role` must be 'system', 'user' or 'assistant', got {role!r}.")
+    if content is None and isinstance(values.get("refusal"), str):
+        content = values.pop("refusal")  # OpenAI's place for what the assistant says in place of an answer
+    kept = {name: value for name, value in values.items() if name not in _BOOKKEEPING}
+    return {"role": str(role), **({} if content is None else {"content": _read_content(content)}), **kept}
+
+
+def _read_sharegpt(values: dict[str, Any]) -> dict[str, Any]:
+    role, text = _SHAREGPT_ROLES.get(values["from"]), values.get("value")
+    if role is None:
+        raise ValueError(f"`from` of a message must be one of {sorted(_SHAREGPT_ROLES)}, got {values['from']!r}.")
+    if not isinstance(text, str) or _SHAREGPT_MEDIA.search(text):
+        raise ValueError(
+            "`value` of a message must be a text without marks of files, which are parts of a `content`, such as "
+            f"{{'type': 'image', 'path': ...}}, got {text!r:.200}."
+        )
+    return {"role": role, "content": text} | {key: values[key] for key in values if key not in ("from", "value")}
+
+
+def _read_content(content: Any) -> Any:
+    if isinstance(content, str):
+        return str(content)
+    pair: list[Any] = list(content) if isinstance(content, tuple) else []
+    if pair and all(isinstance(item, str) or item is None for item in pair):  # Gradio's path and description
+        if len(pair) > 2 or modality_of(pair[0]) is None:
+            raise ValueError(
+                "`content` as a tuple of texts must be the path of an image, video or audio, and perhaps its "
+                f"description, got {content!r:.200}: give a list of parts."
+            )
+        return [read_file({"path": pair[0]})]
+    parts = to_list(content)
+    if parts is not None:
+        return [read_part(part) for part in parts]
+    values = to_dict(content)
+    if values is None:
+        raise ValueError(f"`content` must be a string or a list of parts, got a {type(content).__name__}.")
+    if "files" in values:
+        files = [
+            read_file({"path": file} if isinstance(file, str) else file) for file in to_list(values["files"]) or []
+        ]
+        text = values.get("text")
+        return [*files, *([] if is_empty(text) else [read_part({"type": "text", "text": text})])]
+    if {"path", "url", "file", "file_data"} & values.keys() and "type" not in values:
+        return [read_file(values.get("file", values))]
+    if "type" in values:
+        return [read_part(values)]
+    raise ValueError(f"`content` must be a string or a list of parts, got a dict with {sorted(map(str, values))}.")
+
+
+def require_rendered(conversations: list[Conversation], template: str, given: dict[str, Any]) -> None:
+    """Refuse what a chat template would leave out: its source does not name it.
+
+    Args:
+        conversations (`list`): In JOSIE's form.
+        template (`str`): Its source.
+        given (`dict`): `tools` and `documents` of the call.
+
+    Raises:
+        `ValueError`: There is such a thing, or a message without content.
+    """
+
+    def is_named(name: str) -> bool:
+        return re.search(rf"\b{re.escape(name)}\b", template) is not None
+
+    for name in ("tools", "documents"):
+        if not is_empty(given.get(name)) and not is_named(name):
+            raise ValueError(
+                f"`{name}` must be None, as the chat template of this model does not render them, got some."
+            )
+    for conversation in conversations:
+        for message in conversation:
+            others = [name for name in message if name not in ("role", "content")]
+            for name in others:
+                if name in _MEDIA:
+                    raise ValueError(
+                        "A message must have its files as parts of `content`, such as {'type': 'image', 'path': ...}, "
+                        f"got {name!r}."
+                    )
+                if not is_named(name):
+                    raise ValueError(
+                        "A message must have `role` and `content` alone, as the chat template of this model renders no "
+                        f"other, got {name!r}."
+                    )
+            if "content" not in message and not others:
+                raise ValueError(f"`content` must be a string or a list of parts, got None of {message['role']!r}.")
