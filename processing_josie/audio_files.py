@@ -19,12 +19,13 @@ from .audio_streams import CutShortError, UnknownLengthError, split_streams
 from .containers import NO_PROTOCOLS, is_cut_short
 from .sources import Source, describe_source, open_source
 
-# Heads of formats that libsndfile alone decides about: what it refuses of them is damaged.
-_OWN_HEADS = (b"fLaC", b"OggS")
+# Codecs of Ogg that libsndfile alone decides about, as about FLAC: what it refuses of them is damaged.
+_OGG_CODECS = (b"\x01vorbis", b"OpusHead")
 # What libsndfile notes in its log when it has repaired the length of a cut file in silence.
 _CUT_NOTE = re.compile(r"(?:data|Data Size|SSND|BODY|Riff size|riff)\s*: (\d+) \(should be (\d+)\)")
 _STREAM_LENGTH = 0x7FFF0000  # lengths from here on come from writers to a pipe, who did not know them
 _NIST_LENGTH = re.compile(rb"sample_count -i (\d+)")
+_FRAME_STREAMS = ("ac3", "eac3", "dts")  # frames without a container, the last of which may lack its end
 _UNKNOWN_LENGTH = 1 << 62  # samples; what libsndfile gives for FLAC from a pipe is larger
 
 
@@ -97,12 +98,15 @@ def _open(opened: Path | BinaryIO, label: str, stack: ExitStack) -> AudioFile:
     try:
         streams = _streams(opened, file, head)
         files = [stack.enter_context(soundfile.SoundFile(stream)) for stream in streams]
-        if any(part.frames > _UNKNOWN_LENGTH for part in files):
+        if any(part.frames > _UNKNOWN_LENGTH or _is_misread(part) for part in files):
             raise UnknownLengthError
     except (soundfile.LibsndfileError, UnknownLengthError, TypeError) as error:
-        if head[:4] in _OWN_HEADS and not isinstance(error, UnknownLengthError):
-            raise
         file.seek(0)
+        start = file.read(128)
+        file.seek(0)
+        is_own = start[:4] == b"fLaC" or start[:4] == b"OggS" and any(codec in start for codec in _OGG_CODECS)
+        if is_own and not isinstance(error, UnknownLengthError):
+            raise
         return _decode(file, label, error)
     rates, channels = {part.samplerate for part in files}, {part.channels for part in files}
     if len(rates) > 1 or len(channels) > 1:
@@ -113,6 +117,16 @@ def _open(opened: Path | BinaryIO, label: str, stack: ExitStack) -> AudioFile:
     for part in files:
         _require_complete(part, head, file if len(files) == 1 else None)
     return _join(files, label)
+
+
+def _is_misread(part: soundfile.SoundFile) -> bool:
+    """Return whether libsndfile opens a file that it cannot read rightly.
+
+    It takes the heads of the further blocks of a VOC file for samples, and guesses the length of an MP3 inside a WAV.
+    """
+    if part.format == "VOC":
+        return "multi-segment" in part.extra_info
+    return part.format in ("WAV", "WAVEX") and part.subtype.startswith("MPEG")
 
 
 def _streams(opened: Path | BinaryIO, file: BinaryIO, head: bytes) -> list[Any]:
@@ -184,15 +198,19 @@ def _decode(file: BinaryIO, label: str, refusal: Exception) -> AudioFile:
             if not container.streams.audio:
                 raise ValueError(f"`audio` must have an audio track, got {label} without one.")
             resampler = av.AudioResampler(format="fltp")
-            pieces, forms = [], set()
-            for frame in container.decode(container.streams.audio[0]):
-                forms.add((frame.sample_rate, frame.layout.name))
-                if len(forms) > 1:
-                    raise ValueError(
-                        "`audio` must have one sampling rate and number of channels throughout, got "
-                        f"{label} with {sorted(forms)}."
-                    )
-                pieces += [part.to_ndarray() for part in resampler.resample(frame)]
+            pieces, forms, sizes = [], set(), []
+            for packet in container.demux(container.streams.audio[0]):
+                sizes += [packet.size] if packet.size else []
+                for frame in packet.decode():
+                    forms.add((frame.sample_rate, frame.layout.name))
+                    if len(forms) > 1:
+                        raise ValueError(
+                            "`audio` must have one sampling rate and number of channels throughout, got "
+                            f"{label} with {sorted(forms)}."
+                        )
+                    pieces += [part.to_ndarray() for part in resampler.resample(frame)]
+            if container.format.name in _FRAME_STREAMS and sizes[-1] < min(sizes[:-1], default=0):
+                raise CutShortError
             pieces += [part.to_ndarray() for part in resampler.resample(None)] if pieces else []
     except FFmpegError as error:
         raise _unreadable(label, reason) from error
