@@ -33,7 +33,10 @@ class JosieThinkerConfig(PreTrainedConfig):
     model_type = "josie_thinker"
     base_config_key = "thinker_config"
     # `Trainer` keeps the rest of an output as predictions: the logits.
-    keys_to_ignore_at_inference = ["cache", "last_hidden_state", "inputs_embeds", "hidden_states", "attentions"]
+    keys_to_ignore_at_inference = [
+        *("cache", "last_hidden_state", "inputs_embeds", "hidden_states", "attentions"),
+        *("image_outputs", "video_outputs", "audio_outputs"),
+    ]
     sub_configs_defaults = {
         "text_config": SubConfigSpec(AutoConfig, model_type="josie_text"),
         "audio_config": SubConfigSpec(AutoConfig, model_type="josie_audio_encoder", optional=True),

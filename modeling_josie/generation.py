@@ -22,6 +22,9 @@ TALKER_OPTIONS = tuple(
     for name in ("max_new_frames", "min_new_frames", "do_sample", "temperature", "top_k", "top_p", "min_p")
 )
 
+# What the Thinker's output holds beside the tokens.
+WRITTEN = ("scores", "logits", "attentions", "hidden_states", "cache", "sequences_scores", "beam_indices")
+
 
 class JosieGenerationMixin(GenerationMixin):
     """`generate` and `generate_speech` of [`JosieForConditionalGeneration`]."""
@@ -94,10 +97,12 @@ class JosieGenerationMixin(GenerationMixin):
 
         Returns:
             In mode `"text"` what [`~transformers.GenerationMixin.generate`] returns: `(batch, prompt + new tokens)`, or
-            an output with `sequences`. In mode `"audio"` a [`JosieGenerateOutput`].
+            an output with `sequences`. In mode `"audio"` a [`JosieGenerateOutput`], which has the text's scores and
+            states where `return_dict_in_generate` asks for them.
 
         Raises:
-            `ValueError`: The mode is unknown or impossible, the speaker unknown, or a number out of range.
+            `ValueError`: The mode is unknown or impossible, the speaker unknown, a number out of range, or an option
+                would have no effect.
         """
         if generation_mode not in self.output_modalities:
             raise ValueError(
@@ -142,9 +147,19 @@ class JosieGenerationMixin(GenerationMixin):
         speech_mask = self.get_speech_mask(answer) & (torch.isin(answer, ends).cumsum(dim=1) == 0)
         if speaker_ids is not None:
             speaker_ids = speaker_ids.repeat_interleave(repeats, 0)
-        return self._speak(
+        reply = self._speak(
             sequences, embeds, attention_mask, nn.functional.pad(speech_mask, (length, 0)), speaker_ids, options
         )
+        if not isinstance(written, torch.Tensor):
+            for name in WRITTEN:
+                setattr(reply, name, getattr(written, name, None))
+        return reply
+
+    def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise a `ValueError`, as the Thinker's does."""
+        return self.thinker.generate_batch(*args, **kwargs)
+
+    init_continuous_batching = generate_batch
 
     @torch.no_grad()
     def generate_speech(
@@ -201,7 +216,11 @@ class JosieGenerationMixin(GenerationMixin):
     ) -> JosieGenerateOutput:
         position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
         states = self.thinker.model(
-            inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+            inputs_embeds=embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            use_cache=False,
+            return_dict=True,
         ).last_hidden_state
         spoken: Any = self.talker.generate(
             *gather_rows(speech_mask, states, embeds), speaker_ids=speaker_ids, **options

@@ -150,6 +150,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
         if "thinker" in self._modules:  # else the base class sets it before there are parts
             self.thinker.generation_config = value
 
+    @can_return_tuple
     @spell_inputs("audio")
     def get_audio_features(
         self, *args: torch.Tensor | None, **kwargs: Unpack[AudioInputs]
@@ -157,6 +158,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
         """Encode clips, see [`JosieThinkerModel.get_audio_features`]; waveforms also for a codec."""
         return self._get_features("audio", args, kwargs)
 
+    @can_return_tuple
     @spell_inputs("image")
     def get_image_features(
         self, *args: torch.Tensor | None, **kwargs: Unpack[ImageInputs]
@@ -164,6 +166,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
         """Encode images, see [`JosieThinkerModel.get_audio_features`]; pixels also for a codec."""
         return self._get_features("image", args, kwargs)
 
+    @can_return_tuple
     @spell_inputs("video")
     def get_video_features(
         self, *args: torch.Tensor | None, **kwargs: Unpack[VideoInputs]
@@ -175,7 +178,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
         self, modality: str, args: tuple[torch.Tensor | None, ...], kwargs: Any
     ) -> BaseModelOutputWithPooling:
         inputs: Any = self.encode_inputs(**bind_inputs(modality, args, kwargs))
-        return getattr(self.thinker, f"get_{modality}_features")(**inputs, **kwargs)
+        return getattr(self.thinker, f"get_{modality}_features")(**inputs, return_dict=True, **kwargs)
 
     def encode_inputs(self, **inputs: Unpack[ModalInputs]) -> ModalInputs:
         """Turn audio and pixels into codes where the Thinker reads codes, and leave everything else as it is.
@@ -272,6 +275,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
             mm_encoder_outputs=mm_encoder_outputs,
             num_items_in_batch=num_items_in_batch,
             skip_logits=skip_logits,
+            return_dict=True,
             **inputs,
             **kwargs,
         )
@@ -290,6 +294,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
                 turns.speaker_ids,
                 turns.speech_durations,
                 num_items_in_batch=code_loss_divisors(num_items_in_batch, labels, speech_codes),
+                return_dict=True,
             )
             spoken = (
                 None if value is None else join_turns(value, turns.places, speech_codes)
@@ -318,6 +323,9 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
             cache=thought.cache,
             hidden_states=thought.hidden_states,
             attentions=thought.attentions,
+            image_outputs=thought.image_outputs,
+            video_outputs=thought.video_outputs,
+            audio_outputs=thought.audio_outputs,
         )
 
     def _keep_unused(

@@ -1,10 +1,11 @@
 """Outputs of every entry point of the models, with all shapes; `return_dict=False` gives them as tuples."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 
 from .codecs.streaming import JodioStreamingState, JovioStreamingState
@@ -139,9 +140,14 @@ class JosieThinkerModelOutput(BaseModelOutputWithPast):
         inputs_embeds (`torch.FloatTensor`): `(batch, length, hidden_size)`, with features in place of placeholders.
         cache (`Cache`, *optional*): For the next step.
         hidden_states, attentions (`tuple[torch.Tensor]`, *optional*): One for each layer, when asked for.
+        image_outputs, video_outputs, audio_outputs ([`BaseModelOutputWithPooling`], *optional*): The encoders', of what
+            this batch has.
     """
 
     inputs_embeds: torch.Tensor | None = None
+    image_outputs: BaseModelOutputWithPooling | None = None
+    video_outputs: BaseModelOutputWithPooling | None = None
+    audio_outputs: BaseModelOutputWithPooling | None = None
 
 
 @dataclass
@@ -156,6 +162,8 @@ class JosieThinkerOutput(ModelOutput):
         inputs_embeds (`torch.FloatTensor`): `(batch, length, hidden_size)`, with features in place of placeholders.
         cache (`Cache`, *optional*): For the next step.
         hidden_states, attentions (`tuple[torch.Tensor]`, *optional*): One for each layer, when asked for.
+        image_outputs, video_outputs, audio_outputs ([`BaseModelOutputWithPooling`], *optional*): The encoders', of what
+            this batch has.
     """
 
     loss: torch.Tensor | None = None
@@ -165,6 +173,9 @@ class JosieThinkerOutput(ModelOutput):
     cache: Cache | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
+    image_outputs: BaseModelOutputWithPooling | None = None
+    video_outputs: BaseModelOutputWithPooling | None = None
+    audio_outputs: BaseModelOutputWithPooling | None = None
 
 
 @dataclass
@@ -225,6 +236,8 @@ class JosieOutput(ModelOutput):
         last_hidden_state (`torch.FloatTensor`): `(batch, length, hidden_size)`, the Thinker's.
         cache (`Cache`, *optional*): For the next step.
         hidden_states, attentions (`tuple[torch.Tensor]`, *optional*): The Thinker's, when asked for.
+        image_outputs, video_outputs, audio_outputs ([`BaseModelOutputWithPooling`], *optional*): The encoders', of what
+            this batch has.
     """
 
     loss: torch.Tensor | None = None
@@ -239,6 +252,9 @@ class JosieOutput(ModelOutput):
     cache: Cache | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
+    image_outputs: BaseModelOutputWithPooling | None = None
+    video_outputs: BaseModelOutputWithPooling | None = None
+    audio_outputs: BaseModelOutputWithPooling | None = None
 
 
 @dataclass
@@ -251,6 +267,9 @@ class JosieGenerateOutput(ModelOutput):
         audio_lengths (`torch.LongTensor`, *optional*): `(batch,)`, samples of each row.
         audio_codes (`torch.LongTensor`, *optional*): `(batch, num_quantizers, num_frames)`; 0 past a row's end.
         sampling_rate (`int`, *optional*): Of `audio_values`, in Hz.
+        scores, logits (`tuple[torch.FloatTensor]`, *optional*): `(batch, vocab_size)` of each step of the text, when
+            asked for; as are `attentions`, `hidden_states`, `cache`, `sequences_scores` and `beam_indices`, all as
+            `generate` of transformers returns them.
     """
 
     sequences: torch.Tensor | None = None
@@ -258,3 +277,10 @@ class JosieGenerateOutput(ModelOutput):
     audio_lengths: torch.Tensor | None = None
     audio_codes: torch.Tensor | None = None
     sampling_rate: int | None = None
+    scores: tuple[torch.Tensor, ...] | None = None
+    logits: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[Any, ...] | None = None
+    hidden_states: tuple[Any, ...] | None = None
+    cache: Cache | None = None
+    sequences_scores: torch.Tensor | None = None
+    beam_indices: torch.Tensor | None = None

@@ -74,3 +74,11 @@ def list_pages(root: Path) -> list[Path]:
         *(root / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
         *sorted(root.glob("docs/*.md")),
     ]
+
+
+def read_options(root: Path, heading: str) -> dict[str, tuple[str, str]]:
+    """Return the rows of the table under a heading of `docs/options.md`: what happens, and how it is tried."""
+    text = (root / "docs" / "options.md").read_text(encoding="utf-8")
+    section = re.split(r"^## ", text, flags=re.MULTILINE)
+    rows = next(part for part in section if part.startswith(f"`{heading}`"))
+    return {name: (verdict, how) for name, verdict, how in re.findall(r"^\| `(\w+)` \| (.+) \| (.+) \|$", rows, re.M)}

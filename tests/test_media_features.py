@@ -18,6 +18,7 @@ MEDIA = {
         input_features=torch.rand(2, 9, 23), input_features_mask=(torch.arange(23) < torch.tensor([[23], [10]])).long()
     ),
 }
+AUDIO = ("input_features", "input_features_mask")
 COUNTS = {"image": [1, 1], "video": [3, 1], "audio": [6, 3]}
 
 
@@ -113,3 +114,48 @@ def test_encoders_of_waveforms_return_states_of_every_clip():
             assert not ours[index, frames:].any()
         for ours, theirs in zip(outputs.attentions, alone.attentions, strict=True):
             torch.testing.assert_close(ours[index, :, :frames, :frames], theirs[0])
+
+
+@pytest.mark.parametrize("name", ["josie", "josie-codes"])
+def test_a_pass_returns_the_outputs_of_its_encoders(name):
+    model, inputs = CASES[name].build(), CASES[name].inputs()
+    asked = dict(output_hidden_states=True, output_attentions=True)
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        outputs = model(**inputs, **asked)
+    modalities = ["image", "audio"] + ["video"] * ("pixel_values_videos" in inputs)
+    for modality in modalities:
+        found = getattr(outputs, f"{modality}_outputs")
+        given = {key: inputs[key] for key in MODALITY_INPUTS[modality] if key in inputs}
+        expected = features_of(model, modality, **given, **asked)
+        assert len(found.pooler_output) == 2
+        assert all(map(torch.equal, found.pooler_output, expected.pooler_output))
+        assert torch.equal(found.last_hidden_state, expected.last_hidden_state)
+        if name == "josie":
+            assert all(map(torch.equal, found.hidden_states, expected.hidden_states))
+            assert len(found.attentions) == 1
+    assert (outputs.video_outputs is None) == ("video" not in modalities)
+    again = {key: value for key, value in inputs.items() if key not in sum(MODALITY_INPUTS.values(), ())}
+    media = {modality: getattr(outputs, f"{modality}_outputs") for modality in modalities}
+    with torch.no_grad():
+        torch.testing.assert_close(model(**again, mm_encoder_outputs=media).logits, outputs.logits)
+
+
+@pytest.mark.parametrize("name", ["josie", "thinker", "talker-depth"])
+def test_configurations_may_ask_for_tuples(name):
+    model, inputs = CASES[name].build(), CASES[name].inputs()
+    with torch.no_grad():
+        expected = model(**inputs).to_tuple()
+    for part, module in model.named_modules():
+        if hasattr(module, "config") and not part.startswith("audio_codec"):
+            module.config.return_dict = False
+    with torch.no_grad():
+        values = model(**inputs)
+    assert isinstance(values, tuple)
+    assert torch.equal(values[0], expected[0])
+    if name == "josie":
+        assert isinstance(features_of(model, "image", **MEDIA["image"]), tuple)
+        prompt = {key: inputs[key] for key in ("input_ids", "attention_mask", "pixel_values", *AUDIO)}
+        assert model.generate(
+            **prompt, max_new_tokens=2, generation_mode="audio", talker_max_new_frames=2
+        ).sampling_rate

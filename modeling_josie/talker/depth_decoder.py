@@ -41,7 +41,7 @@ class JosieDepthDecoder(nn.Module):
             Logits of each quantizer, `(num_frames, codebook_size)`: in one tensor they would be the largest of a step.
         """
         embeds = self.input_projection(frame_states)[:, None] + self.code_embedding.embed(codes)
-        hidden_states = self.model(embeds, use_cache=False).last_hidden_state
+        hidden_states = self.model(embeds, use_cache=False, return_dict=True).last_hidden_state
         return tuple(head(hidden_states[:, level]) for level, head in enumerate(self.heads))
 
     def make_loop(self, batch_size: int, like: torch.Tensor) -> StepLoop:

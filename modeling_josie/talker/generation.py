@@ -53,6 +53,7 @@ class TalkerGenerationMixin(TextReadingMixin):
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
+        **others: Any,
     ) -> JosieTalkerGenerateOutput:
         """Speak. A warning names the rows whose speech is cut at `max_new_frames`.
 
@@ -63,6 +64,7 @@ class TalkerGenerationMixin(TextReadingMixin):
                 as the positions allow, when `None`.
             min_new_frames (`int`): Frames before which speech does not end.
             do_sample, temperature, top_k, top_p, min_p: As in [`CodeSampler`], for all quantizers.
+            others: None; options of transformers' `generate` that the loop does not have are refused.
 
         Returns:
             [`JosieTalkerGenerateOutput`].
@@ -70,6 +72,8 @@ class TalkerGenerationMixin(TextReadingMixin):
         Raises:
             `ValueError`: A number is out of range, or speakers are unknown.
         """
+        for name in others:
+            raise ValueError(f"`{name}` must be an option of a Talker's `generate`, which has no such name.")
         max_new_frames = min(_MAX_NEW_FRAMES, self.max_frames) if max_new_frames is None else max_new_frames
         if not 1 <= max_new_frames <= self.max_frames:
             raise ValueError(f"`talker_max_new_frames` must be in [1, {self.max_frames}], got {max_new_frames}.")

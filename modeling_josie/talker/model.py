@@ -161,7 +161,7 @@ class JosieTalkerForConditionalGeneration(TalkerGenerationMixin, FreezingMixin, 
         inputs = torch.cat((self.embed_start(batch_size, speaker_ids), inputs), dim=1)
         asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         asked = {name: value for name, value in asked.items() if value is not None}
-        outputs = self.model(inputs, use_cache=False, **asked)
+        outputs = self.model(inputs, use_cache=False, return_dict=True, **asked)
         hidden_states = outputs.last_hidden_state[:, 1 + delay :]
 
         logits = self.head(hidden_states)

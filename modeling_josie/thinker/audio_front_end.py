@@ -107,7 +107,7 @@ class AudioFrontEnd(FrontEnd):
         lengths = [longest] * num_clips if padding_mask is None else padding_mask.sum(dim=-1).tolist()
         rows, encoded = [], []
         for clip, length in zip(input_values.to(self.encoder.dtype), lengths, strict=True):
-            encoded.append(self.encoder(clip[:, : int(length)], **kwargs))
+            encoded.append(self.encoder(clip[:, : int(length)], return_dict=True, **kwargs))
             kept = self.config.get_num_audio_tokens(int(length)) * self.config.audio_stack_factor
             rows.append(self.projector(self._stack(encoded[-1].last_hidden_state[:, :kept], None)[0][0]))
         counts = torch.tensor([len(row) for row in rows], device=input_values.device)
@@ -119,9 +119,9 @@ class AudioFrontEnd(FrontEnd):
         """Return the encoder's output, and which of its features are real, `(num_clips, max_features)`."""
         input_features = input_features.to(self.encoder.dtype)
         if isinstance(self.encoder, JosieAudioEncoder):
-            encoded = self.encoder(input_features, attention_mask=input_features_mask, **kwargs)
+            encoded = self.encoder(input_features, attention_mask=input_features_mask, return_dict=True, **kwargs)
         else:  # Whisper: always the same length, silence included
-            encoded = self.encoder(input_features, **kwargs)
+            encoded = self.encoder(input_features, return_dict=True, **kwargs)
             expected, given = self.encoder.config.max_source_positions, encoded.last_hidden_state.shape[1]
             if given != expected:
                 raise ValueError(f"`audio_config` must give {expected} features a clip, got {given}.")

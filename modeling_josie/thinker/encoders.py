@@ -94,7 +94,7 @@ class JosieAudioEncoder(JosiePreTrainedModel):
             mask = None if mask is None else mask[:, ::2]  # feature i stands where frame 2i stood
             hidden_states = _clear(hidden_states, mask)
         hidden_states = self.proj(hidden_states.transpose(1, 2).flatten(2))
-        outputs = self.backbone(hidden_states, attention_mask=mask, use_cache=False, **kwargs)
+        outputs = self.backbone(hidden_states, attention_mask=mask, use_cache=False, return_dict=True, **kwargs)
         last_hidden_state = outputs.last_hidden_state
         if mask is not None:
             last_hidden_state = last_hidden_state.masked_fill(~mask[..., None], 0.0)
@@ -212,7 +212,7 @@ class JosieVisionEncoder(JosiePreTrainedModel):
         patches = self.patch_embed(features).flatten(2).transpose(1, 2)
         hidden_states = torch.cat((self.cls_token.expand(len(patches), -1, -1).to(patches.dtype), patches), dim=1)
         hidden_states = hidden_states + self.position_embedding
-        outputs = self.backbone(hidden_states, use_cache=False, **kwargs)
+        outputs = self.backbone(hidden_states, use_cache=False, return_dict=True, **kwargs)
         return BaseModelOutput(outputs.last_hidden_state, outputs.hidden_states, outputs.attentions)
 
 

@@ -6,6 +6,7 @@ from a cache that has read its media already, and answers end where positions do
 """
 
 from collections.abc import Sequence
+from functools import wraps
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
 from ...configuration_josie import JosieThinkerConfig
+from .generation_options import check_options
 from .inputs import MODALITIES, MediaOutputs, pop_inputs
 from .media import join_rows
 
@@ -22,8 +24,13 @@ logger = logging.get_logger(__name__)
 
 def suppress_placeholders(generation_config: GenerationConfig, config: JosieThinkerConfig):
     """Let generation never write a placeholder, which nothing could take the place of."""
+    generation_config.suppress_tokens = placeholder_tokens(config) or None
+
+
+def placeholder_tokens(config: JosieThinkerConfig) -> list[int]:
+    """Return the ids of the placeholders that there are."""
     tokens = (config.image_token_id, config.video_token_id, config.audio_token_id)
-    generation_config.suppress_tokens = [token for token in tokens if token is not None] or None
+    return [token for token in tokens if token is not None]
 
 
 class ThinkerGenerationMixin(GenerationMixin):
@@ -31,6 +38,42 @@ class ThinkerGenerationMixin(GenerationMixin):
 
     config: JosieThinkerConfig
     model: Any
+
+    def generate(self, inputs: torch.Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Write, as [`~transformers.GenerationMixin.generate`] does.
+
+        Args:
+            inputs (`torch.LongTensor`, *optional*): `(batch, length)`, left-padded where rows differ in length;
+                `input_ids` is another name for it.
+            args, kwargs: As of transformers' `generate`, media among them.
+
+        Raises:
+            `ValueError`: An option would have no effect, or the inputs do not fit.
+        """
+        check_options(kwargs, kwargs.get("generation_config", args[0] if args else None))
+        return super().generate(inputs, *args, **kwargs)
+
+    def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise a `ValueError`: continuous batching reads tokens alone, through masks that front ends do not have."""
+        raise ValueError("`generate_batch` must be `generate` with a padded batch, as there is no continuous batching.")
+
+    init_continuous_batching = generate_batch
+
+    def _prepare_generation_config(
+        self, generation_config: GenerationConfig | None, **kwargs: Any
+    ) -> tuple[GenerationConfig, dict[str, Any]]:
+        """Merge the options of a call, which never lets placeholders be written."""
+        merged, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
+        tokens = {*(merged.suppress_tokens or ()), *placeholder_tokens(self.config)}
+        merged.suppress_tokens = sorted(tokens) or None
+        return merged, model_kwargs
+
+    @wraps(GenerationMixin.prepare_inputs_for_generation)  # whose signature `generate` reads
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the inputs of one step, without the tokenizers that some ways of decoding read."""
+        for name in ("tokenizer", "assistant_tokenizer"):
+            kwargs.pop(name, None)
+        return super().prepare_inputs_for_generation(*args, **kwargs)
 
     def _maybe_prepare_encoder_kwargs_for_generation(
         self,

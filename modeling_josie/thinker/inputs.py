@@ -143,6 +143,11 @@ def pop_inputs(kwargs: Any) -> ModalInputs:
     return {name: value for name, value in given.items() if value is not None}  # type: ignore[return-value]
 
 
+def name_outputs(outputs: MediaOutputs) -> dict[str, BaseModelOutputWithPooling]:
+    """Return the encoders' outputs under the names that they have in an output of the Thinker."""
+    return {f"{modality}_outputs": output for modality, output in outputs.items()}
+
+
 def refuse_unknown(kwargs: Iterable[str], known: Iterable[str]):
     """Raise a `ValueError` that names the first argument of `kwargs` that is not `known`."""
     for name in kwargs:

@@ -77,13 +77,7 @@ class MediaMixin:
     def _get_features(
         self, modality: str, args: tuple[torch.Tensor | None, ...], kwargs: Any
     ) -> BaseModelOutputWithPooling:
-        features = self._run_front_end(modality, bind_inputs(modality, args, kwargs), **kwargs)
-        return BaseModelOutputWithPooling(
-            last_hidden_state=features.encoded.last_hidden_state,
-            pooler_output=features.rows.split(features.counts.tolist()),  # type: ignore[arg-type]
-            hidden_states=features.encoded.hidden_states,
-            attentions=features.encoded.attentions,
-        )
+        return _describe(self._run_front_end(modality, bind_inputs(modality, args, kwargs), **kwargs))
 
     def _run_front_end(self, modality: str, inputs: ModalInputs, **kwargs: Any) -> Features:
         """Run the front end of a modality; images and videos share one."""
@@ -117,7 +111,7 @@ class MediaMixin:
         """
         outputs: MediaOutputs = dict(mm_encoder_outputs or {})
         for modality, given in self._sort_inputs(outputs, inputs).items():
-            outputs[modality] = getattr(self, f"get_{modality}_features")(**given)
+            outputs[modality] = getattr(self, f"get_{modality}_features")(**given, return_dict=True)
         return outputs
 
     def _sort_inputs(self, outputs: MediaOutputs | None, inputs: ModalInputs) -> dict[str, ModalInputs]:
@@ -144,6 +138,18 @@ class MediaMixin:
         is_step: bool = False,
         **inputs: Unpack[ModalInputs],
     ) -> torch.Tensor:
+        """Embed tokens and put the features of all media in place of their placeholders: `read_inputs` without more."""
+        return self.read_inputs(input_ids, inputs_embeds, mm_encoder_outputs, is_step, **inputs)[0]
+
+    def read_inputs(
+        self,
+        input_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        mm_encoder_outputs: MediaOutputs | None = None,
+        is_step: bool = False,
+        encoder_options: dict[str, Any] | None = None,
+        **inputs: Unpack[ModalInputs],
+    ) -> tuple[torch.Tensor, MediaOutputs]:
         """Embed tokens and put the features of all media in place of their placeholders.
 
         Args:
@@ -153,9 +159,11 @@ class MediaMixin:
             mm_encoder_outputs, inputs: As in `encode_media`; all are packed over the batch, in the order of their
                 placeholders.
             is_step (`bool`): Whether these are tokens that generation wrote, among which is no placeholder.
+            encoder_options (`dict`, *optional*): For the encoders, such as `output_hidden_states`.
 
         Returns:
-            `(batch, length, hidden_size)`.
+            The embeddings, `(batch, length, hidden_size)`; and the outputs of the encoders by modality, as
+            `get_audio_features` and so on return them.
 
         Raises:
             `ValueError`: Placeholders and features differ in number, or placeholders have no input at all.
@@ -167,14 +175,16 @@ class MediaMixin:
         else:
             embeds = inputs_embeds
         given = self._sort_inputs(mm_encoder_outputs, inputs)
-        if is_step and not given and not mm_encoder_outputs:
-            return embeds
+        outputs: MediaOutputs = {name: value for name, value in (mm_encoder_outputs or {}).items() if value is not None}
+        if is_step and not given and not outputs:
+            return embeds, outputs
         for modality in MODALITIES:
             rows = None
-            if mm_encoder_outputs and mm_encoder_outputs.get(modality) is not None:
-                rows = join_rows(mm_encoder_outputs[modality])
+            if modality in outputs:
+                rows = join_rows(outputs[modality])
             elif modality in given:
-                rows = self._run_front_end(modality, given[modality]).rows
+                features = self._run_front_end(modality, given[modality], **(encoder_options or {}))
+                rows, outputs[modality] = features.rows, _describe(features)
             if rows is None:
                 embeds = self._keep_unused(modality, embeds, given)
                 if input_ids is None:
@@ -183,7 +193,7 @@ class MediaMixin:
             self.check_placeholders(modality, places, rows)
             if rows is not None:
                 embeds = embeds.masked_scatter(places[..., None], rows.to(embeds))
-        return embeds
+        return embeds, outputs
 
     def get_placeholder_mask(
         self, modality: str, input_ids: torch.Tensor | None = None, inputs_embeds: torch.Tensor | None = None
@@ -240,3 +250,14 @@ class MediaMixin:
             return embeds
         front_end: Any = self.audio_front_end if modality == "audio" else self.vision_front_end
         return add_zero_gradients(embeds, front_end, lambda: front_end.dummy_forward())
+
+
+def _describe(features: Features) -> BaseModelOutputWithPooling:
+    """Return an encoder's output with the rows of each item; in a compiled graph all of them in one tensor."""
+    rows: Any = features.rows if torch.compiler.is_compiling() else features.rows.split(features.counts.tolist())
+    return BaseModelOutputWithPooling(
+        last_hidden_state=features.encoded.last_hidden_state,
+        pooler_output=rows,
+        hidden_states=features.encoded.hidden_states,
+        attentions=features.encoded.attentions,
+    )

@@ -31,7 +31,15 @@ from . import text  # noqa: F401  (registers our text backbone with AutoModel)
 from .audio_front_end import AudioFrontEnd
 from .front_ends import build_part
 from .generation import ThinkerGenerationMixin, suppress_placeholders
-from .inputs import SPEECH_INPUTS, MediaOutputs, ThinkerKwargs, pop_inputs, refuse_unknown, spell_inputs
+from .inputs import (
+    SPEECH_INPUTS,
+    MediaOutputs,
+    ThinkerKwargs,
+    name_outputs,
+    pop_inputs,
+    refuse_unknown,
+    spell_inputs,
+)
 from .media import MediaMixin
 from .vision_front_end import VisionFrontEnd
 
@@ -114,7 +122,8 @@ class JosieThinkerModel(MediaMixin, JosieThinkerPreTrainedModel):
         # One token on top of a cache was written by generation; looking at it would wait for the device.
         newest = input_ids if input_ids is not None else inputs_embeds
         is_step = cache is not None and newest is not None and newest.shape[1] == 1
-        embeds = self.embed_inputs(input_ids, inputs_embeds, mm_encoder_outputs, is_step, **inputs)
+        asked = {name: value for name, value in kwargs.items() if name in ("output_hidden_states", "output_attentions")}
+        embeds, media = self.read_inputs(input_ids, inputs_embeds, mm_encoder_outputs, is_step, asked, **inputs)
         if embeds.shape[1] > self.config.max_sequence_length:
             raise ValueError(
                 f"`input_ids` must have at most {self.config.max_sequence_length} positions, placeholders "
@@ -127,6 +136,7 @@ class JosieThinkerModel(MediaMixin, JosieThinkerPreTrainedModel):
             cache=cache,
             # `Trainer` sets it there
             use_cache=getattr(self.config, "use_cache", None) if use_cache is None else use_cache,
+            return_dict=True,
             **kwargs,
         )
         return JosieThinkerModelOutput(
@@ -135,6 +145,7 @@ class JosieThinkerModel(MediaMixin, JosieThinkerPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=getattr(outputs, "attentions", None),  # recurrent models have none
             inputs_embeds=embeds,
+            **name_outputs(media),
         )
 
 
@@ -270,6 +281,7 @@ class JosieThinkerForConditionalGeneration(FreezingMixin, ThinkerGenerationMixin
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             mm_encoder_outputs=mm_encoder_outputs,
+            return_dict=True,
             **options,
         )
         states = outputs.last_hidden_state
@@ -284,6 +296,9 @@ class JosieThinkerForConditionalGeneration(FreezingMixin, ThinkerGenerationMixin
             cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            image_outputs=outputs.image_outputs,
+            video_outputs=outputs.video_outputs,
+            audio_outputs=outputs.audio_outputs,
         )
 
 

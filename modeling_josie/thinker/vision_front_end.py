@@ -97,7 +97,7 @@ class VisionFrontEnd(FrontEnd):
 
     def _encode(self, pixel_values: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, BaseModelOutput]:
         """Return the chosen rows of each image, `(num_images, rows, hidden_size)`, and the encoder's output."""
-        encoded = self.encoder(pixel_values=pixel_values.to(self.encoder.dtype), **kwargs)
+        encoded = self.encoder(pixel_values=pixel_values.to(self.encoder.dtype), return_dict=True, **kwargs)
         features = encoded.last_hidden_state
         if self.config.vision_feature_select == "cls":
             return self.projector(features[:, :1]), encoded
