@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 
 from .audio_streams import CutShortError, UnknownLengthError, split_streams
-from .containers import NO_PROTOCOLS, is_cut_short
+from .containers import NO_PROTOCOLS, is_cut_short, is_joined
 from .sources import Source, describe_source, open_source
 
 # Codecs of Ogg that libsndfile alone decides about, as about FLAC: what it refuses of them is damaged.
@@ -95,6 +95,9 @@ def _open(opened: Path | BinaryIO, label: str, stack: ExitStack) -> AudioFile:
     file = stack.enter_context(opened.open("rb")) if isinstance(opened, Path) else opened
     head = file.read(12)
     file.seek(0)
+    if is_joined(file):
+        raise _joined(label)
+    streams: list[Any] = []
     try:
         streams = _streams(opened, file, head)
         files = [stack.enter_context(soundfile.SoundFile(stream)) for stream in streams]
@@ -107,6 +110,8 @@ def _open(opened: Path | BinaryIO, label: str, stack: ExitStack) -> AudioFile:
         is_own = start[:4] == b"fLaC" or start[:4] == b"OggS" and any(codec in start for codec in _OGG_CODECS)
         if is_own and not isinstance(error, UnknownLengthError):
             raise
+        if len(streams) > 1:
+            raise _joined(label) from error
         return _decode(file, label, error)
     rates, channels = {part.samplerate for part in files}, {part.channels for part in files}
     if len(rates) > 1 or len(channels) > 1:
@@ -209,8 +214,10 @@ def _decode(file: BinaryIO, label: str, refusal: Exception) -> AudioFile:
                             f"{label} with {sorted(forms)}."
                         )
                     pieces += [part.to_ndarray() for part in resampler.resample(frame)]
-            if container.format.name in _FRAME_STREAMS and sizes[-1] < min(sizes[:-1], default=0):
-                raise CutShortError
+            if container.format.name in _FRAME_STREAMS:
+                rest = file.seek(0, io.SEEK_END) - sum(sizes)  # less than the head of a frame
+                if sizes[-1] < min(sizes[:-1], default=0) or 0 < rest < sizes[-1]:
+                    raise CutShortError
             pieces += [part.to_ndarray() for part in resampler.resample(None)] if pieces else []
     except FFmpegError as error:
         raise _unreadable(label, reason) from error
@@ -218,6 +225,10 @@ def _decode(file: BinaryIO, label: str, refusal: Exception) -> AudioFile:
         raise ValueError(f"`audio` must have at least one sample, got {label} without any.")
     values, (rate, _) = np.concatenate(pieces, axis=1), forms.pop()
     return AudioFile(rate, len(values), values.shape[1], lambda start, stop: values[:, start:stop])
+
+
+def _joined(label: str) -> ValueError:
+    return ValueError(f"`audio` must be single files of this kind, got {label}, which is several joined.")
 
 
 def _unreadable(label: str, reason: str) -> ValueError:

@@ -14,10 +14,18 @@ _BOXES = frozenset(b"ftyp moov mdat free skip wide moof mfra sidx styp meta uuid
 NO_PROTOCOLS = {"protocol_whitelist": ""}
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 _STREAMED_SIZES = (0, 0xFFFFFFFF)  # what RIFF files say whose writer could not go back
+_OGG_HEAD = 27  # bytes of the head of a page, without the lengths of its segments
+_TS_PACKET = 188  # bytes of a packet of an MPEG transport stream
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_FACTS = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # File Properties Object, which says the file's size
+# Heads that no other part of a file has, and as much of them as is looked for behind the first.
+_UNIQUE_HEADS = {b"Creative Voice File": 19, b".snd": 8, b"TTA1": 8, b"RF64": 12, b"FLV": 9, _ASF_HEADER: 16}
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def is_cut_short(file: BinaryIO) -> bool:
-    """Return whether a file of the MP4, RIFF (AVI, WebP, WAV), CAF or Matroska (MKV, WebM) family lacks its end.
+    """Return whether a file lacks its end, as far as its container says: MP4, RIFF (AVI, WebP, WAV), CAF, Matroska
+    (MKV, WebM), Ogg, FLV, ASF (WMA, WMV), or an MPEG transport stream.
 
     Args:
         file: Open for reading bytes, and able to seek; its position is kept.
@@ -25,10 +33,18 @@ def is_cut_short(file: BinaryIO) -> bool:
     place = file.tell()
     length = file.seek(0, io.SEEK_END)
     file.seek(0)
-    head = file.read(12)
+    head = file.read(16)
     if head[:4] == b"RIFF":
         size = int.from_bytes(head[4:8], "little")
         ends = [] if size in _STREAMED_SIZES else [8 + size]
+    elif head[:4] == b"OggS":
+        ends = list(_page_ends(file, length))
+    elif head[:3] == b"FLV":
+        ends = list(_tag_ends(file, length))
+    elif head == _ASF_HEADER:
+        ends = list(_stated_ends(file))
+    elif _is_transport_stream(file, length):
+        ends = [-(-length // _TS_PACKET) * _TS_PACKET]
     elif head[4:8] in _BOXES:
         ends = list(_box_ends(file, length))
     elif head[:4] == b"caff":
@@ -39,6 +55,94 @@ def is_cut_short(file: BinaryIO) -> bool:
         ends = []
     file.seek(place)
     return any(end > length for end in ends)
+
+
+def is_joined(file: BinaryIO) -> bool:
+    """Return whether a file is several ones joined, of a kind of which readers show the first alone.
+
+    Known are the MP4 family, WebP, GIF, PNG, CAF, FLV, ASF, AU, TTA, VOC and RF64.
+
+    Args:
+        file: Open for reading bytes, and able to seek; its position is kept.
+    """
+    place = file.tell()
+    length = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    head = file.read(24)
+    start: int | None = None
+    if head[4:8] == b"ftyp":
+        start = next((start for start in _box_ends(file, length) if _bytes_at(file, start + 4, 4) == b"ftyp"), None)
+    elif head[:4] == b"RIFF" and head[8:12] == b"WEBP" and (size := int.from_bytes(head[4:8], "little")):
+        start = 8 + size + size % 2 if _bytes_at(file, 8 + size + size % 2, 4) == b"RIFF" else None
+    elif head[:4] == b"caff":
+        start = next((end for end in _chunk_ends(file, length) if _bytes_at(file, end, 4) == b"caff"), None)
+    elif head[:8] == _PNG:
+        start = next((end for end in _png_ends(file, length) if _bytes_at(file, end, 8) == _PNG), None)
+    elif head[:4] == b"GIF8":
+        start = _find(file, b"\x00\x3bGIF8")  # behind a trailer (GIF89a, section 27)
+    else:
+        count = next((count for known, count in _UNIQUE_HEADS.items() if head.startswith(known)), None)
+        start = None if count is None else _find(file, head[:count])
+    file.seek(place)
+    return start is not None
+
+
+def _bytes_at(file: BinaryIO, place: int, count: int) -> bytes:
+    file.seek(place)
+    return file.read(count)
+
+
+def _png_ends(file: BinaryIO, length: int) -> Iterator[int]:
+    """Give where each chunk of a PNG ends (ISO/IEC 15948, section 5.3)."""
+    place = 8
+    while place + 12 <= length:
+        place += 12 + int.from_bytes(_bytes_at(file, place, 4), "big")
+        yield place
+
+
+def _find(file: BinaryIO, wanted: bytes) -> int | None:
+    """Return where bytes are behind the beginning of a file."""
+    file.seek(1)
+    found = file.read().find(wanted)
+    return None if found < 0 else found + 1
+
+
+def _page_ends(file: BinaryIO, length: int) -> Iterator[int]:
+    """Give where each page of an Ogg file ends (RFC 3533, section 6)."""
+    place = 0
+    while place < length:
+        head = _bytes_at(file, place, _OGG_HEAD + 255)
+        if head[:4] != b"OggS":
+            return
+        count = head[_OGG_HEAD - 1] if len(head) >= _OGG_HEAD else 1
+        place += _OGG_HEAD + count + sum(head[_OGG_HEAD : _OGG_HEAD + count])
+        yield place
+
+
+def _tag_ends(file: BinaryIO, length: int) -> Iterator[int]:
+    """Give where each tag of a Flash video ends (Video File Format 10, section E.3)."""
+    place = int.from_bytes(_bytes_at(file, 5, 4), "big") + 4
+    while place < length:
+        head = _bytes_at(file, place, 4)
+        if head[0] & 0x1F not in (8, 9, 18):
+            return
+        place += 15 + int.from_bytes(head[1:], "big")
+        yield place
+
+
+def _stated_ends(file: BinaryIO) -> Iterator[int]:
+    """Give the size that a file of Windows Media states (Advanced Systems Format, section 3.2), unless it is live."""
+    file.seek(0)
+    content = file.read(1 << 16)
+    place = content.find(_ASF_FACTS)
+    if place >= 0 and len(content) >= place + 92 and not content[place + 88] & 1:
+        yield int.from_bytes(content[place + 40 : place + 48], "little")
+
+
+def _is_transport_stream(file: BinaryIO, length: int) -> bool:
+    """Return whether a file begins with packets of a transport stream (ISO/IEC 13818-1), which all begin alike."""
+    places = range(0, min(length, 8 * _TS_PACKET), _TS_PACKET)
+    return length > 2 * _TS_PACKET and all(_bytes_at(file, place, 1) == b"\x47" for place in places)
 
 
 def _box_ends(file: BinaryIO, length: int) -> Iterator[int]:

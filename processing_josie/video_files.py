@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence
 
-from .containers import NO_PROTOCOLS, is_cut_short
+from .containers import NO_PROTOCOLS, is_cut_short, is_joined
 from .images import IMAGE_ERRORS
 from .sources import Source, describe_source, open_source
 
@@ -163,6 +163,8 @@ def _opened(source: Source) -> Iterator[tuple[BinaryIO, str, bool]]:
             raise ValueError(f"`videos` must not be empty, got {label} of 0 bytes.")
         if is_cut_short(file):
             raise ValueError(f"`videos` must be complete, got {label}, which is cut short.")
+        if is_joined(file):
+            raise ValueError(f"`videos` must be single files, got {label}, which is several joined.")
         is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
         yield file, label, is_webp or head.startswith(_ANIMATIONS) or head[4:12] in (b"ftypavif", b"ftypavis")
     finally:
