@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from josie.modeling_josie.layers.fast import naive_rms_norm, rms_norm
+from josie import JosieBackboneConfig
+from josie.modeling_josie.layers.fast import naive_rms_norm, naive_step_attention, rms_norm, step_attention
+from josie.modeling_josie.layers.transformer import JosieAttention, eager_attention_forward
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 8), (3, 5, 12), (7, 33)], ids=str)
@@ -19,3 +21,22 @@ def test_rms_norm(shape, scale, dtype):
     gradients = [torch.autograd.grad(result, (x, weight), above) for result in (expected, actual)]
     for ours, theirs in zip(gradients[1], gradients[0], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("num_kv", [1, 2, 4])
+@pytest.mark.parametrize("num_keys", [1, 7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_step_attention(num_kv, num_keys, dtype):
+    torch.manual_seed(0)
+    config = JosieBackboneConfig(
+        hidden_size=32, num_attention_heads=4, num_key_value_heads=num_kv, num_hidden_layers=1, intermediate_size=8
+    )
+    module = JosieAttention(config, 0).eval()
+    query, key, value = (
+        torch.randn(3, heads, length, 8).to(dtype) for heads, length in ((4, 1), (num_kv, num_keys), (num_kv, num_keys))
+    )
+    arguments = module, query, key, value, None, module.scaling
+    actual, _ = step_attention(*arguments, dropout=0.0, sliding_window=None)
+    assert actual.shape == (3, 1, 4, 8)
+    for naive in (naive_step_attention, eager_attention_forward):
+        torch.testing.assert_close(actual, naive(*arguments)[0])

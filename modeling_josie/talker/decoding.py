@@ -12,6 +12,7 @@ from transformers.generation import (
 
 from ...configuration_josie import JosieBackboneConfig
 from ..layers.backbone import JosieBackbone
+from ..layers.fast import step_attention
 from ..layers.transformer import get_attention_function
 
 
@@ -74,7 +75,8 @@ class StepLoop:
     def __init__(self, backbone: JosieBackbone, batch_size: int, max_length: int, like: torch.Tensor):
         self.backbone = backbone
         self.cache = LoopCache(backbone.config, batch_size, max_length, like.device, like.dtype)
-        self.attend = get_attention_function(backbone.config)
+        is_sdpa = backbone.config._attn_implementation == "sdpa"
+        self.attend = step_attention if is_sdpa else get_attention_function(backbone.config)
         self.positions = None
         if backbone.rotary_emb is not None:
             self.positions = backbone.rotary_emb(like, torch.arange(max_length, device=like.device)[None])
