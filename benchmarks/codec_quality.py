@@ -1,4 +1,4 @@
-r"""How speech sounds after a codec: PESQ-WB, STOI, the words that Whisper tiny.en still hears, kbit/s and time.
+r"""Quality of speech after a codec: PESQ-WB, STOI, the words that Whisper tiny.en still hears, kbit/s and time.
 
 Every contestant gets the same clips and returns waveforms of the same length, which judges at 16 kHz compare with the
 clips. Words are counted against what was said: of a folder's `name.wav` or `name.flac` that is `name.txt`, or where
@@ -52,7 +52,7 @@ MUOMNI = {
 
 @dataclass
 class Clip:
-    """What is judged.
+    """A clip to be judged.
 
     Args:
         name (`str`): Of the file.
@@ -132,7 +132,7 @@ def load_codec(folder: Path) -> Contestant:
 
 
 def load_clips(folder: Path) -> list[Clip]:
-    """Return the sound files of a folder, by name."""
+    """Return the audio files of a folder, by name."""
     clips = []
     for path in sorted(path for path in folder.iterdir() if path.suffix in (".wav", ".flac")):
         waveform, text = load_audio(path, judge.SAMPLING_RATE), path.with_suffix(".txt")

@@ -33,9 +33,9 @@ def find_processor() -> str:
     """Return the name of the processor, and whether it has AVX-512, which decides much of torch's speed."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    name = facts.get("model name") or platform.processor() or platform.machine()
-    return f"{name} with AVX-512" if "avx512f" in facts.get("flags", "") else name
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    return f"{name} with AVX-512" if "avx512f" in fields.get("flags", "") else name
 
 
 def measure(contestants: dict[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, list[float]]:

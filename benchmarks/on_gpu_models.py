@@ -99,7 +99,7 @@ def assembly_config(size: str) -> josie.JosieConfig:
 
 
 def assembly(size: str) -> Contestant:
-    """Return the random assembly with two rows of picture, sound, words and speech."""
+    """Return the random assembly with two rows of image, audio, words and speech."""
     torch.manual_seed(0)
     config = assembly_config(size)
     model = josie.JosieForConditionalGeneration(config).eval()
@@ -120,7 +120,7 @@ def assembly(size: str) -> Contestant:
 
 
 def nano() -> Contestant:
-    """Return nano with a picture and a question."""
+    """Return nano with an image and a question."""
     model: Any = AutoModelForMultimodalLM.from_pretrained(josie.nano_path()).eval()
     torch.manual_seed(0)
     thinker = model.config.thinker_config

@@ -1,11 +1,11 @@
-"""JOVIO's encode against vision towers of transformers, side by side in one run, on a picture and on a video.
+"""JOVIO's encode against vision towers of transformers, side by side in one run, on an image and on a video.
 
 All have patches of 2×16×16 pixels, width 512, 8 layers, 8 heads and MLPs of 2048 with biases and layer norms, so that
-the picture of 224×224 is 196 tokens and the video of 16 frames 1568. Weights are random, batch 1, float32. Every
+the image of 224×224 is 196 tokens and the video of 16 frames 1568. Weights are random, batch 1, float32. Every
 contestant begins with pixels. JOVIO's time includes its residual quantizer, 8 codebooks of 1024 vectors of width 64,
 which a tower does not have; `without codes` shows it alone.
 
-No single tower does what JOVIO does. Qwen2-VL's has the same patches, also for a picture, and rotary positions too; but
+No single tower does what JOVIO does. Qwen2-VL's has the same patches, also for an image, and rotary positions too; but
 its attention stays inside a frame, which on the video saves seven eighths of the pairs, and its final merger is left
 out. V-JEPA 2's encoder has rotary positions over time, rows and columns and attends over the whole video, as JOVIO
 does, so it is the peer there. VideoMAE attends over the whole video too, and adds fixed positions once at the start.
@@ -114,23 +114,23 @@ def to_qwen_patches(videos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def compare_mixed(jovio: JovioModel, arguments: argparse.Namespace) -> None:
-    """Measure what padding costs: pictures of all sizes from 64 to 256 in one batch, and one after the other."""
+    """Measure what padding costs: images of all sizes from 64 to 256 in one batch, and one after the other."""
     sides = torch.tensor([64, 96, 128, 160, 192, 224, 256])
     batch = torch.zeros(len(sides), 3, int(sides.max()), int(sides.max()))
     grids = torch.stack((torch.ones_like(sides), sides // PATCH, sides // PATCH), dim=1)
-    pictures = [torch.rand(1, 3, side, side) for side in sides.tolist()]
-    for row, picture in zip(batch, pictures, strict=True):
-        row[:, : picture.shape[2], : picture.shape[3]] = picture[0]
+    images = [torch.rand(1, 3, side, side) for side in sides.tolist()]
+    for row, image in zip(batch, images, strict=True):
+        row[:, : image.shape[2], : image.shape[3]] = image[0]
     sizes = grids.prod(-1)
     print(
         f"\nSides {sides.tolist()} in one batch: {1 - float(sizes.float().mean() / sizes.max()):.0%} of it is padding."
     )
     contestants = {
         "one batch": lambda: jovio.encode(batch, grids),
-        "one by one": lambda: [jovio.encode(picture) for picture in pictures],
+        "one by one": lambda: [jovio.encode(image) for image in images],
     }
     seconds = measure(contestants, arguments.rounds)
-    report(f"Encode of {len(sides)} pictures of different sizes", seconds, len(sides), "picture", arguments)
+    report(f"Encode of {len(sides)} images of different sizes", seconds, len(sides), "image", arguments)
 
 
 def main() -> None:
@@ -148,7 +148,7 @@ def main() -> None:
         videos, layout, _ = jovio._read(videos, None, None)
         return jovio._encode(videos, layout)[0]
 
-    for title, num_frames in (("picture", 1), ("video of 16 frames", FRAMES)):
+    for title, num_frames in (("image", 1), ("video of 16 frames", FRAMES)):
         videos = torch.rand(1, num_frames, 3, SIDE, SIDE)
         contestants = {
             "JOVIO": lambda videos=videos: jovio.encode(videos).vision_codes,

@@ -26,10 +26,10 @@ from .options import (
     Speaker,
     Temperature,
     Threads,
+    audio_file_to_write,
     check_seconds,
     checked,
     refuse_given,
-    sound_file,
 )
 from .playback import Play, require_player
 from .progress import waiting
@@ -37,7 +37,7 @@ from .shared import report
 
 _MEDIA = {"image": image_file, "audio": audio_file, "video": video_file}
 _COMMANDS = {
-    "/image FILE": "show a picture with the next turn",
+    "/image FILE": "show an image with the next turn",
     "/audio FILE": "play a recording with the next turn",
     "/video FILE": "show a video with the next turn",
     "/reset": "forget everything",
@@ -56,7 +56,7 @@ class Chat:
         options (`dict`): Of `generate`, besides the length.
         max_new_tokens (`int`): Longest answer.
         messages (`list[dict]`): All turns, as `apply_chat_template` takes them.
-        waiting (`list[dict]`): Pictures and sounds that go with the next turn.
+        waiting (`list[dict]`): Images and clips that go with the next turn.
     """
 
     model: Any
@@ -111,15 +111,15 @@ def chat_command(
     folder: Folder,
     image: Annotated[
         list[Path] | None,
-        files_option("A picture for the first turn", image_file),
+        files_option("An image for the first turn", image_file),
     ] = None,
-    speak: Annotated[bool, typer.Option("--speak", help="Speak each answer too, into a numbered sound file.")] = False,
+    speak: Annotated[bool, typer.Option("--speak", help="Speak each answer too, into a numbered audio file.")] = False,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Name of the sound files, reply.wav if not given: reply-1.wav, reply-2.wav, and on after those that "
+            help="Name of the audio files, reply.wav if not given: reply-1.wav, reply-2.wav, and on after those that "
             "are there already.",
-            callback=checked(sound_file),
+            callback=checked(audio_file_to_write),
         ),
     ] = None,
     play_it: Play = False,
@@ -162,8 +162,8 @@ def chat_command(
     options = sampling_options(temperature)
     if speak:
         options |= {"generation_mode": "audio", "speaker": speaker, **talking_options(model, max_seconds, temperature)}
-    pictures = [{"type": "image", "path": str(path)} for path in image or []]
-    chat = Chat(model, processor, options, max_new_tokens, waiting=pictures)
+    images = [{"type": "image", "path": str(path)} for path in image or []]
+    chat = Chat(model, processor, options, max_new_tokens, waiting=images)
     set_seed(seed)
     if sys.stdin.isatty():
         report(_HELP)
@@ -233,5 +233,5 @@ def _listen(seconds: float | None) -> dict[str, Any]:
     report("Listening ..." if seconds is not None else "Listening; Ctrl-C ends it ...")
     chunks = list(record_audio(seconds, 1))
     if not chunks:
-        raise ValueError("There must be at least one sample of sound, got none.")
+        raise ValueError("There must be at least one sample of audio, got none.")
     return {"type": "audio", "audio": torch.cat(chunks, dim=-1)[0].numpy(), "sampling_rate": MICROPHONE_RATE}

@@ -16,13 +16,13 @@ from .options import (
     Seconds,
     Threads,
     at_least_one,
+    audio_file_to_write,
     check_out,
     check_seconds,
     checked,
     dtype_option,
     existing_file,
     file_ending_in,
-    sound_file,
 )
 from .progress import waiting
 from .shared import report, show_help
@@ -34,28 +34,28 @@ if TYPE_CHECKING:
     from .codec_streams import StreamedChunk
 
 codec_app = typer.Typer(
-    invoke_without_command=True, callback=show_help, help="Turn sound, pictures and videos into codes and back."
+    invoke_without_command=True, callback=show_help, help="Turn audio, images and videos into codes and back."
 )
 
 File = Annotated[
     Path | None,
     typer.Argument(
         metavar="FILE",
-        help="Sound (WAV, FLAC, OGG, MP3) for an audio codec; a picture or video for JOVIO.",
+        help="Audio (WAV, FLAC, OGG, MP3) for an audio codec; an image or video for JOVIO.",
         callback=checked(existing_file),
     ),
 ]
 Quantizers = Annotated[
     int | None, typer.Option("--num-quantizers", help="Use only the first ones.", callback=checked(at_least_one))
 ]
-Stream = Annotated[bool, typer.Option("--stream", help="Go through sound in chunks of 250 ms.")]
+Stream = Annotated[bool, typer.Option("--stream", help="Go through audio in chunks of 250 ms.")]
 Mic = Annotated[bool, typer.Option("--mic", help="Listen to the microphone (16 kHz, mono) in place of a file.")]
 MaxPatches = Annotated[
     int,
-    typer.Option(help="Most patches of a picture; larger ones are made smaller.", callback=checked(at_least_one)),
+    typer.Option(help="Most patches of an image; larger ones are made smaller.", callback=checked(at_least_one)),
 ]
 CodecDtype = Annotated[str, dtype_option("float32, bfloat16 or float16; less than float32 may choose other codes.")]
-_ENDINGS = {"audio": sound_file, "image": file_ending_in(".png"), "video": file_ending_in(".mp4")}
+_ENDINGS = {"audio": audio_file_to_write, "image": file_ending_in(".png"), "video": file_ending_in(".mp4")}
 
 
 @codec_app.command("encode")
@@ -90,13 +90,13 @@ def decode_command(
         Path, typer.Argument(metavar="CODES", help="What `josie codec encode` wrote.", callback=checked(existing_file))
     ],
     model: CodecFolder,
-    out: Annotated[Path, typer.Option(help="The file to write: sound, .png or .mp4.")],
+    out: Annotated[Path, typer.Option(help="The file to write: audio, .png or .mp4.")],
     stream: Stream = False,
     device: Device = "auto",
     dtype: CodecDtype = "float32",
     threads: Threads = None,
 ) -> None:
-    """Turn codes into sound, a picture or a video."""
+    """Turn codes into audio, an image or a video."""
     modality = read_codes_metadata(codes)["modality"]
     check_out(out, _ENDINGS[modality])
     check_codec_options(model, modality, None, stream)
@@ -115,7 +115,7 @@ def decode_command(
 @codec_app.command("roundtrip")
 def roundtrip_command(
     model: CodecFolder,
-    out: Annotated[Path, typer.Option(help="The file to write: sound, .png or .mp4.")],
+    out: Annotated[Path, typer.Option(help="The file to write: audio, .png or .mp4.")],
     file: File = None,
     num_quantizers: Quantizers = None,
     stream: Stream = False,
@@ -275,7 +275,7 @@ def _join(parts: "list[StreamedChunk]") -> "torch.Tensor":
 
 
 def _report_stream(codec: Any, parts: "list[StreamedChunk]", rate: int) -> None:
-    """Report the speed of the whole, and how long after its sound a sample is there at the latest."""
+    """Report the speed of the whole, and how long after its input a sample is there at the latest."""
     from ..processing_josie.resampling import StreamResampler
     from .codec_streams import CHUNK_SECONDS
 
@@ -295,7 +295,7 @@ def _report_stream(codec: Any, parts: "list[StreamedChunk]", rate: int) -> None:
 
 def _report_speed(verb: str, audio_seconds: float, seconds: float) -> None:
     speed = audio_seconds / seconds
-    report(f"{verb} {audio_seconds:.2f} s of sound in {seconds:.2f} s, {speed:.1f} times as fast as real time.")
+    report(f"{verb} {audio_seconds:.2f} s of audio in {seconds:.2f} s, {speed:.1f} times as fast as real time.")
 
 
 def _describe(codes: "Codes") -> str:
@@ -303,7 +303,7 @@ def _describe(codes: "Codes") -> str:
     num_quantizers = codes.codes.shape[1]
     if codes.modality == "audio":
         return (
-            f"{codes.seconds:.2f} s of sound, {codes.codes.shape[-1]} frames of {num_quantizers} × "
+            f"{codes.seconds:.2f} s of audio, {codes.codes.shape[-1]} frames of {num_quantizers} × "
             f"{codes.codebook_size} codes, {codes.kbit_rate:.3g} kbit/s"
         )
     grid = "×".join(map(str, codes.grid or ()))
@@ -315,9 +315,9 @@ def _save_audio(values: "torch.Tensor", stored: "Codes", out: Path) -> None:
     from ..processing_josie import save_audio
 
     save_audio(out, values.float().cpu(), cast(int, stored.sampling_rate))
-    typer.echo(f"{out}: {stored.seconds:.2f} s of sound")
+    typer.echo(f"{out}: {stored.seconds:.2f} s of audio")
 
 
 def _require_samples(num_samples: int) -> None:
     if not num_samples:
-        raise ValueError("There must be at least one sample of sound, got none.")
+        raise ValueError("There must be at least one sample of audio, got none.")

@@ -28,20 +28,20 @@ from .codec_inputs import CODES_FORMAT, Modality, read_codes_metadata
 
 @dataclass
 class Codes:
-    """A clip, a picture or a video as the codes of a codec, and what it takes to decode them.
+    """A clip, an image or a video as the codes of a codec, and what it takes to decode them.
 
     Args:
         modality (`"audio"`, `"image"` or `"video"`): What they stand for.
         model_type (`str`): Of the codec.
         codebook_size (`int`): Of the codec.
         codes (`torch.LongTensor`): `(1, num_quantizers, num_frames)`, or patches in place of frames.
-        sampling_rate (`int`, *optional*): Of sound, in Hz.
-        hop_length (`int`, *optional*): Samples a frame of sound stands for.
-        length (`int`, *optional*): Samples of sound.
+        sampling_rate (`int`, *optional*): Of audio, in Hz.
+        hop_length (`int`, *optional*): Samples a frame of audio stands for.
+        length (`int`, *optional*): Samples of audio.
         patch (`list[int]`, *optional*): Frames, height and width of a patch.
         grid (`list[int]`, *optional*): Patches along time, height and width.
-        num_frames (`int`, *optional*): Pictures of a video; 1 for a picture.
-        fps (`float`, *optional*): Pictures a second of a video.
+        num_frames (`int`, *optional*): Frames of a video; 1 for an image.
+        fps (`float`, *optional*): Frames a second of a video.
     """
 
     modality: Modality
@@ -63,12 +63,12 @@ class Codes:
 
     @property
     def seconds(self) -> float:
-        """Length of sound."""
+        """Length of audio."""
         return (self.length or 0) / (self.sampling_rate or 1)
 
     @property
     def kbit_rate(self) -> float:
-        """Kilobits that a second of sound takes."""
+        """Kilobits that a second of audio takes."""
         return self.num_bits / self.codes.shape[-1] * (self.sampling_rate or 0) / (self.hop_length or 1) / 1000
 
     def save(self, path: Path) -> None:
@@ -152,13 +152,13 @@ def require_whole_clips(config: PreTrainedConfig) -> None:
 
 
 def read_clip(path: Path, config: PreTrainedConfig) -> tuple[torch.Tensor, int]:
-    """Read a sound file for an audio codec.
+    """Read an audio file for an audio codec.
 
     Returns:
         `(channels, num_samples)`, float32 in [-1, 1], with the codec's channels, and the file's own rate in Hz.
 
     Raises:
-        `ValueError`: It is damaged, or has no sound.
+        `ValueError`: It is damaged, or has no audio.
     """
     with open_audio(path) as file:
         rate, values = file.sampling_rate, file.read()
@@ -166,7 +166,7 @@ def read_clip(path: Path, config: PreTrainedConfig) -> tuple[torch.Tensor, int]:
 
 
 def make_codes(config: PreTrainedConfig, codes: torch.Tensor, length: int) -> Codes:
-    """Return `(1, num_quantizers, num_frames)` codes of `length` samples of sound with their metadata."""
+    """Return `(1, num_quantizers, num_frames)` codes of `length` samples of audio with their metadata."""
     return Codes(modality="audio", codes=codes, length=length, **codec_metadata(config))
 
 

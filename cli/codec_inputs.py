@@ -8,7 +8,7 @@ from .checkpoints import read_config_dict
 from .media import Modality, find_modalities
 
 CODES_FORMAT = "josie codes"
-_NAMES = {"audio": "sound", "image": "a picture", "video": "a video"}
+_NAMES = {"audio": "audio", "image": "an image", "video": "a video"}
 _STREAMING_TYPES = ("jodio",)
 
 
@@ -36,7 +36,7 @@ def choose_modality(file: Path | None, folder: Path) -> Modality:
         if ("audio" if modality == "audio" else "vision") in codecs:
             return modality
     wanted = " or ".join(
-        name for name, codec in (("sound", "audio"), ("a picture or a video", "vision")) if codec in codecs
+        name for name, codec in (("audio", "audio"), ("an image or a video", "vision")) if codec in codecs
     )
     types = " and ".join(repr(codec.get("model_type")) for codec in codecs.values())
     got = "the microphone" if file is None else str(file)

@@ -1,4 +1,4 @@
-"""A codec on sound that comes in chunks: from a file or a microphone, through JODIO and out again.
+"""A codec on audio that comes in chunks: from a file or a microphone, through JODIO and out again.
 
 Everything is done chunk by chunk with states that go in and come out, and gives what the whole clip gives.
 """

@@ -44,12 +44,12 @@ def files_option(what: str, requirement: Callable[[Path], str | None]) -> Any:
 def generate_command(
     folder: Folder,
     text: Annotated[str | None, typer.Option(help="What to say to it.", callback=checked(words))] = None,
-    image: Annotated[list[Path] | None, files_option("A picture", image_file)] = None,
+    image: Annotated[list[Path] | None, files_option("An image", image_file)] = None,
     audio: Annotated[list[Path] | None, files_option("A recording", audio_file)] = None,
     video: Annotated[list[Path] | None, files_option("A video", video_file)] = None,
     out: Out = None,
     play_it: Play = False,
-    text_only: Annotated[bool, typer.Option("--text-only", help="Answer in text and write no sound.")] = False,
+    text_only: Annotated[bool, typer.Option("--text-only", help="Answer in text and write no audio.")] = False,
     stream_text: Annotated[bool, typer.Option("--stream-text", help="Print the text as it is made.")] = False,
     max_new_tokens: MaxNewTokens = 64,
     max_seconds: MaxSeconds = None,
@@ -62,10 +62,10 @@ def generate_command(
 ) -> None:
     """Answer a message in text and speech.
 
-    The text goes to standard output, the speech into a sound file.
+    The text goes to standard output, the speech into an audio file.
     """
     files = {"image": image or [], "video": video or [], "audio": audio or []}
-    content: list[Any] = [{"type": kind, "path": str(path)} for kind, paths in files.items() for path in paths]
+    content: list[Any] = [{"type": modality, "path": str(path)} for modality, paths in files.items() for path in paths]
     content += [] if text is None else [{"type": "text", "text": text}]
     if not content:
         raise ValueError("At least one of `--text`, `--image`, `--audio` and `--video` must be given, got none.")
@@ -158,7 +158,7 @@ def save_speech(processor: "JosieProcessor", output: Any, words: str, path: Path
     """
     length = int(output.audio_lengths[0])
     if not words.strip():
-        raise ValueError("The answer has no words, so that there is nothing to say and no sound file is written.")
+        raise ValueError("The answer has no words, so that there is nothing to say and no audio file is written.")
     if not length:
         raise ValueError("The answer has no speech: the Talker ended it before the first frame.")
     processor.save_audio(output.audio_values[0, :, :length].float().cpu(), path)

@@ -39,7 +39,7 @@ def read_lines(keeps_history: bool) -> Generator[str]:
 
 @contextmanager
 def _editing(file: Path | None) -> Iterator[None]:
-    """Let arrow keys edit lines and bring earlier ones back, also those of a file, where Python has readline."""
+    """Make arrow keys edit lines and bring earlier ones back, also those of a file, where Python has readline."""
     try:
         import readline
     except ImportError:  # on Windows

@@ -48,12 +48,12 @@ def _find_tracks(path: Path) -> tuple[Modality, ...]:
 
 def audio_file(path: Path) -> str | None:
     """Require a file with audio."""
-    return _require("audio", path, "be a sound file, or a video with sound")
+    return _require("audio", path, "be an audio file, or a video with audio")
 
 
 def image_file(path: Path) -> str | None:
     """Require an image; of an animation the first frame is seen."""
-    return _require("image", path, "be a picture")
+    return _require("image", path, "be an image")
 
 
 def video_file(path: Path) -> str | None:

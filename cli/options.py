@@ -13,7 +13,7 @@ import typer
 from .checkpoints import complete_model, require_codec, require_josie, require_ours
 
 _MAX_SEED = 2**32 - 1
-_SOUND_ENDINGS = (".wav", ".flac", ".ogg", ".mp3")  # of what every soundfile writes; it is asked for others
+_AUDIO_ENDINGS = (".wav", ".flac", ".ogg", ".mp3")  # of what every soundfile writes; it is asked for others
 _DTYPES = ["float32", "bfloat16", "float16"]
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "npu", "mlu")
 
@@ -65,9 +65,9 @@ def existing_file(path: Path) -> str | None:
     return None if path.is_file() else "be an existing file"
 
 
-def sound_file(path: Path) -> str | None:
-    """Require the name of a sound file that can be written."""
-    if path.suffix.lower() not in _SOUND_ENDINGS:
+def audio_file_to_write(path: Path) -> str | None:
+    """Require the name of an audio file that can be written."""
+    if path.suffix.lower() not in _AUDIO_ENDINGS:
         import soundfile
 
         if path.suffix[1:].upper() not in soundfile.available_formats():
@@ -178,7 +178,7 @@ CodecFolder = Annotated[
     typer.Option(
         "--model",
         metavar="DIR",
-        help="A codec's checkpoint, or a JOSIE checkpoint with one; or nano/jodio (speech), nano/jovio (pictures).",
+        help="A codec's checkpoint, or a JOSIE checkpoint with one; or nano/jodio (speech), nano/jovio (images).",
         callback=_model(require_codec),
         autocompletion=complete_model,
     ),
@@ -189,8 +189,8 @@ NewFolder = Annotated[
 Out = Annotated[
     Path | None,
     typer.Option(
-        help="The sound file to write, reply.wav if not given; its ending chooses the format.",
-        callback=checked(sound_file),
+        help="The audio file to write, reply.wav if not given; its ending chooses the format.",
+        callback=checked(audio_file_to_write),
     ),
 ]
 Text = Annotated[str, typer.Argument(help="What to say aloud.", callback=checked(words))]

@@ -1,4 +1,4 @@
-"""Sound files on a loudspeaker, by whatever player is installed."""
+"""Audio files on a loudspeaker, by whatever player is installed."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Configurations: every size and every geometric fact of the system. No torch in here."""
+"""Configurations: every size of the system, and all geometry that follows. No torch in here."""
 
 from .backbone import JosieBackboneConfig
 from .codec import JosieCodecConfig

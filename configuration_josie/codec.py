@@ -65,7 +65,7 @@ class JosieCodecConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` must be in [0, 1], got {getattr(self, name)}.")
 
     def validate_weights(self):
-        """Losses are not rewarded."""
+        """Loss weights are not negative."""
         for name, value in vars(self).items():
             if name.endswith("_weight") and value < 0:
                 raise ValueError(f"`{name}` must be at least 0, got {value}.")

@@ -87,12 +87,12 @@ class JosieVisionEncoderConfig(JosieBackboneConfig):
     The defaults are μOmni's. Backbone fields are those of [`JosieBackboneConfig`].
 
     Args:
-        image_size (`int`): Height and width of the picture, in pixels.
+        image_size (`int`): Height and width of the image, in pixels.
         patch_size (`int`): Height and width of a patch, in pixels.
         num_channels (`int`): Colour channels.
-        stem_channels (`list[int]`): Channels of convolutions of stride 2 that read the picture before it is cut into
+        stem_channels (`list[int]`): Channels of convolutions of stride 2 that read the image before it is cut into
             patches (Xiao et al., 2021); empty for none. A new encoder learns shapes much sooner with them.
-        pixel_mean, pixel_std (`float`): What the encoder subtracts and divides by. Where most of a picture has one
+        pixel_mean, pixel_std (`float`): What the encoder subtracts and divides by. Where most of an image has one
             colour, a new encoder sees little else without that.
     """
 
@@ -122,7 +122,7 @@ class JosieVisionEncoderConfig(JosieBackboneConfig):
 
     @property
     def num_patches(self) -> int:
-        """Patches of one picture, without the CLS row."""
+        """Patches of one image, without the CLS row."""
         return (self.image_size // self.patch_size) ** 2
 
     @property
@@ -131,7 +131,7 @@ class JosieVisionEncoderConfig(JosieBackboneConfig):
         return 2 ** len(self.stem_channels)
 
     def validate_geometry(self):
-        """Patches tile the picture, and features of the stem a patch."""
+        """Patches tile the image, and features of the stem a patch."""
         require_positive(self, "image_size", "patch_size", "num_channels")
         if min(self.stem_channels, default=1) < 1:
             raise ValueError(f"`stem_channels` must hold numbers of at least 1, got {self.stem_channels}.")

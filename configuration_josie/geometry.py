@@ -1,7 +1,7 @@
 """Numbers of codes and placeholder tokens of an input, for our parts and for those of transformers.
 
 The processor writes as many placeholders as these functions say and the Thinker expects as many features, so that both
-read one set of facts and neither needs the other.
+read the same numbers and neither needs the other.
 """
 
 from dataclasses import dataclass
@@ -77,12 +77,12 @@ def reads_waveforms(config: PreTrainedConfig | None) -> bool:
 def same_codec(first: PreTrainedConfig, second: PreTrainedConfig) -> bool:
     """Return whether two configurations describe the same codec, wherever they were loaded from."""
 
-    def facts(values: dict) -> dict:
+    def without_provenance(values: dict) -> dict:
         provenance = ("_name_or_path", "architectures", "auto_map", "dtype", "transformers_version")
         kept = {key: value for key, value in values.items() if key not in provenance}
-        return {key: facts(value) if isinstance(value, dict) else value for key, value in kept.items()}
+        return {key: without_provenance(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
-    return facts(first.to_dict()) == facts(second.to_dict())
+    return without_provenance(first.to_dict()) == without_provenance(second.to_dict())
 
 
 def audio_codec_geometry(config: PreTrainedConfig) -> CodecGeometry:
@@ -134,7 +134,7 @@ def has_cls_row(config: PreTrainedConfig) -> bool:
 
 
 def num_image_tokens(config: PreTrainedConfig, select: str, height: int, width: int, num_frames: int = 1) -> int:
-    """Return how many features a picture, or a video of `num_frames` frames, gives.
+    """Return how many features an image, or a video of `num_frames` frames, gives.
 
     Args:
         config: The Thinker's `vision_config`.

@@ -45,8 +45,8 @@ class JosieTalkerConfig(JosieBackboneConfig):
         learns_durations (`bool`): Learn how many frames each spoken token takes, from the lengths of utterances alone,
             and read each token for that long, beside where in it the step is; `frames_per_token` is the beginning.
             With a `speech_delay` of some frames the Talker sees what comes next, and durations need not be exact.
-        code_noise (`float`): Share of the codes of earlier frames that are exchanged for others in training. A Talker
-            that never reads a mistake follows the speech it knows and not the text, and loses both at its first one.
+        code_noise (`float`): Share of the earlier codes that random ones replace in training, in [0, 1). Against
+            exposure bias: in generation the Talker reads its own errors, and must keep to the text after one.
         speech_delay (`int`): Steps by which speech trails the text.
         depth_loss_fraction (`float`): In training, share of the frames, chosen anew at random for every batch, of which
             quantizers 1...N-1 are learned: memory for noise (CSM, Sesame, 2025).

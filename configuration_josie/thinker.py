@@ -18,9 +18,9 @@ class JosieThinkerConfig(PreTrainedConfig):
     Args:
         text_config: Our [`JosieTextConfig`] or any decoder of transformers (Llama, Qwen3, Gemma...).
         audio_config (*optional*): How it hears: [`JosieAudioEncoderConfig`] or another encoder (Whisper...), whose
-            features are projected; or a codec (JODIO, Mimi...), whose codes are embedded. Deaf when `None`.
+            features are projected; or a codec (JODIO, Mimi...), whose codes are embedded. No audio input when `None`.
         vision_config (*optional*): How it sees: [`JosieVisionEncoderConfig`] or another tower (SigLIP, CLIP, ViT...);
-            or [`JovioConfig`], whose codes are embedded. Blind when `None`.
+            or [`JovioConfig`], whose codes are embedded. No vision input when `None`.
         vision_feature_select (`"cls"` or `"patch"`): Which rows of a continuous tower become tokens.
         projector_hidden_act (`str`, *optional*): Activation of a two-layer projector; one linear layer when `None`.
         audio_stack_factor (`1`, `2`, `4` or `8`): Features of an encoder that are stacked into one token of audio,
@@ -112,7 +112,7 @@ class JosieThinkerConfig(PreTrainedConfig):
         return min(num_tokens, self.max_audio_tokens) if cut else num_tokens
 
     def get_num_image_tokens(self, height: int, width: int) -> int:
-        """Return the placeholders of one picture of `height` by `width` pixels."""
+        """Return the placeholders of one image of `height` by `width` pixels."""
         return num_image_tokens(self.vision_config, self.vision_feature_select, height, width)
 
     def get_num_video_tokens(self, num_frames: int, height: int, width: int) -> int:

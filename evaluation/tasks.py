@@ -176,7 +176,7 @@ def needs_speech(rows: list[Row]) -> bool:
 
 
 def answer_rows(model: Any, processor: Any, rows: list[Row], options: dict[str, Any], max_new_tokens: int) -> list[Any]:
-    """Let a model answer rows of a task, and write its texts down.
+    """Have a model answer rows of a task, and write its texts down.
 
     Args:
         model ([`JosieForConditionalGeneration`]), processor ([`JosieProcessor`]): The model that answers.
@@ -243,7 +243,7 @@ def run_task(
 
 
 def _listen(waveform: np.ndarray, sampling_rate: Any) -> str:
-    """Return the text that the judge hears; none where there is no sound."""
+    """Return the text that the judge hears; none where there is no audio."""
     from ..processing_josie import resample
 
     mono = np.atleast_2d(waveform).mean(axis=0)

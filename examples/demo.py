@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from demo_picture import Spoken, draw_demo
+from demo_image import Spoken, draw_demo
 from nano_world.grammar import Question, article, ask, questions
 from nano_world.scenes import Scene, draw_scene, render
 from nano_world.speech import QUESTIONERS, SAMPLING_RATE, speak
@@ -26,7 +26,7 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor, logging
 import josie
 
 RECORDINGS = Path(__file__).parent / "nano_world" / "questions"
-PICTURE_SIZE, LARGE_PICTURE_SIZE = 256, 1024  # pixels a side, for JOSIE and for us
+IMAGE_SIZE, LARGE_IMAGE_SIZE = 256, 1024  # pixels a side, for JOSIE and for us
 
 
 @dataclass
@@ -70,7 +70,7 @@ def answer(asked: Asked, folder: str) -> tuple[str, np.ndarray, int]:
     model = AutoModelForMultimodalLM.from_pretrained(folder)
     processor = AutoProcessor.from_pretrained(folder)
     content = [
-        {"type": "image", "image": render(asked.scene, PICTURE_SIZE)},
+        {"type": "image", "image": render(asked.scene, IMAGE_SIZE)},
         {"type": "audio", "audio": asked.waveform, "sampling_rate": SAMPLING_RATE},
     ]
     inputs = processor.apply_chat_template(
@@ -105,25 +105,25 @@ def main() -> None:
     is_right = written == asked.question.answer
 
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    sound, picture = arguments.folder / "reply.wav", arguments.folder / "demo.png"
+    audio, image = arguments.folder / "reply.wav", arguments.folder / "demo.png"
     print(f"scene:     {describe(asked.scene)}")
     print(f"question:  {asked.question.text!r}, spoken by {asked.voice}")
     print(f"answer:    {written!r}, " + ("right" if is_right else f"wrong: {asked.question.answer!r} is right"))
     if len(waveform):
-        josie.save_audio(sound, waveform, rate)
-        print(f"speech:    {len(waveform) / rate:.2f} s, {sound}")
+        josie.save_audio(audio, waveform, rate)
+        print(f"speech:    {len(waveform) / rate:.2f} s, {audio}")
     else:
-        sound.unlink(missing_ok=True)
+        audio.unlink(missing_ok=True)
         print("speech:    none")
     verdict = "right" if is_right else f"right would be: {asked.question.answer}"
     draw_demo(
-        render(asked.scene, LARGE_PICTURE_SIZE),
+        render(asked.scene, LARGE_IMAGE_SIZE),
         Spoken(f"asked aloud by {asked.voice}", asked.question.text, asked.waveform, SAMPLING_RATE),
         Spoken(f"JOSIE answers  ·  {verdict}", written, waveform, rate),
         f"seed {arguments.seed}: colour, shape and place in a combination that training never showed",
-        picture,
+        image,
     )
-    print(f"picture:   {picture}")
+    print(f"image:     {image}")
     print(f"time:      {time.perf_counter() - start:.1f} s")
 
 

@@ -1,7 +1,7 @@
 """Fetch and prepare the data of a codec recipe ahead of its training.
 
 python examples/fetch_data.py speech examples/train_jodio.json     # recordings, and a manifest for each split
-python examples/fetch_data.py images examples/train_jovio.json     # pictures, and a table of their sources
+python examples/fetch_data.py images examples/train_jovio.json     # images, and a table of their sources
 """
 
 import sys

@@ -46,7 +46,7 @@ SECTIONS = ("data", "model", "lora", "answers", "trainer", "card", "threads")
 
 @dataclass
 class AdapterArguments:
-    """What learns.
+    """The adapters: what learns.
 
     Args:
         parts (`list[str]`): Whose linear layers get adapters: `"thinker"`, its text backbone; `"talker"`, its backbone.

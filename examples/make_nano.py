@@ -107,7 +107,7 @@ def join(arguments: argparse.Namespace) -> None:
 
 
 def average_talker(model: JosieForConditionalGeneration, checkpoint: Path, share: float) -> None:
-    """Let the Talker's weights be a mean with those of an earlier checkpoint, which learned less by heart.
+    """Average the Talker's weights with those of an earlier checkpoint, which learned less by heart.
 
     Raises:
         `ValueError`: There is no checkpoint, it is of another Talker, or the share is no share.

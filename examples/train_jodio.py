@@ -19,7 +19,7 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 
 A run that ends in any way goes on with the same command from its last checkpoint, and its next losses are those it
 would have had. In `trainer.output_dir` it leaves `log.jsonl`, checkpoints, `model` (weights, configuration, feature
-extractor, model card) and `report` (`metrics.json`, sounds, spectrograms).
+extractor, model card) and `report` (`metrics.json`, audio, spectrograms).
 
 Needs `pip install 'josie[recipes]'`; with `josie[judge]` the report has PESQ and STOI.
 """
@@ -52,7 +52,7 @@ SECTIONS = ("data", "crops", "teacher", "model", "discriminator", "trainer", "re
 
 @dataclass
 class CropArguments:
-    """What the codec is shown.
+    """The crops that the codec is shown.
 
     Args:
         seconds (`float`): Length of a crop; rounded to whole frames of the codec.
@@ -70,7 +70,7 @@ class TeacherArguments:
     """Log-mel spectrograms that the codes shall predict, as `semantic_targets`.
 
     From what is heard of its decoder alone, a young encoder learns little but loudness: a linear look at its codes
-    tells it at once what is in the sound. Of the model, `semantic_target_size` must be a multiple of `num_mel_bins`,
+    tells it at once what is in the audio. Of the model, `semantic_target_size` must be a multiple of `num_mel_bins`,
     and says how many mel frames there are to a code frame.
 
     Args:

@@ -1,6 +1,6 @@
 """Train JOVIO: `python examples/train_jovio.py examples/train_jovio.json`; 38 minutes on a shared core, PSNR 32.7 dB.
 
-Those are 800 steps on one core that had other work to do, without the start, and the mean over 112 unseen pictures with
+Those are 800 steps on one core that had other work to do, without the start, and the mean over 112 unseen images with
 all 16 quantizers; with 8, 4, 2 and 1 of them it is 29.3, 26.3, 23.7 and 21.2 dB. The codec in `nano/jovio` is of that
 run. It was interrupted three times, and to end in time its schedule was cut from 1,600 steps to 1,200 (at step 223),
 1,000 (349) and 800 (502); up to step 502 `ema_decay` was .99 and `dead_code_threshold` 2. A fresh run differs so far.
@@ -36,13 +36,13 @@ from typing import Any
 
 import torch
 from recipes.configuration import CommandLine, read_section, require_sections, run_training
-from recipes.image_data import ImageDataArguments, Picture, RandomCrops, load_pictures
+from recipes.image_data import ImageDataArguments, RandomCrops, StoredImage, load_images
 from recipes.model_cards import CardArguments, write_card
 from recipes.models import save_in_half
 from recipes.progress import progress
 from recipes.run_log import RunLog
 from recipes.runs import find_checkpoint, start_training, train
-from recipes.vision_codec_report import ReportArguments, average_scores, score_pictures, write_report
+from recipes.vision_codec_report import ReportArguments, average_scores, score_images, write_report
 from torch import nn
 from transformers import TrainingArguments
 
@@ -56,7 +56,7 @@ SECTIONS = ("data", "model", "start", "trainer", "report", "card", "threads")
 
 @dataclass
 class StartArguments:
-    """How the model is put on the principal components of patches before training.
+    """The start of the model at the principal components of patches.
 
     Args:
         num_crops (`int`): Crops whose patches are looked at.
@@ -84,7 +84,7 @@ def cut_patches(pixel_values: torch.Tensor, config: JovioConfig) -> torch.Tensor
 
     Args:
         pixel_values (`torch.Tensor`): `(frames, channels, height, width)`, in [0, 1].
-        config ([`JovioConfig`]): Gives their size; frames that fill no patch are left out, a picture is repeated.
+        config ([`JovioConfig`]): Gives their size; frames that fill no patch are left out, an image is repeated.
 
     Returns:
         `(num_patches, channels * temporal_patch_size * patch_size ** 2)`, in [-1, 1].
@@ -148,7 +148,7 @@ def start_from_principal_components(model: JovioModel, patches: torch.Tensor, ar
 def fit_codebooks(
     quantizer: ResidualVectorQuantizer, latents: torch.Tensor, hidden_size: int, arguments: StartArguments
 ) -> None:
-    """Let codebooks learn from latents alone, by averages over all batches so far."""
+    """Train codebooks from latents alone, by averages over all batches so far."""
     config, was_training = quantizer.config, quantizer.training
     decay, dropout = config.ema_decay, config.quantizer_dropout
     quantizer.train()
@@ -213,16 +213,16 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     }
     arguments = start_training(config, TrainingArguments, **defaults)
     model_config = build_config(config.get("model", {}))
-    pictures = load_pictures(data)  # before a model is made
+    images = load_images(data)  # before a model is made
     model = JovioModel(model_config)
     if arguments.max_steps < 1:  # crops are without end, so there are no epochs
         raise ValueError(f"`trainer.max_steps` must be positive, got {arguments.max_steps}.")
     size = arguments.train_batch_size
     num_crops = arguments.max_steps * size * arguments.gradient_accumulation_steps * arguments.world_size
-    training = RandomCrops(data, pictures["train"], num_crops, arguments.seed, size)
-    validation = RandomCrops(data, pictures["validation"], data.num_validation_crops, arguments.seed, size)
+    training = RandomCrops(data, images["train"], num_crops, arguments.seed, size)
+    validation = RandomCrops(data, images["validation"], data.num_validation_crops, arguments.seed, size)
     if start is not None and (line.mode == "restart" or find_checkpoint(Path(str(arguments.output_dir))) is None):
-        crops = RandomCrops(data, pictures["train"], start.num_crops, arguments.seed + 1)
+        crops = RandomCrops(data, images["train"], start.num_crops, arguments.seed + 1)
         patches = torch.cat(
             [cut_patches(crop["pixel_values"], model.config) for crop in progress(crops, "Patches to start from")]
         )
@@ -239,39 +239,39 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     )
     if not train(trainer, line.mode):
         return None
-    return finish(trainer, data, pictures, report, card, line.command)
+    return finish(trainer, data, images, report, card, line.command)
 
 
 def finish(
     trainer: CodecTrainer,
     data: ImageDataArguments,
-    pictures: dict[str, list[Picture]],
+    images: dict[str, list[StoredImage]],
     report: ReportArguments,
     card: CardArguments,
     command: str,
 ) -> dict[str, Any]:
-    """Save the model with its processors and its card, and report on the pictures it never saw."""
+    """Save the model with its processors and its card, and report on the images it never saw."""
     folder, model = Path(trainer.args.output_dir), trainer.model
     save_in_half(model, folder / "model")
     trainer.processing_class.save_pretrained(folder / "model")
-    unseen = [picture for picture in pictures["test"] if picture.source != "video"]
+    unseen = [image for image in images["test"] if image.source != "video"]
     metrics: dict[str, Any] = {}
     if unseen:
         # What was saved is what is reported on, and what its rounding costs is said.
         most = model.config.num_quantizers
         saved = JovioModel.from_pretrained(folder / "model").to(model.device)
-        precise = score_pictures(model, Path(data.folder), unseen, report.max_pixels, [most])
+        precise = score_images(model, Path(data.folder), unseen, report.max_pixels, [most])
         metrics = write_report(saved, Path(data.folder), unseen, folder / "report", report)
         metrics[f"psnr_{most}_float32"] = average_scores(precise, [most])[f"psnr_{most}"]
         trainer.log({f"test_{name}": value for name, value in metrics.items()})
-    held_out = f"{len(unseen)} pictures of the same sources that were held out, means"
-    write_card(trainer, card, command, describe_data(pictures["train"]), metrics, held_out)
+    held_out = f"{len(unseen)} images of the same sources that were held out, means"
+    write_card(trainer, card, command, describe_data(images["train"]), metrics, held_out)
     return metrics
 
 
-def describe_data(pictures: list[Picture]) -> list[str]:
+def describe_data(images: list[StoredImage]) -> list[str]:
     """Return a line for each source and licence of the training data, for the model card."""
-    counts = Counter((picture.source, picture.licence) for picture in pictures)
+    counts = Counter((image.source, image.licence) for image in images)
     return [f"{source}, {licence}: {number}" for (source, licence), number in sorted(counts.items())]
 
 

@@ -84,7 +84,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     save_model(trainer)
     if trainer.is_world_process_zero():
         data = [NanoArguments.LICENCES[0], NanoArguments.LICENCES[-1]]
-        write_card(trainer, card, line.command, data, metrics, "pictures that training never had", model)
+        write_card(trainer, card, line.command, data, metrics, "images that training never had", model)
     return metrics
 
 

@@ -14,7 +14,7 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 | `card` | `license`, `hardware`, `limitations` of the model card |
 | `threads` | of torch; its own choice where it is missing |
 
-Of the conversations, those are used in which a turn of the assistant has a sound besides its text: how it is spoken.
+Of the conversations, those are used in which a turn of the assistant has audio besides its text: how it is spoken.
 `speaker` beside `messages` names the voice where the model has several. Recordings become codes by the model's own
 codec, once, in `data.folder`; those of a stream whenever they come.
 

@@ -52,7 +52,7 @@ SECTIONS = ("data", "tokenizer", "model", "trainer", "card", "threads")
 
 @dataclass
 class TokenizerArguments:
-    """Which tokenizer.
+    """The tokenizer.
 
     Args:
         path (`str`, *optional*): Folder or Hub name; the one that ships with the package when `None`.

@@ -29,9 +29,9 @@ class FreezingMixin:
         raise NotImplementedError
 
     def freeze(self, *groups: str):
-        """Let groups learn nothing from now on.
+        """Freeze groups of parameters.
 
-        Encoders of which nothing learns stay in evaluation mode, so that equal pictures and sounds give equal features;
+        Encoders of which nothing learns stay in evaluation mode, so that equal images and clips give equal features;
         all that gradients pass through keeps the mode of the model. Freezing is not saved with the weights.
 
         Args:
@@ -46,7 +46,7 @@ class FreezingMixin:
         return self._set_groups(groups, False)
 
     def unfreeze(self, *groups: str):
-        """Let groups learn again, but for what no loss of this model reaches.
+        """Unfreeze groups, except for parameters that no loss of this model reaches.
 
         Args:
             groups (`str`): As in `freeze`.

@@ -77,7 +77,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
         self.post_init()
 
     def train(self, mode: bool = True):
-        """Set the mode; the frozen codecs stay in evaluation mode, so that equal sounds give equal codes."""
+        """Set the mode; the frozen codecs stay in evaluation mode, so that equal clips give equal codes."""
         super().train(mode)
         for codec in (self.audio_codec, self.vision_codec):
             if codec is not None:
@@ -335,7 +335,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
         states: torch.Tensor,
         speech: JosieTalkerOutput | None,
     ) -> torch.Tensor:
-        """Let parts take part in the loss that this batch has nothing to learn for."""
+        """Give parts that this batch does not train a gradient of zero."""
         if speech is None:
             loss = add_zero_gradients(loss, self.talker, lambda: self.talker.dummy_forward())
         if labels is None and self.training:

@@ -82,7 +82,7 @@ class JosieAudioCodecOutput(ModelOutput):
 
 @dataclass
 class JovioEncoderOutput(ModelOutput):
-    """Codes of pictures or videos.
+    """Codes of images or videos.
 
     Args:
         vision_codes (`torch.LongTensor`): `(batch, num_quantizers, max_patches)`, patches in order of time, row,

@@ -44,7 +44,7 @@ class ConversationMixin(ProcessorMixin):
         """Render one conversation or a batch, and make model inputs of it.
 
         Parts of a message's `content` are dicts with `type`: `"text"` with `text`; `"image"`, `"video"` or `"audio"`
-        with the input under that name, `path`, `url` or `base64`. A sound in a turn of the assistant is how that turn
+        with the input under that name, `path`, `url` or `base64`. Audio in a turn of the assistant is how that turn
         was spoken: it puts no placeholder into the text. It may come as `codes` instead. Parts may have options: an
         image `min_pixels` and `max_pixels`, a video these, `fps`, `num_frames`, `max_frames` and `video_metadata`.
         Messages of other libraries are taken in the forms that `message_forms` and `part_forms` name.
@@ -67,7 +67,7 @@ class ConversationMixin(ProcessorMixin):
         Raises:
             `ValueError`: As [`JosieProcessor.__call__`]; a message of another form, or something that the template
                 would leave out; labels without `tokenize` and `return_dict`, or from a template that does not mark the
-                assistant's turns; a spoken turn with two sounds, or without words.
+                assistant's turns; a spoken turn with two clips, or without words.
         """
         conversations, is_batched = read_conversations(conversation)
         heard, spoken = zip(*(split_speech(each) for each in conversations), strict=True)
@@ -101,7 +101,7 @@ class ConversationMixin(ProcessorMixin):
     def get_num_tokens(self, conversation: Conversation) -> int:
         """Return how long `input_ids` of a conversation are, without decoding what is in files.
 
-        Sizes of pictures and lengths of sounds and videos are read from the heads of their files; only animated GIFs
+        Sizes of images and lengths of clips and videos are read from the headers of their files; only animated GIFs
         are read in full. Meant for a column `length`, by which `Trainer` groups rows of like length.
 
         Args:
@@ -156,7 +156,7 @@ class ConversationMixin(ProcessorMixin):
         if False not in has_codes:
             return
         if self.output_sampling_rate is None:
-            raise ValueError("The assistant's turns must have no sound, as this model has no audio codec, got one.")
+            raise ValueError("The assistant's turns must have no audio, as this model has no audio codec, got one.")
         rate, most = self.output_sampling_rate, max(map(len, spoken))
         flat = [turn for said in spoken for turn in [*said, *[None] * (most - len(said))]]
         joined = join_waveforms(
@@ -168,15 +168,15 @@ class ConversationMixin(ProcessorMixin):
     def _multimodal_inputs_from_conversations(
         self, conversations: list[list[dict]], audio_loading_params: dict, load_audio_from_video: bool = False
     ) -> tuple[list, list, list, dict]:
-        """Collect pictures, videos and sounds of conversations, each nested by conversation; they are read later."""
+        """Collect images, videos and audio of conversations, each nested by conversation; they are read later."""
         if load_audio_from_video:
-            raise ValueError("`load_audio_from_video` must be False: give the sound as a part of its own, got True.")
+            raise ValueError("`load_audio_from_video` must be False: give the audio as a part of its own, got True.")
         found = collect_parts(conversations)
         audio = found["audio"] if any(found["audio"]) else []
         return found["image"], found["video"], audio, {}
 
     def _resolve_audio_loading_params(self, processor_kwargs: dict) -> dict:
-        """Keep the caller's sampling rate, or none: sounds without one are refused and not guessed at."""
+        """Keep the caller's sampling rate, or none: clips without one are refused and not guessed at."""
         given = processor_kwargs.get("audio_kwargs", {}).get("sampling_rate")
         return {"sampling_rate": processor_kwargs.get("sampling_rate", given)}
 

@@ -28,7 +28,7 @@ def list_parts(message: dict[str, Any]) -> list[Any]:
 
 
 def is_audio_part(part: Any) -> bool:
-    """Return whether a part of a message's content is a sound."""
+    """Return whether a part of a message's content is audio."""
     return isinstance(part, dict) and part.get("type") == "audio"
 
 
@@ -36,8 +36,8 @@ def collect_parts(conversations: list[list[dict[str, Any]]]) -> dict[str, list[l
     """Return the inputs of each modality, for each conversation in order; they are not read yet.
 
     Args:
-        conversations (`list[list[dict]]`): Messages; parts of their `content` are dicts with `type` and, for a picture,
-            video or sound, the input under its type, `url`, `path` or `base64`, and `sampling_rate` with an array.
+        conversations (`list[list[dict]]`): Messages; parts of their `content` are dicts with `type` and, for an image,
+            video or audio, the input under its type, `url`, `path` or `base64`, and `sampling_rate` with an array.
 
     Raises:
         `ValueError`: A part has no input.

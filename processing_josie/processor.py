@@ -1,4 +1,4 @@
-"""The processor: text, pictures, videos and sounds together, as the model takes them.
+"""The processor: text, images, videos and audio together, as the model takes them.
 
 Each `<|image|>`, `<|video|>` or `<|audio|>` of a text becomes as many placeholders as the Thinker's front end will give
 features. That is counted from the Thinker's configuration, which the processor carries, so that no model is needed.
@@ -52,11 +52,11 @@ class PresentAttributes:
 
 
 class JosieProcessor(ConversationMixin, TextInputsMixin):
-    """Turns text, pictures, videos and sounds into the inputs of [`JosieForConditionalGeneration`], and outputs back.
+    """Turns text, images, videos and audio into the inputs of [`JosieForConditionalGeneration`], and outputs back.
 
     Args:
-        feature_extractor ([`JosieFeatureExtractor`] or another, *optional*): For sounds; `None` where it is deaf.
-        image_processor ([`JosieImageProcessor`], *optional*): For pictures; `None` where it sees none.
+        feature_extractor ([`JosieFeatureExtractor`] or another, *optional*): For audio; `None` without audio input.
+        image_processor ([`JosieImageProcessor`], *optional*): For images; `None` without image input.
         video_processor ([`JosieVideoProcessor`], *optional*): For videos; `None` where it sees none.
         tokenizer ([`PreTrainedTokenizerBase`]): For text; its vocabulary has the placeholder tokens.
         thinker_config ([`JosieThinkerConfig`] or `dict`): What placeholders are counted from.
@@ -121,7 +121,7 @@ class JosieProcessor(ConversationMixin, TextInputsMixin):
     ) -> "JosieProcessor":
         """Build the processor of a model.
 
-        A picture of a codec gets at most `audio_context_fraction` of the context, as a clip does, a video twice that.
+        An image of a codec gets at most `audio_context_fraction` of the context, as a clip does, a video twice that.
 
         Args:
             config ([`JosieConfig`] or [`JosieThinkerConfig`]): The model.
@@ -159,7 +159,7 @@ class JosieProcessor(ConversationMixin, TextInputsMixin):
         """Make model inputs.
 
         Inputs of a text with placeholders take their places in order. Those of a text without any go in front of it:
-        pictures, videos, sounds, then the beginning-of-text token and the text.
+        images, videos, audio, then the beginning-of-text token and the text.
 
         Args:
             images, videos, audio (*optional*): One input; a list of them, which several texts share out by their
@@ -168,7 +168,7 @@ class JosieProcessor(ConversationMixin, TextInputsMixin):
             text (`str` or `list[str]`, *optional*): The texts, one a row; an empty one when `None`.
             output_labels (`bool`): Also return `labels`, `(batch, length)`: the whole text, -100 at placeholders and
                 padding. For what the assistant says alone, see [`JosieProcessor.apply_chat_template`].
-            kwargs: `sampling_rate` of sounds that come without one, in Hz; `padding` (`True`, `False` or
+            kwargs: `sampling_rate` of clips that come without one, in Hz; `padding` (`True`, `False` or
                 `"max_length"`), `padding_side`, `max_length`, `pad_to_multiple_of`, `add_special_tokens`; `fps` or
                 `num_frames` of videos; `return_tensors` (`"pt"`); or `text_kwargs`, `images_kwargs`, `videos_kwargs`,
                 `audio_kwargs`, each a dict.

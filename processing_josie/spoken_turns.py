@@ -1,6 +1,6 @@
-"""The assistant's recorded speech: sounds in its turns, which are not heard but learned.
+"""The assistant's recorded speech: audio in its turns, which is not heard but learned.
 
-A sound in a turn of the assistant is how the words of that turn are to be spoken. It puts no placeholder into the text.
+Audio in a turn of the assistant is how the words of that turn are to be spoken. It puts no placeholder into the text.
 It comes as a waveform, which a codec turns into codes, or as codes that were made before.
 """
 
@@ -47,32 +47,30 @@ def split_speech(conversation: Conversation) -> tuple[Conversation, list[SpokenT
     """Take the assistant's speech out of a conversation.
 
     Args:
-        conversation (`list[dict]`): Messages. A sound in a turn of the assistant may have `codes`, of shape
+        conversation (`list[dict]`): Messages. Audio in a turn of the assistant may have `codes`, of shape
             `(num_quantizers, num_frames)`, in place of an input.
 
     Returns:
-        The conversation without sounds in the assistant's turns, and the turns that are spoken, in order.
+        The conversation without audio in the assistant's turns, and the turns that are spoken, in order.
 
     Raises:
-        `ValueError`: More than one sound in a turn, one without an input, or codes of another shape.
+        `ValueError`: More than one clip in a turn, one without an input, or codes of another shape.
     """
     conversation = read_conversation(conversation)
-    heard, sounds, num_turns = [], [], 0
+    heard, clips, num_turns = [], [], 0
     for message in conversation:
         if message.get("role") == "assistant":
             num_turns += 1
             parts = list_parts(message)
             found = [part for part in parts if is_audio_part(part)]
             if len(found) > 1:
-                raise ValueError(
-                    f"`messages` must have at most one sound in a turn of the assistant, got {len(found)}."
-                )
+                raise ValueError(f"`messages` must have at most one clip in a turn of the assistant, got {len(found)}.")
             if found:
-                sounds.append((num_turns, found[0]))
+                clips.append((num_turns, found[0]))
                 message = dict(message, content=[part for part in parts if not is_audio_part(part)])
         heard.append(message)
     spoken = []
-    for turn, part in sounds:
+    for turn, part in clips:
         codes = as_codes(part.get("codes"))
         spoken.append(SpokenTurn(1 + num_turns - turn, part_value(part) if codes is None else None, codes))
     return (heard if spoken else conversation), spoken
@@ -83,7 +81,7 @@ def with_codes(conversation: Conversation, codes: Any) -> Conversation:
 
     Args:
         conversation (`list[dict]`): Messages; not changed.
-        codes: Of the turns that have a sound, in order; if none has, of the assistant's last turn, or of each of its
+        codes: Of the turns that have audio, in order; if none has, of the assistant's last turn, or of each of its
             turns. In a form that [`split_codes`] takes; nothing when `None` or empty.
 
     Raises:

@@ -67,7 +67,7 @@ class Timeline:
 
 @dataclass(frozen=True)
 class VideoProbe:
-    """Facts of a video file that are known without decoding it: its frames, and their size as they are shown."""
+    """Frames of a video file, and their size as they are shown, known without decoding it."""
 
     timeline: Timeline
     height: int
@@ -85,7 +85,7 @@ class VideoProbe:
 
 
 def probe_video(source: Source) -> VideoProbe:
-    """Return the facts of a video file, of which no more than the first frame is decoded; of an animation, all.
+    """Return length, rate and size of a video file; at most its first frame is decoded, of an animation all are.
 
     Raises:
         `ValueError`: It cannot be read, or is cut short.

@@ -85,7 +85,7 @@ class TestNoWords:
         result = CliRunner().invoke(app, ["generate", str(wordless), "--text", "Hi", "--out", str(out)])
         assert (result.exit_code, result.stdout.strip()) == (2, "")
         assert result.stderr == (
-            "Error: The answer has no words, so that there is nothing to say and no sound file is written.\n"
+            "Error: The answer has no words, so that there is nothing to say and no audio file is written.\n"
         )
         assert contents(tmp_path) == []
 

@@ -45,7 +45,7 @@ def run(*arguments):
 def test_every_audio_codec_goes_there_and_back(codec_folder, tmp_path, model_type):
     folder, codes, out = codec_folder(model_type), tmp_path / "codes.safetensors", tmp_path / "out.wav"
     printed, noted = run("encode", SPEECH, "--model", folder, "--out", codes)
-    assert "2.24 s of sound" in printed
+    assert "2.24 s of audio" in printed
     assert "kbit/s" in printed
     assert "times as fast as real time" in noted
     assert "Resampled from 16000 to 1600 Hz." in noted
@@ -71,7 +71,7 @@ def test_formats_channels_and_lengths(jodio, tmp_path, ending):
     source = tmp_path / f"sound.{ending}"
     soundfile.write(source, 0.1 * np.random.default_rng(0).standard_normal((44100, 2)), 44100)
     printed, _ = run("roundtrip", source, "--model", jodio, "--out", tmp_path / f"out.{ending}".replace("mp3", "flac"))
-    assert "1.00 s of sound, 80 frames of 3 × 11 codes, 0.83 kbit/s" in printed
+    assert "1.00 s of audio, 80 frames of 3 × 11 codes, 0.83 kbit/s" in printed
 
 
 def test_a_stereo_codec_keeps_two_channels(codec_folder, tmp_path):
@@ -229,7 +229,7 @@ class TestMicrophone:
         monkeypatch.setitem(sys.modules, "sounddevice", FakeMicrophone(interrupt_after=3))
         handler = signal.getsignal(signal.SIGINT)
         printed, _ = run("roundtrip", "--mic", "--model", jodio, "--out", tmp_path / "a.wav", "--stream")
-        assert "0.75 s of sound" in printed
+        assert "0.75 s of audio" in printed
         assert soundfile.info(tmp_path / "a.wav").frames == 1200
         assert signal.getsignal(signal.SIGINT) is handler
 

@@ -39,12 +39,12 @@ class TestErrors:
                 ("encode", SPEECH, "--num-quantizers", 4, "--stream"),
                 "`--num-quantizers` must be in [1, 3], got 4.",
             ),
-            ("jovio", ("encode", SPEECH), "`FILE` must be a picture or a video, which 'jovio' codes, got "),
-            ("jovio", ("encode", "--mic"), "`FILE` must be a picture or a video, which 'jovio' codes, got 'the micro"),
+            ("jovio", ("encode", SPEECH), "`FILE` must be an image or a video, which 'jovio' codes, got "),
+            ("jovio", ("encode", "--mic"), "`FILE` must be an image or a video, which 'jovio' codes, got 'the micro"),
             (
                 "jovio",
                 ("encode", DATA / "make_data.py"),
-                "`FILE` must be a picture or a video, which 'jovio' codes, got ",
+                "`FILE` must be an image or a video, which 'jovio' codes, got ",
             ),
             (
                 "jovio",

@@ -20,7 +20,7 @@ EXAMPLES = ROOT / "examples"
 pytest.importorskip("matplotlib", reason="the demonstration draws with matplotlib: josie[dev]")
 
 import demo  # noqa: E402
-from demo_picture import Spoken, draw_demo  # noqa: E402
+from demo_image import Spoken, draw_demo  # noqa: E402
 from nano_world.grammar import questions  # noqa: E402
 from nano_world.scenes import draw_scene, is_held_out, render  # noqa: E402
 
@@ -62,7 +62,7 @@ def test_a_played_question_fits_its_scene():
 def test_the_example_files_are_what_the_first_seed_asks():
     asked = demo.play_question(random.Random(0))
     shown = np.asarray(Image.open(josie.example_path("scene.png"))).astype(int)
-    assert np.abs(shown - np.asarray(render(asked.scene, demo.PICTURE_SIZE))).mean() < 1
+    assert np.abs(shown - np.asarray(render(asked.scene, demo.IMAGE_SIZE))).mean() < 1
     heard = josie.load_audio(josie.example_path("question.flac"), 16000)
     np.testing.assert_array_equal(heard, asked.waveform)
 
@@ -73,16 +73,16 @@ def test_unknown_example_file():
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")  # random weights write what no font has
-def test_it_writes_a_picture_and_a_reply(tiny_folder, tmp_path, monkeypatch, capsys):
+def test_it_writes_a_image_and_a_reply(tiny_folder, tmp_path, monkeypatch, capsys):
     printed = run_demo(monkeypatch, capsys, tmp_path / "demo", "--model", tiny_folder, "--seed", 1)
-    assert list(printed) == ["scene", "question", "answer", "speech", "picture", "time"]
+    assert list(printed) == ["scene", "question", "answer", "speech", "image", "time"]
     assert "wrong: " in printed["answer"]
-    picture = np.asarray(Image.open(tmp_path / "demo" / "demo.png").convert("RGB"))
-    assert picture.shape[1] > picture.shape[0] > 1000
+    image = np.asarray(Image.open(tmp_path / "demo" / "demo.png").convert("RGB"))
+    assert image.shape[1] > image.shape[0] > 1000
     assert (tmp_path / "demo" / "reply.wav").is_file() == (printed["speech"] != "none")
 
 
-def test_the_picture_shows_the_scene_and_both_sounds(tmp_path):
+def test_the_image_shows_the_scene_and_both_sounds(tmp_path):
     noise = np.random.default_rng(0).normal(size=16000).astype(np.float32) / 8
     scene = draw_scene(random.Random(0), "test")
 

@@ -38,5 +38,6 @@ def test_step_attention(num_kv, num_keys, dtype):
     arguments = module, query, key, value, None, module.scaling
     actual, _ = step_attention(*arguments, dropout=0.0, sliding_window=None)
     assert actual.shape == (3, 1, 4, 8)
-    for naive in (naive_step_attention, eager_attention_forward):
-        torch.testing.assert_close(actual, naive(*arguments)[0])
+    torch.testing.assert_close(actual, naive_step_attention(*arguments)[0])
+    if dtype == torch.float32:  # written out, bfloat16 is rounded between the operations
+        torch.testing.assert_close(actual, eager_attention_forward(*arguments)[0])

@@ -188,7 +188,7 @@ def test_codes_of_the_assistants_sound_are_taken_as_they_are(processor):
 def test_speech_that_cannot_be_learned_is_refused(processor, tokenizer):
     sound = {"type": "audio", "audio": tone(400), "sampling_rate": 1600}
     turn = assistant(text("Yes"), sound)
-    with pytest.raises(ValueError, match="at most one sound in a turn of the assistant, got 2"):
+    with pytest.raises(ValueError, match="at most one clip in a turn of the assistant, got 2"):
         processor.apply_chat_template([user(), assistant(text("Yes"), sound, sound)], **OPTIONS)
     with pytest.raises(ValueError, match="A spoken turn must have words.*got none in row 1"):
         processor.apply_chat_template([SHORT, [user(), assistant(sound)]], **OPTIONS)
@@ -196,7 +196,7 @@ def test_speech_that_cannot_be_learned_is_refused(processor, tokenizer):
     with pytest.raises(ValueError, match=r"`speech_codes` must be integers of shape .* got int64 of shape \(2,\)"):
         processor.apply_chat_template([user(), flat], **OPTIONS)
     mute = JosieProcessor(tokenizer=tokenizer, thinker_config=processor.thinker_config)
-    with pytest.raises(ValueError, match="must have no sound, as this model has no audio codec"):
+    with pytest.raises(ValueError, match="must have no audio, as this model has no audio codec"):
         mute.apply_chat_template([{"role": "user", "content": "a"}, turn], **OPTIONS)
 
 

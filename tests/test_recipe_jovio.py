@@ -66,7 +66,7 @@ CONFIG = {
 
 
 def draw(index, height, width, frames=1):
-    """A picture, or a clip, `(frames, height, width, 3)` in uint8, of soft waves."""
+    """An image, or a clip, `(frames, height, width, 3)` in uint8, of soft waves."""
     rows, columns = np.mgrid[:height, :width] / 16
     waves = [
         np.sin(rows * (1 + index % 3) + channel + time / 4) * np.cos(columns * (1 + index % 5))
@@ -79,20 +79,20 @@ def draw(index, height, width, frames=1):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder as `prepare_pictures` leaves it, with drawn pictures."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """A folder as `prepare_images` leaves it, with drawn images."""
+    folder = tmp_path_factory.mktemp("images")
     (folder / "arrays").mkdir()
-    pictures = []
+    images = []
     for index in range(22):
         source = ("stamps", "scenes")[index % 2] if index < 18 else "video"
         clip = draw(index, 20 + index, 33 - index, 5 if source == "video" else 1)
         file = f"arrays/{index:05}.npy"
         np.save(folder / file, clip)
         split = {0: "validation", 1: "test"}.get(index % 6, "train")
-        pictures.append(
-            image_data.Picture(file, source, f"{index}.png", "CC0", f"group-{index}", list(clip.shape), split)
+        images.append(
+            image_data.StoredImage(file, source, f"{index}.png", "CC0", f"group-{index}", list(clip.shape), split)
         )
-    manifest = {"pictures": [asdict(picture) for picture in pictures], "skipped": {}}
+    manifest = {"images": [asdict(image) for image in images], "skipped": {}}
     (folder / image_data.MANIFEST_FILE).write_text(json.dumps(manifest))
     return folder
 
@@ -107,12 +107,12 @@ def config(folder, tmp_path):
 
 def test_an_interrupted_run_goes_on_with_the_same_losses(config, tmp_path, monkeypatch):
     metrics = interrupt_and_resume(train_jovio, config, "loss_l2", monkeypatch, tmp_path / "interrupted")
-    assert metrics["num_pictures"] == 3
+    assert metrics["num_images"] == 3
 
     run = tmp_path / "interrupted"
     written = json.loads((run / "report" / "metrics.json").read_text())
     assert written["psnr_5"] == metrics["psnr_5"] == pytest.approx(metrics["psnr_5_float32"], abs=0.1)
-    assert len(written["pictures"]) == 3
+    assert len(written["images"]) == 3
     with Image.open(run / "report" / "sheet.png") as sheet:
         assert sheet.width // (vision_codec_report._CELL + vision_codec_report._GAP) == 5  # and 1, 2, 4, 5 quantizers
     card = (run / "model" / "README.md").read_text()
@@ -133,7 +133,7 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(config, tmp_path, monke
 def test_the_start_is_a_transform_codec(config, folder):
     """With as many components as a patch has values, all that is lost is lost in the codebooks."""
     data = configuration.read_section(config, "data", train_jovio.ImageDataArguments)
-    crops = train_jovio.RandomCrops(data, image_data.load_pictures(data)["train"], 40)
+    crops = train_jovio.RandomCrops(data, image_data.load_images(data)["train"], 40)
     model = train_jovio.JovioModel(train_jovio.build_config(config["model"]))
     patches = torch.cat([train_jovio.cut_patches(crop["pixel_values"], model.config) for crop in crops])
     with torch.no_grad():
@@ -185,9 +185,9 @@ def test_patches_are_cut_as_the_model_cuts_them(config):
 
 def test_crops_depend_on_their_index_alone_and_neighbours_share_a_shape(config):
     data = configuration.read_section(config, "data", train_jovio.ImageDataArguments)
-    pictures = image_data.load_pictures(data)["train"]
-    crops = image_data.RandomCrops(data, pictures, 30, seed=1, num_alike=3)
-    other = image_data.RandomCrops(data, pictures, 30, seed=2, num_alike=3)
+    images = image_data.load_images(data)["train"]
+    crops = image_data.RandomCrops(data, images, 30, seed=1, num_alike=3)
+    other = image_data.RandomCrops(data, images, 30, seed=2, num_alike=3)
     shapes = set()
     for index in reversed(range(30)):
         crop = crops[index]["pixel_values"]
@@ -204,7 +204,7 @@ def test_crops_depend_on_their_index_alone_and_neighbours_share_a_shape(config):
         crops[30]
 
 
-def test_only_stamps_reach_beyond_their_picture():
+def test_only_stamps_reach_beyond_their_image():
     black = np.zeros((2, 20, 11, 3), np.uint8)
     with_margin = [image_data.cut(black, 16, 24, True, np.random.default_rng(seed)) for seed in range(40)]
     inside = [image_data.cut(black, 16, 24, False, np.random.default_rng(seed)) for seed in range(40)]
@@ -230,12 +230,12 @@ def test_versions_of_a_stamp_share_a_group(first, second, are_alike):
     assert (groups[0] == groups[1]) == are_alike
 
 
-def test_pictures_that_look_alike_share_a_group():
+def test_images_that_look_alike_share_a_group():
     drawings = [draw(index, 40, 52)[0] for index in range(4)]
     frames = [*drawings, drawings[1][:, ::-1], drawings[2][::2, ::2], 255 - draw(7, 30, 60)[0]]
-    pictures = [image_data.Picture("", "stamps", "", "", str(index), []) for index in range(len(frames))]
-    image_data.join_groups(pictures, np.stack([image_data.thumbnail(frame) for frame in frames]))
-    groups = [picture.group for picture in pictures]
+    images = [image_data.StoredImage("", "stamps", "", "", str(index), []) for index in range(len(frames))]
+    image_data.join_groups(images, np.stack([image_data.thumbnail(frame) for frame in frames]))
+    groups = [image.group for image in images]
     assert groups[4] == groups[1]
     assert groups[5] == groups[2]
     assert len(set(groups)) == 5
@@ -275,16 +275,16 @@ def test_what_cannot_be_read_is_skipped_and_counted(tmp_path, monkeypatch):
     (tmp_path / "intro.mpg").write_text("no video")
     files.append(("video", tmp_path / "intro.mpg", "CC0", "video"))
     monkeypatch.setattr(image_data, "fetch_package", lambda name, cache: tmp_path / "root")
-    monkeypatch.setattr(image_data, "find_pictures", lambda root: iter(files))
+    monkeypatch.setattr(image_data, "find_images", lambda root: iter(files))
     monkeypatch.setattr(image_data, "choose_split", lambda group: "test" if group == "stamps/0" else "train")
     data = image_data.ImageDataArguments(str(tmp_path / "data"), weights={"stamps": 1.0})
-    splits = image_data.load_pictures(data)
+    splits = image_data.load_images(data)
     manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
     assert manifest["skipped"] == {"svg": 1, "broken": 2}
-    assert len(manifest["pictures"]) == 7
-    assert len({picture.group for picture in splits["test"]}) == 1
-    picture = (splits["train"] + splits["test"])[0]
-    array = np.load(tmp_path / "data" / picture.file)
+    assert len(manifest["images"]) == 7
+    assert len({image.group for image in splits["test"]}) == 1
+    image = (splits["train"] + splits["test"])[0]
+    array = np.load(tmp_path / "data" / image.file)
     assert array.shape == (1, 384, 23, 3)  # shrunk
     assert array.min() == 255  # transparent parts are white
     tests = list((tmp_path / "data" / "test").rglob("*.png"))
@@ -341,15 +341,15 @@ def benchmark():
 
 def test_files_are_the_best_that_fit(benchmark):
     original = draw(2, 48, 64)[0]
-    picture = Image.fromarray(original)
+    image = Image.fromarray(original)
     for name, variants in benchmark.FILES.items():
         low, high = benchmark.QUALITIES[name]
         sizes = [
-            len(benchmark.save_bytes(picture, variants[0] | {"quality": quality})) for quality in range(low, high + 1)
+            len(benchmark.save_bytes(image, variants[0] | {"quality": quality})) for quality in range(low, high + 1)
         ]
-        assert benchmark.fit_file(picture, variants[0], (low, high), min(sizes) - 1) is None
+        assert benchmark.fit_file(image, variants[0], (low, high), min(sizes) - 1) is None
         for budget in (sizes[0], sorted(sizes)[len(sizes) // 2], max(sizes)):
-            file = benchmark.fit_file(picture, variants[0], (low, high), budget)
+            file = benchmark.fit_file(image, variants[0], (low, high), budget)
             assert len(file) <= budget
             assert len(file) >= max(size for size in sizes if size <= budget) * 0.9
         header = benchmark.count_header_bytes(original)[name]
@@ -357,25 +357,25 @@ def test_files_are_the_best_that_fit(benchmark):
     scores = benchmark.score_files(original, 10**6)
     assert all(score.psnr > 35 for score in scores.values())
     assert benchmark.score_files(original, 10) == {"JPEG": None, "WebP": None}
-    assert benchmark.score_picture(original, original).psnr == pytest.approx(100)
+    assert benchmark.score_image(original, original).psnr == pytest.approx(100)
     half = np.full((16, 16, 3), 51, np.uint8)
-    assert benchmark.score_picture(half, np.zeros_like(half)).psnr == pytest.approx(20 * np.log10(5))
+    assert benchmark.score_image(half, np.zeros_like(half)).psnr == pytest.approx(20 * np.log10(5))
 
 
 def test_the_benchmark_scores_a_checkpoint(benchmark, config, folder, tmp_path, capsys):
     model = train_jovio.JovioModel(train_jovio.build_config(config["model"]))
     model.save_pretrained(tmp_path / "model")
     train_jovio.Processors.from_config(model.config, 4096).save_pretrained(tmp_path / "model")
-    pictures = tmp_path / "pictures"
+    images = tmp_path / "images"
     for index, (height, width) in enumerate(((70, 90), (64, 64), (200, 40))):
-        path = pictures / ("waves" if index else "") / f"{index}.png"
+        path = images / ("waves" if index else "") / f"{index}.png"
         path.parent.mkdir(exist_ok=True, parents=True)
         Image.fromarray(draw(index, height, width)[0]).save(path)
     options = ["--codec", str(tmp_path / "model"), "--json", str(tmp_path / "scores.json"), "--max-pixels", "4096"]
-    benchmark.main([str(pictures), *options, "--threads", str(torch.get_num_threads())])
+    benchmark.main([str(images), *options, "--threads", str(torch.get_num_threads())])
     table = json.loads((tmp_path / "scores.json").read_text())["table"]
     assert [row["quantizers"] for row in table] == [1, 2, 4, 5]
-    sizes = [picture["size"] for picture in json.loads((tmp_path / "scores.json").read_text())["pictures"]]
+    sizes = [image["size"] for image in json.loads((tmp_path / "scores.json").read_text())["images"]]
     assert all(height * width <= 4096 for height, width in sizes)
     patches = [height * width // 16 for height, width in sizes]
     for row in table:
@@ -388,5 +388,5 @@ def test_the_benchmark_scores_a_checkpoint(benchmark, config, folder, tmp_path, 
     assert "| waves | 2 |" in printed
     assert "JPEG needs" in printed
     (tmp_path / "none").mkdir()
-    with pytest.raises(SystemExit, match="must have pictures"):
+    with pytest.raises(SystemExit, match="must have images"):
         benchmark.main([str(tmp_path / "none"), *options])

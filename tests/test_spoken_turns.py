@@ -104,7 +104,7 @@ def test_codes_of_another_number_of_turns_are_refused():
             with_codes(sounding, codes)
     assert with_codes(sounding, []) == with_codes(sounding, None) == with_codes(sounding, [None, []]) == sounding
     two = [{"type": "text", "text": "a"}, {"type": "audio", "codes": coded(2)}, {"type": "audio", "codes": coded(2)}]
-    with pytest.raises(ValueError, match="at most one sound in a turn of the assistant, got 2"):
+    with pytest.raises(ValueError, match="at most one clip in a turn of the assistant, got 2"):
         josie.processing_josie.spoken_turns.split_speech([{"role": "assistant", "content": two}])
     with pytest.raises(ValueError, match=r"got rows of different lengths \[2, 1\]"):
         with_codes([said("a")], [[1, 2], [3]])

@@ -24,8 +24,8 @@ def shrink_tokenizer(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> Pre
         )
     if len(tokenizer) <= vocab_size:
         return tokenizer
-    facts = json.loads(tokenizer.backend_tokenizer.to_str())
-    model = facts["model"]
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    model = state["model"]
     model["vocab"] = {token: index for token, index in model["vocab"].items() if index < vocab_size}
     model["merges"] = [pair for pair in model["merges"] if "".join(pair) in model["vocab"]]
-    return wrap_tokenizer(Tokenizer.from_str(json.dumps(facts)))
+    return wrap_tokenizer(Tokenizer.from_str(json.dumps(state)))

@@ -13,7 +13,7 @@ from ..processing_josie.nested_values import join_arrays
 from ..processing_josie.processor import JosieProcessor
 from ..processing_josie.spoken_turns import join_codes, with_codes
 
-# By position of the text. Everything else that is a tensor holds items (clips, pictures, videos) along its first axis.
+# By position of the text. Everything else that is a tensor holds items (clips, images, videos) along its first axis.
 _TOKEN_FILLERS = {
     "attention_mask": 0,
     "labels": IGNORE_INDEX,
@@ -45,14 +45,14 @@ class JosieDataCollator:
         Args:
             features (`list[dict]`): Either conversations, each with `messages` as in
                 [`JosieProcessor.apply_chat_template`]; where the assistant speaks, `speech_codes` of shape
-                `(num_quantizers, num_frames)`, of its turn with a sound or else of its last one, or of several turns,
+                `(num_quantizers, num_frames)`, of its turn with audio or else of its last one, or of several turns,
                 see [`with_codes`]; `speech_durations`, for how many frames each spoken token is said, where that is
                 known; and `speaker`, the name of its voice. Files belong into the messages, and not beside them. All
                 else is ignored, as `speaker` is by a model whose voice has no name.
                 Or processed examples, each with `input_ids` of shape `(length,)` or `(1, length)` and, as wanted,
                 others of that shape (`attention_mask`, `labels`, `speech_mask`); a number as `speaker_ids`;
                 `speech_codes` as above, or `(num_turns, num_quantizers, num_frames)`; and the inputs of its clips,
-                pictures and videos, `(num_items, ...)`. Examples may have different ones.
+                images and videos, `(num_items, ...)`. Examples may have different ones.
 
         Returns:
             `dict` of tensors: by text `(batch, max_length)`, `labels` filled up with -100; `speech_codes`
@@ -101,7 +101,7 @@ class JosieDataCollator:
         if "speech_values" in batch:
             raise ValueError(
                 "`messages` must have codes of the assistant's speech: make them with `josie.add_speech_codes`, got a "
-                "sound alone."
+                "audio alone."
             )
         durations = [example.get("speech_durations") for example in examples]
         if any(values is not None for values in durations):

@@ -28,7 +28,7 @@ class LastingWorkersTrainer(Trainer):
 
 
 def keep_workers_alive(loader: Any) -> DataLoader:
-    """Let the workers of a data loader end on a SIGTERM of their parent alone.
+    """Make the workers of a data loader end on a SIGTERM of their parent alone.
 
     Args:
         loader (`DataLoader`): Bare, or prepared by accelerate; not yet iterated.

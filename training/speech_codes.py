@@ -20,10 +20,10 @@ def add_speech_codes(
     num_quantizers: int | None = None,
     end_of_speech: bool = True,
 ) -> dict[str, list[np.ndarray]]:
-    """Encode the sounds in the assistant's turns.
+    """Encode the audio in the assistant's turns.
 
     `dataset.map(partial(add_speech_codes, codec=codec), batched=True)` adds a column, made once and read from datasets'
-    cache by later runs with the same codec; it works on streams too. [`JosieDataCollator`] then reads no sound of the
+    cache by later runs with the same codec; it works on streams too. [`JosieDataCollator`] then reads no audio of the
     assistant any more.
 
     Args:
@@ -38,7 +38,7 @@ def add_speech_codes(
         turns one after the other, a frame of -100 between them. A turn that has `codes` keeps them as they are.
 
     Raises:
-        `ValueError`: A sound cannot be read, a turn has more than one, or `num_quantizers` is out of range.
+        `ValueError`: A clip cannot be read, a turn has more than one, or `num_quantizers` is out of range.
     """
     config: Any = codec.config
     geometry, channels = audio_codec_geometry(config), getattr(config, "audio_channels", 1)

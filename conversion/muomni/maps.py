@@ -91,7 +91,7 @@ DROPPED = {
     "audio_head.": "head of the encoder's own training; the Thinker reads its features",
     "vision_head.": "heads of the encoder's own training; the Thinker reads its CLS row",
     "audio_encoder.attention_pool.": "pooling of the encoder's own training; the Thinker reads all its features",
-    "ocr.": "another model, which reads texts in pictures",
+    "ocr.": "another model, which reads texts in images",
 }
 # Tensors that are not taken as they are.
 TOKEN_TABLES = (f"{TEXT}.embed_tokens.weight", "thinker.lm_head.weight")

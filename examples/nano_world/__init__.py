@@ -17,11 +17,11 @@ take its time: `hear.json --set freeze='["talker"]' trainer.max_steps=4000 train
 
 | file | what |
 | --- | --- |
-| `scenes.py`, `stamps.py` | pictures, and which of them training never shows |
+| `scenes.py`, `stamps.py` | images, and which of them training never shows |
 | `grammar.py` | what can be asked and said about them, and small talk |
 | `sentences.py` | real sentences, and which of them training never has |
 | `speech.py`, `timing.py` | flite's voices, recorded once, and when they say each token |
-| `sight.py` | pictures whose patches are named |
+| `sight.py` | images whose patches are named |
 | `open_text.py` | English with any words, names and digits |
 | `voice.py` | what JOSIE's voice learns to say |
 | `tasks.py` | conversations of all these, each drawn from its number |

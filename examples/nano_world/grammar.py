@@ -1,4 +1,4 @@
-"""What can be asked and said of drawn scenes, and small talk: short sentences, each question with one right answer.
+"""Questions and answers about drawn scenes, and small talk: short sentences, each question with one right answer.
 
 Answers are scored by exact match and judged by ear: they have one form each, at least two words, only words that a
 speech recogniser writes in one way. How they are worded was chosen by ear, of what JOSIE's voice says: Whisper tiny.en
@@ -60,7 +60,7 @@ YES, NO = "Yes, it is.", "No, it is not."
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a picture, and its answer.
+    """A question about an image, and its answer.
 
     Args:
         kind (`str`): One of `KINDS`, or another world's.
@@ -100,13 +100,13 @@ def questions(scene: Scene) -> list[Question]:
     """
     return [
         Question(kind, wording.format(**parts), answer)
-        for kind, parts, answer in _facts(scene)
+        for kind, parts, answer in _observations(scene)
         for wording in WORDINGS[kind]
         if len(wording.format(**parts)) <= LONGEST_QUESTION
     ]
 
 
-def _facts(scene: Scene) -> Iterator[tuple[str, dict[str, str], str]]:
+def _observations(scene: Scene) -> Iterator[tuple[str, dict[str, str], str]]:
     for thing in scene.things:
         called = {"thing": shortest_name(thing, scene)}
         yield "colour", called, ANSWERS["colour"].format(colour=thing.colour)
@@ -236,7 +236,7 @@ def words() -> set[str]:
 
 @dataclass(frozen=True)
 class WorldSize:
-    """How much can be said of the scenes of a split.
+    """Amount of what can be said of the scenes of a split.
 
     Args:
         num_layouts (`int`): Scenes that differ in what they show.

@@ -213,7 +213,7 @@ OUTLINES = {shape: _outline(shape) for shape in SHAPES}
 
 
 def render(scene: Scene, size: int = 256) -> Image.Image:
-    """Return a picture of a scene, RGB, `size` pixels a side."""
+    """Return an image of a scene, RGB, `size` pixels a side."""
     if size < 8:
         raise ValueError(f"`size` must be at least 8, got {size}.")
     side = size * SUPERSAMPLING

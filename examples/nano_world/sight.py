@@ -1,6 +1,6 @@
 """Learning to see by naming: the vision encoder says of each patch what has its centre there, before any language.
 
-The words of a language model tell a young vision encoder little about pictures, and wrong things too: which colour and
+The words of a language model tell a young vision encoder little about images, and wrong things too: which colour and
 shape never stand where. Name, colour, size and place are asked of each patch apart from each other, so that what was
 never seen together is seen all the same.
 """
@@ -22,19 +22,19 @@ from nano_world.stamps import STAMPS, draw_stamp, find_stamps, render as render_
 
 NAMES = ("nothing", *SHAPES, *(stamp for stamp in STAMPS))
 CLASSES = (len(NAMES), len(COLOURS), len(SIZES))
-NUM_PLACES = 4  # of a centre: across and down, in its patch and in the picture
-PICTURE_SIZE = 128
+NUM_PLACES = 4  # of a centre: across and down, in its patch and in the image
+IMAGE_SIZE = 128
 _IGNORED = -100
 
 
 @dataclass
 class SightArguments:
-    """What is shown.
+    """The images to learn from.
 
     Args:
         packages (`str`): Folder that keeps Debian packages.
-        stamps (`float`): Share of pictures of a stamp; the others are drawn scenes.
-        num_rows (`int`): How many pictures there are; an epoch.
+        stamps (`float`): Share of images of a stamp; the others are drawn scenes.
+        num_rows (`int`): How many images there are; an epoch.
         num_validation_rows (`int`): Further ones, of scenes as in training.
         seed (`int`): Of what is drawn.
     """
@@ -47,12 +47,12 @@ class SightArguments:
 
 
 class Sights(Dataset):
-    """Pictures and what stands in each of their patches, each drawn from its number.
+    """Images and what stands in each of their patches, each drawn from its number.
 
     Args:
         arguments ([`SightArguments`]): What is shown.
         grid (`int`): Patches a side.
-        validation (`bool`): Other pictures than training has.
+        validation (`bool`): Other images than training has.
         split (`"train"` or `"test"`): Whether the combinations are those of training or the held-out ones.
     """
 
@@ -69,23 +69,23 @@ class Sights(Dataset):
         draw = random.Random(f"sight:{self.arguments.seed}:{self.validation}:{index}")
         if draw.random() < self.arguments.stamps:
             stamp = draw_stamp(draw, self.split)
-            image = render_stamp(stamp, find_stamps(Path(self.arguments.packages)), PICTURE_SIZE)
+            image = render_stamp(stamp, find_stamps(Path(self.arguments.packages)), IMAGE_SIZE)
             return {"image": image, **mark([(stamp.stamp, None, None, stamp.x, stamp.y)], self.grid)}
         scene = draw_scene(draw, self.split)
         things = [(thing.shape, thing.colour, thing.size, thing.x, thing.y) for thing in scene.things]
-        return {"image": render(scene, PICTURE_SIZE), **mark(things, self.grid)}
+        return {"image": render(scene, IMAGE_SIZE), **mark(things, self.grid)}
 
 
 def mark(things: Iterable[tuple[str, str | None, str | None, float, float]], grid: int) -> dict[str, torch.Tensor]:
-    """Return what stands in the patches of a picture.
+    """Return what stands in the patches of an image.
 
     Args:
-        things: Name, colour and size, `None` where they have none, and the centre in sides of the picture.
+        things: Name, colour and size, `None` where they have none, and the centre in sides of the image.
         grid (`int`): Patches a side.
 
     Returns:
         `classes`, long `(grid * grid, 3)`: indices of name, colour and size, -100 where nothing is asked, as in a patch
-        with two centres; and `places`, `(grid * grid, 4)`: where the centre is in its patch and in the picture, each
+        with two centres; and `places`, `(grid * grid, 4)`: where the centre is in its patch and in the image, each
         from -1 to 1, right and down; NaN without one.
     """
     classes = torch.tensor([0, _IGNORED, _IGNORED]).repeat(grid * grid, 1)
@@ -114,7 +114,7 @@ class SightCollator:
     image_processor: Any
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return `pixel_values`, and `classes` and `places` with an axis for the pictures in front."""
+        """Return `pixel_values`, and `classes` and `places` with an axis for the images in front."""
         images: list[Image] = [row["image"] for row in rows]
         batch = {name: torch.stack([row[name] for row in rows]) for name in ("classes", "places")}
         return {"pixel_values": self.image_processor(images, return_tensors="pt")["pixel_values"], **batch}
@@ -122,7 +122,7 @@ class SightCollator:
 
 @dataclass
 class SightOutput(ModelOutput):
-    """What [`SightModel`] returns: the loss, and for each patch the logits of all classes and the places."""
+    """Output of [`SightModel`]: the loss, and for each patch the logits of all classes and the places."""
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
@@ -157,7 +157,7 @@ class SightModel(nn.Module):
 
         Args:
             pixel_values (`torch.FloatTensor`): `(batch, num_channels, image_size, image_size)`.
-            classes (`torch.LongTensor`), places (`torch.FloatTensor`): Of [`mark`], a row for each picture.
+            classes (`torch.LongTensor`), places (`torch.FloatTensor`): Of [`mark`], a row for each image.
             num_items_in_batch (`dict`, *optional*): As `count_targets` returns it, of the whole batch.
         """
         states = self.encoder(pixel_values).last_hidden_state[:, 1:]
@@ -174,7 +174,7 @@ class SightModel(nn.Module):
 
 
 def count_right(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """Return how many things of each picture are seen as what they are, and how many there are, `(batch, 2)`."""
+    """Return how many things of each image are seen as what they are, and how many there are, `(batch, 2)`."""
     is_thing = classes[..., 0] > 0
     right = is_thing
     for index, part in enumerate(logits[..., : sum(CLASSES)].split(list(CLASSES), dim=-1)):

@@ -1,8 +1,8 @@
 """One Tux Paint stamp on a canvas, anywhere, in any size, perhaps mirrored: "What is this?"
 
-The pictures are those of Debian's `tuxpaint-stamps-default` (GPL-2), downloaded once. Each stamp stands in one of four
-quadrants of the canvas; for every stamp one quadrant is held out: a training picture never shows the stamp there, a
-test picture always does.
+The images are those of Debian's `tuxpaint-stamps-default` (GPL-2), downloaded once. Each stamp stands in one of four
+quadrants of the canvas; for every stamp one quadrant is held out: a training image never shows the stamp there, a
+test image always does.
 """
 
 import random
@@ -123,7 +123,7 @@ def quadrant(scene: StampScene) -> str:
 
 
 def is_held_out(scene: StampScene) -> bool:
-    """Return whether no training picture shows this stamp in this quadrant."""
+    """Return whether no training image shows this stamp in this quadrant."""
     return (scene.stamp, quadrant(scene)) in HELD_OUT
 
 
@@ -168,12 +168,12 @@ def find_stamps(cache: Path) -> Path:
 
 @cache
 def _read(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
-        return shrink(picture.convert("RGBA"), LONGEST_SIDE)
+    with Image.open(path) as image:
+        return shrink(image.convert("RGBA"), LONGEST_SIDE)
 
 
 def render(scene: StampScene, folder: Path, size: int = 256) -> Image.Image:
-    """Return a picture of a scene, RGB, `size` pixels a side.
+    """Return an image of a scene, RGB, `size` pixels a side.
 
     Args:
         scene ([`StampScene`]): What to show.
@@ -182,12 +182,12 @@ def render(scene: StampScene, folder: Path, size: int = 256) -> Image.Image:
     """
     if size < 8:
         raise ValueError(f"`size` must be at least 8, got {size}.")
-    picture = _read(folder / STAMPS[scene.stamp])
-    scale = size * scene.size / max(picture.size)
-    width, height = (max(round(side * scale), 1) for side in picture.size)
-    picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    image = _read(folder / STAMPS[scene.stamp])
+    scale = size * scene.size / max(image.size)
+    width, height = (max(round(side * scale), 1) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.LANCZOS)
     if scene.mirrored:
-        picture = ImageOps.mirror(picture)
+        image = ImageOps.mirror(image)
     canvas = Image.new("RGB", (size, size), scene.background)
-    canvas.paste(picture, (round(size * scene.x - width / 2), round(size * scene.y - height / 2)), picture)
+    canvas.paste(image, (round(size * scene.x - width / 2), round(size * scene.y - height / 2)), image)
     return canvas

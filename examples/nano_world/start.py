@@ -111,7 +111,7 @@ def _build(codec: PreTrainedModel, seed: int) -> JosieForConditionalGeneration:
 
 @torch.no_grad()
 def teach_spelling(model: JosieForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Let what the Talker's nonlinear layer reads of each token be its letters, one after the other.
+    """Make the Talker's nonlinear layer read of each token its letters, one after the other.
 
     Random embeddings say nothing of how a word sounds; its letters do, and tokens that are rare share them with others.
     The last weights are the least squares fit; nothing is left of the linear projection.

@@ -1,4 +1,4 @@
-"""What the nano model is tested on, as files for `josie evaluate`.
+"""Test of the nano model, as files for `josie evaluate`.
 
 Scenes, stamps and sentences are of the test split: no
 training row has their combinations or their words. Questions are spoken by the four voices in turn, and are made for
@@ -8,10 +8,10 @@ the scenes at hand, so that some of them were never heard in training.
 | --- | --- | --- |
 | `read` | a sentence to read aloud | what is heard |
 | `transcribe` | a spoken sentence | its words |
-| `answer` | a picture and a spoken question | the answer, written and as it is heard |
-| `caption` | a picture | what is on it |
-| `look` | a picture and a written question | the answer |
-| `stamp` | a picture of a Tux Paint stamp and a written question | the answer |
+| `answer` | an image and a spoken question | the answer, written and as it is heard |
+| `caption` | an image | what is on it |
+| `look` | an image and a written question | the answer |
+| `stamp` | an image of a Tux Paint stamp and a written question | the answer |
 | `chat` | small talk, spoken | the answer |
 """
 
@@ -28,7 +28,7 @@ from nano_world.speech import QUESTIONERS, SAMPLING_RATE, speak
 from nano_world.stamps import ask as ask_about_stamp, draw_stamp, find_stamps, render as render_stamp
 from nano_world.tasks import CAPTION, TRANSCRIBE
 
-PICTURE_SIZE = 256
+IMAGE_SIZE = 256
 
 
 class TaskFiles:
@@ -52,9 +52,9 @@ class TaskFiles:
         messages = [{"role": "user", "content": content}]
         self.rows.append({"task": task, "messages": messages, "answer": answer, "scores": scores})
 
-    def show(self, name: str, picture: Any) -> dict[str, str]:
-        """Save a picture and return it as a part of a message."""
-        picture.save(self.folder / f"{name}.png")
+    def show(self, name: str, image: Any) -> dict[str, str]:
+        """Save an image and return it as a part of a message."""
+        image.save(self.folder / f"{name}.png")
         return {"type": "image", "path": f"{name}.png"}
 
     def say(self, name: str, number: int, text: str) -> dict[str, str]:
@@ -70,31 +70,31 @@ class TaskFiles:
             self.rows.append({"task": "read", "speak": True, "answer": text, "scores": ["spoken_wer"]})
         for number in range(self.num_rows):
             text = unseen[-1 - number]
-            sound = self.say(f"transcribe-{number}", number, text)
-            self.add("transcribe", text, ["wer"], [sound, {"type": "text", "text": TRANSCRIBE}])
+            audio = self.say(f"transcribe-{number}", number, text)
+            self.add("transcribe", text, ["wer"], [audio, {"type": "text", "text": TRANSCRIBE}])
         for number in range(self.num_rows):
             scene = draw_scene(self.draw, "test")
             question = ask(scene, self.draw)
-            content = [self.show(f"answer-{number}", render(scene, PICTURE_SIZE))]
+            content = [self.show(f"answer-{number}", render(scene, IMAGE_SIZE))]
             content.append(self.say(f"answer-{number}", number, question.text))
             self.add("answer", question.answer, ["exact", "spoken"], content)
         for number in range(self.num_rows):
             scene = draw_scene(self.draw, "test", self.draw.choice((1, 2, 2)))
-            content = [self.show(f"caption-{number}", render(scene, PICTURE_SIZE)), {"type": "text", "text": CAPTION}]
+            content = [self.show(f"caption-{number}", render(scene, IMAGE_SIZE)), {"type": "text", "text": CAPTION}]
             self.add("caption", caption(scene), ["exact"], content)
         for number in range(self.num_rows):
             scene = draw_scene(self.draw, "test")
             question = ask(scene, self.draw)
             content = [
-                self.show(f"look-{number}", render(scene, PICTURE_SIZE)),
+                self.show(f"look-{number}", render(scene, IMAGE_SIZE)),
                 {"type": "text", "text": question.text},
             ]
             self.add("look", question.answer, ["exact"], content)
         for number in range(self.num_rows):
             stamp = draw_stamp(self.draw, "test")
             question = ask_about_stamp(stamp, self.draw)
-            picture = self.show(f"stamp-{number}", render_stamp(stamp, stamps, PICTURE_SIZE))
-            self.add("stamp", question.answer, ["exact"], [picture, {"type": "text", "text": question.text}])
+            image = self.show(f"stamp-{number}", render_stamp(stamp, stamps, IMAGE_SIZE))
+            self.add("stamp", question.answer, ["exact"], [image, {"type": "text", "text": question.text}])
         for number, (said, answer) in enumerate(self.draw.sample(chats(), self.num_rows)):
             self.add("chat", answer, ["exact"], [self.say(f"chat-{number}", number, said)])
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)

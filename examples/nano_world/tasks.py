@@ -1,17 +1,17 @@
-"""What the nano model is taught: conversations about drawn pictures and spoken sentences, each drawn from its number.
+"""Training rows of the nano model: conversations about drawn images and spoken sentences, each drawn from its number.
 
 | task | in | out |
 | --- | --- | --- |
-| `answer` | a picture and one or two spoken questions, one after the other | the answers |
-| `look` | a picture and one to three written questions | the answers |
-| `caption` | a picture, and at times a written question after it | what is on it, and the answer |
-| `stamp` | a picture of a Tux Paint stamp and a written question | what it is |
+| `answer` | an image and one or two spoken questions, one after the other | the answers |
+| `look` | an image and one to three written questions | the answers |
+| `caption` | an image, and at times a written question after it | what is on it, and the answer |
+| `stamp` | an image of a Tux Paint stamp and a written question | what it is |
 | `transcribe` | a spoken sentence | the same in writing |
 | `chat` | small talk, written or spoken, once or twice | the answers |
 
 A model that has seen one question a conversation answers the second as if it were the first: so some have several, and
 some go on with another task. A number stands for the same conversation on every machine, in every worker and process,
-so that a run that is resumed skips what was seen at no cost. Pictures are drawn when they are asked for; flite's voices
+so that a run that is resumed skips what was seen at no cost. Images are drawn when they are asked for; flite's voices
 are recorded once.
 """
 
@@ -32,7 +32,7 @@ from nano_world.stamps import ask as ask_about_stamp, draw_stamp, find_stamps, r
 
 TASKS = ("answer", "look", "caption", "stamp", "transcribe", "chat")
 TRANSCRIBE, CAPTION = "Write what you hear.", "Describe the picture."
-PICTURE_SIZE = 128
+IMAGE_SIZE = 128
 NUM_TURNS = {  # of a conversation, equally likely
     "answer": (1, 2),
     "look": (1, 2, 3),
@@ -41,7 +41,7 @@ NUM_TURNS = {  # of a conversation, equally likely
     "transcribe": (1,),
     "chat": (1, 2),
 }
-CHANGES_TASK = 0.15  # how often a conversation goes on with another task, perhaps with another picture
+CHANGES_TASK = 0.15  # how often a conversation goes on with another task, perhaps with another image
 NUM_TOKENS = {  # of each task about so many, and as many again for each question
     "answer": (18, 45),
     "look": (18, 23),
@@ -61,7 +61,7 @@ Turn = tuple[list[dict[str, Any]], str]  # what is shown and said, and the answe
 
 @dataclass
 class NanoArguments:
-    """What conversations a recipe uses.
+    """The conversations of a recipe.
 
     Args:
         tasks (`dict[str, float]`): How often each of `TASKS` comes.
@@ -189,22 +189,22 @@ class NanoTasks(TorchDataset):
             asked = [ask(scene, draw) for _ in range(num_turns)]
             if all(question.text in self.questions for question in asked):
                 turns = [([self.questions.play(question.text, draw)], question.answer) for question in asked]
-                return _show(render(scene, PICTURE_SIZE), turns)
+                return _show(render(scene, IMAGE_SIZE), turns)
 
     def _look(self, draw: random.Random, num_turns: int) -> list[Turn]:
         scene = draw_scene(draw, "train")
-        return _show(render(scene, PICTURE_SIZE), _ask_in_writing(scene, draw, num_turns))
+        return _show(render(scene, IMAGE_SIZE), _ask_in_writing(scene, draw, num_turns))
 
     def _caption(self, draw: random.Random, num_turns: int) -> list[Turn]:
         scene = draw_scene(draw, "train", draw.choice((1, 2, 2)))
         asked = _ask_in_writing(scene, draw, num_turns - 1)
-        return _show(render(scene, PICTURE_SIZE), [([_write(CAPTION)], caption(scene)), *asked])
+        return _show(render(scene, IMAGE_SIZE), [([_write(CAPTION)], caption(scene)), *asked])
 
     def _stamp(self, draw: random.Random, num_turns: int) -> list[Turn]:
         scene = draw_stamp(draw, "train")
         asked = [ask_about_stamp(scene, draw) for _ in range(num_turns)]
-        picture = render_stamp(scene, find_stamps(self.packages), PICTURE_SIZE)
-        return _show(picture, [([_write(question.text)], question.answer) for question in asked])
+        image = render_stamp(scene, find_stamps(self.packages), IMAGE_SIZE)
+        return _show(image, [([_write(question.text)], question.answer) for question in asked])
 
     def _transcribe(self, draw: random.Random, num_turns: int) -> list[Turn]:
         texts = [draw.choice(self.sentences.texts) for _ in range(num_turns)]
@@ -236,7 +236,7 @@ class NanoTasks(TorchDataset):
 
     @cached_property
     def small_talk(self) -> Recordings:
-        """What is said in small talk, by every voice."""
+        """Recordings of small talk, by every voice."""
         return Recordings([spoken([said for said, _ in chats()], voice, 1.0, self.recordings) for voice in QUESTIONERS])
 
 
@@ -273,10 +273,10 @@ def _ask_in_writing(scene: Scene, draw: random.Random, num_turns: int) -> list[T
     return [([_write(question.text)], question.answer) for question in asked]
 
 
-def _show(picture: Image, turns: list[Turn]) -> list[Turn]:
-    """Return turns, the first of which begins with a picture."""
+def _show(image: Image, turns: list[Turn]) -> list[Turn]:
+    """Return turns, the first of which begins with an image."""
     (said, answer), *others = turns
-    return [([{"type": "image", "image": picture}, *said], answer), *others]
+    return [([{"type": "image", "image": image}, *said], answer), *others]
 
 
 def _write(text: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""When each token is said, from the phones of a recording: what an aligner would find, here known from flite itself."""
+"""Times at which tokens are said, from the phones of a recording, which flite itself knows: no aligner is needed."""
 
 import subprocess
 from collections.abc import Sequence

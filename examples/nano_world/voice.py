@@ -1,4 +1,4 @@
-"""What JOSIE's voice learns to say: recordings of flite, when each token is said, and their codes."""
+"""Training rows of JOSIE's voice: recordings of flite, when each token is said, and their codes."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from nano_world.timing import time_tokens
 
 @dataclass
 class VoiceArguments:
-    """What JOSIE's voice is trained on.
+    """The texts that JOSIE's voice is trained on.
 
     Args:
         packages (`str`): Folder that keeps Debian packages.
@@ -107,6 +107,6 @@ def _time(rows: dict[str, list[Any]], tokenizer: PreTrainedTokenizerBase, frame_
 
 def _encode(rows: dict[str, list[Any]], encode: SpeechEncoder) -> dict[str, list[Any]]:
     said = [{"type": "text", "text": text} for text in rows["text"]]
-    sounds = [{"type": "audio", "audio": read(flac), "sampling_rate": SAMPLING_RATE} for flac in rows["flac"]]
-    heard = [[{"role": "assistant", "content": list(parts)}] for parts in zip(said, sounds, strict=True)]
+    clips = [{"type": "audio", "audio": read(flac), "sampling_rate": SAMPLING_RATE} for flac in rows["flac"]]
+    heard = [[{"role": "assistant", "content": list(parts)}] for parts in zip(said, clips, strict=True)]
     return {"messages": [without_speech(messages) for messages in heard], **encode({"messages": heard})}

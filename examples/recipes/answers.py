@@ -18,7 +18,7 @@ _IS_SCORE = re.compile(r"_(loss|perplexity|accuracy(_\d+)?|exact_match|word_erro
 
 @dataclass
 class AnswerArguments:
-    """How written answers are compared.
+    """The comparison of written answers.
 
     Args:
         num_questions (`int`): Of the validation rows whose last message is the assistant's, at each evaluation.

@@ -21,13 +21,13 @@ from josie.processing_josie.audio import as_waveform
 from recipes.debian import FetchError
 from recipes.progress import progress
 
-METRICS_FILE, PICTURE_FILE = "metrics.json", "spectrograms.png"
+METRICS_FILE, IMAGE_FILE = "metrics.json", "spectrograms.png"
 _NUM_MEL_BINS, _FLOOR_DB = 80, -100.0
 
 
 @dataclass
 class ReportArguments:
-    """What is reported.
+    """Size of the report.
 
     Args:
         num_clips (`int`): Clips of the test split that are measured: always the same, whatever else is in it.
@@ -55,7 +55,7 @@ def require_matplotlib() -> None:
 
 
 def write_report(model: PreTrainedModel, dataset: Dataset, folder: Path, arguments: ReportArguments) -> dict[str, Any]:
-    """Send clips through a codec, measure what comes out, and write sounds, a picture and `metrics.json`.
+    """Send clips through a codec, measure what comes out, and write audio, an image and `metrics.json`.
 
     Args:
         model ([`PreTrainedModel`]): JODIO, the mel codec or another audio tokenizer.
@@ -89,12 +89,12 @@ def write_report(model: PreTrainedModel, dataset: Dataset, folder: Path, argumen
     if not scores:
         raise ValueError(f"`report.min_seconds` must leave at least one clip, got {arguments.min_seconds}.")
     if examples:
-        _draw(examples, rate, folder / PICTURE_FILE)
+        _draw(examples, rate, folder / IMAGE_FILE)
     kbit_rate = geometry.num_quantizers * math.log2(geometry.codebook_size) * geometry.frame_rate / 1000
-    facts = {"num_clips": len(scores), "kbit_rate": round(kbit_rate, 3), "frame_rate": geometry.frame_rate}
+    measured = {"num_clips": len(scores), "kbit_rate": round(kbit_rate, 3), "frame_rate": geometry.frame_rate}
     medians = {name: round(float(np.median([score[name] for score in scores])), 4) for name in scores[0]}
-    write_file(folder / METRICS_FILE, json.dumps({**medians, **facts, "clips": scores}, indent=2) + "\n")
-    return medians | facts
+    write_file(folder / METRICS_FILE, json.dumps({**medians, **measured, "clips": scores}, indent=2) + "\n")
+    return medians | measured
 
 
 def _choose_clips(dataset: Dataset, rate: int, channels: int, arguments: ReportArguments) -> Any:

@@ -1,7 +1,7 @@
 """Conversations for training: JSONL files, data sets of the Hub, and whatever a recipe adds to `SOURCES`.
 
 A row has `messages`, each with a `role` and a `content`: a text, or parts such as `{"type": "text", "text": "..."}` and
-`{"type": "audio", "path": "question.wav"}`. The paths of pictures, videos and sounds are relative to the file. Nothing
+`{"type": "audio", "path": "question.wav"}`. The paths of images, videos and audio are relative to the file. Nothing
 of them is read here: that is the collator's work.
 
 Which split a row is in depends on its messages, wherever their files are, and the seed alone, unless its source has
@@ -25,7 +25,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass
 class ConversationDataArguments:
-    """What conversations a recipe uses.
+    """The conversations of a recipe.
 
     Args:
         sources (`list[dict]`): Each with a `name`: `"jsonl"` (with `path`, and `split` for a file that is of one split

@@ -1,8 +1,8 @@
-"""Free pictures and a video for the vision codec: fetched, cleaned, split, cut into random crops.
+"""Free images and a video for the vision codec: fetched, cleaned, split, cut into random crops.
 
 `python examples/fetch_data.py images CONFIG`, or the first training,
-fetches about 230 MB once (apt-get, no root needed) and writes each picture as an array of at most 384 pixels a side,
-with a manifest that names source, licence, group and split of each, and the pictures of the test split as PNG files in
+fetches about 230 MB once (apt-get, no root needed) and writes each image as an array of at most 384 pixels a side,
+with a manifest that names source, licence, group and split of each, and the images of the test split as PNG files in
 `test`. What cannot be decoded is skipped and counted.
 
 | source | what | licence |
@@ -12,8 +12,8 @@ with a manifest that names source, licence, group and split of each, and the pic
 | the wheel of `scikit-image` | photographs and micrographs | public domain or CC0 |
 | the wheel of `scikit-learn` | two photographs, by danielbuechele and vultilion | CC-BY-2.0 |
 
-Pictures that show the same thing share a group, and a group never straddles the split: series of symbols, names that
-differ by a number, a side or a colour, and pictures whose grey thumbnails, mirrored or not, are nearly equal.
+Images that show the same thing share a group, and a group never straddles the split: series of symbols, names that
+differ by a number, a side or a colour, and images whose grey thumbnails, mirrored or not, are nearly equal.
 """
 
 import hashlib
@@ -42,8 +42,8 @@ MANIFEST_FILE = "manifest.json"
 SOURCES = ("stamps", "scenes", "photographs", "video")
 PACKAGES = ("tuxpaint-stamps-default", "fillets-ng-data")
 STAMPS, FILLETS = "usr/share/tuxpaint/stamps", "usr/share/games/fillets-ng/images"
-LONGEST_SIDE = 384  # pixels that are kept of a picture
-SMALLEST_SCENE = 160  # pixels; the other pictures of the game are sprites
+LONGEST_SIDE = 384  # pixels that are kept of an image
+SMALLEST_SCENE = 160  # pixels; the other images of the game are sprites
 CLIP_FRAMES, CLIP_STEP = 16, 2  # frames of a clip, and every so many of the video's
 SPLITS = {"test": 0.1, "validation": 0.05}  # the rest is for training
 # Words of file names that tell one version of a stamp from another.
@@ -64,7 +64,7 @@ PHOTOGRAPHS = {
 
 @dataclass
 class ImageDataArguments:
-    """What pictures a recipe uses, and how they are cropped.
+    """The images of a recipe, and their crops.
 
     Args:
         folder (`str`): Where arrays and manifest are kept; one with a manifest of your own is used as it is.
@@ -75,7 +75,7 @@ class ImageDataArguments:
         num_validation_crops (`int`): Crops that the loss is evaluated on.
     """
 
-    folder: str = "runs/data/pictures"
+    folder: str = "runs/data/images"
     cache: str = "runs/data/debian"
     shapes: list[list[int]] = field(default_factory=lambda: [[1, 128, 128]])
     weights: dict[str, float] = field(default_factory=lambda: {"stamps": 1.0, "scenes": 1.0, "photographs": 1.0})
@@ -93,7 +93,7 @@ class ImageDataArguments:
 
 
 @dataclass
-class Picture:
+class StoredImage:
     """A row of the manifest.
 
     Args:
@@ -101,7 +101,7 @@ class Picture:
         source (`str`): `"stamps"`, `"scenes"`, `"photographs"` or `"video"`.
         origin (`str`): Where it lay in its package.
         licence (`str`): Of the original.
-        group (`str`): Shared by pictures of the same thing.
+        group (`str`): Shared by images of the same thing.
         shape (`list[int]`): Of the array.
         split (`str`): `"train"`, `"validation"` or `"test"`.
     """
@@ -123,7 +123,7 @@ def shrink(frame: Image.Image, longest_side: int = LONGEST_SIDE) -> Image.Image:
     return frame.resize([max(round(side * scale), 1) for side in frame.size], Image.Resampling.LANCZOS)
 
 
-def read_picture(path: Path) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
     """Return a file as `(1, height, width, 3)` in uint8, transparent parts white.
 
     Raises:
@@ -163,14 +163,14 @@ def name_group(path: Path, root: Path) -> str:
     return "/".join((*parts[:-1], "".join(words)))
 
 
-def find_pictures(root: Path) -> Iterator[tuple[str, Path, str, str]]:
+def find_images(root: Path) -> Iterator[tuple[str, Path, str, str]]:
     """Yield source, file, licence and group of everything there is to read, in a fixed order."""
     stamps, scenes = root / STAMPS, root / FILLETS
     for path in sorted(stamps.rglob("*.png")):
         yield "stamps", path, "GPL-2", "stamps/" + name_group(path, stamps)
     for path in sorted(scenes.rglob("*.png")):
-        with Image.open(path) as picture:
-            if min(picture.size) >= SMALLEST_SCENE:
+        with Image.open(path) as image:
+            if min(image.size) >= SMALLEST_SCENE:
                 yield "scenes", path, "GPL-2", "scenes/" + path.parent.name
     for package, (folder, licence, names) in PHOTOGRAPHS.items():
         spec = importlib.util.find_spec(package)
@@ -188,33 +188,33 @@ def thumbnail(frame: np.ndarray, side: int = 24) -> np.ndarray:
     return grey / max(np.linalg.norm(grey), 1e-6)
 
 
-def join_groups(pictures: list[Picture], thumbnails: np.ndarray, likeness: float = 0.95) -> None:
-    """Give pictures that look alike, mirrored or not, one group.
+def join_groups(images: list[StoredImage], thumbnails: np.ndarray, likeness: float = 0.95) -> None:
+    """Give images that look alike, mirrored or not, one group.
 
     Args:
-        pictures: Their groups are changed in place.
-        thumbnails (`np.ndarray`): `(num_pictures, side, side)`.
+        images: Their groups are changed in place.
+        thumbnails (`np.ndarray`): `(num_images, side, side)`.
         likeness (`float`): Correlation from which on two look alike.
     """
-    leader = {picture.group: picture.group for picture in pictures}
+    leader = {image.group: image.group for image in images}
 
     def find(group: str) -> str:
         while leader[group] != group:
             group = leader[group]
         return group
 
-    flat = thumbnails.reshape(len(pictures), -1)
-    mirrored = thumbnails[:, :, ::-1].reshape(len(pictures), -1)
+    flat = thumbnails.reshape(len(images), -1)
+    mirrored = thumbnails[:, :, ::-1].reshape(len(images), -1)
     alike = np.maximum(flat @ flat.T, flat @ mirrored.T) > likeness
     for first, second in zip(*np.nonzero(np.triu(alike, 1)), strict=True):
-        one, other = sorted((find(pictures[first].group), find(pictures[second].group)))
+        one, other = sorted((find(images[first].group), find(images[second].group)))
         leader[other] = one
-    for picture in pictures:
-        picture.group = find(picture.group)
+    for image in images:
+        image.group = find(image.group)
 
 
 def choose_split(group: str, salt: str = "pictures") -> str:
-    """Return the split of a group, by its name alone: it never changes when pictures are added."""
+    """Return the split of a group, by its name alone: it never changes when images are added."""
     place = int.from_bytes(hashlib.sha256(f"{salt}/{group}".encode()).digest()[:8], "big") / 2**64
     for split, share in SPLITS.items():
         if place < share:
@@ -229,12 +229,12 @@ def split_clip(index: int, num_clips: int) -> str:
     return "test" if index >= first else "validation" if index >= first - 2 else "train"
 
 
-def prepare_pictures(folder: Path, cache: Path) -> None:
+def prepare_images(folder: Path, cache: Path) -> None:
     """Fetch, read, group, split and write everything into `folder`, unless that was done before.
 
     Args:
-        folder (`Path`): Gets `manifest.json`, with `pictures`, a list of [`Picture`] as dicts, and `skipped`, how many
-            files of each kind; the arrays; and the pictures of the test split as PNG files.
+        folder (`Path`): Gets `manifest.json`, with `images`, a list of [`StoredImage`] as dicts, and `skipped`, the
+            number of files of each kind; the arrays; and the images of the test split as PNG files.
         cache (`Path`): Keeps what was downloaded.
 
     Raises:
@@ -244,62 +244,62 @@ def prepare_pictures(folder: Path, cache: Path) -> None:
         return
     root = [fetch_package(package, cache) for package in PACKAGES][0]
     (folder / "arrays").mkdir(parents=True, exist_ok=True)
-    pictures: list[Picture] = []
+    images: list[StoredImage] = []
     thumbnails: list[np.ndarray] = []
     skipped = Counter({"svg": sum(1 for _ in (root / STAMPS).rglob("*.svg"))})
 
     def keep(frames: np.ndarray, source: str, path: Path, licence: str, group: str) -> None:
-        file = f"arrays/{len(pictures):05}.npy"
+        file = f"arrays/{len(images):05}.npy"
         np.save(folder / file, frames)
         origin = "/".join(path.parts[-4:])
-        pictures.append(Picture(file, source, origin, licence, group, list(frames.shape)))
+        images.append(StoredImage(file, source, origin, licence, group, list(frames.shape)))
         thumbnails.append(thumbnail(frames[0]))
 
-    for source, path, licence, group in progress(list(find_pictures(root)), "Images read", unit="files"):
+    for source, path, licence, group in progress(list(find_images(root)), "Images read", unit="files"):
         try:
-            clips = read_clips(path) if source == "video" else [read_picture(path)]
+            clips = read_clips(path) if source == "video" else [read_image(path)]
         except ValueError as error:
             logger.warning(f"Skipped: {error}")
             skipped["broken"] += 1
             continue
         for index, clip in enumerate(clips):
             keep(clip, source, path, licence, f"video/{split_clip(index, len(clips))}" if source == "video" else group)
-    still = [index for index, picture in enumerate(pictures) if picture.source != "video"]
-    join_groups([pictures[index] for index in still], np.stack([thumbnails[index] for index in still]))
-    for picture in pictures:
-        is_video = picture.source == "video"
-        picture.split = picture.group.rpartition("/")[2] if is_video else choose_split(picture.group)
-    write_test_pictures(folder, [picture for picture in pictures if picture.split == "test"])
-    manifest = {"pictures": [asdict(picture) for picture in pictures], "skipped": dict(skipped)}
+    still = [index for index, image in enumerate(images) if image.source != "video"]
+    join_groups([images[index] for index in still], np.stack([thumbnails[index] for index in still]))
+    for image in images:
+        is_video = image.source == "video"
+        image.split = image.group.rpartition("/")[2] if is_video else choose_split(image.group)
+    write_test_images(folder, [image for image in images if image.split == "test"])
+    manifest = {"images": [asdict(image) for image in images], "skipped": dict(skipped)}
     write_file(folder / MANIFEST_FILE, json.dumps(manifest, indent=1) + "\n")
 
 
-def write_test_pictures(folder: Path, pictures: list[Picture]) -> None:
-    """Write pictures, and the first frame of clips, as `test/SOURCE/NAME.png`."""
-    for picture in pictures:
-        path = folder / "test" / picture.source / f"{Path(picture.file).stem}_{Path(picture.origin).stem}.png"
+def write_test_images(folder: Path, images: list[StoredImage]) -> None:
+    """Write images, and the first frame of clips, as `test/SOURCE/NAME.png`."""
+    for image in images:
+        path = folder / "test" / image.source / f"{Path(image.file).stem}_{Path(image.origin).stem}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.load(folder / picture.file)[0]).save(path)
+        Image.fromarray(np.load(folder / image.file)[0]).save(path)
 
 
-def load_pictures(arguments: ImageDataArguments) -> dict[str, list[Picture]]:
-    """Return the pictures of each split, fetched and prepared if that was not done before."""
+def load_images(arguments: ImageDataArguments) -> dict[str, list[StoredImage]]:
+    """Return the images of each split, fetched and prepared if that was not done before."""
     folder = Path(arguments.folder)
-    prepare_pictures(folder, Path(arguments.cache))
+    prepare_images(folder, Path(arguments.cache))
     manifest = json.loads((folder / MANIFEST_FILE).read_text("utf-8"))
-    pictures = [Picture(**row) for row in manifest["pictures"]]
-    return {split: [picture for picture in pictures if picture.split == split] for split in ("train", *SPLITS)}
+    images = [StoredImage(**row) for row in manifest["images"]]
+    return {split: [image for image in images if image.split == split] for split in ("train", *SPLITS)}
 
 
 class RandomCrops(Dataset):
-    """Crops of random pictures, each drawn from its own index, so that a resumed training sees what it would have seen.
+    """Crops of random images, each drawn from its own index, so that a resumed training sees what it would have seen.
 
-    Sources that have no picture in the split are left out.
+    Sources that have no image in the split are left out.
 
     Args:
         arguments ([`ImageDataArguments`]): Where the arrays are, and what crops are like.
-        pictures (`list[Picture]`): What to draw from.
-        num_crops (`int`): Length of the data set; 0 if there is no picture.
+        images (`list[StoredImage]`): What to draw from.
+        num_crops (`int`): Length of the data set; 0 if there is no image.
         seed (`int`): Of everything drawn.
         num_alike (`int`): How many neighbours, counted from the first, have one shape: with the size of a batch, and
             in order, no batch needs padding.
@@ -308,19 +308,19 @@ class RandomCrops(Dataset):
     def __init__(
         self,
         arguments: ImageDataArguments,
-        pictures: list[Picture],
+        images: list[StoredImage],
         num_crops: int,
         seed: int = 0,
         num_alike: int = 1,
     ):
         self.folder, self.seed, self.num_alike = Path(arguments.folder), seed, num_alike
         self.shapes = [(frames, height, width) for frames, height, width in arguments.shapes]
-        self.sources: dict[str, list[list[Picture]]] = {}
-        for source in sorted({picture.source for picture in pictures}):
-            groups: dict[str, list[Picture]] = {}
-            for picture in pictures:
-                if picture.source == source:
-                    groups.setdefault(picture.group, []).append(picture)
+        self.sources: dict[str, list[list[StoredImage]]] = {}
+        for source in sorted({image.source for image in images}):
+            groups: dict[str, list[StoredImage]] = {}
+            for image in images:
+                if image.source == source:
+                    groups.setdefault(image.group, []).append(image)
             self.sources[source] = list(groups.values())
         unknown = sorted(set(arguments.weights) - set(SOURCES))
         if unknown:
@@ -344,10 +344,10 @@ class RandomCrops(Dataset):
         chances = np.array([self.weights[name] for name in names])
         groups = self.sources[names[generator.choice(len(names), p=chances / chances.sum())]]
         group = groups[generator.integers(len(groups))]
-        picture = group[generator.integers(len(group))]
-        frames = np.load(self.folder / picture.file, mmap_mode="r")
+        image = group[generator.integers(len(group))]
+        frames = np.load(self.folder / image.file, mmap_mode="r")
         start = generator.integers(len(frames) - num_frames + 1)
-        crop = cut(frames[start : start + num_frames], height, width, picture.source == "stamps", generator)
+        crop = cut(frames[start : start + num_frames], height, width, image.source == "stamps", generator)
         return {"pixel_values": torch.from_numpy(crop).movedim(-1, 1).float() / 255}
 
 
@@ -357,7 +357,7 @@ def cut(frames: np.ndarray, height: int, width: int, with_margin: bool, generato
     Args:
         frames (`np.ndarray`): `(frames, rows, columns, 3)`, in uint8.
         height, width (`int`): Of the result.
-        with_margin (`bool`): Whether the part may reach beyond the picture, into white.
+        with_margin (`bool`): Whether the part may reach beyond the image, into white.
         generator: What chances come from.
     """
     rows, columns = frames.shape[1:3]
@@ -385,10 +385,10 @@ def cut(frames: np.ndarray, height: int, width: int, with_margin: bool, generato
 
 def print_counts(arguments: ImageDataArguments) -> None:
     """Print a table of the images of each source and split, and how many files were skipped."""
-    splits = load_pictures(arguments)
+    splits = load_images(arguments)
     print("| source | " + " | ".join(splits) + " |\n| --- |" + " ---: |" * len(splits))
     for source in SOURCES:
-        counts = (sum(picture.source == source for picture in pictures) for pictures in splits.values())
+        counts = (sum(image.source == source for image in images) for images in splits.values())
         print(f"| {source} | " + " | ".join(map(str, counts)) + " |")
     manifest = json.loads((Path(arguments.folder) / MANIFEST_FILE).read_text("utf-8"))
     print(f"skipped: {manifest['skipped']}")

@@ -24,7 +24,7 @@ _LAST_FILE = "processor_config.json"
 
 @dataclass
 class ModelArguments:
-    """Which model is trained.
+    """The model to train.
 
     Args:
         path (`str`, *optional*): Folder or Hub name of a JOSIE, or of a Thinker alone; or `nano`.

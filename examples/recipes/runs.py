@@ -68,7 +68,7 @@ class StopOnSignal(TrainerCallback):
 class ResumeStream(TrainerCallback):
     """Lets a run go on in the middle of a stream whose seen rows are left out before anything is made of them.
 
-    By itself `Trainer` would make every batch that was seen once more, sounds and pictures and all. Rows that are left
+    By itself `Trainer` would make every batch that was seen once more, audio and images and all. Rows that are left
     out are only read. The state of the random numbers is the checkpoint's when the first step begins.
 
     Args:

@@ -2,7 +2,7 @@
 
 `python examples/fetch_data.py speech CONFIG` makes them ahead of a training.
 
-A source is a folder of sound files, a data set of the Hub, or one of the Debian packages below. Each is made once, in a
+A source is a folder of audio files, a data set of the Hub, or one of the Debian packages below. Each is made once, in a
 folder of its own, and appears there only when it is complete. Which split a clip is in depends on its sentence and the
 seed alone: no sentence is in two splits, and a source that comes later moves no clip of the others.
 
@@ -43,7 +43,7 @@ logger = logging.getLogger("josie.examples.speech_data")
 
 SPLITS = ("train", "validation", "test")
 VOICES = ("slt", "rms", "awb", "kal16")
-_SOUND_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au"}
+_AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au"}
 _DIALOGUE = re.compile(
     r'dialogId\("(?P<name>[^"]*)",\s*"font_(?P<font>[^"]*)",\s*"(?:[^"\\]|\\.)*"\)\s*dialogStr\("(?P<text>(?:[^"\\]|\\.)*)"\)'
 )
@@ -51,13 +51,13 @@ _DIALOGUE = re.compile(
 
 @dataclass
 class SpeechDataArguments:
-    """What speech a recipe uses.
+    """The speech of a recipe.
 
     Args:
         sources (`list[dict]`): Each with a `name`: one of the table above, `"folder"` (with `path`) or `"datasets"`
             (with what `load_dataset` takes, `audio_column` and `text_column`); `licence` is what the model card says.
-        folder (`str`): Where sounds and manifests are kept.
-        sampling_rate (`int`, *optional*): Rate that the sounds of Debian packages are brought to, so that it is not
+        folder (`str`): Where audio and manifests are kept.
+        sampling_rate (`int`, *optional*): Rate that the audio of Debian packages is brought to, so that it is not
             done again at each use; their own when `None`.
         seed (`int`), validation_share, test_share (`float`): Of the split.
         min_seconds, max_seconds (`float`): Shorter and longer clips are left out.
@@ -94,13 +94,13 @@ class SpeechDataArguments:
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip of a source: a sound file that exists, or a function that writes one as WAV to a path."""
+    """One clip of a source: an audio file that exists, or a function that writes one as WAV to a path."""
 
     name: str
     text: str | None
     language: str
     speaker: str
-    sound: Path | Callable[[Path], None]
+    audio: Path | Callable[[Path], None]
 
 
 def asterisk(root: Path, options: dict[str, Any], scratch: Path) -> Iterator[Clip]:
@@ -190,7 +190,7 @@ def flite(root: Path, options: dict[str, Any], scratch: Path) -> Iterator[Clip]:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the clips of a source come from: Debian packages, and a function from the folder of their unpacked files.
+    """Origin of the clips of a source: Debian packages, and a function from the folder of their unpacked files.
 
     The function also takes the source as the configuration has it, and a folder for what it makes on the way.
     """
@@ -239,7 +239,7 @@ def prepare_speech(arguments: SpeechDataArguments) -> dict[str, Path]:
 
     Raises:
         [`FetchError`]: A package or tool is missing.
-        `ValueError`: A folder does not exist or holds no sound that can be read.
+        `ValueError`: A folder does not exist or holds no audio that can be read.
     """
     for source in arguments.sources:  # before anything that takes time
         if source["name"] == "folder":
@@ -321,7 +321,7 @@ def _make_source(source: dict[str, Any], folder: Path, arguments: SpeechDataArgu
         licence = source.get("licence", SOURCES[name].licence)
         rows = [row | {"path": f"{name}/{row['path']}", "source": name, "licence": licence} for row in results if row]
         if not rows:
-            raise ValueError(f"`data.sources` must hold sounds that can be read, got none from {name!r}.")
+            raise ValueError(f"`data.sources` must hold audio that can be read, got none from {name!r}.")
         write_file(made / "clips.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         write_file(made / "source.json", json.dumps(spec))
         if final.exists():  # of other options; never two at once, never a mixture
@@ -336,20 +336,20 @@ def _make_source(source: dict[str, Any], folder: Path, arguments: SpeechDataArgu
 
 
 def _make_clip(clip: Clip, folder: Path, sampling_rate: int | None) -> dict[str, Any] | None:
-    """Write one clip into `folder` and return its line of the manifest, or None if its sound cannot be read."""
+    """Write one clip into `folder` and return its line of the manifest, or None if its audio cannot be read."""
     target = folder / f"{clip.name}.wav"
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        sound = clip.sound
-        if callable(sound):
-            sound(target)
-            sound = target
-        rate = sampling_rate or soundfile.info(sound).samplerate
-        waveform = load_audio(sound, rate)
-        if sampling_rate is None and sound != target:
-            target = target.with_suffix(sound.suffix)
-            shutil.copyfile(sound, target)
-        elif sound != target or soundfile.info(sound).samplerate != rate:
+        audio = clip.audio
+        if callable(audio):
+            audio(target)
+            audio = target
+        rate = sampling_rate or soundfile.info(audio).samplerate
+        waveform = load_audio(audio, rate)
+        if sampling_rate is None and audio != target:
+            target = target.with_suffix(audio.suffix)
+            shutil.copyfile(audio, target)
+        elif audio != target or soundfile.info(audio).samplerate != rate:
             save_audio(target, waveform, rate)
     except (ValueError, OSError, soundfile.SoundFileError, subprocess.SubprocessError) as error:
         logger.warning(f"Skipped the clip {clip.name!r}: {error}")
@@ -360,10 +360,10 @@ def _make_clip(clip: Clip, folder: Path, sampling_rate: int | None) -> dict[str,
 
 
 def _list_folder(source: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    """Yield the clips of a folder of sound files; `x.txt` beside `x.wav` is what is said in it."""
+    """Yield the clips of a folder of audio files; `x.txt` beside `x.wav` is what is said in it."""
     folder = _find_folder(source)
     found = False
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SOUND_SUFFIXES):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in _AUDIO_SUFFIXES):
         try:
             seconds = soundfile.info(path).duration
         except soundfile.SoundFileError as error:
@@ -381,7 +381,7 @@ def _list_folder(source: dict[str, Any]) -> Iterable[dict[str, Any]]:
             "licence": source.get("licence", "not stated"),
         }
     if not found:
-        raise ValueError(f"`data.sources` must give a folder with sounds that can be read, got {str(folder)!r}.")
+        raise ValueError(f"`data.sources` must give a folder with audio that can be read, got {str(folder)!r}.")
 
 
 def _find_folder(source: dict[str, Any]) -> Path:

@@ -111,7 +111,7 @@ class SpokenConversations:
 
 
 def _date_recordings(messages: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """Return size and time of the assistant's sounds that are files: other ones may come under the same name."""
+    """Return size and time of the assistant's clips that are files: other ones may come under the same name."""
     paths = [Path(value) for part in _list_recordings(messages) for value in part.values() if isinstance(value, str)]
     return [(path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.is_file()]
 

@@ -39,7 +39,7 @@ TEXTS: dict[str, tuple[tuple[str, ...], Callable[[Path], Iterator[str]]]] = {
 
 @dataclass
 class TextDataArguments:
-    """What texts a recipe uses.
+    """The texts of a recipe.
 
     Args:
         sources (`list[dict]`): Each with a `name` of the table above, and what it asks for.

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from josie.conversion.files import write_file
 from josie.modeling_josie import JovioModel
 from josie.processing_josie import JovioImageProcessor
-from recipes.image_data import Picture
+from recipes.image_data import StoredImage
 from recipes.progress import progress
 
 METRICS_FILE, SHEET_FILE = "metrics.json", "sheet.png"
@@ -23,11 +23,11 @@ _CELL, _GAP, _HEADER = 192, 6, 16  # pixels of the sheet
 
 @dataclass
 class ReportArguments:
-    """What is reported.
+    """Size of the report.
 
     Args:
-        max_pixels (`int`): Pictures are shrunk to this area, here and by the processors that are saved with the model.
-        num_rows (`int`): Pictures of the sheet.
+        max_pixels (`int`): Images are shrunk to this area, here and by the processors that are saved with the model.
+        num_rows (`int`): Images of the sheet.
     """
 
     max_pixels: int = 65536
@@ -51,27 +51,27 @@ def psnr(pixels: torch.Tensor, target: torch.Tensor) -> float:
 
 @torch.no_grad()
 def reconstruct(model: JovioModel, pixel_values: torch.Tensor, counts: list[int]) -> list[torch.Tensor]:
-    """Return a picture, `(1, channels, height, width)`, after each number of quantizers; it is encoded once."""
+    """Return an image, `(1, channels, height, width)`, after each number of quantizers; it is encoded once."""
     encoded = model.encode(pixel_values)
     decoded = (model.decode(encoded.vision_codes[:, :count], encoded.grid_thw, num_frames=1) for count in counts)
     return [output.pixel_values[:, 0] for output in decoded]
 
 
-def score_pictures(
+def score_images(
     model: JovioModel,
     folder: Path,
-    pictures: list[Picture],
+    images: list[StoredImage],
     max_pixels: int,
     counts: list[int],
     rows: dict[str, list[torch.Tensor]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Return the PSNR of each picture, in dB, after each number of quantizers.
+    """Return the PSNR of each image, in dB, after each number of quantizers.
 
     Args:
         model ([`JovioModel`]): The codec.
-        folder (`Path`): Where the arrays of the pictures are.
-        pictures (`list[Picture]`): What to send through the codec.
-        max_pixels (`int`): Area that larger pictures are shrunk to.
+        folder (`Path`): Where the arrays of the images are.
+        images (`list[StoredImage]`): What to send through the codec.
+        max_pixels (`int`): Area that larger images are shrunk to.
         counts (`list[int]`): Numbers of quantizers.
         rows (`dict`, *optional*): Its keys are files; gets the original and what became of it for each of them.
     """
@@ -79,57 +79,57 @@ def score_pictures(
     processor = JovioImageProcessor(patch_size=side, size={"min_pixels": side**2, "max_pixels": max_pixels})
     scores = []
     model.eval()
-    for picture in progress(pictures, "Images of the report", unit="images"):
-        frame = torch.from_numpy(np.load(folder / picture.file)[0]).movedim(-1, 0)
+    for image in progress(images, "Images of the report", unit="images"):
+        frame = torch.from_numpy(np.load(folder / image.file)[0]).movedim(-1, 0)
         pixels = processor(frame)["pixel_values"].to(model.device)
         decoded = reconstruct(model, pixels, counts)
         values = [round(psnr(item, pixels), 3) for item in decoded]
-        scores.append({"file": picture.file, "origin": picture.origin, "source": picture.source, "psnr": values})
-        if rows is not None and picture.file in rows:
-            rows[picture.file] = [pixels, *decoded]
+        scores.append({"file": image.file, "origin": image.origin, "source": image.source, "psnr": values})
+        if rows is not None and image.file in rows:
+            rows[image.file] = [pixels, *decoded]
     model.train(was_training)
     return scores
 
 
 def average_scores(scores: list[dict[str, Any]], counts: list[int]) -> dict[str, float]:
-    """Return `psnr_K`, the mean over pictures in dB, for each number K of quantizers."""
+    """Return `psnr_K`, the mean over images in dB, for each number K of quantizers."""
     columns = zip(counts, zip(*(score["psnr"] for score in scores), strict=True), strict=True)
     return {f"psnr_{count}": round(statistics.fmean(values), 3) for count, values in columns}
 
 
 def write_report(
-    model: JovioModel, folder: Path, pictures: list[Picture], target: Path, arguments: ReportArguments
+    model: JovioModel, folder: Path, images: list[StoredImage], target: Path, arguments: ReportArguments
 ) -> dict[str, Any]:
-    """Send pictures through the codec, measure what comes out, and write `metrics.json` and `sheet.png`.
+    """Send images through the codec, measure what comes out, and write `metrics.json` and `sheet.png`.
 
     Args:
         model ([`JovioModel`]): The codec.
-        folder (`Path`): Where the arrays of the pictures are.
-        pictures (`list[Picture]`): What the codec has not seen.
+        folder (`Path`): Where the arrays of the images are.
+        images (`list[StoredImage]`): What the codec has not seen.
         target (`Path`): Folder for the report.
         arguments ([`ReportArguments`]): What is reported.
 
     Returns:
-        `psnr_K`, the mean over pictures in dB, for each number K of quantizers; and `num_pictures`.
+        `psnr_K`, the mean over images in dB, for each number K of quantizers; and `num_images`.
     """
     target.mkdir(parents=True, exist_ok=True)
     counts = count_quantizers(model.config.num_quantizers)
-    places = np.linspace(0, len(pictures) - 1, arguments.num_rows).round().astype(int)
-    rows: dict[str, list[torch.Tensor]] = {pictures[place].file: [] for place in places}
-    scores = score_pictures(model, folder, pictures, arguments.max_pixels, counts, rows)
+    places = np.linspace(0, len(images) - 1, arguments.num_rows).round().astype(int)
+    rows: dict[str, list[torch.Tensor]] = {images[place].file: [] for place in places}
+    scores = score_images(model, folder, images, arguments.max_pixels, counts, rows)
     values = {score["file"]: score["psnr"] for score in scores}
     draw_sheet([(row, values[file]) for file, row in rows.items()], counts).save(target / SHEET_FILE)
-    facts = average_scores(scores, counts) | {"num_pictures": len(scores)}
-    write_file(target / METRICS_FILE, json.dumps({**facts, "pictures": scores}, indent=1) + "\n")
-    return facts
+    metrics = average_scores(scores, counts) | {"num_images": len(scores)}
+    write_file(target / METRICS_FILE, json.dumps({**metrics, "images": scores}, indent=1) + "\n")
+    return metrics
 
 
 def draw_sheet(rows: list[tuple[list[torch.Tensor], list[float]]], counts: list[int]) -> Image.Image:
-    """Return a sheet: a row for each picture, the original first, then each number of quantizers with its PSNR."""
+    """Return a sheet: a row for each image, the original first, then each number of quantizers with its PSNR."""
     strips = []
-    for pictures, values in rows:
+    for images, values in rows:
         titles = ["original", *(f"{count}: {value:.1f} dB" for count, value in zip(counts, values, strict=True))]
-        cells = [_to_cell(pixels) for pixels in pictures]
+        cells = [_to_cell(pixels) for pixels in images]
         strip = Image.new("RGB", ((_CELL + _GAP) * len(cells), _HEADER + cells[0].height + _GAP), "lightgrey")
         draw = ImageDraw.Draw(strip)
         for column, (cell, title) in enumerate(zip(cells, titles, strict=True)):
@@ -145,7 +145,7 @@ def draw_sheet(rows: list[tuple[list[torch.Tensor], list[float]]], counts: list[
 
 
 def _to_cell(pixels: torch.Tensor) -> Image.Image:
-    """Return `(1, channels, height, width)` in [0, 1] as a picture that fits a cell."""
+    """Return `(1, channels, height, width)` in [0, 1] as an image that fits a cell."""
     array = pixels[0].mul(255).round().to(torch.uint8).movedim(0, -1).cpu().numpy()
     cell = Image.fromarray(array if array.shape[-1] == 3 else array[..., 0]).convert("RGB")
     cell.thumbnail((_CELL, _CELL), Image.Resampling.LANCZOS)

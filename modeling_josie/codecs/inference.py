@@ -44,7 +44,7 @@ class HasInferenceForm(nn.Module, Generic[T]):
             self._form = self.compute_form()
 
     def drop_form(self) -> None:
-        """Compute the form at every call from now on."""
+        """Forget the kept form; it is computed at every call again."""
         self._form = None
 
     def train(self, mode: bool = True):

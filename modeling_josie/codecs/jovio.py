@@ -1,4 +1,4 @@
-"""JOVIO, the vision codec: pictures and videos to residual codes, one set a patch, and back to pixels.
+"""JOVIO, the vision codec: images and videos to residual codes, one set a patch, and back to pixels.
 
 A batch may mix sizes. The patches of each item are read out of the padded pixels into one row of a `(batch, patches)`
 sequence, so that padding costs only the difference between items, and attention masks the rest.
@@ -71,11 +71,11 @@ class JovioModel(InferenceFormMixin, JosiePreTrainedModel):
         use_streaming: bool = False,
         is_final: bool = False,
     ) -> JovioEncoderOutput:
-        """Turn pictures or videos into codes.
+        """Turn images or videos into codes.
 
         Args:
             pixel_values (`torch.FloatTensor`): `(batch, frames, channels, height, width)`, or `(batch, channels,
-                height, width)` for pictures, in [0, 1]; items smaller than the largest are padded at the end of each
+                height, width)` for images, in [0, 1]; items smaller than the largest are padded at the end of each
                 axis.
             grid_thw (`torch.LongTensor`, *optional*): `(batch, 3)`, patches of each item along time, height and width;
                 all there are when `None`.
@@ -125,7 +125,7 @@ class JovioModel(InferenceFormMixin, JosiePreTrainedModel):
             grid_thw (`torch.LongTensor`): `(batch, 3)`, patches of each item along time, height and width. In a stream
                 those of the chunk, the same for all items, with a time of 0 for a chunk without codes.
             num_frames (`int` or `torch.LongTensor`, *optional*): Frames of all items or, `(batch,)`, of each, which
-                cuts what filled the last temporal patch; 1 for pictures. In a stream those of the last chunk.
+                cuts what filled the last temporal patch; 1 for images. In a stream those of the last chunk.
             streaming_state ([`JovioStreamingState`], *optional*): What the chunk before returned. It stays as it is.
             use_streaming (`bool`): Begin a stream, as in [`JovioModel.encode`].
 

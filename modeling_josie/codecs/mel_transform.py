@@ -22,7 +22,7 @@ from ..mel import build_window, mel_to_spectrogram, waveform_to_mel
 _MIN_POWER = 1e-3
 # Phases of what begins in silence are those of a click in the middle of the window, this loud.
 _CLICK = 1e-4
-# Frames are rounded to multiples of this, 120 dB below the loudest sound.
+# Frames are rounded to multiples of this, 120 dB below the loudest sample.
 _GRID = 2.0**-20
 
 

@@ -72,7 +72,7 @@ class AudioCodec(Protocol):
 
 
 class ConfiguredCodec:
-    """The facts of [`AudioCodec`], for models whose configuration states them."""
+    """The attributes of [`AudioCodec`], for models whose configuration has them."""
 
     config: Any
 

@@ -1,4 +1,4 @@
-"""Losses between pictures and between videos, items of different sizes in one batch.
+"""Losses between images and between videos, items of different sizes in one batch.
 
 Every loss is a mean over what is real, so an item counts by its size and padding not at all.
 """

@@ -63,7 +63,7 @@ class LoopCache(Cache):
 
 
 class StepLoop:
-    """Runs a causal backbone one step at a time, with everything that can be made beforehand made beforehand.
+    """Runs a causal backbone one step at a time; cache and rotary positions are made once.
 
     Args:
         backbone ([`JosieBackbone`]): What runs.

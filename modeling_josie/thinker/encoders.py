@@ -1,4 +1,4 @@
-"""The continuous encoders: how the Thinker hears mel spectrograms and sees pictures without codes.
+"""The continuous encoders: how the Thinker hears mel spectrograms and sees images without codes.
 
 Both come from μOmni, without the convolutions before the patches. A batch row equals the row alone: the audio encoder
 clears whatever a convolution writes past the end of a row before the next one reads it.
@@ -116,9 +116,9 @@ def _clear(hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tens
 
 
 class StemConvolution(nn.Conv2d):
-    """Halves a picture, then GELU: early convolutions help transformers see (Xiao et al., 2021).
+    """Halves an image, then GELU: early convolutions help transformers see (Xiao et al., 2021).
 
-    Theirs have batch norms, with which a picture is not the same alone and among others. These have none: they start
+    Theirs have batch norms, with which an image is not the same alone and among others. These have none: they start
     so that the power of what they read goes through them, and a few need no more.
 
     Args:
@@ -189,7 +189,7 @@ class JosieVisionEncoder(JosiePreTrainedModel):
 
     @can_return_tuple
     def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutput:
-        """Encode pictures.
+        """Encode images.
 
         Args:
             pixel_values (`torch.FloatTensor`): `(batch, num_channels, image_size, image_size)`, in [0, 1].
@@ -199,7 +199,7 @@ class JosieVisionEncoder(JosiePreTrainedModel):
             then patches row by row.
 
         Raises:
-            `ValueError`: The pictures have another size.
+            `ValueError`: The images have another size.
         """
         expected = (self.config.num_channels, self.config.image_size, self.config.image_size)
         if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != expected:

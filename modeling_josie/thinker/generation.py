@@ -23,7 +23,7 @@ logger = logging.get_logger(__name__)
 
 
 def suppress_placeholders(generation_config: GenerationConfig, config: JosieThinkerConfig):
-    """Let generation never write a placeholder, which nothing could take the place of."""
+    """Forbid placeholders in generation: nothing could take their place."""
     generation_config.suppress_tokens = placeholder_tokens(config) or None
 
 

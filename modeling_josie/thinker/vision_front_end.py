@@ -103,6 +103,6 @@ class VisionFrontEnd(FrontEnd):
             return self.projector(features[:, :1]), encoded
         expected = self.config.get_num_image_tokens(*pixel_values.shape[-2:])
         if features.shape[1] < expected:
-            raise ValueError(f"`vision_config` must give {expected} patches a picture, got {features.shape[1]}.")
+            raise ValueError(f"`vision_config` must give {expected} patches an image, got {features.shape[1]}.")
         # Whatever else an encoder has (CLS, registers) comes first.
         return self.projector(features[:, -expected:]), encoded

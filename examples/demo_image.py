@@ -1,4 +1,4 @@
-"""The picture that `demo.py` makes: a scene, and beside it what was asked and answered, as text and as sound."""
+"""The image that `demo.py` makes: a scene, and beside it what was asked and answered, as text and as audio."""
 
 import textwrap
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ PAPER, INK, QUIET, LINE = "#fbf9f6", "#23262d", "#8d8981", "#e4dfd7"
 ASKED, ANSWERED = "#40607f", "#b4523a"
 WIDTH, HEIGHT, DPI = 13.0, 7.3, 160  # inches, and pixels an inch
 LEFT, RIGHT, TOP, BOTTOM = 0.046, 0.962, 0.868, 0.118  # of everything below the title
-COLUMN = 0.545  # where the sounds begin
+COLUMN = 0.545  # where the waveforms begin
 WAVE_HEIGHT, MEL_HEIGHT, SPACE = 0.072, 0.152, 0.012
 # Of a text: characters of a line at the large size, and at the small one, which has at most so many lines.
 LARGE, SMALL, MAX_LINES = 42, 52, 2
@@ -44,12 +44,12 @@ class Spoken:
 
     @property
     def seconds(self) -> float:
-        """How long it takes."""
+        """Its duration in seconds."""
         return len(self.waveform) / self.sampling_rate
 
 
 def draw_demo(scene: Image.Image, asked: Spoken, answered: Spoken, caption: str, path: Path) -> None:
-    """Write the picture.
+    """Write the image.
 
     Args:
         scene (`Image`): What is asked about; square.
