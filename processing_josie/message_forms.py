@@ -13,7 +13,7 @@ from .nested_values import is_empty, to_dict, to_list
 from .part_forms import modality_of, read_file, read_part
 
 _SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-_SHAREGPT_MEDIA = re.compile(r"<(?:image|video|audio|speech|audio)>")
+_SHAREGPT_MEDIA = re.compile(r"<(?:image|video|audio|speech|sound)>")
 _BOOKKEEPING = ("id", "type", "status", "object", "created", "timestamp")  # of a message; says nothing of its text
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios", "files")
 

@@ -25,7 +25,7 @@ OTHERS = {
 }
 USES = re.compile(
     r"core[- ]sounds|SoundFile\w*|asterisk/sounds|sound/|picture\.png|SoundStream|mel_overhang|game / \"sound\"|"
-    r"salt: str = \"pictures\"|"
+    r"speech\|sound|salt: str = \"pictures\"|"
     r"index\(\"sound\"\)|Describe the picture\.|Yes, I can see pictures|sounds? (equal|as good|good|like|after)\b|"
     r"(word|speech) sounds\b|bright a sound is|one word or sound",
 )
