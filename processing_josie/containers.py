@@ -17,7 +17,7 @@ _STREAMED_SIZES = (0, 0xFFFFFFFF)  # what RIFF files say whose writer could not 
 _OGG_HEAD = 27  # bytes of the head of a page, without the lengths of its segments
 _TS_PACKET = 188  # bytes of a packet of an MPEG transport stream
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
-_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # File Properties Object, which says the file's size
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # File Properties: the file's size
 # Heads that no other part of a file has, and as much of them as is looked for behind the first.
 _UNIQUE_HEADS = {b"Creative Voice File": 19, b".snd": 8, b"TTA1": 8, b"RF64": 12, b"FLV": 9, _ASF_HEADER: 16}
 _PNG = b"\x89PNG\r\n\x1a\n"

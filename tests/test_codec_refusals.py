@@ -28,7 +28,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("model_type", "arguments", "message"),
         [
-            ("jodio", ("encode", DATA / "picture.png"), "`FILE` must be sound, which 'jodio' codes, got "),
+            ("jodio", ("encode", DATA / "picture.png"), "`FILE` must be audio, which 'jodio' codes, got "),
             ("jodio", ("encode", DATA / "none.wav"), "`FILE` must be an existing file, got "),
             ("jodio", ("encode",), "Either `FILE` or `--mic` must be given, got neither."),
             ("jodio", ("encode", SPEECH, "--mic"), "Either `FILE` or `--mic` must be given, got both."),
