@@ -1,5 +1,6 @@
 """`josie assemble`: a checkpoint of pretrained parts."""
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,7 +37,19 @@ def _text_source(name: str) -> str | None:
 
 def _talker(name: str) -> str | None:
     allowed = ["fit", "none", *preset_names()]
-    return None if name in allowed else f"be one of {allowed}"
+    is_file = name.endswith(".json") and Path(name).is_file()
+    return None if name in allowed or is_file else f"be one of {allowed}, or a .json file with fields"
+
+
+def read_fields(path: str) -> dict[str, Any]:
+    """Return the fields of a Talker's configuration in a JSON file."""
+    try:
+        fields = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"`--talker` must be a file of JSON, got {path!r}: {error}.") from error
+    if not isinstance(fields, dict) or not fields:
+        raise ValueError(f"`--talker` must be a JSON object with fields of a Talker, got {fields!r} in {path!r}.")
+    return fields
 
 
 def _stack_factor(value: int) -> str | None:
@@ -67,7 +80,8 @@ def assemble_command(
     talker: Annotated[
         str,
         typer.Option(
-            help=f"Sizes of the Talker: fit, none, or those of a preset ({', '.join(preset_names())}).",
+            help=f"Sizes of the Talker: fit, none, those of a preset ({', '.join(preset_names())}), or a .json file "
+            "with fields of its configuration.",
             callback=checked(_talker),
         ),
     ] = "fit",
@@ -80,6 +94,9 @@ def assemble_command(
     projector_hidden_act: Annotated[
         str, typer.Option(help="Activation of two-layer projectors; none for one linear layer.")
     ] = "gelu",
+    projector_size: Annotated[
+        int | None, _count("Width between the layers of projectors; the language model's if not given.")
+    ] = None,
     vision_feature_select: Annotated[
         Literal["patch", "cls"], typer.Option(help="Rows of a vision tower that the Thinker sees.")
     ] = "patch",
@@ -112,6 +129,8 @@ def assemble_command(
     sizes = {name: value for name, value in fields.items() if value is not None}
     if sizes and talker != "fit":
         raise ValueError(f"`--talker` must be 'fit' with sizes or names of voices, got {talker!r}.")
+    if talker.endswith(".json"):
+        sizes = read_fields(talker)
     if talker not in ("fit", "none") and codec is None and audio is None:
         raise ValueError("`--codec` must be given for a Talker to speak through, got None.")
     sources = {"text": text, "audio": audio, "vision": vision, "codec": codec}
@@ -132,6 +151,7 @@ def assemble_command(
             dtype=None if dtype is None else getattr(torch, dtype),
             projector_hidden_act=None if projector_hidden_act == "none" else projector_hidden_act,
             vision_feature_select=vision_feature_select,
+            projector_intermediate_size=projector_size,
             audio_context_fraction=audio_context_fraction,
             audio_stack_factor=audio_stack_factor,  # type: ignore[arg-type]
             gguf_file=gguf_file,

@@ -7,7 +7,7 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from . import encoders, jodio, jovio, mel_codec, text  # noqa: F401  (registers what the sub-configs name)
-from .backbone import SubConfig
+from .backbone import SubConfig, require_positive
 from .geometry import has_cls_row, is_codec, longest_sequence, num_audio_tokens, num_image_tokens
 
 
@@ -23,6 +23,7 @@ class JosieThinkerConfig(PreTrainedConfig):
             or [`JovioConfig`], whose codes are embedded. No vision input when `None`.
         vision_feature_select (`"cls"` or `"patch"`): Which rows of a continuous tower become tokens.
         projector_hidden_act (`str`, *optional*): Activation of a two-layer projector; one linear layer when `None`.
+        projector_intermediate_size (`int`, *optional*): Width between its two layers; the text backbone's when `None`.
         audio_stack_factor (`1`, `2`, `4` or `8`): Features of an encoder that are stacked into one token of audio,
             before the projector; the last is filled up with zeros. Whisper gives 50 features a second, wav2vec 2.0 49.
         audio_context_fraction (`float`): Largest part of the context that one clip may take; tokens beyond are cut.
@@ -48,6 +49,7 @@ class JosieThinkerConfig(PreTrainedConfig):
     vision_config: SubConfig = None
     vision_feature_select: Literal["cls", "patch"] = "cls"
     projector_hidden_act: str | None = None
+    projector_intermediate_size: int | None = None
     audio_stack_factor: Literal[1, 2, 4, 8] = 1
     audio_context_fraction: float | int = 0.25
     image_token_id: int | None = None
@@ -123,6 +125,13 @@ class JosieThinkerConfig(PreTrainedConfig):
         """Placeholders exist for what can be heard and seen, and the chosen rows exist."""
         if not 0 < self.audio_context_fraction <= 1:
             raise ValueError(f"`audio_context_fraction` must be in (0, 1], got {self.audio_context_fraction}.")
+        if self.projector_intermediate_size is not None:
+            require_positive(self, "projector_intermediate_size")
+            if self.projector_hidden_act is None:
+                raise ValueError(
+                    "`projector_intermediate_size` must be None without a `projector_hidden_act`, which makes a "
+                    f"projector of two layers, got {self.projector_intermediate_size}."
+                )
         if self.audio_stack_factor > 1 and (self.audio_config is None or is_codec(self.audio_config)):
             raise ValueError(
                 "`audio_stack_factor` must be 1 without an audio encoder, as codes are not stacked, "

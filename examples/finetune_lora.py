@@ -11,6 +11,7 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 | `data` | `ConversationDataArguments` in `recipes/conversations.py`: JSONL files or data sets, streaming |
 | `model` | `ModelArguments` in `recipes/models.py`: a folder or Hub name, or a preset with random weights |
 | `lora` | `AdapterArguments` below: which parts learn, and their rank |
+| `hearing` | `HearingArguments` in `recipes/heard_rows.py`: sounds are encoded once, ahead; `null` for at every step |
 | `answers` | `AnswerArguments` in `recipes/answers.py`: how answers are compared at each evaluation |
 | `trainer` | `TrainingArguments` |
 | `card` | `license`, `hardware`, `limitations` of the model card |
@@ -31,8 +32,9 @@ from peft import LoraConfig, get_peft_model
 from recipes.answers import AnswerArguments, AnswerCheck, find_questions, keep_scores_of
 from recipes.configuration import CommandLine, read_section, require_sections, run_training
 from recipes.conversations import ConversationDataArguments, load_conversations
+from recipes.heard_rows import HeardCollator, HearingArguments, Listener
 from recipes.model_cards import CardArguments, describe_sources, write_card
-from recipes.models import ModelArguments, load_model, save_model
+from recipes.models import ModelArguments, learn_in_float32, load_model, save_model
 from recipes.run_log import RunLog
 from recipes.runs import start_training, train
 from torch import nn
@@ -41,7 +43,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 from josie import JosieDataCollator, JosieTrainer
 from josie.training.metrics import Metrics, keep_scores
 
-SECTIONS = ("data", "model", "lora", "answers", "trainer", "card", "threads")
+SECTIONS = ("data", "model", "lora", "hearing", "answers", "trainer", "card", "threads")
 
 
 @dataclass
@@ -50,6 +52,7 @@ class AdapterArguments:
 
     Args:
         parts (`list[str]`): Whose linear layers get adapters: `"thinker"`, its text backbone; `"talker"`, its backbone.
+        layers (`list[str]`): Last names of the layers that do, such as `"q_proj"`; all when empty.
         rank (`int`): Of the learned matrices.
         alpha (`float`): Their product is scaled by this, divided by the rank.
         dropout (`float`): Of what goes into them.
@@ -57,6 +60,7 @@ class AdapterArguments:
     """
 
     parts: list[Literal["thinker", "talker"]] = field(default_factory=lambda: ["thinker"])
+    layers: list[str] = field(default_factory=list)
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
@@ -69,11 +73,16 @@ class AdapterArguments:
             raise ValueError(f"`lora.rank` must be at least 1, got {self.rank}.")
 
 
-def find_layers(model: PreTrainedModel, parts: list[str]) -> list[str]:
+def find_layers(model: PreTrainedModel, parts: list[str], layers: list[str] | None = None) -> list[str]:
     """Return the names of the linear layers of parts, whatever backbones they are made of.
 
+    Args:
+        model ([`PreTrainedModel`]): A JOSIE or a Thinker.
+        parts (`list[str]`): `"thinker"`, `"talker"`.
+        layers (`list[str]`, *optional*): Last names of those that are wanted; all when empty.
+
     Raises:
-        `ValueError`: The model has no such part.
+        `ValueError`: The model has no such part or layer.
     """
     thinker = getattr(model, "thinker", model)
     talker = getattr(model, "talker", None)
@@ -82,7 +91,12 @@ def find_layers(model: PreTrainedModel, parts: list[str]) -> list[str]:
     if missing:
         raise ValueError(f"`lora.parts` must be parts that the model has, got {missing[0]!r}.")
     wanted = {id(module) for part in parts for module in backbones[part].modules() if isinstance(module, nn.Linear)}
-    return [name for name, module in model.named_modules() if id(module) in wanted]
+    names = [name for name, module in model.named_modules() if id(module) in wanted]
+    known = sorted({name.rpartition(".")[2] for name in names})
+    for layer in layers or []:
+        if layer not in known:
+            raise ValueError(f"`lora.layers` must be of {known}, got {layer!r}.")
+    return [name for name in names if not layers or name.rpartition(".")[2] in layers]
 
 
 def train_model(line: CommandLine) -> dict[str, Any] | None:
@@ -98,6 +112,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     adapters = read_section(config, "lora", AdapterArguments)
     asked = read_section(config, "answers", AnswerArguments)
     chosen = read_section(config, "model", ModelArguments)
+    hearing = read_section(config, "hearing", HearingArguments) if config.get("hearing") is not None else None
     arguments = start_training(
         config, TrainingArguments, remove_unused_columns=False, label_names=["labels"], eval_do_concat_batches=False
     )
@@ -107,18 +122,24 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
         r=adapters.rank,
         lora_alpha=adapters.alpha,  # type: ignore[arg-type]
         lora_dropout=adapters.dropout,
-        target_modules=find_layers(model, list(adapters.parts)),
+        target_modules=find_layers(model, list(adapters.parts), adapters.layers),
         modules_to_save=adapters.modules_to_save or None,
     )
+    questions = find_questions(conversations["validation"], asked.num_questions)
+    collator: Any = JosieDataCollator(processor)
     adapted: Any = get_peft_model(model, lora)
+    if hearing is not None:
+        conversations = Listener(model, processor, hearing).encode_splits(conversations)
+        collator = HeardCollator(collator)
+    learn_in_float32(adapted, arguments.bf16 or arguments.fp16)
     validation = conversations["validation"]
-    answers = AnswerCheck(adapted, processor, find_questions(validation, asked.num_questions), asked)
+    answers = AnswerCheck(adapted, processor, questions, asked)
     trainer = JosieTrainer(
         adapted,
         arguments,
         train_dataset=conversations["train"],
         eval_dataset=validation if len(validation) else None,
-        data_collator=JosieDataCollator(processor),
+        data_collator=collator,
         processing_class=processor,
         compute_metrics=Metrics(answers),
         preprocess_logits_for_metrics=keep_scores,  # type: ignore[arg-type]

@@ -10,13 +10,15 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 | --- | --- |
 | `data` | `ConversationDataArguments` in `recipes/conversations.py`; or `nano`, `VoiceArguments` in `nano_world` |
 | `model` | `ModelArguments` in `recipes/models.py`: a folder or Hub name, or a preset with random weights |
+| `start` | `TalkerStartArguments` in `recipes/talker_start.py`: what a new Talker begins with |
 | `trainer` | `TrainingArguments` |
 | `card` | `license`, `hardware`, `limitations` of the model card |
 | `threads` | of torch; its own choice where it is missing |
 
 Of the conversations, those are used in which a turn of the assistant has audio besides its text: how it is spoken.
 `speaker` beside `messages` names the voice where the model has several. Recordings become codes by the model's own
-codec, once, in `data.folder`; those of a stream whenever they come.
+codec, once, in `data.folder`; those of a stream whenever they come. Rows of a source 'speech' whose words are timed
+tell a Talker that learns durations how long each token is said.
 
 The Thinker and the codec stay as they are. Where the Talker reads the Thinker's states, the whole model is run; where
 it reads token embeddings alone (`reads_thinker_states: false`), the Talker alone is, so that another process can train
@@ -36,10 +38,11 @@ import torch
 from recipes.answers import keep_scores_of
 from recipes.configuration import CommandLine, read_section, require_sections, run_training
 from recipes.model_cards import CardArguments, write_card
-from recipes.models import ModelArguments, load_model, save_model
+from recipes.models import ModelArguments, learn_in_float32, load_model, save_model
 from recipes.run_log import RunLog
 from recipes.runs import start_training, train
 from recipes.spoken_rows import Collate, SpeechCollator, SpeechEncoder, SpokenConversations, is_spoken
+from recipes.talker_start import TalkerStartArguments, start_talker
 from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
@@ -48,7 +51,7 @@ from josie.configuration_josie.constants import IGNORE_INDEX
 from josie.modeling_josie.talker.spoken_turns import split_turns
 from josie.training.metrics import Metrics, keep_scores
 
-SECTIONS = ("data", "model", "trainer", "card", "threads")
+SECTIONS = ("data", "model", "start", "trainer", "card", "threads")
 
 
 @dataclass
@@ -118,6 +121,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     require_sections(config, *SECTIONS)
     card = read_section(config, "card", CardArguments)
     chosen = read_section(config, "model", ModelArguments)
+    start = read_section(config, "start", TalkerStartArguments)
     arguments: Any = start_training(
         config,
         TrainingArguments,
@@ -131,12 +135,13 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
         # First: a missing file is found before a model is made or fetched.
         data = None if is_nano else SpokenConversations.load(config, is_spoken)
         model, processor = load_model(chosen, Path(str(arguments.output_dir)) / "base")
+        start_talker(model, processor.tokenizer, start)
         encode = SpeechEncoder.of_model(model)
-        rows, sources = (
-            load_nano_rows(section, encode, processor.tokenizer)
-            if data is None
-            else (data.encode(encode), data.sources)
-        )
+        if data is None:
+            rows, sources = load_nano_rows(section, encode, processor.tokenizer)
+        else:
+            tokenizer = processor.tokenizer if model.config.talker_config.learns_durations else None
+            rows, sources = data.encode(encode, tokenizer), data.sources
     learner, collator = model, SpeechCollator(JosieDataCollator(processor), encode)
     if model.config.talker_config.reads_thinker_states:
         model.freeze("thinker")
@@ -144,6 +149,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     else:
         learner, collator = model.talker, EmbeddingCollator(collator, model.get_input_embeddings())
         arguments.label_names = ["speech_codes"]
+    learn_in_float32(learner, arguments.bf16 or arguments.fp16)
     held_out = rows["validation"]
     trainer = JosieTrainer(
         learner,

@@ -13,13 +13,17 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 | `model` | `ModelArguments` in `recipes/models.py`: a folder or Hub name, or a preset with random weights |
 | `freeze` | names of parts that learn nothing, as `model.freeze` takes them; the Talker where it is missing |
 | `ctc` | `CTCArguments` in `recipes/audio_ctc.py`: the audio encoder predicts letters too; `null` for none |
+| `token_ctc` | `TokenCTCArguments` in `recipes/token_ctc.py`: the projector predicts tokens too; `null` for none |
+| `hearing` | `HearingArguments` in `recipes/heard_rows.py`: sounds are encoded once, ahead; `null` for at every step |
 | `answers` | `AnswerArguments` in `recipes/answers.py`: how answers are compared at each evaluation |
 | `trainer` | `TrainingArguments` |
 | `card` | `license`, `hardware`, `limitations` of the model card |
 | `threads` | of torch; its own choice where it is missing |
 
-The user's turns may have images, videos and audio; with `ctc`, the `text` of an audio part is its transcript.
-The assistant's recordings are only read where the Talker learns too (`"freeze": []`).
+The user's turns may have images, videos and audio; with `ctc` and `token_ctc`, the `text` of an audio part is its
+transcript. The assistant's recordings are only read where the Talker learns too (`"freeze": []`). `hearing` is for rows
+with sounds and texts alone and an encoder that learns nothing, and `token_ctc` needs it. What learns is in float32,
+whatever the checkpoint is in.
 
 A run that ends in any way goes on with the same command from its last checkpoint, and its next losses are those it
 would have had, also when it trains on a stream. In `trainer.output_dir` it leaves `log.jsonl`, checkpoints, which are
@@ -34,17 +38,19 @@ from typing import Any
 from recipes.answers import AnswerArguments, AnswerCheck, find_questions, keep_scores_of
 from recipes.audio_ctc import CTCArguments, CTCCollator, CTCModel
 from recipes.configuration import CommandLine, read_section, require_sections, run_training
+from recipes.heard_rows import HeardCollator, HearingArguments, Listener
 from recipes.model_cards import CardArguments, write_card
-from recipes.models import ModelArguments, load_model, save_model
+from recipes.models import ModelArguments, learn_in_float32, load_model, save_model
 from recipes.run_log import RunLog
 from recipes.runs import start_training, train
 from recipes.spoken_rows import SilentCollator, SpeechCollator, SpeechEncoder, SpokenConversations
+from recipes.token_ctc import TokenCTCArguments, TokenCTCModel, find_tokens
 from transformers import TrainingArguments
 
 from josie import JosieDataCollator, JosieTrainer
 from josie.training.metrics import Metrics, keep_scores
 
-SECTIONS = ("data", "model", "freeze", "ctc", "answers", "trainer", "card", "threads")
+SECTIONS = ("data", "model", "freeze", "ctc", "token_ctc", "hearing", "answers", "trainer", "card", "threads")
 
 
 def load_rows(config: dict[str, Any]) -> SpokenConversations:
@@ -71,6 +77,14 @@ def freeze(model: Any, names: Any) -> SpeechEncoder | None:
     return SpeechEncoder.of_model(model) if learns else None
 
 
+def refuse_together(letters: Any, tokens: Any, hearing: Any) -> None:
+    """Raise a `ValueError` for sections that do not go together."""
+    if letters is not None and hearing is not None:
+        raise ValueError("`ctc` must be null with `hearing`, as it teaches the audio encoder, got both.")
+    if tokens is not None and hearing is None:
+        raise ValueError("`hearing` must be a section with `token_ctc`, got null.")
+
+
 def train_model(line: CommandLine) -> dict[str, Any] | None:
     """Train, evaluate, save.
 
@@ -83,6 +97,9 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     asked = read_section(config, "answers", AnswerArguments)
     chosen = read_section(config, "model", ModelArguments)
     letters = read_section(config, "ctc", CTCArguments) if config.get("ctc") is not None else None
+    tokens = read_section(config, "token_ctc", TokenCTCArguments) if config.get("token_ctc") is not None else None
+    hearing = read_section(config, "hearing", HearingArguments) if config.get("hearing") is not None else None
+    refuse_together(letters, tokens, hearing)
     arguments = start_training(
         config, TrainingArguments, remove_unused_columns=False, label_names=["labels"], eval_do_concat_batches=False
     )
@@ -90,16 +107,30 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
         data = load_rows(config)  # first: a missing file is found before a model is made or fetched
         model, processor = load_model(chosen, Path(str(arguments.output_dir)) / "base")
         encode = freeze(model, config.get("freeze"))
-        rows = data.rows if encode is None else data.encode(encode)
+        learn_in_float32(model, arguments.bf16 or arguments.fp16)
+        questions = find_questions(data.rows["validation"], asked.num_questions)
+        if hearing is not None:
+            if encode is not None:
+                raise ValueError("`freeze` must have 'talker' with `hearing`, got a Talker that learns.")
+            rows = Listener(model, processor, hearing).encode_splits(data.rows)
+        else:
+            rows = data.rows if encode is None else data.encode(encode)
     collator: Any = JosieDataCollator(processor)
-    collator = SilentCollator(collator) if encode is None else SpeechCollator(collator, encode)
+    if hearing is not None:
+        collator = HeardCollator(collator, keeps_transcripts=tokens is not None)
+    else:
+        collator = SilentCollator(collator) if encode is None else SpeechCollator(collator, encode)
     learner, held_out = model, rows["validation"]
-    answers = AnswerCheck(model, processor, find_questions(held_out, asked.num_questions), asked)
+    answers = AnswerCheck(model, processor, questions, asked)
     scores: dict[str, Any] = {"compute_metrics": Metrics(answers), "preprocess_logits_for_metrics": keep_scores}
     if letters is not None:
         learner, collator = CTCModel(model, letters), CTCCollator(collator, letters.alphabet)
         learner.load_head(str(chosen.path))
         scores = {} if letters.only else scores  # there is nothing but a loss
+    if tokens is not None:
+        learner = TokenCTCModel(model, tokens, find_tokens(rows["train"].select_columns(["transcripts"])))
+        learner.load_head(str(chosen.path))
+        scores = {} if tokens.only else scores
     trainer = JosieTrainer(
         learner,
         arguments,

@@ -124,6 +124,12 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
         codec = self.config.audio_codec_config
         return audio_codec_geometry(codec).sampling_rate if codec is not None else None
 
+    def _get_dtype_plan(self, dtype: torch.dtype) -> dict[str, torch.dtype]:
+        """Let what is kept in float32 keep its flags and counts as they are, which transformers would cast too."""
+        plan = super()._get_dtype_plan(dtype)
+        kept = {name: value.dtype for name, value in self.named_buffers() if not value.is_floating_point()}
+        return kept | plan if plan else plan
+
     def get_input_embeddings(self) -> nn.Module:
         """Return the token embedding."""
         return self.thinker.get_input_embeddings()

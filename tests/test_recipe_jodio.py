@@ -10,7 +10,7 @@ import torch
 import train_jodio
 from datasets import Dataset
 from recipe_runs import interrupt_and_resume, refuse, run_recipe
-from recipes import configuration, debian, runs, speech_data
+from recipes import configuration, debian, runs, speech_data, speech_sources
 from transformers import AutoModel
 
 BACKBONE = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
@@ -158,7 +158,7 @@ def test_the_split_is_by_sentence_and_new_sources_move_nothing(sounds, tmp_path)
     assert sum(map(len, alone.values())) == 24
     for split, rows in alone.items():
         assert rows == [row for row in both[split] if row["source"] == sounds.name]
-    found = [{speech_data.sentence_key(row["text"]) for row in rows if row["text"]} for rows in both.values()]
+    found = [{speech_sources.sentence_key(row["text"]) for row in rows if row["text"]} for rows in both.values()]
     assert all(found)
     assert sum(map(len, found)) == len(set.union(*found))
 
@@ -184,11 +184,11 @@ def test_nanos_codec_hears_recordings_as_nano_keeps_them(sounds, tmp_path):
 def test_a_source_appears_only_when_it_is_complete(sounds, tmp_path, monkeypatch):
     def clips(root, options, scratch):
         for path in sorted(sounds.glob("0*.wav")):
-            yield speech_data.Clip(path.stem, None, "en", "tone", path)
+            yield speech_sources.Clip(path.stem, None, "en", "tone", path)
         if options.get("fails"):
             raise KeyboardInterrupt
 
-    monkeypatch.setitem(speech_data.SOURCES, "flite", speech_data.Source((), "CC0", clips))
+    monkeypatch.setitem(speech_data.SOURCES, "flite", speech_sources.Source((), "CC0", clips))
     arguments = speech_data.SpeechDataArguments([{"name": "flite", "fails": True}], str(tmp_path), sampling_rate=800)
     with pytest.raises(KeyboardInterrupt):
         speech_data.prepare_speech(arguments)

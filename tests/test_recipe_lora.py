@@ -190,7 +190,7 @@ def test_the_recipes_own_configuration_is_valid():
     ("change", "message"),
     [
         ("tokenizer.path=1", "`config` must have sections of"),
-        ("data.sources=[]", "`data.sources` must name at least one of ['datasets', 'jsonl'], got none."),
+        ("data.sources=[]", "`data.sources` must name at least one of ['datasets', 'jsonl', 'speech'], got none."),
         ('data.sources=[{"name": "radio"}]', "got {'name': 'radio'}."),
         ('data.sources=[{"name": "jsonl"}]', "A source 'jsonl' must have `path`"),
         ('data.sources=[{"name": "jsonl", "path": "/nowhere"}]', "must be an existing file, got '/nowhere'."),

@@ -49,6 +49,7 @@ def assemble(
     talker: str | dict[str, Any] | None = FIT,
     dtype: torch.dtype | None = None,
     projector_hidden_act: str | None = "gelu",
+    projector_intermediate_size: int | None = None,
     vision_feature_select: Literal["cls", "patch"] = "patch",
     audio_context_fraction: float = 0.25,
     audio_stack_factor: Literal[1, 2, 4, 8] = 1,
@@ -77,6 +78,7 @@ def assemble(
         dtype (`torch.dtype`, *optional*): Of everything but the codecs; the language model's own when `None`. Codecs
             are in float32, since in less they choose other codes.
         projector_hidden_act (`str`, *optional*): Activation of two-layer projectors; one linear layer when `None`.
+        projector_intermediate_size (`int`, *optional*): Width between their layers; the language model's when `None`.
         vision_feature_select (`"patch"` or `"cls"`): Rows of the tower's output that become tokens.
         audio_context_fraction (`float`): Largest part of the context that one clip may take.
         audio_stack_factor (`1`, `2`, `4` or `8`): Features of an audio encoder that become one token: Whisper gives 50
@@ -106,6 +108,7 @@ def assemble(
         f"{modality}_token_id": tokenizer.convert_tokens_to_ids(token) for modality, token in _PLACEHOLDERS.items()
     } | {
         "projector_hidden_act": projector_hidden_act,
+        "projector_intermediate_size": projector_intermediate_size,
         "vision_feature_select": vision_feature_select,
         "audio_context_fraction": audio_context_fraction,
         "audio_stack_factor": audio_stack_factor,

@@ -9,7 +9,8 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 from transformers.modeling_utils import PreTrainedModel
 
-from ...configuration_josie import JosieAudioEncoderConfig, JovioConfig, audio_codec_geometry, is_codec
+from ...configuration_josie import JosieAudioEncoderConfig, JosieConfig, JovioConfig, audio_codec_geometry, is_codec
+from ...modeling_josie import JosieForConditionalGeneration
 from .reading import Source, load_model, misfit, read_config
 
 
@@ -81,7 +82,7 @@ def _try_tower(model: Any, source: Source) -> None:
 
 
 def load_codec(source: Source, argument: str = "codec") -> PreTrainedModel:
-    """Load an audio codec in float32: JODIO, the mel codec, Mimi, DAC, EnCodec...
+    """Load an audio codec in float32: JODIO, the mel codec, Mimi, DAC, EnCodec...; of a JOSIE, its codec.
 
     Args:
         source (`str` or `Path`): A folder or a name on the Hub.
@@ -91,6 +92,9 @@ def load_codec(source: Source, argument: str = "codec") -> PreTrainedModel:
         `ValueError`: It is none, or lacks weights.
     """
     config = read_config(argument, source)
+    if isinstance(config, JosieConfig) and config.audio_codec_config is not None:
+        whole: Any = load_model(argument, source, JosieForConditionalGeneration, torch.float32)
+        return whole.audio_codec
     try:
         audio_codec_geometry(config)
     except (ValueError, AttributeError) as error:

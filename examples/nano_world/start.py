@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
+from recipes import talker_start
+from recipes.talker_start import NUM_LETTERS
 from transformers import (
     AutoModel,
     AutoModelForMultimodalLM,
@@ -31,8 +32,6 @@ from nano_world.sentences import sentences
 
 HERE = Path(__file__).parent
 EMBEDDING_STD = 0.3  # what projected features of the front ends have
-SPELLING_STD = 0.15  # what the Talker reads of a token, beside codes of .06 and more as they learn
-NUM_LETTERS = 8  # that are told apart in a token, from its beginning
 
 
 def texts(packages: Path, num_scenes: int = 300) -> Iterator[str]:
@@ -103,38 +102,16 @@ def _build(codec: PreTrainedModel, seed: int) -> JosieForConditionalGeneration:
     model = JosieForConditionalGeneration(config)
     model.audio_codec.load_state_dict(codec.state_dict())
     if model.talker.text_layer is not None:
-        # Embeddings are small: with the usual weights the layer that tells them apart would be all but linear.
-        reader = model.talker.text_layer[0].weight
-        reader.data.normal_(std=1 / (EMBEDDING_STD * reader.shape[1] ** 0.5))
+        talker_start.spread_reader(model.talker, EMBEDDING_STD)
     return model
 
 
-@torch.no_grad()
 def teach_spelling(model: JosieForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Make the Talker's nonlinear layer read of each token its letters, one after the other.
-
-    Random embeddings say nothing of how a word sounds; its letters do, and tokens that are rare share them with others.
-    The last weights are the least squares fit; nothing is left of the linear projection.
-    """
-    talker, embeddings = model.talker, model.get_input_embeddings().weight.double()
-    if talker.text_layer is None or talker.config.reads_thinker_states:
-        return
-    spellings = [tokenizer.decode([index]) for index in range(len(embeddings))]
-    letters = {letter: place for place, letter in enumerate(sorted(set("".join(spellings).lower())))}
-    size = model.config.talker_config.hidden_size // NUM_LETTERS
-    codes = torch.randn(len(letters), size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    wanted = embeddings.new_zeros(len(embeddings), NUM_LETTERS, size)
-    for row, spelling in enumerate(spellings):
-        for place, letter in enumerate(spelling.lower()[:NUM_LETTERS]):
-            wanted[row, place] = codes[letters[letter]]
-    reader, activation, writer = talker.text_layer.double()
-    read = activation(reader(embeddings))
-    square = read.T @ read
-    ridge = 1e-4 * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype)
-    fitted = torch.linalg.solve(square + ridge, read.T @ (SPELLING_STD * wanted.flatten(1)))
-    writer.weight[: fitted.shape[1]] = fitted.T
-    talker.text_layer.float()
-    talker.thinker_projection.weight.zero_()
+    """Let what the Talker's nonlinear layer reads of each token be its letters, see [`recipes.talker_start`]."""
+    talker, embeddings = model.talker, model.get_input_embeddings().weight
+    if talker.text_layer is not None and not talker.config.reads_thinker_states:
+        spellings = [tokenizer.decode([index]) for index in range(len(embeddings))]
+        talker_start.teach_spelling(talker, embeddings, spellings, NUM_LETTERS)
 
 
 def _weights_of(model: JosieForConditionalGeneration, parts: Collection[str]) -> set[int]:

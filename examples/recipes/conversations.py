@@ -18,6 +18,7 @@ from typing import Any
 from datasets import Dataset, IterableDataset, concatenate_datasets
 
 from josie.training.conversations import change_paths, normalize_row, read_jsonl, to_dataset
+from recipes.speech_rows import load_speech_rows
 from recipes.streams import endless_stream, load_rows, read_rows
 
 SPLITS = ("train", "validation", "test")
@@ -29,8 +30,8 @@ class ConversationDataArguments:
 
     Args:
         sources (`list[dict]`): Each with a `name`: `"jsonl"` (with `path`, and `split` for a file that is of one split
-            alone), `"datasets"` (with what `load_dataset` takes, and `root`, the folder that paths are relative to), or
-            another one of `SOURCES`.
+            alone), `"datasets"` (with what `load_dataset` takes, and `root`, the folder that paths are relative to),
+            `"speech"` (see [`recipes.speech_rows`]), or another one of `SOURCES`.
         columns (`list[str]`): What rows keep beside `messages`; `None` in those without.
         streaming (`bool`): Train on streams, which are never in memory; several are mixed row by row.
         shuffle_buffer (`int`): Rows of a stream among which the next one is drawn.
@@ -185,4 +186,10 @@ def _normalize(dataset: Any, root: Path | None, columns: tuple[str, ...]) -> Ite
         yield normalize_row(row, root, columns)
 
 
-SOURCES: dict[str, Source] = {"jsonl": _jsonl, "datasets": _datasets}
+def _speech(options: dict[str, Any], arguments: ConversationDataArguments) -> Loaded:
+    if arguments.streaming:
+        raise ValueError("`data.streaming` must be false with a source 'speech', got true.")
+    return load_speech_rows(options, arguments.columns)
+
+
+SOURCES: dict[str, Source] = {"jsonl": _jsonl, "datasets": _datasets, "speech": _speech}

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -70,6 +72,20 @@ def load_model(arguments: ModelArguments, folder: Path) -> tuple[Any, Any]:
         raise ValueError(f"`model.path` must be a model of {list(classes)}, got one of {kind!r}.")
     model = classes[kind].from_pretrained(path, attn_implementation=arguments.attention)
     return model, AutoProcessor.from_pretrained(path)
+
+
+def learn_in_float32(model: nn.Module, is_mixed: bool) -> None:
+    """Let what learns be in float32: steps are too small for the weights of a checkpoint in bfloat16 or float16.
+
+    Args:
+        model (`nn.Module`): With everything frozen that shall be.
+        is_mixed (`bool`): Whether the trainer computes in less (`bf16`, `fp16`); all is in float32 where it does not.
+    """
+    learns = any(parameter.requires_grad for parameter in model.parameters())
+    for parameter in model.parameters():
+        is_half = parameter.dtype in (torch.bfloat16, torch.float16)
+        if is_half and learns and (parameter.requires_grad or not is_mixed):
+            parameter.data = parameter.data.float()
 
 
 def save_model(trainer: Trainer) -> Path:

@@ -12,19 +12,18 @@ seed alone: no sentence is in two splits, and a source that comes later moves no
 | `fillets-nl`, `fillets-cs` | Dutch and Czech dialogues of the game Fish Fillets, with texts | GPL-2 |
 | `tuxpaint` | captions of the stamps of Tux Paint, spoken in 13 languages, with texts | GPL-2 |
 | `flite` | sentences of the Bible and of WordNet, spoken by flite's voices | flite's, free |
+| `pocketsphinx` | test recordings of Pocketsphinx, among them a reader of LibriVox, with texts | BSD, public domain |
 """
 
-import gzip
 import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,18 +34,14 @@ from datasets import Audio, Dataset, concatenate_datasets, load_dataset, load_fr
 
 from josie.conversion.files import write_file
 from josie.processing_josie import load_audio, save_audio
-from recipes.debian import fetch_package, require_tool
-from recipes.debian_texts import bible, wordnet
+from recipes.debian import fetch_package
 from recipes.progress import progress
+from recipes.speech_sources import SOURCES, Clip, sentence_key
 
 logger = logging.getLogger("josie.examples.speech_data")
 
 SPLITS = ("train", "validation", "test")
-VOICES = ("slt", "rms", "awb", "kal16")
 _AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au"}
-_DIALOGUE = re.compile(
-    r'dialogId\("(?P<name>[^"]*)",\s*"font_(?P<font>[^"]*)",\s*"(?:[^"\\]|\\.)*"\)\s*dialogStr\("(?P<text>(?:[^"\\]|\\.)*)"\)'
-)
 
 
 @dataclass
@@ -55,7 +50,8 @@ class SpeechDataArguments:
 
     Args:
         sources (`list[dict]`): Each with a `name`: one of the table above, `"folder"` (with `path`) or `"datasets"`
-            (with what `load_dataset` takes, `audio_column` and `text_column`); `licence` is what the model card says.
+            (with what `load_dataset` takes, `audio_column` and `text_column`); `licence` is what the model card says;
+            all clips of one with a `split` are in that one.
         folder (`str`): Where audio and manifests are kept.
         sampling_rate (`int`, *optional*): Rate that the audio of Debian packages is brought to, so that it is not
             done again at each use; their own when `None`.
@@ -80,6 +76,9 @@ class SpeechDataArguments:
         if not self.sources:
             raise ValueError(f"`data.sources` must name at least one of {sorted(SOURCES)}, 'folder' or 'datasets'.")
         for source in self.sources:
+            is_own = isinstance(source, dict) and source.get("name") != "datasets"  # whose splits have any names
+            if is_own and source.get("split") not in (None, *SPLITS):
+                raise ValueError(f"`split` of a source must be of {list(SPLITS)}, got {source['split']!r}.")
             if not isinstance(source, dict) or source.get("name") not in {*SOURCES, "folder", "datasets"}:
                 raise ValueError(
                     f"`data.sources` must hold dicts with a `name` of {sorted(SOURCES)}, 'folder' or 'datasets', "
@@ -90,135 +89,6 @@ class SpeechDataArguments:
                 "`data.validation_share` and `data.test_share` must be at least 0 and below 1 together, "
                 f"got {self.validation_share} and {self.test_share}."
             )
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One clip of a source: an audio file that exists, or a function that writes one as WAV to a path."""
-
-    name: str
-    text: str | None
-    language: str
-    speaker: str
-    audio: Path | Callable[[Path], None]
-
-
-def asterisk(root: Path, options: dict[str, Any], scratch: Path) -> Iterator[Clip]:
-    """Yield the prompts of Asterisk. Tones, silence and what is no speech are left out."""
-    ffmpeg = require_tool("ffmpeg", "ffmpeg")
-    texts = {}
-    sentences = root / "usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz"
-    with gzip.open(sentences, "rt", encoding="utf-8") as file:
-        for line in file:
-            name, colon, text = line.partition(":")
-            if colon and not line.startswith(";"):
-                texts[name.strip()] = text.strip()
-
-    folder = root / "usr/share/asterisk/sounds/en_US_f_Allison"
-    chosen = {}
-    for path in sorted(folder.rglob("*.g722")):
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if not name.startswith("silence/") and not texts.get(name, "").startswith("["):
-            chosen[name] = path
-    wavs = {name: scratch / f"{number}.wav" for number, name in enumerate(chosen)}
-    for start in range(0, len(chosen), 50):  # starting ffmpeg takes longer than its work
-        batch = list(chosen)[start : start + 50]
-        inputs = [part for name in batch for part in ("-f", "g722", "-i", chosen[name])]
-        outputs = [part for place, name in enumerate(batch) for part in ("-map", f"{place}:a", wavs[name])]
-        _run([ffmpeg, "-v", "error", *inputs, *outputs])
-    for name, wav in wavs.items():
-        text = re.sub(r"\s*\[.*?\]", "", texts[name]) if name in texts else None
-        yield Clip(name, text, "en", "asterisk-allison", wav)
-
-
-def fillets(root: Path, options: dict[str, Any], scratch: Path) -> Iterator[Clip]:
-    """Yield the dialogues of Fish Fillets in the language that ends the source's name."""
-    language = options["name"].rpartition("-")[2]
-    game = root / "usr/share/games/fillets-ng"
-    texts = {}
-    for path in sorted((game / "script").rglob(f"*dialogs_{language}.lua")):
-        for found in _DIALOGUE.finditer(path.read_text(encoding="utf-8", errors="replace")):
-            text = re.sub(r"\\(.)", r"\1", found["text"])
-            texts[path.parent.name, found["name"]] = texts["", found["name"]] = (found["font"], text)
-    for path in sorted((game / "sound").rglob(f"{language}/*.ogg")):
-        level = path.parts[path.parts.index("sound") + 1]
-        font, text = texts.get((level, path.stem)) or texts.get(("", path.stem)) or ("other", None)
-        name = path.relative_to(game / "sound").with_suffix("").as_posix()
-        yield Clip(name, text, language, f"fillets-{language}-{font}", path)
-
-
-def tuxpaint(root: Path, options: dict[str, Any], scratch: Path) -> Iterator[Clip]:
-    """Yield the spoken captions of Tux Paint's stamps, in all languages or in `languages` only."""
-    stamps = root / "usr/share/tuxpaint/stamps"
-    for path in sorted(stamps.rglob("*_desc*.ogg")):
-        stem, _, language = path.name.removesuffix(".ogg").partition("_desc")
-        language = language.lstrip("_") or "en"
-        captions = path.with_name(f"{stem}.txt")
-        if language.isalpha() and captions.exists() and language in options.get("languages", [language]):
-            text, *others = captions.read_text(encoding="utf-8").splitlines()
-            if language != "en":
-                text = dict(line.split(".utf8=", 1) for line in others if ".utf8=" in line).get(language)
-            name = path.relative_to(stamps).with_suffix("").as_posix()
-            yield Clip(name, text.strip() if text else None, language, f"tuxpaint-{language}", path)
-
-
-def flite(root: Path, options: dict[str, Any], scratch: Path) -> Iterator[Clip]:
-    """Yield sentences spoken by flite: `num_clips` of them, by its `voices` in turn, `stretch` times as slow.
-
-    A voice `rms@1.2` is `rms`, 1.2 times as slow whatever `stretch` says. Sentences are chosen by their text alone, and
-    more of them begin with the same.
-    """
-    command = require_tool("flite", "flite")
-    voices, stretch = options.get("voices", VOICES), float(options.get("stretch", 1.0))
-
-    def speak(text: str, voice: str, target: Path) -> None:
-        name, _, own = voice.partition("@")
-        duration = f"duration_stretch={float(own or stretch)}"
-        _run([command, "-voice", name, "--setf", duration, "-t", text, "-o", target])
-
-    ranked = {}
-    for text in (*bible(root), *(re.sub(r"\(.*?\)", "", gloss).partition(";")[0] for gloss in wordnet(root))):
-        text = " ".join(text.split())
-        if 20 <= len(text) <= 160 and re.fullmatch(r"[A-Za-z',.:?! -]+", text):
-            ranked[sentence_key(text)] = text
-    chosen = sorted(ranked, key=lambda key: hashlib.blake2b(key.encode()).digest())[: options.get("num_clips", 3000)]
-    for number, key in enumerate(chosen):
-        text, voice = ranked[key], voices[number % len(voices)]
-        name = f"{voice}/{number:06d}"
-        yield Clip(name, text, "en", f"flite-{voice}", lambda path, text=text, voice=voice: speak(text, voice, path))
-
-
-@dataclass(frozen=True)
-class Source:
-    """Origin of the clips of a source: Debian packages, and a function from the folder of their unpacked files.
-
-    The function also takes the source as the configuration has it, and a folder for what it makes on the way.
-    """
-
-    packages: tuple[str, ...]
-    licence: str
-    clips: Callable[[Path, dict[str, Any], Path], Iterator[Clip]]
-
-
-_FISH = "GPL-2 (Fish Fillets)"
-SOURCES = {
-    "asterisk": Source(
-        ("asterisk-core-sounds-en-g722", "asterisk-core-sounds-en"), "CC-BY-SA-3.0 (Asterisk core sounds)", asterisk
-    ),
-    "fillets-nl": Source(("fillets-ng-data-nl", "fillets-ng-data"), _FISH, fillets),
-    "fillets-cs": Source(("fillets-ng-data-cs", "fillets-ng-data"), _FISH, fillets),
-    "tuxpaint": Source(("tuxpaint-stamps-default",), "GPL-2 (Tux Paint stamps)", tuxpaint),
-    "flite": Source(
-        ("bible-kjv", "bible-kjv-text", "wordnet-base"),
-        "flite's free licence; sentences of the King James Bible (public domain) and WordNet (WordNet licence)",
-        flite,
-    ),
-}
-
-
-def sentence_key(text: str) -> str:
-    """Return the letters and digits of a sentence: what is the same in two of its spellings."""
-    return "".join(character for character in text.casefold() if character.isalnum())
 
 
 def choose_split(key: str, arguments: SpeechDataArguments) -> str:
@@ -246,17 +116,15 @@ def prepare_speech(arguments: SpeechDataArguments) -> dict[str, Path]:
             _find_folder(source)
     folder = Path(arguments.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for source in arguments.sources:
-        if source["name"] == "folder":
-            rows += list(_list_folder(source))
-        elif source["name"] != "datasets":
-            rows += _make_source(source, folder, arguments)
     splits = {split: [] for split in SPLITS}
-    for row in rows:
-        if arguments.min_seconds <= row["seconds"] <= arguments.max_seconds:
-            key = sentence_key(row["text"] or "") or f"{row['source']}/{row['path']}"
-            splits[choose_split(key, arguments)].append(row)
+    for source in arguments.sources:
+        if source["name"] == "datasets":
+            continue
+        is_folder = source["name"] == "folder"
+        for row in _list_folder(source) if is_folder else _make_source(source, folder, arguments):
+            if arguments.min_seconds <= row["seconds"] <= arguments.max_seconds:
+                key = sentence_key(row["text"] or "") or f"{row['source']}/{row['path']}"
+                splits[source.get("split") or choose_split(key, arguments)].append(row)
     manifests = {}
     for split, chosen in splits.items():
         manifests[split] = folder / f"{split}.jsonl"
@@ -339,10 +207,11 @@ def _make_clip(clip: Clip, folder: Path, sampling_rate: int | None) -> dict[str,
     """Write one clip into `folder` and return its line of the manifest, or None if its audio cannot be read."""
     target = folder / f"{clip.name}.wav"
     target.parent.mkdir(parents=True, exist_ok=True)
+    further: dict[str, Any] = {}
     try:
         audio = clip.audio
         if callable(audio):
-            audio(target)
+            further = audio(target)
             audio = target
         rate = sampling_rate or soundfile.info(audio).samplerate
         waveform = load_audio(audio, rate)
@@ -356,7 +225,7 @@ def _make_clip(clip: Clip, folder: Path, sampling_rate: int | None) -> dict[str,
         target.unlink(missing_ok=True)
         return None
     row = {"path": target.relative_to(folder).as_posix(), "seconds": round(len(waveform) / rate, 4)}
-    return row | {"text": clip.text, "language": clip.language, "speaker": clip.speaker}
+    return row | {"text": clip.text, "language": clip.language, "speaker": clip.speaker} | further
 
 
 def _list_folder(source: dict[str, Any]) -> Iterable[dict[str, Any]]:
@@ -414,7 +283,3 @@ def _load_hub(source: dict[str, Any], arguments: SpeechDataArguments) -> dict[st
     for index, sentence in enumerate(texts):
         splits[choose_split(sentence_key(sentence or "") or f"{path}/{index}", arguments)].append(index)
     return {split: dataset.select(indices) for split, indices in splits.items()}
-
-
-def _run(command: list[Any]) -> None:
-    subprocess.run([str(part) for part in command], stdin=subprocess.DEVNULL, capture_output=True, check=True)

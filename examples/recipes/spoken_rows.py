@@ -9,16 +9,18 @@ from typing import Any
 import torch
 from datasets import Dataset
 from datasets.fingerprint import Hasher
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from josie import add_speech_codes
+from josie.configuration_josie import audio_codec_geometry
 from josie.processing_josie.messages import is_audio_part, list_parts
 from josie.processing_josie.spoken_turns import with_codes
 from recipes.configuration import read_section
 from recipes.conversations import ConversationDataArguments, load_conversations
 from recipes.model_cards import describe_sources
+from recipes.word_times import time_tokens
 
-COLUMNS = ("speech_codes", "length", "speaker")  # of rows, beside `messages`
+COLUMNS = ("speech_codes", "length", "speaker", "speech_durations", "word_times", "seconds")  # beside `messages`
 _ROWS_AT_ONCE = 16
 Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
 
@@ -48,6 +50,11 @@ class SpeechEncoder:
             raise ValueError(f"`model` must have a Talker and an audio codec, got a {type(model).__name__} without.")
         config = model.config.talker_config
         return cls(copy.deepcopy(model.audio_codec).eval(), config.num_quantizers, config.end_of_speech)
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames of codes in a second."""
+        return audio_codec_geometry(self.codec.config).frame_rate
 
     def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """Return `speech_codes`, those that are given included, and `length` in frames for a batch of `messages`."""
@@ -102,12 +109,45 @@ class SpokenConversations:
         data = read_section(config, "data", ConversationDataArguments, columns=list(COLUMNS))
         return cls(load_conversations(data, keep), describe_sources(data.sources), data.folder)
 
-    def encode(self, encoder: SpeechEncoder) -> dict[str, Any]:
-        """Return the rows of each split with `speech_codes` and their `length` in frames; streams as they are."""
+    def encode(self, encoder: SpeechEncoder, tokenizer: PreTrainedTokenizerBase | None = None) -> dict[str, Any]:
+        """Return the rows of each split with `speech_codes` and their `length` in frames; streams as they are.
+
+        Args:
+            encoder ([`SpeechEncoder`]): Makes the codes.
+            tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*): Of whose tokens rows with `word_times`
+                get `speech_durations`.
+        """
         return {
-            split: encoder.encode_rows(part, self.folder) if isinstance(part, Dataset) else part
+            split: time_rows(encoder.encode_rows(part, self.folder), tokenizer, encoder.frame_rate)
+            if isinstance(part, Dataset)
+            else part
             for split, part in self.rows.items()
         }
+
+
+def time_rows(rows: Dataset, tokenizer: PreTrainedTokenizerBase | None, frame_rate: float) -> Dataset:
+    """Return rows with `speech_durations`, in frames, where all rows have `word_times`; as they are elsewhere.
+
+    Args:
+        rows (`datasets.Dataset`): With `messages` of one spoken turn, `word_times` and `seconds`, see
+            [`recipes.word_times.time_text`].
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*): Of the texts; nothing is done without one.
+        frame_rate (`float`): Frames in a second.
+    """
+    is_timed = "word_times" in rows.column_names and all(times is not None for times in rows["word_times"])
+    if tokenizer is None or not is_timed or not len(rows):
+        return rows
+    columns = zip(rows["messages"], rows["word_times"], rows["seconds"], strict=True)
+    durations = [
+        [frame_rate * part for part in time_tokens(_read_words(messages), tokenizer, times, seconds)]
+        for messages, times, seconds in columns
+    ]
+    return rows.remove_columns("speech_durations").add_column("speech_durations", durations)  # type: ignore[call-arg]
+
+
+def _read_words(messages: list[dict[str, Any]]) -> str:
+    parts = [part for part in list_parts(messages[-1]) if not is_audio_part(part)]
+    return "".join(part["text"] for part in parts)
 
 
 def _date_recordings(messages: list[dict[str, Any]]) -> list[tuple[int, int]]:

@@ -71,17 +71,23 @@ class Projector(nn.Module):
         in_size (`int`): Width of the features.
         hidden_size (`int`): Width of the Thinker.
         hidden_act (`str`, *optional*): Name of the activation; one layer when `None`.
+        intermediate_size (`int`, *optional*): Width between two layers; the Thinker's when `None`.
     """
 
-    def __init__(self, in_size: int, hidden_size: int, hidden_act: str | None = None):
+    def __init__(
+        self, in_size: int, hidden_size: int, hidden_act: str | None = None, intermediate_size: int | None = None
+    ):
         super().__init__()
-        self.linear_1 = nn.Linear(in_size, hidden_size)
+        between = hidden_size if hidden_act is None or intermediate_size is None else intermediate_size
+        self.linear_1 = nn.Linear(in_size, between)
         self.act_fn = ACT2FN[hidden_act] if hidden_act is not None else None
-        self.linear_2 = nn.Linear(hidden_size, hidden_size) if hidden_act is not None else None
+        self.linear_2 = nn.Linear(between, hidden_size) if hidden_act is not None else None
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Map `(..., in_size)` to `(..., hidden_size)`."""
-        features = self.linear_1(features)
+        """Map `(..., in_size)` to `(..., hidden_size)`, in the type of its own weights: one that learns may have more
+        than the encoder in front of it."""
+        dtype = self.linear_1.weight.dtype
+        features = self.linear_1(features.to(dtype) if dtype.is_floating_point else features)
         if self.act_fn is None or self.linear_2 is None:
             return features
         return self.linear_2(self.act_fn(features))

@@ -52,6 +52,8 @@ class AudioFrontEnd(FrontEnd):
         input_features_mask: torch.Tensor | None = None,
         input_values: torch.Tensor | None = None,
         padding_mask: torch.Tensor | None = None,
+        audio_features: torch.Tensor | None = None,
+        audio_features_mask: torch.Tensor | None = None,
         audio_codes: torch.Tensor | None = None,
         audio_codes_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -71,19 +73,45 @@ class AudioFrontEnd(FrontEnd):
             raw_name, raw = (
                 ("input_features", input_features) if input_values is None else ("input_values", input_values)
             )
+            if audio_features is not None:
+                raw_name, raw = "audio_features", audio_features
             audio_codes = require_codes("audio_codes", audio_codes, raw_name, raw)
             return self.embed_codes("audio_codes", audio_codes, audio_codes_mask, limit)
+        if audio_features is not None:
+            given = {"input_features": input_features, "input_values": input_values, "audio_codes": audio_codes}
+            for name, value in given.items():
+                if value is not None:
+                    raise ValueError(f"`{name}` must be None with `audio_features`, got both.")
+            return self._project(*self._check_states(audio_features, audio_features_mask))
         if reads_waveforms(self.config.audio_config):
             input_values = require_features("input_values", input_values, "audio_codes", audio_codes)
             return self._encode_waveforms(input_values, padding_mask, **kwargs)
         if input_values is not None:
             raise ValueError("`input_values` must be `input_features` for an encoder of mel spectrograms.")
         input_features = require_features("input_features", input_features, "audio_codes", audio_codes)
-        encoded, mask = self._encode(input_features, input_features_mask, **kwargs)
-        features = cast(torch.Tensor, encoded.last_hidden_state)
-        num_kept = limit * self.config.audio_stack_factor
-        features, mask = self._stack(features[:, :num_kept], None if mask is None else mask[:, :num_kept])
+        return self._project(*self._encode(input_features, input_features_mask, **kwargs))
+
+    def _project(self, encoded: BaseModelOutput, mask: torch.Tensor | None) -> Features:
+        """Stack, cut and project states of the encoder; `mask` says which are real, `(num_clips, max_features)`."""
+        num_kept = self.config.max_audio_tokens * self.config.audio_stack_factor
+        features = cast(torch.Tensor, encoded.last_hidden_state)[:, :num_kept]
+        features, mask = self._stack(features, None if mask is None else mask[:, :num_kept])
         return Features(*pack(self.projector(features), mask), encoded)
+
+    def _check_states(
+        self, features: torch.Tensor, mask: torch.Tensor | None
+    ) -> tuple[BaseModelOutput, torch.Tensor | None]:
+        """Return states that were made ahead as the encoder would give them."""
+        width = self.encoder.config.hidden_size
+        if features.ndim != 3 or features.shape[-1] != width:
+            raise ValueError(
+                f"`audio_features` must be of shape (num_clips, num_features, {width}), got {tuple(features.shape)}."
+            )
+        if mask is not None and tuple(mask.shape) != tuple(features.shape[:2]):
+            raise ValueError(
+                f"`audio_features_mask` must be of shape {tuple(features.shape[:2])}, got {tuple(mask.shape)}."
+            )
+        return BaseModelOutput(cast(torch.FloatTensor, features)), None if mask is None else mask.bool()
 
     def _stack(self, features: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Stack neighbouring features, `(num_clips, max_features, width)`, and the mask of those that are real."""

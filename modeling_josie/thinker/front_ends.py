@@ -56,7 +56,9 @@ class FrontEnd(nn.Module):
         config = self.config
         self.encoder = build_part(encoder_config)
         in_size = num_stacked * encoder_config.hidden_size
-        self.projector = Projector(in_size, config.hidden_size, config.projector_hidden_act)
+        self.projector = Projector(
+            in_size, config.hidden_size, config.projector_hidden_act, config.projector_intermediate_size
+        )
         self.freeze_fixed_parts()
 
     def freeze_fixed_parts(self):

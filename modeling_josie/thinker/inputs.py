@@ -25,6 +25,10 @@ class AudioInputs(TypedDict, total=False):
             `(num_clips, channels, num_samples)` for the codec of the whole model.
         padding_mask (`torch.Tensor`): `(num_clips, num_samples)`, 1 for real samples, which come first; all when
             absent.
+        audio_features (`torch.FloatTensor`): `(num_clips, num_features, width)`, last states of the encoder that were
+            made ahead, in place of its inputs.
+        audio_features_mask (`torch.Tensor`): `(num_clips, num_features)`, 1 for real ones, which come first; all when
+            absent.
         audio_codes (`torch.LongTensor`): `(num_clips, num_quantizers, num_frames)`, for a Thinker that reads codes.
         audio_codes_mask (`torch.Tensor`): `(num_clips, num_frames)`, 1 for real frames, which come first; all when
             absent.
@@ -34,6 +38,8 @@ class AudioInputs(TypedDict, total=False):
     input_features_mask: torch.Tensor | None
     input_values: torch.Tensor | None
     padding_mask: torch.Tensor | None
+    audio_features: torch.Tensor | None
+    audio_features_mask: torch.Tensor | None
     audio_codes: torch.Tensor | None
     audio_codes_mask: torch.Tensor | None
 

@@ -1,0 +1,49 @@
+"""Join a Thinker and a Talker that were trained apart: `python examples/join_parts.py THINKER TALKER OUT`.
+
+Both are folders of whole models that began as one: the Talker reads the Thinker's token embeddings, which must be the
+same. OUT gets the Thinker and the processor of the one, Talker and codec of the other.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from recipes.configuration import run
+from transformers import AutoModelForMultimodalLM, AutoProcessor
+
+from josie.conversion.files import new_folder
+
+
+def join(thinker: str, talker: str, folder: Path) -> None:
+    """Save one model of two.
+
+    Args:
+        thinker, talker (`str`): Folders or Hub names.
+        folder (`Path`): New.
+
+    Raises:
+        `ValueError`: A model cannot speak, or their token embeddings differ.
+    """
+    model, other = (AutoModelForMultimodalLM.from_pretrained(path) for path in (thinker, talker))
+    if getattr(other, "talker", None) is None:
+        raise ValueError(f"`TALKER` must be a model with a Talker, got {talker!r}, without one.")
+    ours, theirs = (one.get_input_embeddings().weight for one in (model, other))
+    if not torch.equal(ours, theirs):
+        raise ValueError("`THINKER` and `TALKER` must have the same token embeddings, got others.")
+    model.talker, model.config.talker_config = other.talker, other.config.talker_config
+    model.audio_codec, model.config.audio_codec_config = other.audio_codec, other.config.audio_codec_config
+    with new_folder(folder, "OUT") as unfinished:
+        model.save_pretrained(unfinished)
+        AutoProcessor.from_pretrained(thinker).save_pretrained(unfinished)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Do what the command line says."""
+    given = sys.argv[1:] if argv is None else argv
+    if len(given) != 3:
+        raise SystemExit(f"usage: join_parts.py THINKER TALKER OUT\n{__doc__}")
+    run(lambda: join(given[0], given[1], Path(given[2])))
+
+
+if __name__ == "__main__":
+    main()

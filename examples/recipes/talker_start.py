@@ -1,0 +1,114 @@
+"""What a Talker begins with: weights of another one, and the spelling of the tokens that it reads."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForMultimodalLM, PreTrainedTokenizerBase
+
+from josie.nano import find_model
+
+SPELLING_STD = 0.15  # what the Talker reads of a token, beside codes of .06 and more as they learn
+NUM_LETTERS = 8  # that are told apart in a token, from its beginning
+
+
+@dataclass
+class TalkerStartArguments:
+    """What a Talker begins with.
+
+    Args:
+        weights (`str`, *optional*): Folder or Hub name of a JOSIE, or `nano`: its Talker's weights are taken wherever
+            name and shape agree. Of the same codec, or they know other sounds.
+        spelled_tokens (`int`): Of the vocabulary's first tokens that are words or parts of words in Latin letters, so
+            many are read by their letters at first; 0 for none. Embeddings of text models say little of sounds.
+    """
+
+    weights: str | None = None
+    spelled_tokens: int = 0
+
+    def __post_init__(self):
+        if self.spelled_tokens < 0:
+            raise ValueError(f"`start.spelled_tokens` must be at least 0, got {self.spelled_tokens}.")
+
+
+def start_talker(model: Any, tokenizer: PreTrainedTokenizerBase, arguments: TalkerStartArguments) -> list[str]:
+    """Give a model's Talker what it begins with.
+
+    Returns:
+        Names of the weights that are those of the other Talker.
+
+    Raises:
+        `ValueError`: The other model has no Talker, or this Talker cannot be taught to spell.
+    """
+    taken: dict[str, torch.Tensor] = {}
+    if arguments.weights is not None:
+        other = AutoModelForMultimodalLM.from_pretrained(find_model(arguments.weights), dtype=torch.float32)
+        if getattr(other, "talker", None) is None:
+            raise ValueError(f"`start.weights` must be a model with a Talker, got {arguments.weights!r}, without one.")
+        own, given = model.talker.state_dict(), other.talker.state_dict()
+        taken = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+        model.talker.load_state_dict(taken, strict=False)
+    if arguments.spelled_tokens:
+        talker = model.talker
+        if talker.text_layer is None or talker.config.reads_thinker_states:
+            raise ValueError(
+                "`start.spelled_tokens` must be 0 for a Talker without `text_intermediate_size`, or that reads the "
+                f"Thinker's states, got {arguments.spelled_tokens}."
+            )
+        ids = _find_words(tokenizer, arguments.spelled_tokens)
+        with torch.no_grad():
+            embeddings = model.get_input_embeddings()(torch.tensor(ids))
+        spread_reader(talker, float(embeddings.float().square().mean().sqrt()))
+        teach_spelling(talker, embeddings, [tokenizer.decode([index]).strip() for index in ids])
+        taken = {name: value for name, value in taken.items() if not name.startswith(("text_layer", "thinker_proj"))}
+    return list(taken)
+
+
+def _find_words(tokenizer: PreTrainedTokenizerBase, count: int) -> list[int]:
+    """Return the first tokens of the vocabulary that are Latin letters, with or without the space before a word."""
+    found = []
+    for index in range(len(tokenizer)):
+        text = tokenizer.decode([index]).strip()
+        if text.isascii() and text.isalpha():
+            found.append(index)
+            if len(found) == count:
+                break
+    return found
+
+
+def spread_reader(talker: Any, embedding_std: float) -> None:
+    """Let the layer that tells embeddings apart be nonlinear for embeddings of this size."""
+    reader: nn.Linear = talker.text_layer[0]
+    reader.weight.data.normal_(std=1 / (embedding_std * reader.in_features**0.5))
+
+
+@torch.no_grad()
+def teach_spelling(talker: Any, embeddings: torch.Tensor, spellings: list[str], num_letters: int = NUM_LETTERS) -> None:
+    """Let what the Talker's nonlinear layer reads of each token be its letters, one after the other.
+
+    Embeddings say little of how a word sounds; its letters do, and tokens that are rare share them with others. The
+    last weights are the least squares fit; nothing is left of the linear projection.
+
+    Args:
+        talker ([`JosieTalkerForConditionalGeneration`]): With a `text_layer`.
+        embeddings (`torch.Tensor`): `(num_tokens, thinker_hidden_size)`, what it reads of the tokens.
+        spellings (`list[str]`): Of the same tokens.
+        num_letters (`int`): Letters that are told apart in a token, from its beginning.
+    """
+    letters = {letter: place for place, letter in enumerate(sorted(set("".join(spellings).lower())))}
+    size = talker.config.hidden_size // num_letters
+    codes = torch.randn(len(letters), size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    wanted = torch.zeros(len(embeddings), num_letters, size, dtype=torch.float64)
+    for row, spelling in enumerate(spellings):
+        for place, letter in enumerate(spelling.lower()[:num_letters]):
+            wanted[row, place] = codes[letters[letter]]
+    dtype = talker.text_layer[0].weight.dtype
+    reader, activation, writer = talker.text_layer.double()
+    read = activation(reader(embeddings.double()))
+    square = read.T @ read
+    ridge = 1e-4 * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype)
+    fitted = torch.linalg.solve(square + ridge, read.T @ (SPELLING_STD * wanted.flatten(1)))
+    writer.weight[: fitted.shape[1]] = fitted.T
+    talker.text_layer.to(dtype)
+    talker.thinker_projection.weight.zero_()

@@ -1,0 +1,157 @@
+"""Connectionist temporal classification of the language model's tokens on the rows that a projector makes of sounds.
+
+A row is scored against the embeddings of tokens, so that where a word is heard the projector learns to give what the
+language model would read of it, and something that is no token elsewhere. That costs a small part of a step of the
+language model, which then has to learn from far better rows.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from josie.configuration_josie.constants import IGNORE_INDEX
+from josie.modeling_josie.losses.unused_parts import add_zero_gradients
+from josie.training.whole_checkpoints import EXTRA_FILE
+from recipes.audio_ctc import CTCOutput
+
+
+@dataclass
+class TokenCTCArguments:
+    """The weight of the loss.
+
+    Args:
+        weight (`float`): Of the loss, beside the language model's.
+        only (`bool`): Learn by this loss alone; the language model is not even run.
+    """
+
+    weight: float = 1.0
+    only: bool = False
+
+    def __post_init__(self):
+        if not self.weight > 0:
+            raise ValueError(f"`token_ctc.weight` must be above 0, got {self.weight}.")
+
+
+class TokenCTCModel(nn.Module):
+    """A JOSIE, or a Thinker alone, whose projector of sounds also learns the tokens of what is said.
+
+    Args:
+        model: [`JosieForConditionalGeneration`] or [`JosieThinkerForConditionalGeneration`], with an audio encoder.
+        arguments ([`TokenCTCArguments`]): The weight.
+        tokens (`torch.LongTensor`): `(num_classes,)`, those that are told apart.
+    """
+
+    token_ids: torch.Tensor
+    token_embeds: torch.Tensor
+
+    def __init__(self, model: Any, arguments: TokenCTCArguments, tokens: torch.Tensor):
+        super().__init__()
+        self.model, self.arguments = model, arguments
+        with torch.no_grad():
+            embeds = model.get_input_embeddings()(tokens).float()
+        self.register_buffer("token_ids", tokens, persistent=False)
+        self.register_buffer("token_embeds", embeds / embeds.square().mean() / embeds.shape[1] ** 0.5, persistent=False)
+        self.blank = nn.Parameter(torch.zeros(embeds.shape[1]))
+        self.bias = nn.Parameter(torch.zeros(1 + len(tokens)))
+        self.target_names = ("ctc",) if arguments.only else (*model.target_names, "ctc")
+
+    @property
+    def _thinker(self) -> Any:
+        return getattr(self.model, "thinker", self.model)
+
+    # The interface of a model for `Trainer`.
+
+    @property
+    def config(self) -> Any:
+        """The model's configuration."""
+        return self.model.config
+
+    def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
+        """Recompute activations in the backward pass."""
+        self.model.gradient_checkpointing_enable(**kwargs)
+
+    def count_targets(self, transcripts: torch.Tensor | None = None, **batch: Any) -> dict[str, torch.Tensor]:
+        """Return the number of targets of each kind in a batch; takes what `forward` takes."""
+        counts = {} if self.arguments.only else self.model.count_targets(**batch)
+        return counts if transcripts is None else counts | {"ctc": (transcripts != IGNORE_INDEX).sum()}
+
+    def forward(
+        self,
+        transcripts: torch.Tensor | None = None,
+        num_items_in_batch: dict[str, torch.Tensor] | None = None,
+        **batch: Any,
+    ) -> CTCOutput:
+        """Return the losses of the model, and that of the tokens.
+
+        Args:
+            transcripts (`torch.LongTensor`, *optional*): `(num_clips, max_tokens)`, what is said in each clip, filled
+                up with -100; nothing in one that nobody has written down.
+            num_items_in_batch (`dict`, *optional*): As `count_targets` returns it, of the whole batch.
+            batch: Of the model.
+        """
+        names = [name for name in batch if name.startswith(("audio_features", "input_features", "input_values"))]
+        heard = None
+        if transcripts is not None and names:
+            given = {name: batch.pop(name) for name in (*names, "padding_mask") if name in batch}
+            heard = self._thinker.get_audio_features(**given)
+            batch["mm_encoder_outputs"] = {"audio": heard}
+        outputs: Any = {} if self.arguments.only else self.model(num_items_in_batch=num_items_in_batch, **batch)
+        loss = outputs.get("loss")
+        loss = self.blank.new_zeros(()) if loss is None else loss
+        ctc_loss = None
+        if heard is None or transcripts is None:
+            loss = add_zero_gradients(loss, self, lambda: self.blank.sum() + self.bias.sum())
+        else:
+            count = (transcripts != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch["ctc"]
+            ctc_loss = self._ctc_losses(heard.pooler_output, transcripts).sum() / count.clamp(min=1)
+            loss = loss + self.arguments.weight * ctc_loss
+        kept = {name: outputs.get(name) for name in ("text_loss", "talker_loss", "depth_loss", "logits")}
+        if outputs and self.model.target_names == ("text",):  # a Thinker alone, whose only loss has no name
+            kept["text_loss"] = outputs.get("loss")
+        return CTCOutput(loss=loss, ctc_loss=ctc_loss, **kept)
+
+    def compute_logits(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return `(..., 1 + num_classes)` for rows `(..., width)`: of nothing, and of each token."""
+        classes = torch.cat([self.blank[None], self.token_embeds])
+        return (rows @ classes.to(rows.dtype).T).float() + self.bias
+
+    def _ctc_losses(self, rows: tuple[torch.Tensor, ...], transcripts: torch.Tensor) -> torch.Tensor:
+        """Return the negative log-likelihood of each clip, `(num_clips,)`; 0 where its tokens are too many."""
+        lengths = torch.tensor([len(clip) for clip in rows])
+        logits = self.compute_logits(torch.cat(rows)).log_softmax(dim=-1).split(lengths.tolist())
+        is_target = transcripts != IGNORE_INDEX
+        places = torch.searchsorted(self.token_ids, transcripts.clamp(min=0))
+        places = places.clamp(max=len(self.token_ids) - 1)
+        is_known = (self.token_ids[places] == transcripts) | ~is_target
+        losses = nn.functional.ctc_loss(
+            nn.utils.rnn.pad_sequence(list(logits)),
+            (places + 1) * is_target,
+            lengths,
+            is_target.sum(dim=1),
+            reduction="none",
+            zero_infinity=True,
+        )
+        return torch.where(is_target.any(dim=1) & is_known.all(dim=1), losses, 0.0)
+
+    @torch.no_grad()
+    def read_tokens(self, rows: torch.Tensor) -> list[int]:
+        """Return the likeliest tokens of a clip's rows, `(num_rows, width)`."""
+        chosen = torch.unique_consecutive(self.compute_logits(rows).argmax(dim=-1))
+        return self.token_ids[chosen[chosen > 0] - 1].tolist()
+
+    def load_head(self, folder: str | Path) -> None:
+        """Load the head of a checkpoint that another run left, if it tells the same tokens apart."""
+        path = Path(folder, EXTRA_FILE)
+        weights = load_file(path) if path.exists() else {}
+        if weights.keys() == {"blank", "bias"} and weights["bias"].shape == self.bias.shape:
+            self.load_state_dict(weights, strict=False)
+
+
+def find_tokens(rows: Iterable[dict[str, Any]]) -> torch.Tensor:
+    """Return the different tokens of all transcripts, in order."""
+    return torch.tensor(sorted({token for row in rows for clip in row["transcripts"] for token in clip}))
