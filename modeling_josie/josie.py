@@ -296,9 +296,9 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
             speech = self.talker(
                 turns.speech_codes,
                 *turns.states,
-                turns.mask,
-                turns.speaker_ids,
-                turns.speech_durations,
+                thinker_mask=turns.mask,
+                speaker_ids=turns.speaker_ids,
+                speech_durations=turns.speech_durations,
                 num_items_in_batch=code_loss_divisors(num_items_in_batch, labels, speech_codes),
                 return_dict=True,
             )

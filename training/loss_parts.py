@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from .averages import AverageMeter
@@ -23,6 +23,17 @@ def accepts(function: Callable[..., Any], name: str) -> bool:
     """Return whether a function takes an argument by this name."""
     parameters = inspect.signature(function).parameters
     return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def check_arguments(arguments: TrainingArguments) -> None:
+    """Raise a `ValueError` that names a field which would be passed over."""
+    if arguments.use_liger_kernel:
+        raise ValueError("`use_liger_kernel` must be False, as no kernels are written for JOSIE's models, got True.")
+    if arguments.fp16 and arguments.device.type == "cpu":
+        raise ValueError("`fp16` must be False on a CPU, where accelerate leaves float32, got True: `bf16` is obeyed.")
+    names = arguments.optim_target_modules
+    if names is not None and not any(family in str(arguments.optim) for family in ("galore", "apollo")):
+        raise ValueError(f"`optim_target_modules` must be None with `optim` {str(arguments.optim)!r}, got {names}.")
 
 
 class LossPartsTrainer(Trainer):
@@ -43,7 +54,8 @@ class LossPartsTrainer(Trainer):
         """Check the settings, once, before training and evaluation.
 
         Raises:
-            `ValueError`: A model without parts, a loss of the user's, or several devices in one process.
+            `ValueError`: A model without parts, a loss of the user's, several devices in one process, or a setting that
+                would be passed over.
         """
         model: Any = self.model
         if not hasattr(model, "count_targets") or not hasattr(model, "target_names"):
@@ -58,6 +70,7 @@ class LossPartsTrainer(Trainer):
             raise ValueError(
                 f"`args` must be for one device a process (`accelerate launch` makes them), got {self.args.n_gpu}."
             )
+        check_arguments(self.args)
         self.model_accepts_loss_kwargs = True
         self._parts_in_training, self._parts_in_evaluation = AverageMeter(), AverageMeter()
 

@@ -13,7 +13,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from ..processing_josie.processor import JosieProcessor
 from .collator import JosieDataCollator
 from .data_workers import LastingWorkersTrainer
-from .loss_parts import LossPartsTrainer, accepts
+from .loss_parts import LossPartsTrainer, accepts, check_arguments
 from .whole_checkpoints import WholeCheckpoints
 
 _LOGITS_OF_CODES = ("talker_logits", "depth_logits")
@@ -43,7 +43,7 @@ class JosieTrainer(LastingWorkersTrainer, LossPartsTrainer):
 
     Raises:
         `ValueError`: The model makes no losses with parts, a loss of the user's is given, one process has several
-            devices, or labels are smoothed where speech is learned.
+            devices, labels are smoothed where speech is learned, or a setting would be passed over.
     """
 
     def __init__(
@@ -62,6 +62,8 @@ class JosieTrainer(LastingWorkersTrainer, LossPartsTrainer):
             processing_class = data_collator.processor
         if data_collator is None and isinstance(processing_class, JosieProcessor):
             data_collator = JosieDataCollator(processing_class)
+        if args is not None:
+            check_arguments(args)
         self._use_cache = getattr(getattr(model, "config", None), "use_cache", None)
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
         self.prepare_parts()

@@ -216,7 +216,7 @@ class JodioModel(
         if isinstance(self.quantizer, SplitResidualVectorQuantizer):
             quantized, semantic = self.quantizer.forward_parts(latents, mask, num_quantizers)
         else:
-            quantized = self.quantizer(latents, mask, num_quantizers)
+            quantized = self.quantizer(latents, mask=mask, num_quantizers=num_quantizers)
             semantic = quantized.quantized_latents
         wants_losses = self.training if return_loss is None else return_loss
         losses: dict[str, torch.Tensor] | None = None

@@ -188,7 +188,7 @@ class JovioModel(InferenceFormMixin, JosiePreTrainedModel):
             `commitment` and, with codebooks that learn by gradient, `codebook`.
         """
         videos, layout, counts = self._read(pixel_values, grid_thw, num_frames)
-        quantized = self.quantizer(self._encode(videos, layout)[0], layout.mask, num_quantizers)
+        quantized = self.quantizer(self._encode(videos, layout)[0], mask=layout.mask, num_quantizers=num_quantizers)
         num_given = pixel_values.shape[1] if pixel_values.ndim == 5 else 1
         pixels = self._decode(quantized.quantized_latents, layout)[0][:, :num_given]
         real = layout.real_pixels(self.config, counts, pixels.shape)

@@ -194,7 +194,7 @@ class JosieMelCodecModel(InferenceFormMixin, ConfiguredCodec, JosiePreTrainedMod
         mel = self._extract(input_values, lengths)
         mel_lengths = self._count_mel_frames(lengths)
         latents, mask = self._encode_frames(mel, mel_lengths)
-        quantized = self.quantizer(latents, mask, num_quantizers)
+        quantized = self.quantizer(latents, mask=mask, num_quantizers=num_quantizers)
         decoded = self._decode_frames(quantized.quantized_latents, mask)
         loss = losses = audio_values = None
         if self.training if return_loss is None else return_loss:
@@ -313,7 +313,7 @@ class JosieMelCodecModel(InferenceFormMixin, ConfiguredCodec, JosiePreTrainedMod
         """Map mel frames to stacked latents, `(batch, frames_per_code * latent_size, num_frames)`, and their mask."""
         num_stacked = self.config.frames_per_code
         frames = nn.functional.pad(mel, (0, -mel.shape[-1] % num_stacked)).transpose(1, 2).to(self.dtype)
-        hidden_states = self.encoder(frames, length_mask(mel_lengths, frames.shape[1]))
+        hidden_states = self.encoder(frames, mask=length_mask(mel_lengths, frames.shape[1]))
         stacked = hidden_states.reshape(len(mel), -1, num_stacked * self.latent_size)
         return stacked.transpose(1, 2), length_mask(self._count_code_frames(mel_lengths), stacked.shape[1])
 

@@ -286,11 +286,15 @@ class SplitResidualVectorQuantizer(nn.Module):
         num_semantic = min(num_quantizers, self.num_semantic_quantizers)
         num_acoustic = num_quantizers - num_semantic
         rows = None if row_quantizers is None else row_quantizers.clamp(max=num_semantic)
-        semantic = self.semantic(latents, mask, num_semantic, rows, bypassed_rows)
+        semantic = self.semantic(
+            latents, mask=mask, num_quantizers=num_semantic, row_quantizers=rows, bypassed_rows=bypassed_rows
+        )
         if not num_acoustic:
             return semantic, semantic.quantized_latents
         rows = None if row_quantizers is None else (row_quantizers - num_semantic).clamp(min=0)
-        acoustic = self.acoustic(latents, mask, num_acoustic, rows, bypassed_rows)
+        acoustic = self.acoustic(
+            latents, mask=mask, num_quantizers=num_acoustic, row_quantizers=rows, bypassed_rows=bypassed_rows
+        )
         share = num_semantic / num_quantizers
         joint = QuantizerOutput(
             quantized_latents=semantic.quantized_latents + acoustic.quantized_latents,

@@ -256,7 +256,11 @@ class JosieLayer(GradientCheckpointingLayer):
     ) -> torch.Tensor:
         """Map `(batch, length, hidden_size)` to the same shape; arguments as in [`JosieAttention`]."""
         attended, _ = self.self_attn(
-            self.input_layernorm(hidden_states), position_embeddings, attention_mask, cache, **kwargs
+            self.input_layernorm(hidden_states),
+            position_embeddings,
+            attention_mask=attention_mask,
+            cache=cache,
+            **kwargs,
         )
         if self.attn_scale is not None:
             attended = self.attn_scale(attended)

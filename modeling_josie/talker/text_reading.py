@@ -92,7 +92,7 @@ class TextReadingMixin:
             tokens = tokens.clamp(max=text.shape[1] - 1)
             return text[:, tokens], None, tokens.expand(batch_size, -1)
         predictor: DurationPredictor = self.durations
-        durations = text.new_zeros(batch_size, 0) if given is None else predictor(given, mask)
+        durations = text.new_zeros(batch_size, 0) if given is None else predictor(given, mask=mask)
         tokens, places = predictor.expand(durations if known is None else known.to(durations.dtype), num_steps)
         read = text.gather(1, tokens[..., None].expand(-1, -1, text.shape[-1]))
         return read + predictor.place(places.to(read.dtype)), durations, tokens
