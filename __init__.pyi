@@ -40,6 +40,13 @@ from .modeling_josie import (
     SplitResidualVectorQuantizer as SplitResidualVectorQuantizer,
     VectorQuantizer as VectorQuantizer,
 )
+from .modeling_josie.outputs import SpeechPiece as SpeechPiece, WordTime as WordTime
+from .modeling_josie.speech.pieces import SpeechPieces as SpeechPieces
+from .modeling_josie.speech.sentences import find_sentence_ends as find_sentence_ends
+from .modeling_josie.speech.streamers import (
+    AudioIteratorStreamer as AudioIteratorStreamer,
+    StreamClosedError as StreamClosedError,
+)
 from .modeling_josie.torch_export import (
     JodioDecodeStep as JodioDecodeStep,
     JodioEncodeStep as JodioEncodeStep,
@@ -48,6 +55,7 @@ from .modeling_josie.torch_export import (
 )
 from .nano import example_path as example_path, nano_path as nano_path
 from .processing_josie import (
+    AudioWriter as AudioWriter,
     JosieFeatureExtractor as JosieFeatureExtractor,
     JosieImageProcessor as JosieImageProcessor,
     JosieProcessor as JosieProcessor,

@@ -4,7 +4,15 @@ from .backbone import JosieBackboneConfig
 from .codec import JosieCodecConfig
 from .discriminator import JodioDiscriminatorConfig
 from .encoders import JosieAudioEncoderConfig, JosieVisionEncoderConfig
-from .geometry import CodecGeometry, audio_codec_geometry, has_cls_row, is_codec, num_audio_tokens, reads_waveforms
+from .geometry import (
+    CodecGeometry,
+    audio_codec_geometry,
+    decodes_in_stream,
+    has_cls_row,
+    is_codec,
+    num_audio_tokens,
+    reads_waveforms,
+)
 from .jodio import JodioConfig
 from .josie import JosieConfig
 from .jovio import JovioConfig
@@ -31,6 +39,7 @@ __all__ = [
     "JosieVisionEncoderConfig",
     "JovioConfig",
     "audio_codec_geometry",
+    "decodes_in_stream",
     "has_cls_row",
     "is_codec",
     "num_audio_tokens",

@@ -9,6 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from transformers.configuration_utils import PreTrainedConfig
 
+from .constants import STREAMING_CODECS
+
 # Vision towers of transformers whose first row is a CLS token.
 _TOWERS_WITH_CLS = frozenset({"clip_vision_model", "vit", "deit", "dinov2", "josie_vision_encoder"})
 
@@ -66,6 +68,11 @@ def longest_sequence(text_config: Any) -> int:
 def is_codec(config: PreTrainedConfig | None) -> bool:
     """Return whether `config` describes a codec (its output are codes) and not a continuous encoder."""
     return config is not None and hasattr(config, "codebook_size")
+
+
+def decodes_in_stream(config: PreTrainedConfig | None) -> bool:
+    """Return whether the decoder of an audio codec makes samples while codes come, exactly those of all at once."""
+    return config is not None and config.model_type in STREAMING_CODECS
 
 
 def reads_waveforms(config: PreTrainedConfig | None) -> bool:

@@ -1,9 +1,10 @@
-"""Answers of JOSIE: the Thinker writes, reads its tokens once more, the Talker speaks them, the codec makes audio.
+"""Answers of JOSIE: the Thinker writes, the Talker speaks each word as soon as it is there, the codec makes samples.
 
-Speech is generated from the same states as in training: those of one pass over prompt and answer, whatever way the
-answer was searched for.
+Speech reads the states of the pass that wrote the answer. An answer that was searched for (beams, several sequences,
+an assistant) is read once more and then spoken; one that is not spoken by the Thinker's states is read by nobody.
 """
 
+import contextlib
 from typing import Any, Literal
 
 import torch
@@ -12,21 +13,45 @@ from transformers.generation import GenerationConfig, GenerationMixin
 
 from ..configuration_josie import JosieConfig
 from ..configuration_josie.constants import IGNORE_INDEX
-from .codecs.adapters import decode_audio
-from .layers.embeddings import gather_rows
+from .codecs.inference import inference_form
 from .outputs import JosieGenerateOutput
+from .speech.streamed_generation import StreamedSpeechMixin, add_written
+from .speech.streamers import check_streamer
 from .thinker.inputs import pop_inputs
 
 TALKER_OPTIONS = tuple(
     f"talker_{name}"
-    for name in ("max_new_frames", "min_new_frames", "do_sample", "temperature", "top_k", "top_p", "min_p")
+    for name in (
+        "max_new_frames",
+        "min_new_frames",
+        "do_sample",
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+        "speed",
+        "seed",
+        "sentence_end_ids",
+    )
 )
 
-# What the Thinker's output holds beside the tokens.
-WRITTEN = ("scores", "logits", "attentions", "hidden_states", "cache", "sequences_scores", "beam_indices")
+# Options of transformers with which what was written may still change, or is made in another order.
+_COUNTS = ("num_beams", "num_return_sequences", "num_beam_groups")
+_SEARCH_OPTIONS = (
+    *_COUNTS,
+    "assistant_model",
+    "prompt_lookup_num_tokens",
+    "assistant_early_exit",
+    "use_mtp",
+    "custom_generate",
+    "penalty_alpha",
+    "dola_layers",
+    "constraints",
+    "force_words_ids",
+)
 
 
-class JosieGenerationMixin(GenerationMixin):
+class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
     """`generate` and `generate_speech` of [`JosieForConditionalGeneration`]."""
 
     config: JosieConfig
@@ -78,6 +103,7 @@ class JosieGenerationMixin(GenerationMixin):
         generation_config: GenerationConfig | None = None,
         generation_mode: Literal["text", "audio"] = "text",
         speaker: str | list[str] | None = None,
+        audio_streamer: Any = None,
         **kwargs: Any,
     ) -> Any:
         """Answer in text, or in text and speech.
@@ -89,10 +115,17 @@ class JosieGenerationMixin(GenerationMixin):
                 options below may also stand there.
             generation_mode (`"text"` or `"audio"`): Whether to speak the text too.
             speaker (`str` or `list[str]`, *optional*): The voice, or one for each row; the first when `None`.
-            talker_max_new_frames (`int`): Most frames of speech; 512, or as many as the Talker's positions allow.
+            audio_streamer (*optional*): Takes each [`SpeechPiece`] by its `put` as soon as it is made, and the end by
+                its `end`, as [`AudioIteratorStreamer`]. Nothing is kept of the speech then.
+            talker_max_new_frames (`int`): Most frames of speech; as many as the text takes where the Talker learns
+                durations, else 512.
             talker_min_new_frames (`int`): Frames before which speech does not end, 1 by default.
             talker_do_sample, talker_temperature, talker_top_k, talker_top_p, talker_min_p: How codes are chosen, as in
                 [`CodeSampler`]; the likeliest by default.
+            talker_speed (`float`): How many times as fast it speaks, in [0.5, 2], where the Talker learns durations.
+            talker_seed (`int` or `list[int]`): Of the codes that are drawn, for each row.
+            talker_sentence_end_ids (`list[int]`): Tokens behind which a text beyond the Talker's positions may be cut;
+                those of `tokenizer` that end sentences, where that is given.
             kwargs: Inputs as in `forward`, and everything that `generate` takes in transformers, for the text.
 
         Returns:
@@ -104,11 +137,28 @@ class JosieGenerationMixin(GenerationMixin):
             `ValueError`: The mode is unknown or impossible, the speaker unknown, a number out of range, or an option
                 would have no effect.
         """
+        with contextlib.ExitStack() as stack:
+            if audio_streamer is not None:
+                check_streamer(audio_streamer)
+                stack.callback(audio_streamer.end)  # whatever happens: somebody may wait for it in another thread
+            return self._generate(inputs, generation_config, generation_mode, speaker, audio_streamer, kwargs)
+
+    def _generate(
+        self,
+        inputs: torch.Tensor | None,
+        generation_config: GenerationConfig | None,
+        generation_mode: str,
+        speaker: str | list[str] | None,
+        audio_streamer: Any,
+        kwargs: dict[str, Any],
+    ) -> Any:
         if generation_mode not in self.output_modalities:
             raise ValueError(
                 f"`generation_mode` must be one of {self.output_modalities} for the parts this model has, "
                 f"got {generation_mode!r}."
             )
+        if audio_streamer is not None and generation_mode != "audio":
+            raise ValueError(f'`audio_streamer` must be None with `generation_mode="text"`, got {audio_streamer!r}.')
         input_ids = kwargs.pop("input_ids", None)
         if inputs is not None and input_ids is not None:
             raise ValueError("`inputs` must be None with `input_ids`, which is another name for it, got both.")
@@ -130,6 +180,12 @@ class JosieGenerationMixin(GenerationMixin):
         prompt_mask = kwargs.get("attention_mask")
         if prompt_mask is None:
             prompt_mask = kwargs["attention_mask"] = self._infer_attention_mask(input_ids, generation_config)
+        self._find_sentence_ends(options, kwargs.get("tokenizer"))
+        ends = self._end_tokens(generation_config, kwargs.get("eos_token_id"))
+        if audio_streamer is not None:
+            self._require_final_tokens(generation_config, kwargs)
+        if not self._search_options(generation_config, kwargs):
+            return self._write_and_speak(input_ids, kwargs, speaker_ids, options, ends, audio_streamer)
         written = self.thinker.generate(input_ids, **kwargs)
         sequences = written if isinstance(written, torch.Tensor) else written.sequences
 
@@ -142,24 +198,35 @@ class JosieGenerationMixin(GenerationMixin):
         )
         embeds = torch.cat((prompt_embeds.repeat_interleave(repeats, 0), self.get_input_embeddings()(answer)), dim=1)
         attention_mask = torch.cat((prompt_mask.repeat_interleave(repeats, 0), torch.ones_like(answer)), dim=1)
-        ends = self._end_tokens(generation_config, kwargs.get("eos_token_id"))
-        ends = torch.tensor(sorted(ends), device=answer.device)
-        speech_mask = self.get_speech_mask(answer) & (torch.isin(answer, ends).cumsum(dim=1) == 0)
+        is_end = torch.isin(answer, torch.tensor(sorted(ends), device=answer.device))
+        speech_mask = self.get_speech_mask(answer) & (is_end.cumsum(dim=1) == 0)
         if speaker_ids is not None:
             speaker_ids = speaker_ids.repeat_interleave(repeats, 0)
         reply = self._speak(
             sequences, embeds, attention_mask, nn.functional.pad(speech_mask, (length, 0)), speaker_ids, options
         )
-        if not isinstance(written, torch.Tensor):
-            for name in WRITTEN:
-                setattr(reply, name, getattr(written, name, None))
-        return reply
+        return reply if isinstance(written, torch.Tensor) else add_written(reply, written)
 
     def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Raise a `ValueError`, as the Thinker's does."""
         return self.thinker.generate_batch(*args, **kwargs)
 
     init_continuous_batching = generate_batch
+
+    @staticmethod
+    def _search_options(generation_config: GenerationConfig, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return options with which a token that was written may change, so that it cannot be said at once."""
+        given = {name: getattr(generation_config, name, None) for name in _SEARCH_OPTIONS}
+        given |= {name: kwargs[name] for name in _SEARCH_OPTIONS if kwargs.get(name) is not None}
+        return {name: value for name, value in given.items() if value and not (name in _COUNTS and value == 1)}
+
+    def _require_final_tokens(self, generation_config: GenerationConfig, kwargs: dict[str, Any]) -> None:
+        for name, value in self._search_options(generation_config, kwargs).items():
+            shown = value if isinstance(value, (bool, int, float, str)) else type(value).__name__
+            raise ValueError(
+                f"`{name}` must be {1 if name in _COUNTS else None} in a stream of speech, which is said while it is "
+                f"written, got {shown!r}."
+            )
 
     @torch.no_grad()
     def generate_speech(
@@ -168,6 +235,7 @@ class JosieGenerationMixin(GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         speech_mask: torch.Tensor | None = None,
         speaker: str | list[str] | None = None,
+        tokenizer: Any = None,
         **kwargs: Any,
     ) -> JosieGenerateOutput:
         """Say a given text.
@@ -177,6 +245,7 @@ class JosieGenerationMixin(GenerationMixin):
             attention_mask (`torch.Tensor`, *optional*): `(batch, length)`, 1 for real tokens.
             speech_mask (`torch.Tensor`, *optional*): `(batch, length)`, 1 for the tokens to say; all words when `None`.
             speaker (`str` or `list[str]`, *optional*): The voice, or one for each row; the first when `None`.
+            tokenizer (*optional*): As in `generate`, it tells where sentences end.
             kwargs: `talker_*` options as in `generate`.
 
         Returns:
@@ -190,6 +259,7 @@ class JosieGenerationMixin(GenerationMixin):
         options = self._pop_talker_options(kwargs, self.generation_config)
         if kwargs:
             raise ValueError(f"`generate_speech` takes only `talker_*` options, got {sorted(kwargs)}.")
+        self._find_sentence_ends(options, tokenizer)
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if speech_mask is None:
             speech_mask = self.get_speech_mask(input_ids, attention_mask)
@@ -214,25 +284,15 @@ class JosieGenerationMixin(GenerationMixin):
         speaker_ids: torch.Tensor | None,
         options: dict[str, Any],
     ) -> JosieGenerateOutput:
-        position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-        states = self.thinker.model(
-            inputs_embeds=embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            use_cache=False,
-            return_dict=True,
-        ).last_hidden_state
-        spoken: Any = self.talker.generate(
-            *gather_rows(speech_mask, states, embeds), speaker_ids=speaker_ids, **options
-        )
-        audio_values, audio_lengths = decode_audio(self.audio_codec, spoken.audio_codes, spoken.num_frames)
-        return JosieGenerateOutput(
-            sequences=sequences,
-            audio_values=audio_values,
-            audio_lengths=audio_lengths,
-            audio_codes=spoken.audio_codes,
-            sampling_rate=self.sampling_rate,
-        )
+        states = None
+        if self.config.talker_config.reads_thinker_states:
+            states = self._read(embeds, attention_mask, sequences, options.get("sentence_end_ids") or ())
+        voice = self._open_speaker(sequences.shape[0], speaker_ids, options, set())
+        voice.add_text(states, embeds, speech_mask.bool(), sequences)
+        with inference_form(self.audio_codec):
+            for _ in voice.finish():
+                pass
+        return voice.collect(sequences, 0)
 
     def _pop_talker_options(self, kwargs: dict[str, Any], generation_config: GenerationConfig) -> dict[str, Any]:
         """Take the `talker_*` options out of `kwargs`, then from `generation_config`; names without the prefix."""

@@ -1,7 +1,8 @@
 """Outputs of every entry point of the models, with all shapes; `return_dict=False` gives them as tuples."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers.cache_utils import Cache
@@ -267,6 +268,9 @@ class JosieGenerateOutput(ModelOutput):
         audio_lengths (`torch.LongTensor`, *optional*): `(batch,)`, samples of each row.
         audio_codes (`torch.LongTensor`, *optional*): `(batch, num_quantizers, num_frames)`; 0 past a row's end.
         sampling_rate (`int`, *optional*): Of `audio_values`, in Hz.
+        word_times (`torch.DoubleTensor`, *optional*): `(batch, prompt + new tokens, 2)`, when each token of `sequences`
+            begins and ends in its row of `audio_values`, in seconds; NaN for those that are not heard. Of Talkers that
+            learn durations.
         scores, logits (`tuple[torch.FloatTensor]`, *optional*): `(batch, vocab_size)` of each step of the text, when
             asked for; as are `attentions`, `hidden_states`, `cache`, `sequences_scores` and `beam_indices`, all as
             `generate` of transformers returns them.
@@ -277,6 +281,7 @@ class JosieGenerateOutput(ModelOutput):
     audio_lengths: torch.Tensor | None = None
     audio_codes: torch.Tensor | None = None
     sampling_rate: int | None = None
+    word_times: torch.Tensor | None = None
     scores: tuple[torch.Tensor, ...] | None = None
     logits: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[Any, ...] | None = None
@@ -284,3 +289,63 @@ class JosieGenerateOutput(ModelOutput):
     cache: Cache | None = None
     sequences_scores: torch.Tensor | None = None
     beam_indices: torch.Tensor | None = None
+
+    def spoken_until(self, num_samples: int, row: int = 0) -> int:
+        """Return how many tokens of `sequences` are left of a row whose speech was stopped: as many as were heard.
+
+        Args:
+            num_samples (`int`): Samples that were played.
+            row (`int`): The row.
+
+        Raises:
+            `ValueError`: There are no `word_times`.
+        """
+        if self.word_times is None or self.sampling_rate is None:
+            raise ValueError("`word_times` must be there to know what was heard: the Talker must learn durations.")
+        ends = self.word_times[row, :, 1].tolist()
+        times = [WordTime(token, 0.0, end) for token, end in enumerate(ends) if end == end]
+        return count_heard_tokens(times, num_samples, self.sampling_rate)
+
+
+class WordTime(NamedTuple):
+    """When a spoken token is heard.
+
+    Args:
+        token (`int`): Its index in the answer, prompt not counted.
+        begin, end (`float`): In seconds from the first sample.
+    """
+
+    token: int
+    begin: float
+    end: float
+
+
+def count_heard_tokens(word_times: Sequence[WordTime], num_samples: int, sampling_rate: int) -> int:
+    """Return how many tokens of an answer were heard to their end; those before the first word count as heard."""
+    if not word_times:
+        return 0
+    # Half a sample of tolerance: an end is a sum of durations, rounded to samples by whoever counts them.
+    heard = [time.token for time in word_times if time.end * sampling_rate <= num_samples + 0.5]
+    return heard[-1] + 1 if heard else word_times[0].token
+
+
+@dataclass
+class SpeechPiece:
+    """New parts of an answer in text and speech.
+
+    Args:
+        sequences (`torch.LongTensor`): `(batch, num_tokens)`, tokens that were written.
+        audio_values (`torch.FloatTensor`): `(batch, channels, num_samples)`; 0 past a row's end.
+        audio_lengths (`torch.LongTensor`): `(batch,)`, samples of each row.
+        sampling_rate (`int`): Of `audio_values`, in Hz.
+        is_final (`bool`): Whether nothing follows.
+        word_times (`list[list[WordTime]]`, *optional*): For each row, tokens whose last sample came with this piece. Of
+            Talkers that learn durations.
+    """
+
+    sequences: torch.Tensor
+    audio_values: torch.Tensor
+    audio_lengths: torch.Tensor
+    sampling_rate: int
+    is_final: bool = False
+    word_times: list[list[WordTime]] | None = None

@@ -6,6 +6,7 @@ the user calls, `processor` with `conversations` and `lengths`.
 """
 
 from .audio import load_audio, save_audio
+from .audio_writer import AudioWriter
 from .feature_extraction import JosieFeatureExtractor
 from .image_processing import JosieImageProcessor, JovioImageProcessor
 from .processor import JosieProcessor
@@ -13,6 +14,7 @@ from .resampling import resample
 from .video_processing import JosieVideoProcessor, JovioVideoProcessor
 
 __all__ = [
+    "AudioWriter",
     "JosieFeatureExtractor",
     "JosieImageProcessor",
     "JosieProcessor",

@@ -63,13 +63,7 @@ def save_audio(path: str | Path, values: np.ndarray | torch.Tensor | Sequence[fl
     path = Path(path)
     channels = check_waveform(_to_channels(values, "values"), "values")
     sampling_rate = require_rate(sampling_rate)
-    file_format = path.suffix[1:].upper()
-    if file_format not in soundfile.available_formats():
-        raise ValueError(f"`path` must end in .wav, .flac, .ogg or another format of soundfile, got {str(path)!r}.")
-    if file_format == "OGG" and sampling_rate > _MAX_OGG_RATE:
-        raise ValueError(f"`sampling_rate` must be at most {_MAX_OGG_RATE} Hz for OGG, got {sampling_rate}.")
-    if not path.parent.is_dir():
-        raise ValueError(f"`path` must be in an existing folder, got {str(path)!r}.")
+    file_format = check_audio_file(path, sampling_rate)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         soundfile.write(partial, np.clip(channels, -1.0, 1.0).T, sampling_rate, format=file_format)
@@ -81,6 +75,22 @@ def save_audio(path: str | Path, values: np.ndarray | torch.Tensor | Sequence[fl
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_audio_file(path: Path, sampling_rate: int) -> str:
+    """Return the format of an audio file to write, by its suffix.
+
+    Raises:
+        `ValueError`: There is no such folder or format, or the format does not know the rate.
+    """
+    file_format = path.suffix[1:].upper()
+    if file_format not in soundfile.available_formats():
+        raise ValueError(f"`path` must end in .wav, .flac, .ogg or another format of soundfile, got {str(path)!r}.")
+    if file_format == "OGG" and require_rate(sampling_rate) > _MAX_OGG_RATE:
+        raise ValueError(f"`sampling_rate` must be at most {_MAX_OGG_RATE} Hz for OGG, got {sampling_rate}.")
+    if not path.parent.is_dir():
+        raise ValueError(f"`path` must be in an existing folder, got {str(path)!r}.")
+    return file_format
 
 
 def as_waveform(audio: AudioInput, sampling_rate: int | None, target_rate: int, num_channels: int = 1) -> np.ndarray:

@@ -6,6 +6,7 @@ from tiny import CASES, TALKER, build, coded_josie_inputs, josie_config, josie_i
 from transformers import DynamicCache, GenerationConfig, StaticCache
 
 import josie
+from josie.modeling_josie.talker.speech_stream import SpeechStream
 
 OPTIONS = dict(max_new_tokens=6, talker_max_new_frames=7)
 
@@ -144,13 +145,13 @@ def test_generate_speech_ignores_padding_and_special_tokens():
 def heard_by_talker(model, *args, **kwargs):
     """Return what `model.generate` gives the Talker: states, embeddings, and which of them are real."""
     heard = []
-    speak = model.talker.generate
-    model.talker.generate = lambda *given, **options: heard.append(given) or speak(*given, **options)
+    put = SpeechStream.put
+    SpeechStream.put = lambda stream, *given: heard.append(given[:3]) or put(stream, *given)
     try:
         model.generate(*args, **kwargs, **OPTIONS, generation_mode="audio")
     finally:
-        del model.talker.generate
-    return heard[0]
+        SpeechStream.put = put
+    return [torch.cat(given, dim=1) for given in zip(*heard, strict=True)]
 
 
 @pytest.mark.parametrize("as_given", [int, lambda end: [end, 51], torch.tensor], ids=["int", "list", "tensor"])
@@ -237,8 +238,8 @@ def test_prompt_must_leave_room():
         (dict(speaker=["ada"], generation_mode="audio"), "one voice for each of 2 rows, got 1"),
         (dict(talker_volume=3), "`talker_volume` must be one of"),
         (
-            dict(talker_max_new_frames=99, generation_mode="audio"),
-            r"`talker_max_new_frames` must be in \[1, 62\], got 99",
+            dict(talker_max_new_frames=0, generation_mode="audio"),
+            "`talker_max_new_frames` must be at least 1, got 0",
         ),
         (dict(pixel_values=torch.rand(1, 3, 21, 21)), r"image placeholders as there are image features \(1\), got 2"),
         (dict(input_values=torch.rand(1, 1, 90)), "`input_values` must be `input_features`"),

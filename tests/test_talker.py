@@ -229,8 +229,7 @@ def test_sampling_reproduces_and_varies():
             r"`speaker_ids` must have shape",
         ),
         (lambda m: m(torch.zeros(1, 3, 4, dtype=torch.long), torch.randn(1, 2, 30)), "must be given together"),
-        (lambda m: m.generate(max_new_frames=0), r"`talker_max_new_frames` must be in \[1, 62\], got 0"),
-        (lambda m: m.generate(max_new_frames=63), r"`talker_max_new_frames` must be in \[1, 62\], got 63"),
+        (lambda m: m.generate(max_new_frames=0), "`talker_max_new_frames` must be at least 1, got 0"),
         (
             lambda m: m.generate(max_new_frames=5, min_new_frames=0),
             r"`talker_min_new_frames` must be in \[1, 5\], got 0",

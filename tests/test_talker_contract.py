@@ -98,10 +98,10 @@ def test_every_weight_has_the_dtype_that_is_asked_for(name, tmp_path):
 @pytest.fixture
 def warnings(monkeypatch):
     """Return the warnings that the loop over frames logs."""
-    from josie.modeling_josie.talker import generation
+    from josie.modeling_josie.talker import speech_stream
 
     said: list[str] = []
-    monkeypatch.setattr(generation.logger, "warning", said.append)
+    monkeypatch.setattr(speech_stream.logger, "warning", said.append)
     return said
 
 

@@ -6,6 +6,7 @@ same.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -29,9 +30,8 @@ class HasInferenceForm(nn.Module, Generic[T]):
 
     def get_form(self) -> T:
         """Return the kept form, or compute it."""
-        if self._form is None or torch.is_grad_enabled():
-            return self.compute_form()
-        return self._form
+        form = self._form  # read once: another thread may drop it
+        return self.compute_form() if form is None or torch.is_grad_enabled() else form
 
     @property
     def has_form(self) -> bool:
@@ -91,6 +91,23 @@ class InferenceFormMixin:
             if isinstance(module, HasInferenceForm):
                 module.keep_form()
         return self
+
+
+@contextmanager
+def inference_form(codec: Any) -> Iterator[None]:
+    """Let a codec in evaluation mode be prepared for inference meanwhile, where it is not already."""
+    added = []
+    if isinstance(codec, InferenceFormMixin) and not codec.training:
+        # Parts first: the form of a whole is made of theirs.
+        for module in reversed(list(codec.modules())):
+            if isinstance(module, HasInferenceForm) and not module.has_form:
+                module.keep_form()
+                added.append(module)
+    try:
+        yield
+    finally:
+        for module in added:
+            module.drop_form()
 
 
 def prepare_codec(codec: Any) -> Any:

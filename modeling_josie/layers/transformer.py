@@ -5,6 +5,7 @@ batch 1 the number of operations is what costs time.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -116,6 +117,22 @@ def eager_attention_forward(
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     grouped = weights.view(batch_size, key.shape[1], -1, key.shape[2]) @ value
     return grouped.view(batch_size, num_heads, length, head_dim).transpose(1, 2), weights
+
+
+def attend_with_mask(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor,
+    scaling: float,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention of a single step to what a mask of its loop lets it see, whatever the configured attention is."""
+    is_grouped = query.shape[1] != key.shape[1]
+    return nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, scale=scaling, enable_gqa=is_grouped
+    ), None
 
 
 def get_attention_function(config: JosieBackboneConfig) -> Callable:

@@ -1,5 +1,8 @@
 """Parts of generation loops: steps over a preallocated cache, and the choice of codes from logits."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from transformers.cache_utils import Cache
 from transformers.generation import (
@@ -13,7 +16,7 @@ from transformers.generation import (
 from ...configuration_josie import JosieBackboneConfig
 from ..layers.backbone import JosieBackbone
 from ..layers.fast import step_attention
-from ..layers.transformer import get_attention_function
+from ..layers.transformer import attend_with_mask, get_attention_function
 
 
 class LoopCache(Cache):
@@ -49,9 +52,24 @@ class LoopCache(Cache):
         values.narrow(2, self.length, steps).copy_(value_states)
         return keys.narrow(2, start, end - start), values.narrow(2, start, end - start)
 
+    @property
+    def max_length(self) -> int:
+        """Steps that fit."""
+        return self.states[0].shape[2]
+
     def advance(self, steps: int = 1):
         """Move on after every layer wrote; the loop calls this once a step."""
         self.length += steps
+
+    def drop(self, steps: int):
+        """Forget the first `steps` steps, and keep twice the memory from then on, so that this is seldom needed."""
+        kept = [states.narrow(2, steps, self.length - steps) for states in self.states]
+        self.length -= steps
+        size = (*self.states[0].shape[:2], max(self.max_length, 2 * self.length), self.states[0].shape[3])
+        states = kept[0].new_empty(len(kept), *size).unbind()
+        for new, old in zip(states, kept, strict=True):
+            new.narrow(2, 0, self.length).copy_(old)
+        self.states = states
 
     def restart(self):
         """Forget everything and keep the memory."""
@@ -77,32 +95,79 @@ class StepLoop:
         self.cache = LoopCache(backbone.config, batch_size, max_length, like.device, like.dtype)
         is_sdpa = backbone.config._attn_implementation == "sdpa"
         self.attend = step_attention if is_sdpa else get_attention_function(backbone.config)
+        self.num_dropped = self.first_position = 0
         self.positions = None
         if backbone.rotary_emb is not None:
             self.positions = backbone.rotary_emb(like, torch.arange(max_length, device=like.device)[None])
 
+    @property
+    def length(self) -> int:
+        """Steps that are remembered."""
+        return self.cache.length
+
     def restart(self):
         """Go back to the first step; the memory is kept."""
         self.cache.restart()
+        self.num_dropped = 0
 
-    def step(self, inputs_embeds: torch.Tensor) -> torch.Tensor:
-        """Map the `(batch, 1, hidden_size)` inputs of the next step to outputs of the same shape."""
-        position = None
-        if self.positions is not None:
-            index, (cos, sin) = self.cache.length, self.positions
-            position = cos[:, :, index : index + 1], sin[:, :, index : index + 1]
+    def make_room(self, oldest: int) -> int:
+        """Forget steps before `oldest` where there is no room for another; return how many were forgotten."""
+        if self.length < self.cache.max_length or not oldest:
+            return 0
+        self.cache.drop(oldest)
+        self.num_dropped += oldest
+        return oldest
+
+    def step(self, inputs_embeds: torch.Tensor, starts: list[int] | None = None) -> torch.Tensor:
+        """Run the next step.
+
+        Args:
+            inputs_embeds (`torch.Tensor`): `(batch, 1, hidden_size)`.
+            starts (`list[int]`, *optional*): For each row the first of the remembered steps that it sees; all of them
+                when `None`.
+
+        Returns:
+            `(batch, 1, hidden_size)`.
+        """
+        mask, attend = None, self.attend
+        if starts is not None:
+            mask, attend = self._mask(starts, inputs_embeds), attend_with_mask
         hidden_states = self.backbone.run_layers(
-            inputs_embeds, position_embeddings=position, cache=self.cache, attend=self.attend
+            inputs_embeds,
+            attention_mask=mask,
+            position_embeddings=self._position(),
+            cache=self.cache,
+            attend=attend,
         )
         self.cache.advance()
         return hidden_states
+
+    def _position(self) -> Any:
+        """Return cosines and sines of the next step; positions are only ever compared, so they may grow for ever."""
+        if self.positions is None:
+            return None
+        size, index = self.positions[0].shape[2], self.length + self.num_dropped - self.first_position
+        if not 0 <= index < size:
+            rotary: Any = self.backbone.rotary_emb
+            self.first_position, index = self.first_position + index, 0
+            places = torch.arange(size, device=self.positions[0].device)[None] + self.first_position
+            self.positions = rotary(self.positions[0], places)
+        cos, sin = self.positions
+        return cos[:, :, index : index + 1], sin[:, :, index : index + 1]
+
+    def _mask(self, starts: list[int], like: torch.Tensor) -> torch.Tensor:
+        """Return `(batch, 1, 1, keys)`, true where a row sees a remembered step or the new one."""
+        end = self.length + 1
+        steps = torch.arange(max(end - self.cache.window, 0), end, device=like.device)
+        return (steps >= torch.tensor(starts, device=like.device)[:, None])[:, None, None]
 
 
 class CodeSampler:
     """Chooses a code for each row from logits: the likeliest, or a draw after the usual processors.
 
     Args:
-        do_sample (`bool`): Draw, with torch's global generator; otherwise take the likeliest.
+        do_sample (`bool`): Draw, from torch's global generator or, once seeded, from one of each row; otherwise take
+            the likeliest.
         temperature (`float`): Divides the logits, above 0.
         top_k (`int`, *optional*): Keep so many of the likeliest; all when `None` or 0.
         top_p (`float`, *optional*): Keep the likeliest that together have this probability, in (0, 1].
@@ -121,6 +186,8 @@ class CodeSampler:
         min_p: float | None = None,
     ):
         self.do_sample = do_sample
+        self.generators: list[torch.Generator] = []
+        self._rows: set[int] = set()
         self.processors = LogitsProcessorList()
         if not do_sample:
             return
@@ -138,9 +205,25 @@ class CodeSampler:
             if value is not None and value < 1:
                 self.processors.append(warper(value))
 
+    def seed(self, seeds: list[int], device: torch.device) -> None:
+        """Give each row a random stream of its own, so that what it draws does not depend on the other rows."""
+        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        self.select_rows(range(len(seeds)))
+
+    def select_rows(self, rows: Iterable[int]) -> None:
+        """Say which rows the next codes are for; the others draw nothing, and what they are given is no choice."""
+        self._rows = set(rows)
+
     def __call__(self, logits: torch.Tensor) -> torch.Tensor:
-        """Map logits `(batch, num_classes)` to codes `(batch,)`."""
+        """Map logits `(batch * n, num_classes)`, the `n` of each row side by side, to codes `(batch * n,)`."""
         if not self.do_sample:
             return logits.argmax(dim=-1)
         scores = self.processors(None, logits.float())  # type: ignore[arg-type]  (none of them reads the ids)
-        return torch.multinomial(scores.softmax(dim=-1), num_samples=1)[:, 0]
+        if not self.generators:
+            return torch.multinomial(scores.softmax(dim=-1), num_samples=1)[:, 0]
+        # The likeliest after division by exponential noise: a draw, as `multinomial` makes it.
+        shape = len(scores) // len(self.generators), scores.shape[1]
+        noise = scores.new_ones(len(self.generators), *shape)
+        for number in self._rows:
+            noise[number].exponential_(generator=self.generators[number])
+        return (scores.softmax(dim=-1) / noise.flatten(0, 1)).argmax(dim=-1)

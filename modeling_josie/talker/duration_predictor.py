@@ -71,6 +71,17 @@ class DurationPredictor(nn.Module):
         counts = (num_frames > 0) & (durations > 0).any(dim=1)
         return (errors.abs() * counts).sum() / num_items.clamp(min=1)
 
+    def embed_place(self, places: torch.Tensor) -> torch.Tensor:
+        """Embed a step's place in its token.
+
+        Args:
+            places (`torch.Tensor`): `(..., 2)`, frames since the token's beginning, or the text's end, and to its end.
+
+        Returns:
+            `(..., hidden_size)`.
+        """
+        return self.place(places.clamp(0, _FARTHEST))
+
     @torch.no_grad()
     def expand(self, durations: torch.Tensor, num_steps: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the token that each step reads, and the step's place in it: the length regulator.

@@ -7,6 +7,7 @@ from torch import nn
 from transformers.utils import torch_compilable_check
 
 from ...configuration_josie import JosieTalkerConfig
+from ..layers.offloading import loads_own_parameters
 from .duration_predictor import DurationPredictor
 
 
@@ -46,6 +47,20 @@ class TextReadingMixin:
             lambda: f"`speaker_ids` must be in [0, {len(self.config.speakers) - 1}], got {speaker_ids.tolist()}.",
         )
         return start + self.speaker_embedding(speaker_ids)[:, None]
+
+    @loads_own_parameters
+    def embed_bounds(self, batch_size: int, speaker_ids: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the inputs of the first step, as [`TextReadingMixin.embed_start`], and of steps after the text.
+
+        Returns:
+            `(batch, 1, hidden_size)` and `(hidden_size,)`.
+        """
+        return self.embed_start(batch_size, speaker_ids), self.end_of_text.clone()
+
+    def embed_tokens(self, given: torch.Tensor) -> torch.Tensor:
+        """Return what tokens add to the steps that read them, `(..., width)` to `(..., hidden_size)`."""
+        text = self.thinker_projection(given)
+        return text if self.text_layer is None else text + self.text_layer(given)
 
     def embed_step(
         self,
@@ -122,9 +137,7 @@ class TextReadingMixin:
         end = self.end_of_text.expand(batch_size, 1, -1)
         if given is None:
             return end
-        text = self.thinker_projection(given)
-        if self.text_layer is not None:
-            text = text + self.text_layer(given)
+        text = self.embed_tokens(given)
         if mask is not None:
             text = torch.where(mask[..., None].bool(), text, end)
         return torch.cat((text, end), dim=1)

@@ -18,6 +18,7 @@ from ...configuration_josie import JosieThinkerConfig
 from .generation_options import check_options
 from .inputs import MODALITIES, MediaOutputs, pop_inputs
 from .media import join_rows
+from .state_listener import report_state
 
 logger = logging.get_logger(__name__)
 
@@ -114,6 +115,11 @@ class ThinkerGenerationMixin(GenerationMixin):
             modality: _pool([rows for rows in _items(output) for _ in range(expand_size)])
             for modality, output in mm_encoder_output.items()
         }
+
+    def _update_model_kwargs_for_generation(self, outputs: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Let whoever speaks the answer have the state of what was read."""
+        report_state(outputs.last_hidden_state)
+        return super()._update_model_kwargs_for_generation(outputs, *args, **kwargs)
 
     def _prefill(
         self,

@@ -1,0 +1,121 @@
+"""Codes to samples as the codes are made: decoders that go on where they stopped, one row each.
+
+Which frames are decoded together depends on their place in the row and on nothing else (`BLOCKS`): the first frame
+alone, so that sound begins at once, later ones in blocks, which cost less each. So a row has the same samples however
+its frames arrived, to the last bit, and speech that is not streamed is decoded in the same blocks.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from transformers.cache_utils import DynamicCache
+from transformers.modeling_utils import PreTrainedModel
+
+from ...configuration_josie import audio_codec_geometry, decodes_in_stream
+from ...configuration_josie.constants import STREAMING_CODECS
+
+BLOCKS = (1, 1, 2, 4)  # frames of the first blocks of a row; the last number holds from then on
+_CONTEXT_FRAMES = 16  # of Mimi's SEANet decoder at its transformer's rate, more than it reaches back
+
+
+class DecoderStream(Protocol):
+    """A decoder of one row."""
+
+    def push(self, codes: torch.Tensor) -> torch.Tensor:
+        """Decode `(num_quantizers, num_frames)`, at least one frame, to `(channels, num_frames * hop_length)`."""
+        ...
+
+
+def open_decoder(codec: PreTrainedModel) -> DecoderStream:
+    """Begin a row.
+
+    Raises:
+        `ValueError`: The codec needs all codes at once.
+    """
+    if not decodes_in_stream(codec.config):
+        raise ValueError(
+            f"`audio_codec` must be one of {list(STREAMING_CODECS)} for speech in a stream, got "
+            f"{codec.config.model_type!r}, which decodes whole utterances."
+        )
+    return JodioDecoderStream(codec) if codec.config.model_type == "jodio" else MimiDecoderStream(codec)
+
+
+class JodioDecoderStream:
+    """JODIO's decoder.
+
+    Args:
+        codec ([`JodioModel`]): The codec.
+    """
+
+    def __init__(self, codec: Any):
+        self.codec = codec
+        self.state = None
+
+    def push(self, codes: torch.Tensor) -> torch.Tensor:
+        """As in [`DecoderStream`]."""
+        output = self.codec.decode(codes[None], streaming_state=self.state, use_streaming=True)
+        self.state = output.streaming_state
+        return output.audio_values[0]
+
+
+class MimiDecoderStream:
+    """Mimi's decoder (Défossez et al., 2024), of which transformers streams the transformer alone.
+
+    Its transformer has a cache; of the convolutions before and behind it, which are causal, each block is given as many
+    frames of what came before as they reach back.
+
+    Args:
+        codec ([`~transformers.MimiModel`]): The codec.
+    """
+
+    def __init__(self, codec: Any):
+        self.quantizer, self.decoder = codec.quantizer, codec.decoder
+        self.hop_length = audio_codec_geometry(codec.config).hop_length
+        self.cache = DynamicCache(config=self.decoder.config)
+        self.latent: torch.Tensor | None = None  # the last one
+        self.context: torch.Tensor | None = None  # the last states, `(1, hidden_size, frames)`
+
+    def push(self, codes: torch.Tensor) -> torch.Tensor:
+        """As in [`DecoderStream`]."""
+        num_frames = codes.shape[1]
+        latents = self.quantizer.decode(codes[None])
+        known = latents if self.latent is None else torch.cat((self.latent, latents), dim=2)
+        self.latent = latents[:, :, -1:]
+        states = known
+        if self.decoder.upsample is not None:
+            states = self.decoder.upsample(known)
+        per_frame = states.shape[2] // known.shape[2]
+        states = states[:, :, -num_frames * per_frame :]
+        states = self.decoder.decoder_transformer(states.transpose(1, 2), cache=self.cache).last_hidden_state
+        states = states.transpose(1, 2)
+        if self.context is not None:
+            states = torch.cat((self.context, states), dim=2)
+        self.context = states[:, :, -_CONTEXT_FRAMES:]
+        return self.decoder.decoder_seanet(states)[0, :, -num_frames * self.hop_length :]
+
+
+class RowDecoder:
+    """One row's frames, gathered into blocks and decoded.
+
+    Args:
+        codec: A codec that streams.
+    """
+
+    def __init__(self, codec: PreTrainedModel):
+        self.stream = open_decoder(codec)
+        self.num_blocks = 0
+        self._waiting: list[torch.Tensor] = []
+
+    def push(self, codes: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Take the `(num_quantizers,)` codes of a frame; give the samples of the block that it completes."""
+        self._waiting.append(codes)
+        if len(self._waiting) == BLOCKS[min(self.num_blocks, len(BLOCKS) - 1)]:
+            yield from self.finish()
+
+    def finish(self) -> Iterator[torch.Tensor]:
+        """Give the samples of the frames that wait, `(channels, num_samples)`; at the end of a row."""
+        if self._waiting:
+            codes = torch.stack(self._waiting, dim=1)
+            self._waiting, self.num_blocks = [], self.num_blocks + 1
+            yield self.stream.push(codes)

@@ -1,0 +1,1 @@
+"""Speech while it is written. Read `speaker`, then `streamers`, `pieces`, `flowing_text`, `streamed_generation`."""

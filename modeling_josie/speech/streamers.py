@@ -1,0 +1,116 @@
+"""Streamers of speech: what takes the pieces of an answer while it is made.
+
+A streamer has `put`, which takes a [`SpeechPiece`], and `end`, as the streamers of text in transformers have.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ..outputs import SpeechPiece
+
+
+class StreamClosedError(RuntimeError):
+    """Pieces were given to a streamer that was closed."""
+
+
+class AudioIteratorStreamer:
+    """A streamer that is iterated over in another thread, or in asyncio.
+
+    ```python
+    streamer = AudioIteratorStreamer()
+    options = dict(generation_mode="audio", audio_streamer=streamer)
+    threading.Thread(target=model.generate, kwargs=inputs | options).start()
+    for piece in streamer: ...  # or `async for`
+    ```
+
+    Args:
+        max_waiting (`int`): Pieces that wait to be taken before `put` waits too.
+
+    Raises:
+        `ValueError`: `max_waiting` is below 1.
+    """
+
+    def __init__(self, max_waiting: int = 16):
+        if max_waiting < 1:
+            raise ValueError(f"`max_waiting` must be at least 1, got {max_waiting}.")
+        self.max_waiting = max_waiting
+        self._pieces: deque[SpeechPiece] = deque()
+        self._changed = threading.Condition()
+        self._error: BaseException | None = None
+        self._is_ended = self._is_closed = False
+
+    def put(self, piece: SpeechPiece) -> None:
+        """Append a piece, when there is room.
+
+        Raises:
+            `StreamClosedError`: Nobody takes pieces any more.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closed or len(self._pieces) < self.max_waiting)
+            if self._is_closed:
+                raise StreamClosedError("The streamer was closed: nobody takes pieces any more.")
+            self._pieces.append(piece)
+            self._changed.notify_all()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End the stream; an `error` is raised behind the last piece."""
+        with self._changed:
+            self._is_ended, self._error = True, error
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Take no more pieces, and forget those that wait."""
+        with self._changed:
+            self._is_closed = True
+            self._pieces.clear()
+            self._changed.notify_all()
+
+    def __iter__(self) -> "AudioIteratorStreamer":
+        return self
+
+    def __next__(self) -> SpeechPiece:
+        with self._changed:
+            self._changed.wait_for(lambda: self._pieces or self._is_ended or self._is_closed)
+            if self._pieces:
+                self._changed.notify_all()
+                return self._pieces.popleft()
+            error, self._error = self._error, None
+        if error is not None and not self._is_closed:
+            raise error
+        raise StopIteration
+
+    def __aiter__(self) -> "AudioIteratorStreamer":
+        return self
+
+    async def __anext__(self) -> SpeechPiece:
+        piece = await asyncio.to_thread(next, self, None)
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
+
+
+class CallbackStreamer:
+    """A streamer that calls a function with each piece.
+
+    Args:
+        take (`Callable`): The function.
+    """
+
+    def __init__(self, take: Callable[[SpeechPiece], Any]):
+        self.take = take
+
+    def put(self, piece: SpeechPiece) -> None:
+        """Take a piece."""
+        self.take(piece)
+
+    def end(self) -> None:
+        """Take the end, which the last piece has told."""
+
+
+def check_streamer(streamer: Any) -> None:
+    """Raise a `ValueError` for an `audio_streamer` that takes no pieces."""
+    if not all(callable(getattr(streamer, name, None)) for name in ("put", "end")):
+        raise ValueError(f"`audio_streamer` must have the methods `put` and `end`, got {type(streamer).__name__}.")
