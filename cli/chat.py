@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from ..evaluation.answers import is_cut, prepare_inputs, sampling_options, talking_options
-from .checkpoints import load_josie, load_processor, require_modality, require_speech
+from .checkpoints import (
+    load_josie,
+    load_processor,
+    require_modality,
+    require_speech,
+    require_streamed_speech,
+    speaks_in_stream,
+)
 from .devices import choose_device
 from .generate import DEFAULT_OUT, files_option, save_speech
 from .lines import read_lines
@@ -31,9 +39,10 @@ from .options import (
     checked,
     refuse_given,
 )
-from .playback import Play, require_player
+from .playback import Play, can_play_live, require_live_player, require_player
 from .progress import waiting
 from .shared import report
+from .streamed_speech import report_speech, take_speech
 
 _MEDIA = {"image": image_file, "audio": audio_file, "video": video_file}
 _COMMANDS = {
@@ -70,18 +79,21 @@ class Chat:
         """Forget everything."""
         self.messages, self.waiting = [], []
 
-    def answer(self, text: str) -> tuple[str, Any]:
+    def answer(self, text: str, stream_to: Path | None = None, play_it: bool = False) -> tuple[str, Any]:
         """Answer a turn, printing the text as it is made; a turn that cannot be answered leaves no trace.
 
         Args:
             text (`str`): What is said; may be empty where something is waiting.
+            stream_to (`Path`, *optional*): A sound file that grows while the text is written.
+            play_it (`bool`): Whether to play what goes there too.
 
         Returns:
-            The text, and the output of `generate`.
+            The text, and the output of `generate`, or a [`SpokenStream`].
 
         Raises:
             `ValueError`: A file that waited cannot be read, or the conversation does not fit into the context.
         """
+        import torch
         from transformers import TextStreamer
 
         parts = [*self.waiting, *([{"type": "text", "text": text}] if text else ())]
@@ -96,10 +108,14 @@ class Chat:
                 f"The conversation must leave room for an answer in {context} tokens, got {length}; /reset forgets it."
             )
         streamer = TextStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        output = self.model.generate(
-            **inputs, streamer=streamer, max_new_tokens=room, return_dict_in_generate=True, **self.options
-        )
-        reply = output.sequences[0, length:]
+        options = {"streamer": streamer, "max_new_tokens": room, **self.options}
+        if stream_to is None:
+            output = self.model.generate(**inputs, return_dict_in_generate=True, **options)
+            reply = output.sequences[0, length:]
+        else:
+            begin = time.perf_counter()
+            output = take_speech(self.model.generate_stream(**inputs, **options), stream_to, play_it, begin)
+            reply = torch.tensor(output.token_ids)
         written = self.processor.decode(reply, skip_special_tokens=True)
         if is_cut(self.model, reply, room):
             report(f"The answer is cut off at {room} tokens.")
@@ -123,6 +139,13 @@ def chat_command(
         ),
     ] = None,
     play_it: Play = False,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--no-stream",
+            help="Speak while the text is written, or when it is finished; while, if not given and the codec can.",
+        ),
+    ] = None,
     mic: Annotated[bool, typer.Option("--mic", help="An empty line listens to the microphone (16 kHz, mono).")] = False,
     seconds: Seconds = None,
     history: Annotated[
@@ -147,9 +170,17 @@ def chat_command(
     out_path = out or DEFAULT_OUT
     if speak:
         require_speech(folder, speaker, " for `--speak`")
-        require_player(play_it, out_path)
+        if stream:
+            require_streamed_speech(folder, "--stream", "leave it out")
+        if stream is None:
+            stream = speaks_in_stream(folder) and (not play_it or can_play_live())
+        if stream:
+            require_live_player(play_it)
+        else:
+            require_player(play_it, out_path)
     else:
         of_speech = {"--out": out, "--max-seconds": max_seconds, "--speaker": speaker, "--play": play_it}
+        of_speech["--stream" if stream else "--no-stream"] = None if stream is None else "it"
         refuse_given("go with `--speak`", of_speech)
 
     with waiting(f"Loading {folder}"):
@@ -161,7 +192,8 @@ def chat_command(
 
     options = sampling_options(temperature)
     if speak:
-        options |= {"generation_mode": "audio", "speaker": speaker, **talking_options(model, max_seconds, temperature)}
+        options |= {"generation_mode": "audio", "speaker": speaker, "tokenizer": processor.tokenizer}
+        options |= talking_options(model, max_seconds, temperature)
     images = [{"type": "image", "path": str(path)} for path in image or []]
     chat = Chat(model, processor, options, max_new_tokens, waiting=images)
     set_seed(seed)
@@ -174,9 +206,12 @@ def chat_command(
                 text = _take(line, chat, mic, seconds)
                 if text is None:
                     continue
-                written, output = chat.answer(text)
-                if speak:
-                    save_speech(processor, output, written, next_file(out_path), play_it)
+                path = next_file(out_path) if speak else out_path
+                written, output = chat.answer(text, path if speak and stream else None, play_it)
+                if speak and stream:
+                    report_speech(output, path)
+                elif speak:
+                    save_speech(processor, output, written, path, play_it)
             except ValueError as error:
                 report(f"Error: {error}")
             except KeyboardInterrupt:

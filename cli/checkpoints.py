@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _OUR_TYPES = ("josie", "jodio", "jovio")  # how the model types of this package begin
 _OUR_CODECS = ("jodio", "josie_mel_codec", "jovio")
+_STREAMING_CODECS = ("jodio", "mimi")  # as in `configuration_josie.constants`, which imports transformers
 
 
 def read_config_dict(folder: Path, argument: str = "DIR") -> dict[str, Any]:
@@ -102,6 +103,30 @@ def require_speech(folder: Path, speaker: str | None = None, what_for: str = "")
     if speaker is not None and isinstance(talker, dict) and "speakers" in talker and speaker not in talker["speakers"]:
         allowed = f"be one of {talker['speakers']}" if talker["speakers"] else "be left out for a single, unnamed voice"
         raise ValueError(f"`--speaker` must {allowed}, got {speaker!r}.")
+
+
+def speaks_in_stream(folder: Path) -> bool:
+    """Return whether a JOSIE's audio codec makes samples while codes come, by its config.json."""
+    return (require_josie(folder).get("audio_codec_config") or {}).get("model_type") in _STREAMING_CODECS
+
+
+def require_streamed_speech(folder: Path, option: str, instead: str) -> None:
+    """Check by its config.json that a JOSIE can speak while it writes.
+
+    Args:
+        folder (`Path`): Its checkpoint.
+        option (`str`): What asks for it, for the message: `"--stream"`.
+        instead (`str`): What to do with this model: `"leave it out"`.
+
+    Raises:
+        `ValueError`: Its audio codec decodes whole utterances.
+    """
+    if not speaks_in_stream(folder):
+        codec = (require_josie(folder).get("audio_codec_config") or {}).get("model_type")
+        raise ValueError(
+            f"`{option}` must go with a model whose audio codec is one of {', '.join(_STREAMING_CODECS)}, which make "
+            f"samples while codes come, got {str(folder)!r} with {codec!r}, which decodes whole utterances: {instead}."
+        )
 
 
 def require_modality(folder: Path, modality: Literal["audio", "image", "video"], option: str, value: Any) -> None:

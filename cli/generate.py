@@ -1,5 +1,6 @@
 """`josie generate` and `josie speak`: one answer in text and speech, and one text said aloud."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..evaluation.answers import is_cut, prepare_inputs, sampling_options, talking_options, tokenize_speech
-from .checkpoints import load_josie, load_processor, require_modality, require_speech
+from .checkpoints import load_josie, load_processor, require_modality, require_speech, require_streamed_speech
 from .devices import choose_device
 from .media import audio_file, image_file, video_file
 from .options import (
@@ -26,9 +27,10 @@ from .options import (
     refuse_given,
     words,
 )
-from .playback import Play, play, require_player
+from .playback import Play, play, require_live_player, require_player
 from .progress import waiting
 from .shared import report
+from .streamed_speech import Stream, read_text, report_speech, take_speech
 
 if TYPE_CHECKING:
     from ..processing_josie import JosieProcessor
@@ -51,6 +53,7 @@ def generate_command(
     play_it: Play = False,
     text_only: Annotated[bool, typer.Option("--text-only", help="Answer in text and write no audio.")] = False,
     stream_text: Annotated[bool, typer.Option("--stream-text", help="Print the text as it is made.")] = False,
+    stream: Stream = False,
     max_new_tokens: MaxNewTokens = 64,
     max_seconds: MaxSeconds = None,
     seed: Seed = 0,
@@ -74,10 +77,10 @@ def generate_command(
     require_modality(folder, "video", "--video", video)
     if text_only:
         of_speech = {"--out": out, "--max-seconds": max_seconds, "--speaker": speaker, "--play": play_it}
-        refuse_given("go without `--text-only`", of_speech)
+        refuse_given("go without `--text-only`", of_speech | {"--stream": stream})
     else:
         require_speech(folder, speaker, " without `--text-only`")
-        require_player(play_it, out or DEFAULT_OUT)
+        _require_way_to_play(folder, stream, play_it, out)
 
     with waiting(f"Loading {folder}"):
         chosen_device = choose_device(device, threads)
@@ -85,15 +88,23 @@ def generate_command(
         inputs = prepare_inputs(processor, [{"role": "user", "content": content}])
         model = load_josie(folder, chosen_device, dtype)
 
+    import torch
     from transformers import TextStreamer, set_seed
 
     arguments: dict[str, Any] = {"max_new_tokens": max_new_tokens, **sampling_options(temperature)}
-    if stream_text:
+    if stream_text or stream:
         arguments["streamer"] = TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
     if not text_only:
-        arguments |= {"generation_mode": "audio", "speaker": speaker}
+        arguments |= {"generation_mode": "audio", "speaker": speaker, "tokenizer": processor.tokenizer}
         arguments |= talking_options(model, max_seconds, temperature)
     set_seed(seed)
+    if stream:
+        begin = time.perf_counter()
+        pieces = model.generate_stream(**inputs.to(model.device), **arguments)
+        spoken = take_speech(pieces, out or DEFAULT_OUT, play_it, begin)
+        _report_cut(model, torch.tensor(spoken.token_ids), max_new_tokens)
+        report_speech(spoken, out or DEFAULT_OUT)
+        return
     if stream_text:
         output = model.generate(**inputs.to(model.device), return_dict_in_generate=True, **arguments)
     else:
@@ -103,12 +114,26 @@ def generate_command(
     written = processor.decode(reply, skip_special_tokens=True)
     if not stream_text:
         typer.echo(written)
-    if is_cut(model, reply, max_new_tokens):
-        report(f"The answer is cut off at {max_new_tokens} tokens, see `--max-new-tokens`.")
+    _report_cut(model, reply, max_new_tokens)
     if text_only and not written.strip():
         report("The answer has no words.")
     if not text_only:
         save_speech(processor, output, written, out or DEFAULT_OUT, play_it)
+
+
+def _report_cut(model: Any, reply: Any, max_new_tokens: int) -> None:
+    if is_cut(model, reply, max_new_tokens):
+        report(f"The answer is cut off at {max_new_tokens} tokens, see `--max-new-tokens`.")
+
+
+def _require_way_to_play(folder: Path, stream: bool, play_it: bool, out: Path | None, option: str = "--stream") -> None:
+    """Raise a `ValueError` where speech cannot be streamed or played."""
+    if stream:
+        instead = "leave it out" if option == "--stream" else "`--whole` reads the text to its end and then says it"
+        require_streamed_speech(folder, option, instead)
+        require_live_player(play_it)
+    else:
+        require_player(play_it, out or DEFAULT_OUT)
 
 
 def speak_command(
@@ -116,6 +141,10 @@ def speak_command(
     text: Text,
     out: Out = None,
     play_it: Play = False,
+    stream: Stream = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Of standard input: read the text to its end before anything is said.")
+    ] = False,
     max_seconds: MaxSeconds = None,
     seed: Seed = 0,
     temperature: Temperature = None,
@@ -124,9 +153,16 @@ def speak_command(
     dtype: Dtype = None,
     threads: Threads = None,
 ) -> None:
-    """Say a text aloud."""
+    """Say a text aloud; of - the text on standard input, while it comes."""
+    flows = text == "-"
+    if whole:
+        refuse_given("go with the text -", {"--whole": None if flows else whole})
+        refuse_given("go without `--whole`", {"--stream": stream})
+    is_streamed = stream or (flows and not whole)
     require_speech(folder, speaker)
-    require_player(play_it, out or DEFAULT_OUT)
+    _require_way_to_play(folder, is_streamed, play_it, out, "--stream" if stream or not flows else "-")
+    if flows and whole:
+        text = _require_words("".join(read_text()))
 
     with waiting(f"Loading {folder}"):
         chosen_device = choose_device(device, threads)
@@ -138,9 +174,22 @@ def speak_command(
 
     set_seed(seed)
     options = talking_options(model, max_seconds, temperature)
+    if is_streamed:
+        begin = time.perf_counter()
+        pieces = model.speak_stream(read_text() if flows else text, processor.tokenizer, speaker=speaker, **options)
+        report_speech(take_speech(pieces, out or DEFAULT_OUT, play_it, begin), out or DEFAULT_OUT)
+        return
     with waiting("Speaking"):
-        output = model.generate_speech(**inputs.to(model.device), speaker=speaker, **options)
+        output = model.generate_speech(
+            **inputs.to(model.device), speaker=speaker, tokenizer=processor.tokenizer, **options
+        )
     save_speech(processor, output, text, out or DEFAULT_OUT, play_it)
+
+
+def _require_words(text: str) -> str:
+    if not text.strip():
+        raise ValueError("The text on standard input must have at least one word to say, got none.")
+    return text
 
 
 def save_speech(processor: "JosieProcessor", output: Any, words: str, path: Path, play_it: bool) -> None:

@@ -193,7 +193,9 @@ Out = Annotated[
         callback=checked(audio_file_to_write),
     ),
 ]
-Text = Annotated[str, typer.Argument(help="What to say aloud.", callback=checked(words))]
+Text = Annotated[
+    str, typer.Argument(help="What to say aloud; - is the text on standard input.", callback=checked(words))
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", callback=checked(_seed))]
 Speaker = Annotated[str | None, typer.Option(help="The voice, where the checkpoint has several.")]
 Temperature = Annotated[

@@ -1,10 +1,12 @@
-"""Audio files on a loudspeaker, by whatever player is installed."""
+"""Audio on a loudspeaker: files by whatever player is installed, and audio that is still being made."""
 
+import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from .shared import report
@@ -19,6 +21,15 @@ _PLAYERS: dict[tuple[str, ...], tuple[str, ...] | None] = {
     ("aplay", "-q"): (".wav", ".au"),
 }
 _NAMES = ", ".join(command[0] for command in _PLAYERS)
+# Players of float32 samples on standard input, of a rate and a number of channels.
+_LIVE_PLAYERS = (
+    ("paplay", "--raw", "--format=float32le", "--rate={rate}", "--channels={channels}", "--latency-msec=50"),
+    ("aplay", "-q", "-t", "raw", "-f", "FLOAT_LE", "-r", "{rate}", "-c", "{channels}", "-"),
+    ("play", "-q", "-t", "f32", "-r", "{rate}", "-c", "{channels}", "-"),  # SoX
+    ("ffplay", "-nodisp", "-autoexit", "-loglevel", "error", "-f", "f32le", "-ar", "{rate}", "-ch_layout", "{layout}")
+    + ("-i", "-"),
+)
+_LIVE_NAMES = ", ".join(["sounddevice (Python)", *(command[0] for command in _LIVE_PLAYERS)])
 
 Play = Annotated[bool, typer.Option("--play", help=f"Play it too, by one of {_NAMES}.")]
 
@@ -49,3 +60,90 @@ def play(path: Path) -> None:
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["it gave no reason"]
         report(f"{command[0]} could not play {path}: {lines[-1]}")
+
+
+def _find_sound_card() -> Any:
+    """Return the module sounddevice where it is installed and finds a loudspeaker, else `None`."""
+    if importlib.util.find_spec("sounddevice") is None:
+        return None
+    try:
+        import sounddevice
+
+        sounddevice.query_devices(kind="output")
+    except (OSError, ValueError, ImportError):  # no PortAudio, or no device
+        return None
+    except Exception as error:  # PortAudioError, a class of a module that may not import
+        if type(error).__name__ != "PortAudioError":
+            raise
+        return None
+    return sounddevice
+
+
+def find_live_player() -> tuple[str, ...] | None:
+    """Return the command that plays samples from its standard input, `None` if no such player is installed."""
+    return next((command for command in _LIVE_PLAYERS if shutil.which(command[0])), None)
+
+
+def can_play_live() -> bool:
+    """Return whether sound can be played while it is made."""
+    return _find_sound_card() is not None or find_live_player() is not None
+
+
+def require_live_player(play_it: bool) -> None:
+    """Raise a `ValueError` if sound is to be played while it is made and nothing can do it."""
+    if play_it and not can_play_live():
+        raise ValueError(f"`--play` must have a loudspeaker and one of {_LIVE_NAMES}, got none.")
+
+
+class LivePlayer:
+    """A player of sound that is still being made. Where it fails it says so, and the sound goes on without it.
+
+    Args:
+        sampling_rate (`int`): In Hz.
+        num_channels (`int`): 1 or 2.
+    """
+
+    def __init__(self, sampling_rate: int, num_channels: int):
+        self._name, self._stream, self._process = "sounddevice", None, None
+        card, command = _find_sound_card(), find_live_player()
+        if card is not None:
+            self._stream = card.OutputStream(samplerate=sampling_rate, channels=num_channels, dtype="float32")
+            self._stream.start()
+        elif command is not None:
+            self._name = command[0]
+            facts = {"rate": sampling_rate, "channels": num_channels, "layout": ("mono", "stereo")[num_channels - 1]}
+            arguments = [part.format(**facts) for part in command]
+            self._process = subprocess.Popen(
+                arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+        else:
+            raise ValueError(f"`--play` must have a loudspeaker and one of {_LIVE_NAMES}, got none.")
+
+    def write(self, values: np.ndarray) -> None:
+        """Play `(channels, num_samples)`, float32, behind what is played; wait while there is much."""
+        samples = np.ascontiguousarray(values.T, dtype="<f4")
+        if self._stream is not None:
+            self._stream.write(samples)
+        elif self._process is not None and self._process.stdin is not None:
+            try:
+                self._process.stdin.write(samples.tobytes())
+                self._process.stdin.flush()
+            except BrokenPipeError:
+                self._end_process()
+
+    def close(self) -> None:
+        """Play to the end."""
+        if self._stream is not None:
+            self._stream.stop()
+            self._stream.close()
+        elif self._process is not None:
+            self._end_process()
+
+    def _end_process(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        _, errors = process.communicate()
+        if process.returncode:
+            lines = errors.decode(errors="replace").strip().splitlines() or ["it gave no reason"]
+            report(f"{self._name} could not play: {lines[-1]}")

@@ -13,7 +13,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each; set before torch rea
 import pytest
 import torch
 from exports import try_exports
-from tiny import JODIO, JOVIO, MEL_CODEC, TEXT, THINKER, build, josie_config
+from tiny import JODIO, JOVIO, MEL_CODEC, TALKER, TEXT, THINKER, build, josie_config
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging
 
@@ -55,6 +55,14 @@ def save_checkpoint():
         return path
 
     return save
+
+
+@pytest.fixture(scope="session")
+def speaking_folder(save_checkpoint, tmp_path_factory):
+    """A checkpoint of a tiny model that speaks while it writes: its codec streams, and its Talker learns durations."""
+    talker = dict(TALKER, reads_thinker_states=False, learns_durations=True, frames_per_token=3, end_of_speech=False)
+    folder = tmp_path_factory.mktemp("speaking") / "model"
+    return save_checkpoint(folder, audio_codec_config=JODIO, talker_config=talker)
 
 
 @pytest.fixture(scope="session")
