@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..evaluation.answers import talking_options
-from .checkpoints import load_josie, load_processor, require_speech
+from .checkpoints import load_josie, load_processor, require_speech, require_streamed_speech
 from .devices import choose_device
 from .options import (
     Device,
@@ -28,6 +28,7 @@ from .progress import counting, waiting
 from .shared import print_table, report
 
 if TYPE_CHECKING:
+    from ..evaluation.streaming import StreamedRow
     from ..evaluation.tasks import TaskReport
 
 
@@ -49,6 +50,13 @@ def evaluate_command(
             help="Also write scores and all answers to this .json file.", callback=checked(file_ending_in(".json"))
         ),
     ] = None,
+    streaming: Annotated[
+        bool,
+        typer.Option(
+            "--streaming",
+            help="Also say each spoken answer in pieces: how soon they come, and whether they are the whole.",
+        ),
+    ] = False,
     max_new_tokens: MaxNewTokens = 64,
     max_seconds: MaxSeconds = None,
     device: Device = "auto",
@@ -56,32 +64,43 @@ def evaluate_command(
     threads: Threads = None,
 ) -> None:
     """Score what a checkpoint writes and says: exact answers, word errors, and what a listener hears."""
-    from ..evaluation import judge, tasks
+    from ..evaluation import judge, streaming as streams, tasks
 
     rows_of = {name: rows[:num] for name, rows in tasks.read_tasks(data).items()}
     if any(map(tasks.needs_speech, rows_of.values())):
         require_speech(folder, what_for=f" for {list(tasks.SPOKEN)}")
         judge.require_judge()
     else:
-        refuse_given(f"go with scores of {list(tasks.SPOKEN)}", {"--max-seconds": max_seconds})
+        of_speech = {"--max-seconds": max_seconds, "--streaming": streaming}
+        refuse_given(f"go with scores of {list(tasks.SPOKEN)}", of_speech)
+    if streaming:
+        require_streamed_speech(folder, "--streaming", "leave it out")
 
     with waiting(f"Loading {folder}"):
         chosen_device = choose_device(device, threads)
         processor = load_processor(folder)
         model = load_josie(folder, chosen_device, dtype)
     options = talking_options(model, max_seconds)
+    streamed: dict[str, list[StreamedRow]] = {}
     reports: dict[str, TaskReport] = {}
     for name, rows in rows_of.items():
         report(f"{name}: {len(rows)} rows ...")
         answer = partial(tasks.answer_rows, model, processor, options=options, max_new_tokens=max_new_tokens)
         with counting(name, len(rows)) as advance:
             reports[name] = tasks.run_task(rows, answer, batch_size, processor.output_sampling_rate, advance)
+        if streaming and tasks.needs_speech(rows):
+            say = partial(streams.stream_row, model, processor, options=options, max_new_tokens=max_new_tokens)
+            with counting(f"{name} in pieces", len(rows)) as advance:
+                streamed[name] = list(streams.stream_rows(rows, say, advance))
     _print_reports(str(folder), reports)
+    if streamed:
+        _print_streams({name: streams.summarise(rows) for name, rows in streamed.items()})
     if out is not None:
         given = {
             "data": data,
             "num": num,
             "batch-size": batch_size,
+            "streaming": streaming or None,
             "max-new-tokens": max_new_tokens,
             "max-seconds": max_seconds,
             "device": chosen_device,
@@ -91,6 +110,8 @@ def evaluate_command(
         from ..conversion.files import new_file
 
         values = tasks.report_dict(_command(folder, out, given), rows_of, reports)
+        if streamed:
+            values["streaming"] = {name: streams.streamed_dict(rows) for name, rows in streamed.items()}
         with new_file(out) as unfinished:
             text = json.dumps(values, indent=2, ensure_ascii=False, default=str)
             unfinished.write_text(text + "\n", encoding="utf-8")
@@ -98,9 +119,33 @@ def evaluate_command(
 
 def _command(folder: Path, out: Path, given: dict[str, Any]) -> str:
     """Return the command line with all its options."""
-    options = [(f"--{name}", str(value)) for name, value in given.items() if value is not None]
+    options = [
+        (f"--{name}",) if value is True else (f"--{name}", str(value))
+        for name, value in given.items()
+        if value is not None
+    ]
     words = [word for option in options for word in option]
     return shlex.join(["josie", "evaluate", str(folder), *words, "--out", str(out)])
+
+
+def _print_streams(figures: dict[str, dict[str, float]]) -> None:
+    from rich.table import Table
+
+    table = Table(title="in pieces", caption="seconds; whole: pieces that are the answer made at once, in percent")
+    columns = {
+        "first token": "first_token_p50",
+        "first audio p50": "first_audio_p50",
+        "p95": "first_audio_p95",
+        "real-time p95": "real_time_factor_p95",
+        "underrun": "underrun",
+    }
+    for name in ("task", "rows", "whole", *columns, "word times, ms"):
+        table.add_column(name, justify="left" if name == "task" else "right")
+    for task, values in figures.items():
+        cells = [f"{values[name]:.3f}" if name in values else "" for name in columns.values()]
+        times = f"{values['word_times_ms']:.0f}" if "word_times_ms" in values else ""
+        table.add_row(task, f"{values['rows']:.0f}", f"{100 * values['whole']:.1f}", *cells, times)
+    print_table(table)
 
 
 def _print_reports(title: str, reports: "dict[str, TaskReport]") -> None:

@@ -50,7 +50,9 @@ def talking_options(
     from ..configuration_josie import audio_codec_geometry
 
     frame_rate = audio_codec_geometry(model.config.audio_codec_config).frame_rate
-    num_frames = min(max_seconds * frame_rate, model.talker.max_frames)
+    num_frames = max_seconds * frame_rate
+    if not model.config.talker_config.learns_durations:  # others say a text beyond their positions in segments
+        num_frames = min(num_frames, model.talker.max_frames)
     return options | {"talker_max_new_frames": max(int(num_frames), 1)}
 
 

@@ -6,6 +6,9 @@ The file has a JSON object a line:
      "answer": "A red ball.", "scores": ["exact", "spoken"]}
     {"task": "read", "speak": true, "answer": "A red ball lies on the table.", "scores": ["spoken_wer"]}
 
+`word_times`, with `"speak": true`, are begin and end of each word in seconds, `[[0.0, 0.31], ...]`, as another voice
+said it: what `josie evaluate --streaming` compares the model's own with.
+
 `messages` are a conversation as `apply_chat_template` takes it, media paths relative to the file. A row that has
 `"speak": true` in their place is read aloud. Rows of one task have the same scores.
 
@@ -49,6 +52,7 @@ class Row:
         messages (`list[dict]`, *optional*): The question; `None` where `answer` is read aloud.
         written (`str`, *optional*): The text that the model wrote.
         heard (`str`, *optional*): The text that the judge heard; empty where there was no speech.
+        word_times (`list[list[float]]`, *optional*): Begin and end of each word of `answer`, in seconds.
     """
 
     line: int
@@ -58,6 +62,7 @@ class Row:
     messages: list[dict[str, Any]] | None = None
     written: str | None = None
     heard: str | None = None
+    word_times: list[list[float]] | None = None
 
 
 @dataclass
@@ -117,9 +122,9 @@ def _read_row(line: str, number: int, path: Path) -> Row:
         raise fail("a JSON object in each line", line.strip()[:40]) from error
     if not isinstance(values, dict):
         raise fail("a JSON object in each line", values)
-    unknown = values.keys() - {"task", "messages", "speak", "answer", "scores"}
+    unknown = values.keys() - {"task", "messages", "speak", "answer", "scores", "word_times"}
     if unknown:
-        raise fail("only `task`, `messages`, `speak`, `answer` and `scores`", sorted(unknown))
+        raise fail("only `task`, `messages`, `speak`, `answer`, `scores` and `word_times`", sorted(unknown))
     for name in ("task", "answer"):
         if not isinstance(values.get(name), str) or not values[name].strip():
             raise fail(f"a text as `{name}`", values.get(name))
@@ -133,7 +138,20 @@ def _read_row(line: str, number: int, path: Path) -> Row:
         raise fail('either `messages` or `"speak": true`', {"messages": messages, "speak": speaks})
     else:
         messages = [_resolve_paths(message, path.parent, fail) for message in messages]
-    return Row(number, values["task"], values["answer"], scores, messages)
+    times = values.get("word_times")
+    if times is not None and not (messages is None and _are_times(times, len(values["answer"].split()))):
+        raise fail('begin and end of each word as `word_times`, beside `"speak": true`', times)
+    return Row(number, values["task"], values["answer"], scores, messages, word_times=times)
+
+
+def _are_times(times: Any, num_words: int) -> bool:
+    """Return whether a value has two numbers for each word, which rise."""
+    if not isinstance(times, list) or len(times) != num_words:
+        return False
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in times):
+        return False
+    flat = [value for pair in times for value in pair]
+    return all(isinstance(value, (int, float)) for value in flat) and flat == sorted(flat) and flat[0] >= 0
 
 
 def _resolve_paths(message: Any, folder: Path, fail: Callable[[str, Any], ValueError]) -> dict[str, Any]:
@@ -191,7 +209,7 @@ def answer_rows(model: Any, processor: Any, rows: list[Row], options: dict[str, 
     """
     if rows[0].messages is None:
         inputs = tokenize_speech(processor, [row.answer for row in rows]).to(model.device)
-        output = model.generate_speech(**inputs, **options)
+        output = model.generate_speech(**inputs, tokenizer=processor.tokenizer, **options)
         return processor.post_process_multimodal_output(output, generation_mode="audio")
     speaks = needs_speech(rows)
     inputs = prepare_inputs(processor, [row.messages for row in rows]).to(model.device)
@@ -199,6 +217,7 @@ def answer_rows(model: Any, processor: Any, rows: list[Row], options: dict[str, 
         **inputs,
         generation_mode="audio" if speaks else "text",
         max_new_tokens=max_new_tokens,
+        tokenizer=processor.tokenizer,
         return_dict_in_generate=True,
         **sampling_options(None),
         **(options if speaks else {}),

@@ -208,7 +208,7 @@ class TestErrors:
             ("[]", "`--data` must have a JSON object in each line, got [] in line 2."),
             (
                 ask(QUESTION, voice="bob"),
-                "only `task`, `messages`, `speak`, `answer` and `scores`, got ['voice'] in line 2.",
+                "only `task`, `messages`, `speak`, `answer`, `scores` and `word_times`, got ['voice'] in line 2.",
             ),
             (ask(QUESTION, answer=" "), "a text as `answer`, got ' ' in line 2."),
             (ask(QUESTION, task=None), "a text as `task`, got None in line 2."),
