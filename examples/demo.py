@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from demo_image import Spoken, draw_demo
 from nano_world.grammar import Question, article, ask, questions
 from nano_world.scenes import Scene, draw_scene, render
@@ -24,6 +25,7 @@ from nano_world.speech import QUESTIONERS, SAMPLING_RATE, speak
 from transformers import AutoModelForMultimodalLM, AutoProcessor, logging
 
 import josie
+from josie.configuration_josie import decodes_in_stream
 
 RECORDINGS = Path(__file__).parent / "nano_world" / "questions"
 IMAGE_SIZE, LARGE_IMAGE_SIZE = 256, 1024  # pixels a side, for JOSIE and for us
@@ -65,14 +67,32 @@ def play_question(draw: random.Random) -> Asked:
             return Asked(scene, fitting[0], voice, josie.load_audio(RECORDINGS / name, SAMPLING_RATE))
 
 
-def answer(asked: Asked, folder: str) -> tuple[str, np.ndarray, int]:
-    """Return what a model writes and says, `(num_samples,)`, and the rate of its speech."""
+@dataclass
+class Reply:
+    """What a model answers.
+
+    Args:
+        written (`str`): Its text.
+        waveform (`np.ndarray`): `(num_samples,)`; empty where it says nothing.
+        sampling_rate (`int`): In Hz.
+        first_seconds (`float`): Time from the question to the first sample.
+    """
+
+    written: str
+    waveform: np.ndarray
+    sampling_rate: int
+    first_seconds: float
+
+
+def answer(asked: Asked, folder: str) -> Reply:
+    """Let a model answer, in pieces where its codec makes samples while codes come."""
     model = AutoModelForMultimodalLM.from_pretrained(folder)
     processor = AutoProcessor.from_pretrained(folder)
     content = [
         {"type": "image", "image": render(asked.scene, IMAGE_SIZE)},
         {"type": "audio", "audio": asked.waveform, "sampling_rate": SAMPLING_RATE},
     ]
+    begin = time.perf_counter()
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": content}],
         add_generation_prompt=True,
@@ -80,9 +100,22 @@ def answer(asked: Asked, folder: str) -> tuple[str, np.ndarray, int]:
         return_dict=True,
         return_tensors="pt",
     )
-    reply = model.generate(**inputs, generation_mode="audio", max_new_tokens=32)
-    written = processor.batch_decode(reply.sequences[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]
-    return written.strip(), reply.audio_values[0, 0, : reply.audio_lengths[0]].float().numpy(), reply.sampling_rate
+    options = dict(max_new_tokens=32)
+    if decodes_in_stream(model.config.audio_codec_config):
+        pieces, first = [], 0.0
+        for piece in model.generate_stream(**inputs, **options):
+            if not first and int(piece.audio_lengths[0]):
+                first = time.perf_counter() - begin
+            pieces.append(piece)
+        ids = torch.cat([piece.sequences for piece in pieces], dim=1)
+        values = torch.cat([piece.audio_values[0, 0, : piece.audio_lengths[0]] for piece in pieces])
+    else:
+        reply = model.generate(**inputs, generation_mode="audio", **options)
+        first = time.perf_counter() - begin
+        ids = reply.sequences[:, inputs["input_ids"].shape[1] :]
+        values = reply.audio_values[0, 0, : reply.audio_lengths[0]]
+    written = processor.batch_decode(ids, skip_special_tokens=True)[0].strip()
+    return Reply(written, values.float().numpy(), model.sampling_rate, first)
 
 
 def describe(scene: Scene) -> str:
@@ -101,7 +134,8 @@ def main() -> None:
     start = time.perf_counter()
     draw = random.Random(arguments.seed)
     asked = ask_aloud(draw) if shutil.which("flite") else play_question(draw)
-    written, waveform, rate = answer(asked, arguments.model or josie.nano_path())
+    reply = answer(asked, arguments.model or josie.nano_path())
+    written, waveform, rate = reply.written, reply.waveform, reply.sampling_rate
     is_right = written == asked.question.answer
 
     arguments.folder.mkdir(parents=True, exist_ok=True)
@@ -111,11 +145,13 @@ def main() -> None:
     print(f"answer:    {written!r}, " + ("right" if is_right else f"wrong: {asked.question.answer!r} is right"))
     if len(waveform):
         josie.save_audio(audio, waveform, rate)
-        print(f"speech:    {len(waveform) / rate:.2f} s, {audio}")
+        print(f"speech:    {len(waveform) / rate:.2f} s, {audio}; the first sample after {reply.first_seconds:.2f} s")
     else:
         audio.unlink(missing_ok=True)
         print("speech:    none")
     verdict = "right" if is_right else f"right would be: {asked.question.answer}"
+    if len(waveform):
+        verdict += f"  ·  first sample after {reply.first_seconds:.2f} s"
     draw_demo(
         render(asked.scene, LARGE_IMAGE_SIZE),
         Spoken(f"asked aloud by {asked.voice}", asked.question.text, asked.waveform, SAMPLING_RATE),
