@@ -28,6 +28,8 @@ from .modeling_josie import (
     JosieAudioEncoder as JosieAudioEncoder,
     JosieBackbone as JosieBackbone,
     JosieForConditionalGeneration as JosieForConditionalGeneration,
+    JosieForSpeechSeq2Seq as JosieForSpeechSeq2Seq,
+    JosieForTextToWaveform as JosieForTextToWaveform,
     JosieMelCodecModel as JosieMelCodecModel,
     JosieTalkerForConditionalGeneration as JosieTalkerForConditionalGeneration,
     JosieTextModel as JosieTextModel,

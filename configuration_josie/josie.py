@@ -72,6 +72,12 @@ class JosieConfig(PreTrainedConfig):
         self.thinker_config.max_position_embeddings = value
 
     @property
+    def sampling_rate(self) -> int | None:
+        """Samples a second of the speech that the model makes, in Hz; `None` without an audio codec."""
+        codec = self.audio_codec_config
+        return None if codec is None else audio_codec_geometry(codec).sampling_rate
+
+    @property
     def tie_word_embeddings(self) -> bool:
         """Whether the head shares the token embedding; the text backbone's."""
         return self.thinker_config.tie_word_embeddings

@@ -1,5 +1,5 @@
 """Models. Read in this order: layers, backbone; quantization, codecs (jodio, mel_codec, jovio); encoders, front_ends,
-thinker; decoding, talker; generation, josie."""
+thinker; decoding, talker; generation, josie, speech_tasks."""
 
 from .codecs.discriminators import JodioDiscriminatorModel
 from .codecs.jodio import JodioModel
@@ -12,6 +12,7 @@ from .layers.backbone import JosieBackbone
 from .layers.embeddings import CodeEmbedding
 from .outputs import JosieGenerateOutput, JosieOutput
 from .pretrained import JosiePreTrainedModel
+from .speech_tasks import JosieForSpeechSeq2Seq, JosieForTextToWaveform
 from .talker.model import JosieTalkerForConditionalGeneration
 from .thinker.encoders import JosieAudioEncoder, JosieVisionEncoder
 from .thinker.model import JosieThinkerForConditionalGeneration, JosieThinkerModel
@@ -25,6 +26,8 @@ __all__ = [
     "JosieAudioEncoder",
     "JosieBackbone",
     "JosieForConditionalGeneration",
+    "JosieForSpeechSeq2Seq",
+    "JosieForTextToWaveform",
     "JosieGenerateOutput",
     "JosieMelCodecModel",
     "JosieOutput",

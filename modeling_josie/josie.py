@@ -17,7 +17,7 @@ from transformers.utils import can_return_tuple
 from transformers.utils.deprecation import deprecate_kwarg
 from typing_extensions import Unpack
 
-from ..configuration_josie import JosieConfig, audio_codec_geometry, is_codec
+from ..configuration_josie import JosieConfig, is_codec
 from .codecs import jodio, jovio, mel_codec  # noqa: F401  (registers our codecs with AutoModel)
 from .codecs.adapters import encode_audio
 from .freezing import FreezingMixin, Groups, nest
@@ -121,8 +121,7 @@ class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePr
     @property
     def sampling_rate(self) -> int | None:
         """Samples a second of the speech it makes, in Hz; `None` without an audio codec."""
-        codec = self.config.audio_codec_config
-        return audio_codec_geometry(codec).sampling_rate if codec is not None else None
+        return self.config.sampling_rate
 
     def _get_dtype_plan(self, dtype: torch.dtype) -> dict[str, torch.dtype]:
         """Let what is kept in float32 keep its flags and counts as they are, which transformers would cast too."""

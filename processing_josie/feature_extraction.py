@@ -33,6 +33,16 @@ _BOOKKEEPING = ("feature_extractor_type", "processor_class", "auto_map", "_name_
 # Settings of other extractors, with what is done here anyway.
 _ALWAYS = (("padding_side", "right"), ("return_attention_mask", True))
 
+# Pipelines give them to all that they load.
+_OPTIONS_OF_MODELS = (
+    "dtype",
+    "torch_dtype",
+    "device_map",
+    "attn_implementation",
+    "low_cpu_mem_usage",
+    "offload_folder",
+)
+
 
 class JosieFeatureExtractor(SequenceFeatureExtractor):
     """Feature extractor of the Thinker: mel spectrograms for an audio tower, waveforms for a codec.
@@ -134,7 +144,11 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
         """
         if kwargs.get("return_unused_kwargs", False):
             return super().from_dict(feature_extractor_dict, **kwargs)
-        given = {name: value for name, value in kwargs.items() if name[0] != "_" and name != "return_unused_kwargs"}
+        given = {
+            name: value
+            for name, value in kwargs.items()
+            if name[0] != "_" and name not in ("return_unused_kwargs", *_OPTIONS_OF_MODELS)
+        }
         saved = {name: value for name, value in feature_extractor_dict.items() if name != "feature_size"}
         return cls(**(saved | given))
 
@@ -143,6 +157,7 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
         audio: AudioInput,
         sampling_rate: int | None = None,
         return_tensors: Literal["pt", "np"] | None = "pt",
+        return_attention_mask: bool | None = None,
     ) -> BatchFeature:
         """Turn clips into model inputs.
 
@@ -150,6 +165,7 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
             audio: A clip in any form that [`as_waveform`] takes, or a list of clips.
             sampling_rate (`int`, *optional*): Rate of clips that come without one, in Hz.
             return_tensors (`"pt"` or `"np"`, *optional*): Form of the result; NumPy when `None`.
+            return_attention_mask (`bool`, *optional*): Call the mask `attention_mask`, for pipelines.
 
         Returns:
             [`BatchFeature`] with `input_features` of shape `(num_clips, num_mel_bins, num_frames)` and
@@ -163,7 +179,10 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
         if not clips:
             raise ValueError("`audio` must hold at least one clip, got none.")
         waveforms = [as_waveform(clip, sampling_rate, self.sampling_rate, self.num_channels) for clip in clips]
-        return self.extract(waveforms, return_tensors)
+        features = self.extract(waveforms, return_tensors)
+        if return_attention_mask:
+            features["attention_mask"] = features.data.pop(self.model_input_names[1])
+        return features
 
     def extract(self, waveforms: list[np.ndarray], return_tensors: Literal["pt", "np"] | None = "pt") -> BatchFeature:
         """Turn waveforms into model inputs.

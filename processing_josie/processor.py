@@ -7,7 +7,7 @@ features. That is counted from the Thinker's configuration, which the processor 
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,8 +27,10 @@ from .image_processing import ImageInput, JosieImageProcessor
 from .lengths import count_audio_tokens, count_image_patches, count_image_tokens, count_video_tokens
 from .loading_options import AREAS, assign_options, with_areas
 from .messages import ARGUMENTS, MODALITIES
+from .sources import is_words
 from .text_inputs import TextInputsMixin
 from .video_processing import JosieVideoProcessor, VideoInput
+from .waveforms import to_waveforms
 
 logger = logging.get_logger(__name__)
 
@@ -165,7 +167,8 @@ class JosieProcessor(ConversationMixin, TextInputsMixin):
             images, videos, audio (*optional*): One input; a list of them, which several texts share out by their
                 placeholders, or one each; or a list of lists, one for each text. Forms: see
                 [`JosieImageProcessor.preprocess`], [`JosieVideoProcessor.preprocess`] and [`as_waveform`].
-            text (`str` or `list[str]`, *optional*): The texts, one a row; an empty one when `None`.
+            text (`str` or `list[str]`, *optional*): The texts, one a row; an empty one when `None`. A text alone may
+                come first, as pipelines give it.
             output_labels (`bool`): Also return `labels`, `(batch, length)`: the whole text, -100 at placeholders and
                 padding. For what the assistant says alone, see [`JosieProcessor.apply_chat_template`].
             kwargs: `sampling_rate` of clips that come without one, in Hz; `padding` (`True`, `False` or
@@ -182,6 +185,8 @@ class JosieProcessor(ConversationMixin, TextInputsMixin):
             `ValueError`: Nothing given, placeholders and inputs that do not match, a modality that the model does not
                 take, a sequence longer than the context, or a bad input.
         """
+        if text is None and is_words(images):
+            images, text = None, cast(Any, images)
         values = {"image": images, "video": videos, "audio": audio}
         if text is None and all(value is None for value in values.values()):
             raise ValueError("`text`, `images`, `videos` or `audio` must be given, got none of them.")
@@ -349,8 +354,8 @@ class JosieProcessor(ConversationMixin, TextInputsMixin):
             kwargs: For the tokenizer's `batch_decode`.
 
         Returns:
-            A list of texts; or of waveforms, each `(num_samples,)`, or `(channels, num_samples)` if there are several
-            channels, without padding.
+            A list of texts; or of [`Waveform`], each `(num_samples,)`, or `(channels, num_samples)` if there are
+            several channels, without padding.
 
         Raises:
             `ValueError`: Another mode, or there is no audio.
@@ -358,15 +363,7 @@ class JosieProcessor(ConversationMixin, TextInputsMixin):
         if generation_mode not in (None, "text", "audio"):
             raise ValueError(f"`generation_mode` must be 'text' or 'audio', got {generation_mode!r}.")
         if generation_mode == "audio":
-            values = getattr(generated_outputs, "audio_values", None)
-            if values is None:
-                raise ValueError("`generated_outputs` must have `audio_values` for audio, got none.")
-            lengths = getattr(generated_outputs, "audio_lengths", None)
-            lengths = [values.shape[-1]] * len(values) if lengths is None else lengths.tolist()
-            clips = [
-                value[:, :length] for value, length in zip(values.detach().float().cpu().numpy(), lengths, strict=True)
-            ]
-            return [clip[0] if len(clip) == 1 else clip for clip in clips]
+            return to_waveforms(generated_outputs, self.output_sampling_rate)
         sequences = getattr(generated_outputs, "sequences", generated_outputs)
         if getattr(sequences, "ndim", 2) == 1:
             sequences = sequences[None]

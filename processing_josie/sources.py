@@ -18,10 +18,24 @@ _TIMEOUT = 10.0  # seconds
 
 Source = str | os.PathLike | bytes | BinaryIO
 
+_IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif")
+
 
 def is_source(value: object) -> bool:
     """Return whether `value` names or holds a file, as opposed to decoded values."""
     return isinstance(value, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(value, "read")
+
+
+def is_words(value: object) -> bool:
+    """Return whether `value` is a text or a list of texts that name no file, image or address."""
+    texts = value if isinstance(value, (list, tuple)) else [value]
+    return bool(texts) and all(isinstance(text, str) and not _names_source(text) for text in texts)
+
+
+def _names_source(text: str) -> bool:
+    if text.startswith(("http://", "https://", "data:", "file:")) or text.lower().endswith(_IMAGE_ENDINGS):
+        return True
+    return len(text) < 1024 and "\n" not in text and os.path.exists(text)
 
 
 def unwrap_source(value: Any) -> Any:

@@ -113,6 +113,8 @@ class TestFolder:
             "AutoModel": whole,
             "AutoModelForImageTextToText": whole,
             "AutoModelForMultimodalLM": whole,
+            "AutoModelForSpeechSeq2Seq": "auto_josie.JosieForSpeechSeq2Seq",
+            "AutoModelForTextToWaveform": "auto_josie.JosieForTextToWaveform",
         }
         processor = json.loads((folder / "processor_config.json").read_text())
         parts = {

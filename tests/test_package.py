@@ -56,7 +56,8 @@ ALLOWED_IN_MODELING = {
     "generation": PARTS | COMMON | {"speech"},
     "josie": PARTS | COMMON | {"generation"},
     "torch_export": PARTS | COMMON,
-    "__init__": PARTS | COMMON | {"josie"},
+    "speech_tasks": {"generation", "josie", "thinker"},
+    "__init__": PARTS | COMMON | {"josie", "speech_tasks"},
 }
 TORCH_FREE = {CONFIGURATION, TOKENIZATION, "nano", "auto_registration", "__init__"}
 AUTO_CLASSES = {
@@ -80,6 +81,8 @@ AUTO_CLASSES = {
         "jovio": "JovioModel",
     },
     "AutoModelForMultimodalLM": {"josie": "JosieForConditionalGeneration"},
+    "AutoModelForSpeechSeq2Seq": {"josie": "JosieForSpeechSeq2Seq"},
+    "AutoModelForTextToWaveform": {"josie": "JosieForTextToWaveform"},
     "AutoModelForCausalLM": {"josie_thinker": "JosieThinkerForConditionalGeneration"},
     "AutoModelForAudioTokenization": {"jodio": "JodioModel", "josie_mel_codec": "JosieMelCodecModel"},
     "PROCESSOR_MAPPING": {"josie": "JosieProcessor"},

@@ -1,0 +1,153 @@
+"""JOSIE as the models that transformers' pipelines for speech load: text to a waveform, and audio to its words."""
+
+from typing import Any
+
+import torch
+from transformers import AutoModelForSpeechSeq2Seq, AutoModelForTextToWaveform, AutoProcessor
+from transformers.generation import GenerationConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
+
+from ..configuration_josie import JosieConfig
+from .generation import TALKER_OPTIONS
+from .josie import JosieForConditionalGeneration
+from .thinker.inputs import MODALITY_INPUTS
+
+# What the model is asked where its generation configuration has no other words.
+TRANSCRIPTION_PROMPT = "Write what you hear."
+_HUB_OPTIONS = (
+    "revision",
+    "token",
+    "cache_dir",
+    "local_files_only",
+    "force_download",
+    "subfolder",
+    "trust_remote_code",
+)
+
+
+class JosieForTextToWaveform(JosieForConditionalGeneration):
+    """JOSIE for the pipeline `"text-to-speech"`: it says a text, and answers a conversation."""
+
+    @torch.no_grad()
+    def generate(  # type: ignore[override]
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> dict[str, list[torch.Tensor]]:
+        """Say texts, or answer conversations: rows in which a turn has ended.
+
+        Args:
+            input_ids (`torch.LongTensor`): `(batch, length)`.
+            attention_mask (`torch.Tensor`, *optional*): `(batch, length)`.
+            kwargs: For a conversation all of [`JosieForConditionalGeneration.generate`]; for a text `speaker` and
+                `talker_*`, while fields of a generation configuration have no answer to choose.
+
+        Returns:
+            `dict` with `audio`, a waveform `(channels, num_samples)` for each row.
+
+        Raises:
+            `ValueError`: Texts and conversations are mixed, or as of the models' own methods.
+        """
+        ends = torch.tensor(sorted(self._end_tokens(self.generation_config)), device=input_ids.device)
+        has_turns = torch.isin(input_ids[:, :-1], ends).any(dim=1)
+        if bool(has_turns.any()) != bool(has_turns.all()):
+            raise ValueError(f"`input_ids` must be all texts or all conversations, got {has_turns.tolist()}.")
+        if bool(has_turns.all()):
+            kwargs |= {"generation_mode": "audio", "attention_mask": attention_mask}
+            spoken: Any = super().generate(input_ids, **kwargs)
+        else:
+            generation_config = kwargs.pop("generation_config", None)
+            written = GenerationConfig().to_dict()
+            options = {name: getattr(generation_config, name, None) for name in TALKER_OPTIONS}
+            options |= {name: value for name, value in kwargs.items() if name not in written}
+            spoken = self.generate_speech(input_ids, attention_mask, **options)
+        lengths = spoken.audio_lengths.tolist()
+        return {"audio": [values[:, :length] for values, length in zip(spoken.audio_values, lengths, strict=True)]}
+
+
+class JosieForSpeechSeq2Seq(JosieForConditionalGeneration):
+    """JOSIE for the pipeline `"automatic-speech-recognition"`: it writes down what it hears.
+
+    Its generation configuration has the question: `transcription_prompt_ids`, the tokens of a conversation with one
+    audio placeholder. [`from_pretrained`] makes them of `transcription_prompt`, a text, by the processor beside the
+    weights.
+
+    Args:
+        config ([`JosieConfig`]): Of a model that hears.
+    """
+
+    def __init__(self, config: JosieConfig):
+        super().__init__(config)
+        features = getattr(config.thinker_config.audio_config, "num_mel_bins", None)
+        self.main_input_name = "input_features" if features is not None else "input_values"
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a model, as [`~transformers.PreTrainedModel.from_pretrained`] does, and the question it is asked."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model: Any = loaded[0] if isinstance(loaded, tuple) else loaded
+        generation_config = model.generation_config
+        if getattr(generation_config, "transcription_prompt_ids", None) is None:
+            options = {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
+            processor: Any = AutoProcessor.from_pretrained(args[0], **options)
+            question = getattr(generation_config, "transcription_prompt", None) or TRANSCRIPTION_PROMPT
+            content = [{"type": "audio"}, {"type": "text", "text": question}]
+            text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+            ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+            generation_config.transcription_prompt_ids = ids
+        return loaded
+
+    @torch.no_grad()
+    def generate(  # type: ignore[override]
+        self,
+        input_features: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        input_values: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Write down clips.
+
+        Args:
+            input_features, input_values (`torch.FloatTensor`, *optional*): `(batch, ...)`, clips as [`AudioInputs`] has
+                them.
+            attention_mask (`torch.Tensor`, *optional*): `(batch, num_frames)` or `(batch, num_samples)`, 1 for what is
+                real; all is when `None`.
+            kwargs: Of [`JosieForConditionalGeneration.generate`], in mode `"text"`.
+
+        Returns:
+            What that method returns, without the prompt: tokens `(batch, new tokens)`, or an output with `sequences`.
+
+        Raises:
+            `ValueError`: The model does not hear, or has no question to ask.
+        """
+        prompt = getattr(self.generation_config, "transcription_prompt_ids", None)
+        token = self.config.thinker_config.audio_token_id
+        if token is None or prompt is None or prompt.count(token) != 1:
+            raise ValueError(
+                "`generation_config.transcription_prompt_ids` must be tokens with one audio placeholder "
+                f"({token}), got {prompt}."
+            )
+        names = MODALITY_INPUTS["audio"]
+        values, mask_name = (
+            (input_features, names[1]) if self.main_input_name == "input_features" else (input_values, names[3])
+        )
+        if values is None:
+            raise ValueError(f"`{self.main_input_name}` must be given, got None.")
+        inputs: Any = {self.main_input_name: values, mask_name: attention_mask}
+        heard = self.get_audio_features(**inputs, return_dict=True)
+        counts = [len(rows) for rows in heard.pooler_output]  # type: ignore[arg-type]
+        place = prompt.index(token)
+        rows = [prompt[:place] + [token] * count + prompt[place + 1 :] for count in counts]
+        longest, pad = max(map(len, rows)), self.generation_config.pad_token_id
+        filler = prompt[0] if pad is None else pad  # masked
+        ids = torch.tensor([[filler] * (longest - len(row)) + row for row in rows], device=values.device)
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=values.device)
+        written = super().generate(ids, attention_mask=mask, mm_encoder_outputs={"audio": heard}, **kwargs)
+        if isinstance(written, torch.Tensor):
+            return written[:, longest:]
+        written.sequences = written.sequences[:, longest:]
+        return written
+
+
+AutoModelForTextToWaveform.register(JosieConfig, JosieForTextToWaveform, exist_ok=True)
+AutoModelForSpeechSeq2Seq.register(JosieConfig, JosieForSpeechSeq2Seq, exist_ok=True)
+names: Any = MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES  # the pipeline asks this table
+names.setdefault(JosieConfig.model_type, JosieForSpeechSeq2Seq.__name__)

@@ -1,0 +1,175 @@
+"""transformers' pipelines for speech on a tiny JOSIE, and pipelines of every kind with several inputs."""
+
+import importlib.util
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from this_tree import ROOT
+from transformers import AutoModelForMultimodalLM, AutoModelForSpeechSeq2Seq, AutoProcessor, pipeline
+
+import josie
+
+FRAMES = dict(talker_max_new_frames=4, talker_min_new_frames=4)
+SPEECH = "tests/data/speech.wav"
+
+
+@pytest.fixture(autouse=True)
+def at_root(pytestconfig, monkeypatch):
+    monkeypatch.chdir(pytestconfig.rootpath)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_folder):
+    return AutoModelForMultimodalLM.from_pretrained(tiny_folder)
+
+
+@pytest.fixture(scope="module")
+def processor(tiny_folder):
+    return AutoProcessor.from_pretrained(tiny_folder)
+
+
+@pytest.fixture(scope="module")
+def speak(tiny_folder):
+    return pipeline("text-to-speech", model=str(tiny_folder))
+
+
+@pytest.fixture(scope="module")
+def hear(tiny_folder):
+    return pipeline("automatic-speech-recognition", model=str(tiny_folder))
+
+
+@pytest.fixture(scope="module")
+def expected(model, processor):
+    content = [{"type": "audio", "path": str(ROOT / SPEECH)}, {"type": "text", "text": "Write what you hear."}]
+    chat = [{"role": "user", "content": content}]
+    inputs = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=True)
+    written = model.generate(**inputs, max_new_tokens=5, min_new_tokens=5)
+    return processor.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+class TestTextToSpeech:
+    def test_a_text_is_said_at_the_codecs_rate(self, speak, model, processor):
+        said = speak("Hello you", generate_kwargs=FRAMES)
+        expected = model.generate_speech(**processor.tokenizer(["Hello you"], return_tensors="pt"), **FRAMES)
+        np.testing.assert_array_equal(said["audio"], expected.audio_values[0, 0].numpy())
+        assert said["sampling_rate"] == model.config.audio_codec_config.sampling_rate == model.config.sampling_rate
+
+    @pytest.mark.parametrize("batch_size", [None, 2])
+    def test_several_texts_have_their_own_lengths(self, speak, batch_size):
+        texts = ["Hello you", "Yes, and no"]
+        options = dict(generate_kwargs=dict(talker_max_new_frames=9, talker_top_k=1))
+        alone = [speak(text, **options)["audio"] for text in texts]
+        for clip, expected in zip(speak(texts, batch_size=batch_size, **options), alone, strict=True):
+            np.testing.assert_allclose(clip["audio"], expected, atol=1e-5)
+
+    def test_a_voice_may_be_named(self, speak):
+        assert len(speak("Hello", forward_params=FRAMES | dict(speaker="bob"))["audio"]) == 4 * 48
+        with pytest.raises(ValueError, match="`speaker` must be one of .*, got 'eve'"):
+            speak("Hello", forward_params=FRAMES | dict(speaker="eve"))
+
+    def test_a_conversation_is_answered(self, speak, model, processor):
+        chat = [{"role": "user", "content": "Hello"}]
+        said = speak(chat, generate_kwargs=FRAMES | dict(max_new_tokens=3, min_new_tokens=3))
+        inputs = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=True)
+        expected = model.generate(**inputs, **FRAMES, max_new_tokens=3, min_new_tokens=3, generation_mode="audio")
+        np.testing.assert_array_equal(said["audio"], expected.audio_values[0, 0].numpy())
+
+    def test_what_it_cannot_do_is_refused(self, speak, processor):
+        with pytest.raises(ValueError, match="takes only `talker_"):
+            speak("Hello", generate_kwargs=dict(volume=3))
+        with pytest.raises(ValueError, match="`talker_volume` must be one of"):
+            speak("Hello", generate_kwargs=dict(talker_volume=3))
+        ids = processor(text=["Hello", "a<|end|>b"])["input_ids"]
+        with pytest.raises(ValueError, match=r"must be all texts or all conversations, got \[False, True\]"):
+            speak.model.generate(ids)
+
+
+class TestSpeechRecognition:
+    OPTIONS = dict(generate_kwargs=dict(max_new_tokens=5, min_new_tokens=5, num_beams=1))
+
+    def test_files_arrays_and_lists_are_written_down(self, hear, expected):
+        waveform = josie.load_audio(SPEECH, hear.feature_extractor.sampling_rate)
+        given = {"raw": waveform, "sampling_rate": hear.feature_extractor.sampling_rate}
+        for clip in (waveform, given):
+            assert hear(clip, **self.OPTIONS) == {"text": expected}
+        both = hear([waveform, waveform[: len(waveform) // 2]], **self.OPTIONS)
+        assert both[0] == {"text": expected}
+        assert len(both) == 2
+
+    def test_beams_are_searched_for_each_clip(self, hear):
+        waveform = josie.load_audio(SPEECH, hear.feature_extractor.sampling_rate)
+        assert isinstance(hear(waveform, generate_kwargs=dict(max_new_tokens=4, num_beams=3))["text"], str)
+
+    def test_clips_of_a_batch_are_each_heard_to_their_end(self, tiny_folder, processor):
+        model = AutoModelForSpeechSeq2Seq.from_pretrained(tiny_folder)
+        waveform = josie.load_audio(SPEECH, processor.feature_extractor.sampling_rate)
+        rate = processor.feature_extractor.sampling_rate
+        clips = [(waveform, rate), (waveform[:7000], rate)]
+        batch = processor.feature_extractor(clips, return_attention_mask=True)
+        assert set(batch) == {"input_features", "attention_mask"}
+        options = dict(max_new_tokens=5, min_new_tokens=5)
+        together = model.generate(**batch, **options)
+        for row, clip in enumerate(clips):
+            alone = model.generate(**processor.feature_extractor(clip, return_attention_mask=True), **options)
+            assert torch.equal(together[row], alone[0])
+        asked = model.generate(**batch, **options, return_dict_in_generate=True, output_scores=True)
+        assert torch.equal(asked.sequences, together)
+        assert len(asked.scores) == 5
+
+    def test_the_question_may_be_another(self, tiny_folder):
+        model = AutoModelForSpeechSeq2Seq.from_pretrained(tiny_folder)
+        prompt = model.generation_config.transcription_prompt_ids
+        assert prompt.count(model.config.thinker_config.audio_token_id) == 1
+        batch = dict(input_features=torch.rand(1, 9, 40))
+        before = model.generate(**batch, max_new_tokens=5)
+        model.generation_config.transcription_prompt_ids = [*prompt, 40, 41, 42]
+        assert not torch.equal(model.generate(**batch, max_new_tokens=5), before)
+        model.generation_config.transcription_prompt_ids = [40, 41]
+        with pytest.raises(ValueError, match="must be tokens with one audio placeholder"):
+            model.generate(**batch)
+        with pytest.raises(ValueError, match="`input_features` must be given, got None"):
+            AutoModelForSpeechSeq2Seq.from_pretrained(tiny_folder).generate()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="these pipelines demand torchvision")
+@pytest.mark.parametrize("part", ["whole", "thinker"])
+@pytest.mark.parametrize("task", ["any-to-any", "image-text-to-text"])
+def test_several_inputs_of_different_lengths(task, part, tiny_folder, tmp_path, model, processor):
+    folder = tiny_folder
+    if part == "thinker":
+        folder = tmp_path
+        model.thinker.save_pretrained(folder)
+        processor.save_pretrained(folder)
+    image = {"type": "image", "path": "tests/data/picture.png"}
+    chats = [
+        [{"role": "user", "content": [image, {"type": "text", "text": text}]}]
+        for text in ("What is this?", "Tell me what this is, please.")
+    ]
+    pipe = pipeline(task, model=str(folder))
+    options = dict(max_new_tokens=4, return_full_text=False)
+    alone = [pipe(text=chat, **options)[0]["generated_text"] for chat in chats]
+    for batch_size in (None, 2):
+        together = pipe(text=chats, batch_size=batch_size, **options)
+        assert [answer[0]["generated_text"] for answer in together] == alone
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="the pipeline demands torchvision")
+def test_generated_audio_knows_its_rate(tiny_folder):
+    pipe = pipeline("any-to-any", model=str(tiny_folder))
+    chat = [{"role": "user", "content": "Hello"}]
+    clip = pipe(text=chat, generation_mode="audio", max_new_tokens=3, generate_kwargs=FRAMES)[0]["generated_audio"]
+    assert clip.sampling_rate == clip[:10].sampling_rate == pipe.model.sampling_rate == 1600
+    assert torch.from_numpy(clip).shape == (4 * 48,)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.asarray(clip).dtype == np.float32
+
+
+def test_a_text_may_come_first_and_a_path_is_an_image(processor):
+    first = processor(["Hello you"])
+    assert torch.equal(first["input_ids"], processor(text=["Hello you"])["input_ids"])
+    assert "pixel_values" in processor("tests/data/picture.png")
+    with pytest.raises(ValueError, match="`images` must be an existing file"):
+        processor("tests/data/no_picture.png")
