@@ -187,7 +187,7 @@ def load_processor(folder: Path) -> "JosieProcessor":
 def load_josie(
     folder: Path, device: "torch.device | str" = "cpu", dtype: str | None = None
 ) -> "JosieForConditionalGeneration":
-    """Load a JOSIE in eval mode.
+    """Load a JOSIE in eval mode, its codecs prepared for inference.
 
     Args:
         folder (`Path`): Its checkpoint.
@@ -211,7 +211,7 @@ def load_josie(
     for codec in (model.audio_codec, model.vision_codec):
         if codec is not None:
             codec.float()
-    return model.to(device)
+    return model.to(device).prepare_for_inference()
 
 
 def load_model(folder: Path, model_class: Any, argument: str = "DIR") -> Any:

@@ -20,6 +20,7 @@ from ..configuration_josie import JovioConfig, audio_codec_geometry
 from ..conversion.files import new_file
 from ..modeling_josie.codecs.adapters import decode_audio, encode_audio
 from ..modeling_josie.codecs.checks import check_codes, check_num_quantizers
+from ..modeling_josie.codecs.protocol import AudioCodec
 from ..processing_josie.audio import as_waveform
 from ..processing_josie.audio_files import open_audio
 from ..processing_josie.resampling import resample
@@ -189,7 +190,7 @@ def encode_clip(codec: PreTrainedModel, values: torch.Tensor, rate: int, num_qua
         check_num_quantizers(num_quantizers, geometry.num_quantizers)
     values = torch.from_numpy(resample(values.numpy(), rate, geometry.sampling_rate))
     length = values.shape[-1]
-    if not hasattr(config, "get_num_frames"):  # DAC drops what does not fill a frame
+    if not isinstance(codec, AudioCodec):  # DAC drops what does not fill a frame
         values = torch.nn.functional.pad(values, (0, -length % geometry.hop_length))
     codes, _ = encode_audio(codec, values[None].to(codec.device), num_quantizers=num_quantizers)
     return make_codes(config, codes, length)

@@ -29,7 +29,9 @@ def encode_command(
     features: Annotated[bool, typer.Option("--features", help="Keep the audio encoder's states too.")] = False,
     num_quantizers: Annotated[
         int | None,
-        typer.Option(help="Use only the first ones; those of the Talker by itself.", callback=checked(at_least_one)),
+        typer.Option(
+            help="Use only the first ones; those that the Talker predicts if not given.", callback=checked(at_least_one)
+        ),
     ] = None,
     num_proc: Annotated[int, typer.Option(help="Processes on this machine.", callback=checked(at_least_one))] = 1,
     shard_rows: Annotated[int, typer.Option(help="Rows of a shard.", callback=checked(at_least_one))] = 256,

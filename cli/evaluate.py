@@ -17,7 +17,6 @@ from .options import (
     Folder,
     MaxNewTokens,
     MaxSeconds,
-    Threads,
     at_least_one,
     checked,
     existing_file,
@@ -61,7 +60,14 @@ def evaluate_command(
     max_seconds: MaxSeconds = None,
     device: Device = "auto",
     dtype: Dtype = None,
-    threads: Threads = None,
+    threads: Annotated[
+        int,
+        typer.Option(
+            help="Threads of torch on the processor. More help a large model on an idle machine; where cores are busy "
+            "they wait for each other.",
+            callback=checked(at_least_one),
+        ),
+    ] = 1,
 ) -> None:
     """Score what a checkpoint writes and says: exact answers, word errors, and what a listener hears."""
     from ..evaluation import judge, streaming as streams, tasks

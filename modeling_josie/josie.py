@@ -1,5 +1,4 @@
-"""JOSIE: a Thinker that reads everything, a Talker that speaks its words, and the codecs between codes and the
-world."""
+"""JOSIE: a Thinker that reads all modalities, a Talker that speaks its text, and codecs of audio and images."""
 
 from typing import Any
 
@@ -20,6 +19,7 @@ from typing_extensions import Unpack
 from ..configuration_josie import JosieConfig, is_codec
 from .codecs import jodio, jovio, mel_codec  # noqa: F401  (registers our codecs with AutoModel)
 from .codecs.adapters import encode_audio
+from .codecs.inference import InferenceFormMixin
 from .freezing import FreezingMixin, Groups, nest
 from .generation import JosieGenerationMixin
 from .losses.targets import NumItems, code_loss_divisors
@@ -43,11 +43,11 @@ from .thinker.inputs import (
 from .thinker.model import JosieThinkerForConditionalGeneration
 
 
-class JosieForConditionalGeneration(FreezingMixin, JosieGenerationMixin, JosiePreTrainedModel):
+class JosieForConditionalGeneration(FreezingMixin, InferenceFormMixin, JosieGenerationMixin, JosiePreTrainedModel):
     """The whole model.
 
     The codecs are frozen and in float32 here, whatever `dtype` is asked for: this model's `forward` reads their codes,
-    they are trained by their own.
+    they are trained by their own. `prepare_for_inference` prepares them all, as the commands of `josie` do.
 
     Args:
         config ([`JosieConfig`]): Its parts; those that are `None` are absent.

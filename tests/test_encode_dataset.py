@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import josie
 from josie.cli.app import app
 from josie.training.conversations import read_jsonl
-from josie.training.encode_dataset import EncodeArguments, encode_dataset
+from josie.training.encode_dataset import PLAN_FILE, EncodeArguments, encode_dataset, share_threads
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,20 @@ def test_a_run_that_was_killed_goes_on(conversations, tiny_folder, tmp_path):
     (tmp_path / "out" / "data" / "train-00001-of-00003.parquet").write_bytes(b"half")
     assert encode(conversations, tiny_folder, tmp_path / "out").num_complete == 3
     assert read(tmp_path / "out") == expected
+
+
+def test_ranks_may_begin_at_the_same_moment(conversations, tiny_folder, tmp_path):
+    (tmp_path / "out" / f".{PLAN_FILE}.q7xk").mkdir(parents=True)  # as another rank begins to write the plan
+    assert encode(conversations, tiny_folder, tmp_path / "out").num_complete == 3
+
+
+def test_processes_share_the_threads():
+    given = EncodeArguments("rows.jsonl", "nano")
+    for num_processes in (1, 2, 1000):
+        shared = share_threads(given, num_processes)
+        assert shared.num_threads == max(torch.get_num_threads() // num_processes, 1)
+        assert shared == EncodeArguments("rows.jsonl", "nano", num_threads=shared.num_threads)
+    assert share_threads(EncodeArguments("rows.jsonl", "nano", num_threads=3), 2).num_threads == 3
 
 
 def test_another_encoding_is_refused(conversations, tiny_folder, tmp_path):

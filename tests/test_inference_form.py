@@ -7,10 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from test_jodio import BOTH_DOMAINS, make_audio, make_model
-from tiny import CASES
+from tiny import CASES, JODIO, josie_config
 from torch import nn
 
+from josie import JosieForConditionalGeneration
 from josie.configuration_josie import JosieCodecConfig
+from josie.modeling_josie.codecs import jodio
 from josie.modeling_josie.codecs.codebook import VectorQuantizer
 from josie.modeling_josie.codecs.convolution import CausalConv1d, CausalConvTranspose1d
 from josie.modeling_josie.codecs.inference import HasInferenceForm
@@ -182,6 +184,35 @@ def test_a_prepared_stream_is_the_plain_one_to_the_bit(domain):
         outputs.append((torch.cat(codes, dim=-1), torch.cat(values, dim=-1)))
         model.prepare_for_inference()
     assert all(map(torch.equal, *outputs))
+
+
+@torch.no_grad()
+def test_a_whole_model_prepares_its_codecs():
+    torch.manual_seed(0)
+    model = JosieForConditionalGeneration(josie_config(audio_codec_config=JODIO)).eval()
+    codes = torch.randint(0, 16, (1, model.audio_codec.num_quantizers, 5))
+    expected = model.audio_codec.decode(codes).audio_values
+    assert model.prepare_for_inference() is model
+    formed = [part.has_form for part in model.modules() if isinstance(part, HasInferenceForm)]
+    assert formed
+    assert all(formed)
+    assert torch.equal(model.audio_codec.decode(codes).audio_values, expected)
+    model.train()  # the codecs stay in evaluation mode, and prepared
+    assert torch.equal(model.audio_codec.decode(codes).audio_values, expected)
+
+
+@BOTH_DOMAINS
+@torch.no_grad()
+def test_a_slow_stream_says_so_once(domain, monkeypatch):
+    model, said = make_model(**domain), []
+    monkeypatch.setattr(jodio.logger, "warning_once", said.append)
+    codes = torch.randint(0, 32, (1, 4, 5))
+    model.decode(codes)
+    assert not said
+    model.decode(codes, use_streaming=True)
+    assert said == ["A stream of an unprepared JODIO is slow: call `prepare_for_inference()` first."] * bool(domain)
+    model.prepare_for_inference().decode(codes, use_streaming=True)
+    assert len(said) == bool(domain)
 
 
 @pytest.mark.parametrize("name", CODECS)

@@ -100,7 +100,7 @@ class JosieDataCollator:
         )
         if "speech_values" in batch:
             raise ValueError(
-                "`messages` must have codes of the assistant's speech: make them with `josie.add_speech_codes`, got a "
+                "`messages` must have codes of the assistant's speech: make them with `josie.add_speech_codes`, got "
                 "audio alone."
             )
         durations = [example.get("speech_durations") for example in examples]

@@ -14,7 +14,7 @@ import hashlib
 import json
 import multiprocessing
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from transformers.utils import logging
 from ..configuration_josie import JosieConfig
 from ..conversion.files import new_file, write_file
 from ..modeling_josie import JosieForConditionalGeneration
+from ..modeling_josie.codecs.inference import prepare_codec
 from .dataset_rows import Rows, open_rows
 from .row_encoder import RowEncoder
 
@@ -55,7 +56,7 @@ class EncodeArguments:
         features (`bool`): Also keep the audio encoder's states.
         shard_rows (`int`): Rows of a shard.
         device (`str`): Where the model computes.
-        num_threads (`int`, *optional*): Of torch, in each process.
+        num_threads (`int`, *optional*): Of torch, in each process; a fair share of all when `None`.
     """
 
     dataset: str
@@ -127,13 +128,21 @@ def encode_dataset(
     return worker.summarize()
 
 
+def share_threads(arguments: EncodeArguments, num_processes: int) -> EncodeArguments:
+    """Return the arguments of each of several processes: with all threads each, they would wait for each other."""
+    if arguments.num_threads is not None:
+        return arguments
+    return replace(arguments, num_threads=max(torch.get_num_threads() // num_processes, 1))
+
+
 def _encode_in_parallel(
     worker: "ShardWorker", shards: list[int], num_processes: int, report: Callable[[int], None]
 ) -> None:
     context = multiprocessing.get_context("spawn")  # what torch has started does not survive a fork
     counter = context.Value("q", 0)
-    options = (worker.arguments, worker.folder, counter)
-    with context.Pool(min(num_processes, len(shards)), _start_process, options) as pool:
+    num_processes = min(num_processes, len(shards))
+    options = (share_threads(worker.arguments, num_processes), worker.folder, counter)
+    with context.Pool(num_processes, _start_process, options) as pool:
         waiting = [pool.apply_async(_encode_shard, (shard,)) for shard in shards]
         for result in waiting:
             while not result.ready():
@@ -175,6 +184,7 @@ class ShardWorker:
         self.encoder = RowEncoder.of_model(model, processor, arguments.num_quantizers, arguments.features)
         self.fingerprint = _hash_weights(model if arguments.features else self.encoder.codec)
         model.to(arguments.device)  # type: ignore[arg-type]
+        prepare_codec(self.encoder.codec)
         self.num_shards = -(-len(self.rows) // arguments.shard_rows)
 
     def rows_of(self, shard: int) -> range:
@@ -201,11 +211,11 @@ class ShardWorker:
         plan = {**encoded, "num_rows": len(self.rows), "rows": self.rows.fingerprint, "weights": self.fingerprint}
         path = self.folder / PLAN_FILE
         if not path.is_file():
-            if self.folder.exists() and any(self.folder.iterdir()):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # Another rank may be writing the same plan just now, which comes before all else.
+            others = [entry for entry in self.folder.iterdir() if not entry.name.startswith(f".{PLAN_FILE}.")]
+            if others and not path.is_file():
                 raise ValueError(f"`--out` must be new or have an encoding, got {str(self.folder)!r}.")
-            for name in ("data", "shards"):
-                (self.folder / name).mkdir(parents=True, exist_ok=True)
-            write_file(self.folder / "README.md", _CARD)
             write_file(path, json.dumps(plan, indent=1) + "\n")
         found = json.loads(path.read_text(encoding="utf-8"))
         names = ("num_quantizers", "features", "shard_rows", "num_rows", "rows", "weights")
@@ -215,6 +225,9 @@ class ShardWorker:
                 f"`--out` must be new or have the same encoding, got {str(self.folder)!r}, "
                 f"which differs in {differing}."
             )
+        for name in ("data", "shards"):
+            (self.folder / name).mkdir(exist_ok=True)
+        write_file(self.folder / "README.md", _CARD)
 
     def encode_shard(self, shard: int) -> Any:
         """Encode a shard; yield the number of rows just done."""

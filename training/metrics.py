@@ -15,7 +15,8 @@ import torch
 from torch.nn import functional
 from transformers import EvalPrediction
 
-IGNORED = -100
+from ..configuration_josie.constants import IGNORE_INDEX
+
 _NUM_TEXT_SCORES = 3  # negative log-likelihood, right tokens, tokens
 
 
@@ -64,9 +65,9 @@ def score_tokens(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     In columns: the sum of negative log-likelihoods, how many tokens the model would have chosen, how many there are.
     """
     logits, labels = logits[:, :-1], labels[:, 1:]
-    is_target = labels != IGNORED
+    is_target = labels != IGNORE_INDEX
     losses = functional.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
     )
     is_right = (logits.argmax(-1) == labels) & is_target
     return torch.stack([losses.view(labels.shape).sum(1), is_right.sum(1), is_target.sum(1)], dim=1).float()
@@ -85,7 +86,7 @@ def score_codes(logits: torch.Tensor, depth_logits: torch.Tensor | None, codes: 
     if depth_logits is not None:
         chosen = torch.cat([chosen, depth_logits.argmax(-1)], dim=-2)
     codes = codes[..., : chosen.shape[-2], :]
-    is_target = codes != IGNORED
+    is_target = codes != IGNORE_INDEX
     counts = torch.stack([((chosen == codes) & is_target).sum(-1), is_target.sum(-1)], dim=-1)
     return (counts.sum(1) if codes.ndim == 4 else counts).flatten(1).float()
 

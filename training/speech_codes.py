@@ -9,6 +9,7 @@ from transformers.modeling_utils import PreTrainedModel
 from ..configuration_josie import audio_codec_geometry
 from ..configuration_josie.constants import IGNORE_INDEX
 from ..modeling_josie.codecs.adapters import encode_audio
+from ..modeling_josie.codecs.protocol import AudioCodec
 from ..processing_josie.spoken_turns import join_turns, join_waveforms, split_speech
 
 _ROWS_AT_ONCE = 8
@@ -52,7 +53,7 @@ def add_speech_codes(
             else:
                 waveforms[row, index] = turn.read(geometry.sampling_rate, channels)
     # A row of ours is encoded as if it were alone; tokenizers of transformers do not all look past the padding.
-    at_once = _ROWS_AT_ONCE if hasattr(config, "get_num_frames") else 1
+    at_once = _ROWS_AT_ONCE if isinstance(codec, AudioCodec) else 1
     keys = sorted(waveforms, key=lambda key: waveforms[key].shape[1])
     was_training = codec.training
     codec.eval()  # or quantizers would learn from what they encode

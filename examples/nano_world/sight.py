@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers.modeling_outputs import ModelOutput
 
+from josie.configuration_josie.constants import IGNORE_INDEX
 from nano_world.scenes import COLOURS, SHAPES, SIZES, Split, draw_scene, render
 from nano_world.stamps import STAMPS, draw_stamp, find_stamps, render as render_stamp
 
@@ -24,7 +25,6 @@ NAMES = ("nothing", *SHAPES, *(stamp for stamp in STAMPS))
 CLASSES = (len(NAMES), len(COLOURS), len(SIZES))
 NUM_PLACES = 4  # of a centre: across and down, in its patch and in the image
 IMAGE_SIZE = 128
-_IGNORED = -100
 
 
 @dataclass
@@ -88,17 +88,17 @@ def mark(things: Iterable[tuple[str, str | None, str | None, float, float]], gri
         with two centres; and `places`, `(grid * grid, 4)`: where the centre is in its patch and in the image, each
         from -1 to 1, right and down; NaN without one.
     """
-    classes = torch.tensor([0, _IGNORED, _IGNORED]).repeat(grid * grid, 1)
+    classes = torch.tensor([0, IGNORE_INDEX, IGNORE_INDEX]).repeat(grid * grid, 1)
     places = torch.full((grid * grid, NUM_PLACES), torch.nan)
     for name, colour, size, x, y in things:
         column, row = int(x * grid), int(y * grid)
         place = row * grid + column
         if classes[place, 0] != 0:
-            classes[place], places[place] = _IGNORED, torch.nan
+            classes[place], places[place] = IGNORE_INDEX, torch.nan
             continue
         classes[place, 0] = NAMES.index(name)
-        classes[place, 1] = _IGNORED if colour is None else list(COLOURS).index(colour)
-        classes[place, 2] = _IGNORED if size is None else list(SIZES).index(size)
+        classes[place, 1] = IGNORE_INDEX if colour is None else list(COLOURS).index(colour)
+        classes[place, 2] = IGNORE_INDEX if size is None else list(SIZES).index(size)
         places[place] = torch.tensor([x * grid - column, y * grid - row, x, y]) * 2 - 1
     return {"classes": classes, "places": places}
 
@@ -179,5 +179,5 @@ def count_right(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     right = is_thing
     for index, part in enumerate(logits[..., : sum(CLASSES)].split(list(CLASSES), dim=-1)):
         asked = classes[..., index]
-        right = right & ((part.argmax(-1) == asked) | (asked == _IGNORED))
+        right = right & ((part.argmax(-1) == asked) | (asked == IGNORE_INDEX))
     return torch.stack([right.sum(1), is_thing.sum(1)], dim=1)

@@ -21,6 +21,7 @@ from typing import Any
 from datasets import Dataset, IterableDataset, concatenate_datasets, interleave_datasets
 from transformers import PreTrainedTokenizerBase
 
+from josie.configuration_josie.constants import IGNORE_INDEX
 from josie.conversion.files import write_file
 from recipes import debian_texts
 from recipes.debian import fetch_package
@@ -150,7 +151,7 @@ def _make_block(ids: list[int], positions: list[int], is_masked: bool) -> dict[s
     first = positions[0]  # a text that began in the block before goes on from 0
     length = next((index for index, position in enumerate(positions) if index and position == 0), len(positions))
     positions = [position - first for position in positions[:length]] + positions[length:]
-    labels = [-100 if position == 0 else token for token, position in zip(ids, positions, strict=True)]
+    labels = [IGNORE_INDEX if position == 0 else token for token, position in zip(ids, positions, strict=True)]
     return {"input_ids": ids, "labels": labels, "position_ids": positions}
 
 

@@ -66,7 +66,7 @@ class HasInferenceForm(nn.Module, Generic[T]):
 
 
 class InferenceFormMixin:
-    """`prepare_for_inference` of codecs whose modules have an inference form."""
+    """`prepare_for_inference` of codecs whose modules have an inference form, and of models with such codecs."""
 
     training: bool
     modules: Callable[[], Iterator[nn.Module]]
@@ -79,13 +79,13 @@ class InferenceFormMixin:
         do not change.
 
         Returns:
-            The codec itself.
+            The codec, or the model, itself.
 
         Raises:
-            `ValueError`: The codec is in training mode.
+            `ValueError`: It is in training mode.
         """
         if self.training:
-            raise ValueError("`prepare_for_inference` must be called in evaluation mode, got a codec in training mode.")
+            raise ValueError("`prepare_for_inference` must be called in evaluation mode, got a model in training mode.")
         # Parts first: the form of a whole is made of theirs.
         for module in reversed(list(self.modules())):
             if isinstance(module, HasInferenceForm):

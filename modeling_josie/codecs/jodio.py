@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForAudioTokenization
 from transformers.modeling_utils import PreTrainedAudioTokenizerBase
+from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
 from ...configuration_josie import JodioConfig, JosieBackboneConfig
@@ -41,6 +42,8 @@ from .streaming import JodioStreamingState
 # Whole recordings of more frames than this run in pieces, as a stream does: attention over all pairs of frames, and
 # activations at the waveform's rate, would take memory without bound.
 _MAX_FRAMES_AT_ONCE = 64
+
+logger = logging.get_logger(__name__)
 
 
 class JodioModel(
@@ -159,6 +162,8 @@ class JodioModel(
         lengths = check_audio_lengths(audio_lengths, batch_size, max_length, audio_codes.device)
         decoding = self.get_decoding()
         if use_streaming or streaming_state is not None:
+            if self.decoder.needs_float64 and decoding is not self._form:
+                logger.warning_once("A stream of an unprepared JODIO is slow: call `prepare_for_inference()` first.")
             state = decoding.enter_stream(streaming_state, batch_size)
             audio_values = audio_codes.new_zeros((batch_size, config.audio_channels, 0), dtype=self.dtype)
             if num_frames:

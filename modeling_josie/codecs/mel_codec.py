@@ -13,6 +13,7 @@ from transformers.utils.generic import can_return_tuple
 
 from ...configuration_josie import JosieMelCodecConfig
 from ..layers.masks import length_mask
+from ..layers.transformer import JosieRMSNorm
 from ..losses.audio import masked_mean, weighted_sum
 from ..mel import mel_to_waveform, spectrogram_to_mel
 from ..outputs import JosieAudioCodecOutput, JosieAudioDecoderOutput, JosieAudioEncoderOutput
@@ -38,7 +39,7 @@ class MelConvLayer(nn.Module):
         super().__init__()
         size, kernel_size = config.hidden_size, config.conv_kernel_size
         self.depthwise = nn.Conv1d(size, size, kernel_size, padding=kernel_size // 2, groups=size)
-        self.norm = nn.RMSNorm(size, eps=1e-5)
+        self.norm = JosieRMSNorm(size, eps=1e-5)
         self.up_proj = nn.Linear(size, _EXPANSION * size)
         self.down_proj = nn.Linear(_EXPANSION * size, size)
 
@@ -62,7 +63,7 @@ class MelConvStack(nn.Module):
         inner = config.hidden_size if num_layers else out_size
         self.proj_in = nn.Identity() if in_size == inner else nn.Linear(in_size, inner)
         self.layers = nn.ModuleList([MelConvLayer(config) for _ in range(num_layers)])
-        self.norm = nn.RMSNorm(inner, eps=1e-5) if num_layers else nn.Identity()
+        self.norm = JosieRMSNorm(inner, eps=1e-5) if num_layers else nn.Identity()
         self.proj_out = nn.Identity() if inner == out_size else nn.Linear(inner, out_size)
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
