@@ -1,4 +1,8 @@
-"""Configurations: every size of the system, and all geometry that follows. No torch in here."""
+"""Configurations: every size of the system, and all geometry that follows. No torch in here.
+
+Reading order: `backbone`, `text`, `encoders`, `thinker`, `talker`; `codec`, `jodio`, `mel`, `mel_codec`, `jovio`,
+`discriminator`; `josie`; `geometry`, `logit_rule`, `constants`, `renamed`.
+"""
 
 from .backbone import JosieBackboneConfig
 from .codec import JosieCodecConfig

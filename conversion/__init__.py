@@ -1,1 +1,5 @@
-"""Other people's checkpoints into JOSIE's, and JOSIE's onto the Hub. Each module stands for itself: import from it."""
+"""Checkpoints of others into JOSIE's, and JOSIE's onto the Hub.
+
+Rooms: `assemble` (pretrained parts), `muomni` (a seed project), `hub` (code and cards). Beside them `files` (files and
+folders that appear when they are complete) and `moved` (names of the release before).
+"""

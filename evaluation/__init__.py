@@ -1,1 +1,4 @@
-"""Evaluation: words and word errors, judges, tasks."""
+"""Evaluation of what a model writes and says.
+
+Reading order: `tasks` (rows and scores), `answers` (inputs and options), `judge` (the listener), `words` (word errors).
+"""

@@ -11,7 +11,7 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 | `data` | `ConversationDataArguments` in `recipes/conversations.py`: JSONL files or data sets, streaming |
 | `model` | `ModelArguments` in `recipes/models.py`: a folder or Hub name, or a preset with random weights |
 | `lora` | `AdapterArguments` below: which parts learn, and their rank |
-| `hearing` | `HearingArguments` in `recipes/heard_rows.py`: sounds are encoded once, ahead; `null` for at every step |
+| `hearing` | `HearingArguments` in `recipes/heard_rows.py`: clips are encoded once, ahead; `null` for at every step |
 | `answers` | `AnswerArguments` in `recipes/answers.py`: how answers are compared at each evaluation |
 | `trainer` | `TrainingArguments` |
 | `card` | `license`, `hardware`, `limitations` of the model card |

@@ -46,8 +46,8 @@ def make_tasks(folder: Path, says: bool, num: int | None, root: Path) -> list[di
             if says:
                 rows.append(row | {"speak": True, "scores": ["spoken_wer"]})
             else:
-                sound = {"type": "audio", "path": os.path.relpath(clip["path"], root.resolve())}
-                rows.append(row | {"messages": [{"role": "user", "content": [sound]}], "scores": ["wer"]})
+                audio = {"type": "audio", "path": os.path.relpath(clip["path"], root.resolve())}
+                rows.append(row | {"messages": [{"role": "user", "content": [audio]}], "scores": ["wer"]})
     return rows
 
 

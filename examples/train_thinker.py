@@ -14,7 +14,7 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 | `freeze` | names of parts that learn nothing, as `model.freeze` takes them; the Talker where it is missing |
 | `ctc` | `CTCArguments` in `recipes/audio_ctc.py`: the audio encoder predicts letters too; `null` for none |
 | `token_ctc` | `TokenCTCArguments` in `recipes/token_ctc.py`: the projector predicts tokens too; `null` for none |
-| `hearing` | `HearingArguments` in `recipes/heard_rows.py`: sounds are encoded once, ahead; `null` for at every step |
+| `hearing` | `HearingArguments` in `recipes/heard_rows.py`: clips are encoded once, ahead; `null` for at every step |
 | `answers` | `AnswerArguments` in `recipes/answers.py`: how answers are compared at each evaluation |
 | `trainer` | `TrainingArguments` |
 | `card` | `license`, `hardware`, `limitations` of the model card |
@@ -22,7 +22,7 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 
 The user's turns may have images, videos and audio; with `ctc` and `token_ctc`, the `text` of an audio part is its
 transcript. The assistant's recordings are only read where the Talker learns too (`"freeze": []`). `hearing` is for rows
-with sounds and texts alone and an encoder that learns nothing, and `token_ctc` needs it. What learns is in float32,
+with clips and texts alone and an encoder that learns nothing, and `token_ctc` needs it. What learns is in float32,
 whatever the checkpoint is in.
 
 A run that ends in any way goes on with the same command from its last checkpoint, and its next losses are those it

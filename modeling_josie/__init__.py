@@ -1,5 +1,8 @@
-"""Models. Read in this order: layers, backbone; quantization, codecs (jodio, mel_codec, jovio); encoders, front_ends,
-thinker; decoding, talker; generation, josie, speech_tasks."""
+"""Models.
+
+Reading order: `josie` (the whole model), `generation`; the rooms `layers`, `thinker`, `talker`, `codecs`, `losses`; and
+`outputs`, `pretrained`, `freezing`, `mel`, `torch_export`.
+"""
 
 from .codecs.discriminators import JodioDiscriminatorModel
 from .codecs.jodio import JodioModel

@@ -124,7 +124,7 @@ class JosieForConditionalGeneration(FreezingMixin, InferenceFormMixin, JosieGene
         return self.config.sampling_rate
 
     def _get_dtype_plan(self, dtype: torch.dtype) -> dict[str, torch.dtype]:
-        """Let what is kept in float32 keep its flags and counts as they are, which transformers would cast too."""
+        """Keep flags and counts of what stays in float32 as they are; transformers would cast them too."""
         plan = super()._get_dtype_plan(dtype)
         kept = {name: value.dtype for name, value in self.named_buffers() if not value.is_floating_point()}
         return kept | plan if plan else plan

@@ -190,7 +190,8 @@ def test_a_prepared_stream_is_the_plain_one_to_the_bit(domain):
 def test_a_whole_model_prepares_its_codecs():
     torch.manual_seed(0)
     model = JosieForConditionalGeneration(josie_config(audio_codec_config=JODIO)).eval()
-    codes = torch.randint(0, 16, (1, model.audio_codec.num_quantizers, 5))
+    codec = model.audio_codec
+    codes = torch.randint(0, codec.codebook_size, (1, codec.num_quantizers, 5))
     expected = model.audio_codec.decode(codes).audio_values
     assert model.prepare_for_inference() is model
     formed = [part.has_form for part in model.modules() if isinstance(part, HasInferenceForm)]

@@ -1,4 +1,7 @@
-"""Text to tokens: the special tokens, the chat template, and the tokenizer that ships with the package."""
+"""Text to tokens: the special tokens, the chat template, and the tokenizer that ships with the package.
+
+Reading order: `special_tokens`, `train`, `shrink`.
+"""
 
 from pathlib import Path
 

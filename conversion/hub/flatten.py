@@ -13,11 +13,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 _MAX_LINE = 120
 
-Module = tuple[str, ...]  # path of a module below the package, such as ("modeling_josie", "jodio")
+Module = tuple[str, ...]  # path of a module below the package, such as ("modeling_josie", "josie")
 
 
 def flat_name(module: Module) -> str:
-    """Return the name of the flat file of a module, without `.py`: `modeling_josie/jodio.py` is `modeling_jodio`."""
+    """Return the name of the flat file of a module, without `.py`: `modeling_josie/josie.py` is `modeling_josie`."""
     return "_".join([*(part.removesuffix("_josie") for part in module[:-1]), module[-1]])
 
 

@@ -107,7 +107,7 @@ def _build(codec: PreTrainedModel, seed: int) -> JosieForConditionalGeneration:
 
 
 def teach_spelling(model: JosieForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Let what the Talker's nonlinear layer reads of each token be its letters, see [`recipes.talker_start`]."""
+    """Make the Talker's nonlinear layer read of each token its letters, see [`recipes.talker_start`]."""
     talker, embeddings = model.talker, model.get_input_embeddings().weight
     if talker.text_layer is not None and not talker.config.reads_thinker_states:
         spellings = [tokenizer.decode([index]) for index in range(len(embeddings))]

@@ -1,4 +1,4 @@
-"""Rows whose sounds an encoder has heard ahead of training: its states on disk, in place of its work at every step.
+"""Rows whose clips an encoder has heard ahead of training: its states on disk, in place of its work at every step.
 
 An encoder that learns nothing gives the same states each time. They are kept in shards of rows, so that a run that was
 stopped while it encoded goes on with the shard that it was at.
@@ -37,7 +37,7 @@ _SINGLE_WINDOWS = 3  # one of so many has a clip alone
 
 @dataclass
 class HearingArguments:
-    """How sounds are encoded ahead of training.
+    """The encoding of clips ahead of training.
 
     Args:
         folder (`str`): The place of the states.
@@ -103,7 +103,7 @@ class Listener:
         return {split: self.encode_rows(rows[split], split != "train") for split in ("train", "validation")}
 
     def encode_rows(self, rows: Dataset, is_held_out: bool = False) -> Dataset:
-        """Return rows with `input_ids`, `labels`, `length`, and what [`as_batch_items`] makes of their sounds.
+        """Return rows with `input_ids`, `labels`, `length`, and what [`as_batch_items`] makes of their clips.
 
         Args:
             rows (`datasets.Dataset`): With `messages`.
@@ -140,7 +140,7 @@ class Listener:
         said = [without_speech(row) for row in messages]
         clips = [
             [as_waveform(part_value(part), None, extractor.sampling_rate, 1)[0] for part in parts]
-            for parts in map(_list_sounds, said)
+            for parts in map(_list_clips, said)
         ]
         states = iter(self._listen([clip for row in clips for clip in row], is_packed))
         for row, waveforms in zip(said, clips, strict=True):
@@ -157,7 +157,7 @@ class Listener:
             }
 
     def _tokenize(self, messages: list[dict[str, Any]], count: Callable[[], int]) -> tuple[list[int], list[int]]:
-        """Return tokens and labels of a row, as the processor makes them of the sounds themselves."""
+        """Return tokens and labels of a row, as the processor makes them of the clips themselves."""
         token = self.processor.audio_token
         written = [dict(message, content=_spell(message, token, count)) for message in messages]
         tokens = self.processor.tokenizer.apply_chat_template(
@@ -201,7 +201,7 @@ class Listener:
 
 
 def as_batch_items(batch: dict[str, list[Any]], width: int) -> dict[str, list[Any]]:
-    """Return rows as a [`JosieDataCollator`] joins them: with `audio_features` and their mask where there are sounds.
+    """Return rows as a [`JosieDataCollator`] joins them: with `audio_features` and their mask where there are clips.
 
     Args:
         batch (`dict`): Columns as they are kept.
@@ -245,12 +245,12 @@ def _read_states(value: bytes, width: int) -> torch.Tensor:
     return torch.from_numpy(np.frombuffer(value, dtype=np.int16).copy()).view(torch.bfloat16).view(-1, width)
 
 
-def _list_sounds(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _list_clips(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [part for message in messages for part in list_parts(message) if is_audio_part(part)]
 
 
 def _spell(message: dict[str, Any], token: str, count: Callable[[], int]) -> Any:
-    """Return the content of a message with as many placeholders as a sound has tokens in its place."""
+    """Return the content of a message with as many placeholders as a clip has tokens in its place."""
     if not any(map(is_audio_part, list_parts(message))):
         return message["content"]
     return [{"type": "text", "text": token * count()} if is_audio_part(part) else part for part in list_parts(message)]

@@ -75,7 +75,7 @@ def load_model(arguments: ModelArguments, folder: Path) -> tuple[Any, Any]:
 
 
 def learn_in_float32(model: nn.Module, is_mixed: bool) -> None:
-    """Let what learns be in float32: steps are too small for the weights of a checkpoint in bfloat16 or float16.
+    """Cast what learns to float32: steps are too small for the weights of a checkpoint in bfloat16 or float16.
 
     Args:
         model (`nn.Module`): With everything frozen that shall be.

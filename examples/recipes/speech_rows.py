@@ -59,13 +59,13 @@ def make_messages(clip: dict[str, Any], task: str) -> list[dict[str, Any]]:
         task (`str`): `"transcribe"`, where the user's clip is heard and the assistant writes its text; or `"say"`,
             where the assistant says it.
     """
-    sound = {"type": "audio", "path": clip["path"]}
+    audio = {"type": "audio", "path": clip["path"]}
     if task == "transcribe":
         return [
-            {"role": "user", "content": [sound | {"text": clip["text"]}]},
+            {"role": "user", "content": [audio | {"text": clip["text"]}]},
             {"role": "assistant", "content": clip["text"]},
         ]
     return [
         {"role": "user", "content": READ_ALOUD},  # some templates have to begin with the user
-        {"role": "assistant", "content": [{"type": "text", "text": clip["text"]}, sound]},
+        {"role": "assistant", "content": [{"type": "text", "text": clip["text"]}, audio]},
     ]

@@ -1,4 +1,4 @@
-"""What a Talker begins with: weights of another one, and the spelling of the tokens that it reads."""
+"""The start of a Talker: weights of another one, and the spelling of the tokens that it reads."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +15,13 @@ NUM_LETTERS = 8  # that are told apart in a token, from its beginning
 
 @dataclass
 class TalkerStartArguments:
-    """What a Talker begins with.
+    """The start of a Talker.
 
     Args:
         weights (`str`, *optional*): Folder or Hub name of a JOSIE, or `nano`: its Talker's weights are taken wherever
-            name and shape agree. Of the same codec, or they know other sounds.
+            name and shape agree. Of the same codec, or they know other speech.
         spelled_tokens (`int`): Of the vocabulary's first tokens that are words or parts of words in Latin letters, so
-            many are read by their letters at first; 0 for none. Embeddings of text models say little of sounds.
+            many are read by their letters at first; 0 for none. Embeddings of text models say little of pronunciation.
     """
 
     weights: str | None = None
@@ -78,14 +78,14 @@ def _find_words(tokenizer: PreTrainedTokenizerBase, count: int) -> list[int]:
 
 
 def spread_reader(talker: Any, embedding_std: float) -> None:
-    """Let the layer that tells embeddings apart be nonlinear for embeddings of this size."""
+    """Make the layer that tells embeddings apart nonlinear for embeddings of this size."""
     reader: nn.Linear = talker.text_layer[0]
     reader.weight.data.normal_(std=1 / (embedding_std * reader.in_features**0.5))
 
 
 @torch.no_grad()
 def teach_spelling(talker: Any, embeddings: torch.Tensor, spellings: list[str], num_letters: int = NUM_LETTERS) -> None:
-    """Let what the Talker's nonlinear layer reads of each token be its letters, one after the other.
+    """Make the Talker's nonlinear layer read of each token its letters, one after the other.
 
     Embeddings say little of how a word sounds; its letters do, and tokens that are rare share them with others. The
     last weights are the least squares fit; nothing is left of the linear projection.

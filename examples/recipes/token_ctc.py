@@ -1,4 +1,4 @@
-"""Connectionist temporal classification of the language model's tokens on the rows that a projector makes of sounds.
+"""Connectionist temporal classification of the language model's tokens on the rows that a projector makes of audio.
 
 A row is scored against the embeddings of tokens, so that where a word is heard the projector learns to give what the
 language model would read of it, and something that is no token elsewhere. That costs a small part of a step of the
@@ -38,7 +38,7 @@ class TokenCTCArguments:
 
 
 class TokenCTCModel(nn.Module):
-    """A JOSIE, or a Thinker alone, whose projector of sounds also learns the tokens of what is said.
+    """A JOSIE, or a Thinker alone, whose projector of audio also learns the tokens of what is said.
 
     Args:
         model: [`JosieForConditionalGeneration`] or [`JosieThinkerForConditionalGeneration`], with an audio encoder.

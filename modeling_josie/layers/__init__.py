@@ -1,1 +1,4 @@
-"""The one transformer."""
+"""The one transformer, and parts that all models share.
+
+Reading order: `transformer` (with `fast`), `backbone`; `embeddings`, `masks`, `offloading`.
+"""

@@ -1,1 +1,4 @@
-"""Losses."""
+"""Losses.
+
+Reading order: `targets` (tokens and codes), `unused_parts`; `audio`, `images`.
+"""
