@@ -1,10 +1,10 @@
-"""Time to the first word and to the first sound of an answer: JOSIE that speaks while it writes, beside CSM.
+"""Time to the first word and to the first audio of an answer: JOSIE that speaks while it writes, beside CSM.
 
 JOSIE has a Thinker of width 256 with 6 layers, a Talker of `talker.py`'s sizes that reads embeddings and learns
 durations, and a codec of 12.5 frames a second at 24 kHz: a JODIO, or a Mimi of the same widths. Weights are random, so
 that only times mean anything; every answer has a given number of tokens, of about 3 frames each, and ends with its
 text. `JOSIE, whole` is the same model when its answer is taken at once. CSM has the Talker's sizes and the same Mimi;
-transformers writes no text with it and decodes its speech when all of it is there, so its first sound is its last. It
+transformers writes no text with it and decodes its speech when all of it is there, so its first audio is its last. It
 makes as many frames as JOSIE.
 
 Underrun is how much later than its predecessors had been played a piece came, the largest of an answer; the real-time
@@ -176,7 +176,7 @@ def build_csm_speech(codec: dict[str, Any]) -> Callable[[int], Answer]:
 
 
 def measure_answers(contestants: dict[str, Callable[[], Answer]], rounds: int) -> dict[str, list[Answer]]:
-    """Let the contestants answer in turns, so that drift of the machine hits all alike."""
+    """Have the contestants answer in turns, so that drift of the machine hits all alike."""
     answers: dict[str, list[Answer]] = {name: [] for name in contestants}
     for index in range(1 + rounds):
         for name, run in contestants.items():

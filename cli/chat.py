@@ -10,17 +10,17 @@ from typing import Annotated, Any
 
 import typer
 
-from ..evaluation.answers import is_cut, prepare_inputs, sampling_options, talking_options
-from .checkpoints import (
-    load_josie,
-    load_processor,
-    require_modality,
-    require_speech,
-    require_streamed_speech,
-    speaks_in_stream,
-)
+from ..evaluation.answers import is_cut, prepare_inputs, sampling_options
+from .checkpoints import load_josie, load_processor, require_modality, require_speech, speaks_in_stream
 from .devices import choose_device
-from .generate import DEFAULT_OUT, files_option, save_speech
+from .generate import (
+    DEFAULT_OUT,
+    files_option,
+    refuse_speech_options,
+    require_way_to_play,
+    save_speech,
+    speech_arguments,
+)
 from .lines import read_lines
 from .media import audio_file, image_file, video_file
 from .options import (
@@ -37,9 +37,8 @@ from .options import (
     audio_file_to_write,
     check_seconds,
     checked,
-    refuse_given,
 )
-from .playback import Play, can_play_live, require_live_player, require_player
+from .playback import Play, can_play_live
 from .progress import waiting
 from .shared import report
 from .streamed_speech import report_speech, take_speech
@@ -84,7 +83,7 @@ class Chat:
 
         Args:
             text (`str`): What is said; may be empty where something is waiting.
-            stream_to (`Path`, *optional*): A sound file that grows while the text is written.
+            stream_to (`Path`, *optional*): An audio file that grows while the text is written.
             play_it (`bool`): Whether to play what goes there too.
 
         Returns:
@@ -170,18 +169,12 @@ def chat_command(
     out_path = out or DEFAULT_OUT
     if speak:
         require_speech(folder, speaker, " for `--speak`")
-        if stream:
-            require_streamed_speech(folder, "--stream", "leave it out")
         if stream is None:
             stream = speaks_in_stream(folder) and (not play_it or can_play_live())
-        if stream:
-            require_live_player(play_it)
-        else:
-            require_player(play_it, out_path)
+        require_way_to_play(folder, stream, play_it, out)
     else:
-        of_speech = {"--out": out, "--max-seconds": max_seconds, "--speaker": speaker, "--play": play_it}
-        of_speech["--stream" if stream else "--no-stream"] = None if stream is None else "it"
-        refuse_given("go with `--speak`", of_speech)
+        of_stream = {"--stream" if stream else "--no-stream": None if stream is None else "it"}
+        refuse_speech_options("go with `--speak`", out, max_seconds, speaker, play_it, of_stream)
 
     with waiting(f"Loading {folder}"):
         chosen_device = choose_device(device, threads)
@@ -192,8 +185,7 @@ def chat_command(
 
     options = sampling_options(temperature)
     if speak:
-        options |= {"generation_mode": "audio", "speaker": speaker, "tokenizer": processor.tokenizer}
-        options |= talking_options(model, max_seconds, temperature)
+        options |= speech_arguments(model, processor, speaker, max_seconds, temperature)
     images = [{"type": "image", "path": str(path)} for path in image or []]
     chat = Chat(model, processor, options, max_new_tokens, waiting=images)
     set_seed(seed)

@@ -76,11 +76,10 @@ def generate_command(
     require_modality(folder, "audio", "--audio", audio)
     require_modality(folder, "video", "--video", video)
     if text_only:
-        of_speech = {"--out": out, "--max-seconds": max_seconds, "--speaker": speaker, "--play": play_it}
-        refuse_given("go without `--text-only`", of_speech | {"--stream": stream})
+        refuse_speech_options("go without `--text-only`", out, max_seconds, speaker, play_it, {"--stream": stream})
     else:
         require_speech(folder, speaker, " without `--text-only`")
-        _require_way_to_play(folder, stream, play_it, out)
+        require_way_to_play(folder, stream, play_it, out)
 
     with waiting(f"Loading {folder}"):
         chosen_device = choose_device(device, threads)
@@ -95,8 +94,7 @@ def generate_command(
     if stream_text or stream:
         arguments["streamer"] = TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
     if not text_only:
-        arguments |= {"generation_mode": "audio", "speaker": speaker, "tokenizer": processor.tokenizer}
-        arguments |= talking_options(model, max_seconds, temperature)
+        arguments |= speech_arguments(model, processor, speaker, max_seconds, temperature)
     set_seed(seed)
     if stream:
         begin = time.perf_counter()
@@ -121,12 +119,34 @@ def generate_command(
         save_speech(processor, output, written, out or DEFAULT_OUT, play_it)
 
 
+def refuse_speech_options(
+    required: str, out: Path | None, max_seconds: float | None, speaker: str | None, play_it: bool, others: dict
+) -> None:
+    """Raise a `ValueError` if an option of speech is given where nothing is spoken.
+
+    Args:
+        required (`str`): What it takes: `"go with `--speak`"`.
+        out, max_seconds, speaker, play_it: As given.
+        others (`dict`): Further options by name.
+    """
+    given = {"--out": out, "--max-seconds": max_seconds, "--speaker": speaker, "--play": play_it}
+    refuse_given(required, given | others)
+
+
+def speech_arguments(
+    model: Any, processor: Any, speaker: str | None, max_seconds: float | None, temperature: float | None
+) -> dict[str, Any]:
+    """Return the arguments of `generate` for an answer that is spoken."""
+    of_answer = {"generation_mode": "audio", "speaker": speaker, "tokenizer": processor.tokenizer}
+    return of_answer | talking_options(model, max_seconds, temperature)
+
+
 def _report_cut(model: Any, reply: Any, max_new_tokens: int) -> None:
     if is_cut(model, reply, max_new_tokens):
         report(f"The answer is cut off at {max_new_tokens} tokens, see `--max-new-tokens`.")
 
 
-def _require_way_to_play(folder: Path, stream: bool, play_it: bool, out: Path | None, option: str = "--stream") -> None:
+def require_way_to_play(folder: Path, stream: bool, play_it: bool, out: Path | None, option: str = "--stream") -> None:
     """Raise a `ValueError` where speech cannot be streamed or played."""
     if stream:
         instead = "leave it out" if option == "--stream" else "`--whole` reads the text to its end and then says it"
@@ -160,7 +180,7 @@ def speak_command(
         refuse_given("go without `--whole`", {"--stream": stream})
     is_streamed = stream or (flows and not whole)
     require_speech(folder, speaker)
-    _require_way_to_play(folder, is_streamed, play_it, out, "--stream" if stream or not flows else "-")
+    require_way_to_play(folder, is_streamed, play_it, out, "--stream" if stream or not flows else "-")
     if flows and whole:
         text = _require_words("".join(read_text()))
 

@@ -62,7 +62,7 @@ def play(path: Path) -> None:
         report(f"{command[0]} could not play {path}: {lines[-1]}")
 
 
-def _find_sound_card() -> Any:
+def _find_audio_device() -> Any:
     """Return the module sounddevice where it is installed and finds a loudspeaker, else `None`."""
     if importlib.util.find_spec("sounddevice") is None:
         return None
@@ -85,18 +85,18 @@ def find_live_player() -> tuple[str, ...] | None:
 
 
 def can_play_live() -> bool:
-    """Return whether sound can be played while it is made."""
-    return _find_sound_card() is not None or find_live_player() is not None
+    """Return whether audio can be played while it is made."""
+    return _find_audio_device() is not None or find_live_player() is not None
 
 
 def require_live_player(play_it: bool) -> None:
-    """Raise a `ValueError` if sound is to be played while it is made and nothing can do it."""
+    """Raise a `ValueError` if audio is to be played while it is made and nothing can do it."""
     if play_it and not can_play_live():
         raise ValueError(f"`--play` must have a loudspeaker and one of {_LIVE_NAMES}, got none.")
 
 
 class LivePlayer:
-    """A player of sound that is still being made. Where it fails it says so, and the sound goes on without it.
+    """A player of audio that is still being made. Where it fails it says so, and the audio goes on without it.
 
     Args:
         sampling_rate (`int`): In Hz.
@@ -105,14 +105,14 @@ class LivePlayer:
 
     def __init__(self, sampling_rate: int, num_channels: int):
         self._name, self._stream, self._process = "sounddevice", None, None
-        card, command = _find_sound_card(), find_live_player()
+        card, command = _find_audio_device(), find_live_player()
         if card is not None:
             self._stream = card.OutputStream(samplerate=sampling_rate, channels=num_channels, dtype="float32")
             self._stream.start()
         elif command is not None:
             self._name = command[0]
-            facts = {"rate": sampling_rate, "channels": num_channels, "layout": ("mono", "stereo")[num_channels - 1]}
-            arguments = [part.format(**facts) for part in command]
+            values = {"rate": sampling_rate, "channels": num_channels, "layout": ("mono", "stereo")[num_channels - 1]}
+            arguments = [part.format(**values) for part in command]
             self._process = subprocess.Popen(
                 arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
             )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Stream = Annotated[
     bool,
-    typer.Option("--stream", help="Speak while the text is written: the sound file grows, and --play plays meanwhile."),
+    typer.Option("--stream", help="Speak while the text is written: the audio file grows, and --play plays meanwhile."),
 ]
 
 

@@ -53,7 +53,7 @@ class _FirstToken:
 
 
 def stream_row(model: Any, processor: Any, row: "Row", options: dict[str, Any], max_new_tokens: int) -> StreamedRow:
-    """Let a model answer a row in pieces, and once more at once.
+    """Have a model answer a row in pieces, and once more at once.
 
     Args:
         model ([`JosieForConditionalGeneration`]), processor ([`JosieProcessor`]): The model that answers.

@@ -69,7 +69,7 @@ def play_question(draw: random.Random) -> Asked:
 
 @dataclass
 class Reply:
-    """What a model answers.
+    """An answer of a model.
 
     Args:
         written (`str`): Its text.
@@ -85,7 +85,7 @@ class Reply:
 
 
 def answer(asked: Asked, folder: str) -> Reply:
-    """Let a model answer, in pieces where its codec makes samples while codes come."""
+    """Have a model answer, in pieces where its codec makes samples while codes come."""
     model = AutoModelForMultimodalLM.from_pretrained(folder)
     processor = AutoProcessor.from_pretrained(folder)
     content = [

@@ -1,7 +1,7 @@
 """Models.
 
-Reading order: `josie` (the whole model), `generation`; the rooms `layers`, `thinker`, `talker`, `codecs`, `losses`; and
-`outputs`, `pretrained`, `freezing`, `mel`, `torch_export`.
+Reading order: `josie` (the whole model), `generation`; the rooms `layers`, `thinker`, `talker`, `speech`, `codecs`,
+`losses`; and `outputs`, `pretrained`, `freezing`, `mel`, `torch_export`.
 """
 
 from .codecs.discriminators import JodioDiscriminatorModel

@@ -308,7 +308,7 @@ class JosieGenerateOutput(ModelOutput):
 
 
 class WordTime(NamedTuple):
-    """When a spoken token is heard.
+    """The time at which a spoken token is heard.
 
     Args:
         token (`int`): Its index in the answer, prompt not counted.

@@ -1,4 +1,4 @@
-"""Audio files that grow while their sound is made."""
+"""Audio files that grow while their samples come."""
 
 import wave
 from contextlib import ExitStack

@@ -152,7 +152,7 @@ def test_wrong_options(tiny_folder, options, message):
 
 def test_a_mute_model_is_not_asked_to_speak(save_checkpoint, tmp_path):
     folder = save_checkpoint(tmp_path / "mute", talker_config=None)
-    assert fail("chat", folder, "--speak").startswith("`DIR` must hold a model that speaks with `--speak`, got ")
+    assert fail("chat", folder, "--speak").startswith("`DIR` must hold a model that speaks for `--speak`, got ")
 
 
 class TestNanoByName:

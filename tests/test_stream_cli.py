@@ -28,7 +28,7 @@ def player(tmp_path, monkeypatch):
     program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\nexec /bin/cat >> {tmp_path}/played\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent))
-    monkeypatch.setattr(playback, "_find_sound_card", lambda: None)
+    monkeypatch.setattr(playback, "_find_audio_device", lambda: None)
     return program
 
 
@@ -151,7 +151,7 @@ class TestPlaying:
 
     def test_without_a_player_it_is_refused(self, speaking_folder, tmp_path, monkeypatch):
         monkeypatch.setenv("PATH", str(tmp_path))
-        monkeypatch.setattr(playback, "_find_sound_card", lambda: None)
+        monkeypatch.setattr(playback, "_find_audio_device", lambda: None)
         message = fail("speak", speaking_folder, "Hi", "--stream", "--play")
         assert message.startswith("`--play` must have a loudspeaker and one of sounddevice (Python), paplay, aplay")
 
@@ -168,7 +168,7 @@ class TestPlaying:
                 return lambda *given: self.calls.append((name, *given))
 
         card = Card()
-        monkeypatch.setattr(playback, "_find_sound_card", lambda: card)
+        monkeypatch.setattr(playback, "_find_audio_device", lambda: card)
         player = playback.LivePlayer(1600, 2)
         player.write(np.ones((2, 5), np.float32))
         player.close()

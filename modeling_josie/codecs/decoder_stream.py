@@ -1,7 +1,7 @@
 """Codes to samples as the codes are made: decoders that go on where they stopped, one row each.
 
 Which frames are decoded together depends on their place in the row and on nothing else (`BLOCKS`): the first frame
-alone, so that sound begins at once, later ones in blocks, which cost less each. So a row has the same samples however
+alone, so that audio begins at once, later ones in blocks, which cost less each. So a row has the same samples however
 its frames arrived, to the last bit, and speech that is not streamed is decoded in the same blocks.
 """
 

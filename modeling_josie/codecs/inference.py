@@ -95,7 +95,7 @@ class InferenceFormMixin:
 
 @contextmanager
 def inference_form(codec: Any) -> Iterator[None]:
-    """Let a codec in evaluation mode be prepared for inference meanwhile, where it is not already."""
+    """Prepare a codec in evaluation mode for inference meanwhile, where it is not already."""
     added = []
     if isinstance(codec, InferenceFormMixin) and not codec.training:
         # Parts first: the form of a whole is made of theirs.

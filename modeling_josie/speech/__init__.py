@@ -1,1 +1,4 @@
-"""Speech while it is written. Read `speaker`, then `streamers`, `pieces`, `flowing_text`, `streamed_generation`."""
+"""Speech while the text is written.
+
+Reading order: `speaker`, `streamers`, `pieces`, `flowing_text`, `sentences`, `reading`, `streamed_generation`.
+"""

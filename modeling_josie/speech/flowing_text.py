@@ -60,7 +60,7 @@ class FlowingText:
         return new
 
     def _forget(self, text: str) -> None:
-        """Let go all but the last quarter of what was given, where its tokens are the same without the rest."""
+        """Forget all but the last quarter of what was given, where its tokens are the same without the rest."""
         last = len(text) - _LONGEST_MEMORY // 4
         begin = next((match.start() for match in _WORD_BOUNDARY.finditer(text, last)), None)
         if begin is None:

@@ -41,7 +41,7 @@ class Frame:
 
 @dataclass
 class _Row:
-    """Where a row is.
+    """Position of a row.
 
     Args:
         timeline ([`Timeline`]): Its text.

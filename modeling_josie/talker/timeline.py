@@ -16,7 +16,7 @@ _SENTENCE_SHARE, _LONGEST_SHARE = 0.5, 0.9  # of the positions: when a segment m
 
 @dataclass
 class Reading:
-    """What one step of a row reads.
+    """Inputs of one step of a row.
 
     Args:
         embeds (`torch.Tensor`, *optional*): `(hidden_size,)`, of the token; `None` when the text is over.

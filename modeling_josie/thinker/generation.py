@@ -117,7 +117,7 @@ class ThinkerGenerationMixin(GenerationMixin):
         }
 
     def _update_model_kwargs_for_generation(self, outputs: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Let whoever speaks the answer have the state of what was read."""
+        """Hand the state of what was read to whoever speaks the answer."""
         report_state(outputs.last_hidden_state)
         return super()._update_model_kwargs_for_generation(outputs, *args, **kwargs)
 

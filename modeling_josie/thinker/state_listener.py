@@ -18,7 +18,7 @@ def report_state(last_hidden_state: torch.Tensor) -> None:
 
 @contextmanager
 def listen_to_states(listener: Callable[[torch.Tensor], None]) -> Iterator[None]:
-    """Let `listener` have the Thinker's states while it generates in this thread."""
+    """Hand the Thinker's states to `listener` while it generates in this thread."""
     token = _STATE_LISTENER.set(listener)
     try:
         yield
