@@ -67,7 +67,7 @@ def _find_audio_device() -> Any:
     if importlib.util.find_spec("sounddevice") is None:
         return None
     try:
-        import sounddevice
+        import sounddevice  # type: ignore[import-not-found]
 
         sounddevice.query_devices(kind="output")
     except (OSError, ValueError, ImportError):  # no PortAudio, or no device
