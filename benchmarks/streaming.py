@@ -53,7 +53,7 @@ TRANSFORMER = dict(hidden_size=256, intermediate_size=1024, num_hidden_layers=4,
 JODIO = dict(
     model_type="jodio",
     sampling_rate=24000,
-    channels=[*WIDTHS, 256, 256],
+    channels=[*WIDTHS, 256],
     upsampling_ratios=[2, *RATIOS],
     num_residual_layers=1,
     encoder_config=dict(TRANSFORMER, sliding_window=250),
@@ -120,6 +120,7 @@ def build_josie(codec: dict[str, Any]) -> Any:
         end_of_speech=False,
         learns_durations=True,
         reads_thinker_states=False,
+        thinker_hidden_size=256,
         frames_per_token=int(FRAMES_A_TOKEN),
         max_position_embeddings=512,
     )

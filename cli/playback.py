@@ -1,6 +1,6 @@
 """Audio on a loudspeaker: files by whatever player is installed, and audio that is still being made."""
 
-import importlib.util
+import importlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -64,19 +64,15 @@ def play(path: Path) -> None:
 
 def _find_audio_device() -> Any:
     """Return the module sounddevice where it is installed and finds a loudspeaker, else `None`."""
-    if importlib.util.find_spec("sounddevice") is None:
+    try:
+        card: Any = importlib.import_module("sounddevice")
+    except (ImportError, OSError):  # not installed, or without PortAudio
         return None
     try:
-        import sounddevice  # type: ignore[import-not-found]
-
-        sounddevice.query_devices(kind="output")
-    except (OSError, ValueError, ImportError):  # no PortAudio, or no device
+        card.query_devices(kind="output")
+    except (ValueError, card.PortAudioError):  # no loudspeaker
         return None
-    except Exception as error:  # PortAudioError, a class of a module that may not import
-        if type(error).__name__ != "PortAudioError":
-            raise
-        return None
-    return sounddevice
+    return card
 
 
 def find_live_player() -> tuple[str, ...] | None:
