@@ -126,3 +126,14 @@ class TestLongText:
             if minute == 3:
                 break
         assert sizes[3] < 1.1 * sizes[1]
+
+
+def test_tokens_that_end_sentences():
+    tokenizer = josie.load_default_tokenizer(301)
+    ends = josie.find_sentence_ends(tokenizer)
+    assert {tokenizer.decode([token]).strip() for token in ends} >= {".", "!", "?"}
+    ids = tokenizer("It is 3.5, or not? Yes.", add_special_tokens=False)["input_ids"]
+    assert [tokenizer.decode([token]) for token in ids if token in ends] == [".", "?", "."]
+    assert josie.find_sentence_ends(tokenizer) is ends
+    tokenizer.add_tokens(["Well!"])
+    assert set(josie.find_sentence_ends(tokenizer)) == {*ends, tokenizer.convert_tokens_to_ids("Well!")}
