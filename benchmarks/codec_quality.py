@@ -9,6 +9,7 @@ there is none, what the judge hears in the clip itself.
     python benchmarks/codec_quality.py CLIPS --codec DIR   # a folder of clips; a trained codec
     python benchmarks/codec_quality.py runs/data/speech/test.jsonl --sources asterisk flite --num-clips 80 \\
         --codec DIR --peers                                # clips a recipe held out; Opus and Codec 2 beside it
+    python benchmarks/codec_quality.py runs/data/speech/test.jsonl --speakers flite-rms@1.2 --codec DIR --codec DIR@6
 
 `--peers` needs ffmpeg with libopus and libcodec2. What they return late is shifted back before it is compared.
 """
@@ -116,19 +117,31 @@ def shift_back(waveform: np.ndarray, original: np.ndarray) -> np.ndarray:
     return waveform[int(np.argmax(np.fft.irfft(spectra, size)[: judge.SAMPLING_RATE // 10])) :]
 
 
-def load_codec(folder: Path) -> Contestant:
-    """Return the codec of a checkpoint: JODIO, the mel codec, or an audio tokenizer of transformers."""
+def load_codec(name: str) -> Contestant:
+    """Return the codec of a checkpoint: JODIO, the mel codec, or an audio tokenizer of transformers.
+
+    Args:
+        name (`str`): A folder, and where only the first of its codes are used `@` and their number.
+    """
+    folder, number = split_codec(name)
     codec = AutoModel.from_pretrained(folder).eval()
     geometry = audio_codec_geometry(codec.config)
-    bits = geometry.num_quantizers * math.log2(geometry.codebook_size)
+    num_quantizers = min(number or geometry.num_quantizers, geometry.num_quantizers)
+    bits = num_quantizers * math.log2(geometry.codebook_size)
 
     def transmit(waveform: np.ndarray) -> np.ndarray:
         values = torch.from_numpy(resample(waveform, judge.SAMPLING_RATE, geometry.sampling_rate))[None, None]
         codes, mask = encode_audio(codec, values.expand(-1, getattr(codec.config, "audio_channels", 1), -1))
-        values, _ = decode_audio(codec, codes, mask.sum(-1))
+        values, _ = decode_audio(codec, codes[:, :num_quantizers], mask.sum(-1))
         return resample(values[0].float().mean(0).numpy(), geometry.sampling_rate, judge.SAMPLING_RATE)
 
-    return Contestant(str(folder), transmit, bits * geometry.frame_rate / 1000)
+    return Contestant(name, transmit, bits * geometry.frame_rate / 1000)
+
+
+def split_codec(name: str) -> tuple[Path, int | None]:
+    """Return the folder of `DIR` or `DIR@N`, and the number of codes; all of them when `None`."""
+    folder, mark, number = name.rpartition("@")
+    return (Path(folder), int(number)) if mark and number.isdecimal() and int(number) else (Path(name), None)
 
 
 def load_clips(folder: Path) -> list[Clip]:
@@ -141,9 +154,10 @@ def load_clips(folder: Path) -> list[Clip]:
     return clips
 
 
-def list_clips(manifest: Path, sources: list[str], num_clips: int | None) -> list[Clip]:
+def list_clips(manifest: Path, sources: list[str], speakers: list[str], num_clips: int | None) -> list[Clip]:
     """Return clips of a recipe's manifest, as many of each source, the first by name; of at least a second."""
     entries = [json.loads(line) for line in manifest.read_text("utf-8").splitlines()]
+    entries = [entry for entry in entries if not speakers or entry["speaker"] in speakers]
     groups = [[entry for entry in entries if entry["source"] == source] for source in sources] or [entries]
     chosen = []
     for group in groups:
@@ -207,9 +221,11 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("clips", type=Path, nargs="?", help="folder of .wav or .flac and what they say, or manifest")
     parser.add_argument("--sources", nargs="+", default=[], help="of the manifest, all when none are given")
+    parser.add_argument("--speakers", nargs="+", default=[], help="of the manifest, all when none are given")
     parser.add_argument("--num-clips", type=int, help="of the manifest, shared by its sources; all when not given")
     parser.add_argument("--flite", type=int, metavar="N", help="or let flite speak N sentences")
-    parser.add_argument("--codec", type=Path, action="append", default=[], metavar="DIR", help="a codec's checkpoint")
+    codec_help = "a codec's checkpoint, and perhaps how many of its codes"
+    parser.add_argument("--codec", action="append", default=[], metavar="DIR[@N]", help=codec_help)
     parser.add_argument("--peers", action="store_true", help="also judge Opus at 6 kbit/s and Codec 2 at 3.2 kbit/s")
     parser.add_argument("--json", type=Path, help="also write the table to this file")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
@@ -219,9 +235,9 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("give clips or --flite, and not both.")
     if arguments.flite is not None and not 1 <= arguments.flite <= num_sentences:
         parser.error(f"`--flite` must be in [1, {num_sentences}], got {arguments.flite}.")
-    for folder in arguments.codec:
-        if not folder.is_dir():
-            parser.error(f"`{folder}` must be a folder.")
+    for name in arguments.codec:
+        if not split_codec(name)[0].is_dir():
+            parser.error(f"`--codec` must be a folder, or a folder, `@` and a number, got {name!r}.")
     if arguments.clips is not None and not arguments.clips.exists():
         parser.error(f"`{arguments.clips}` must be a folder or a manifest.")
     try:
@@ -250,7 +266,7 @@ def main() -> None:
     elif arguments.clips.is_dir():
         clips = load_clips(arguments.clips)
     else:
-        clips = list_clips(arguments.clips, arguments.sources, arguments.num_clips)
+        clips = list_clips(arguments.clips, arguments.sources, arguments.speakers, arguments.num_clips)
     clips = [clip for clip in clips if clip.words]
     if not clips:
         raise SystemExit(f"`clips` must have .wav or .flac files with speech, got {str(arguments.clips)!r}.")
