@@ -145,6 +145,8 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     learner, collator = model, SpeechCollator(JosieDataCollator(processor), encode)
     if model.config.talker_config.reads_thinker_states:
         model.freeze("thinker")
+        if data is not None:
+            data.require_encoder(model)
         collator = WithoutLabels(collator)
     else:
         learner, collator = model.talker, EmbeddingCollator(collator, model.get_input_embeddings())

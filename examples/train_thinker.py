@@ -25,6 +25,9 @@ transcript. The assistant's recordings are only read where the Talker learns too
 with clips and texts alone and an encoder that learns nothing, and `token_ctc` needs it. What learns is in float32,
 whatever the checkpoint is in.
 
+With `"audio_features": true` in `data`, features that `josie encode --features` made of the audio are read in its
+place, by a model whose audio encoder is frozen; `hearing` makes them itself.
+
 A run that ends in any way goes on with the same command from its last checkpoint, and its next losses are those it
 would have had, also when it trains on a stream. In `trainer.output_dir` it leaves `log.jsonl`, checkpoints, which are
 whole models, `base` (the model of a preset) and `model` (weights, processor, model card, and with `ctc` the head for
@@ -109,6 +112,9 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
         encode = freeze(model, config.get("freeze"))
         learn_in_float32(model, arguments.bf16 or arguments.fp16)
         questions = find_questions(data.rows["validation"], asked.num_questions)
+        data.require_encoder(model)
+        if data.encoded and (letters is not None or hearing is not None):
+            raise ValueError("`data.audio_features` must be false with `ctc` or `hearing`, got true.")
         if hearing is not None:
             if encode is not None:
                 raise ValueError("`freeze` must have 'talker' with `hearing`, got a Talker that learns.")

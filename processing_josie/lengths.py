@@ -4,6 +4,7 @@ from typing import Any
 
 from .audio import as_waveform, split_rate
 from .audio_files import open_audio
+from .encoded_clips import EncodedClip
 from .feature_extraction import JosieFeatureExtractor
 from .images import image_size
 from .resampling import resampled_length
@@ -24,6 +25,8 @@ def count_media_tokens(processor: Any, modality: str, item: Any) -> int:
     """
     if getattr(processor, f"{modality}_token") is None:
         raise ValueError(f"`conversation` must have no {modality}, as this model takes none, got one.")
+    if isinstance(item, EncodedClip):
+        return count_encoded_tokens(processor, item)
     if modality == "audio":
         clip, rate = split_rate(item)
         extractor = processor.feature_extractor
@@ -37,6 +40,12 @@ def count_media_tokens(processor: Any, modality: str, item: Any) -> int:
     if modality == "image":
         return count_image_tokens(processor, *image_size(value), own)
     return count_video_tokens(processor, *measure_video(value, processor.video_processor.item_options(own)), own)
+
+
+def count_encoded_tokens(processor: Any, clip: EncodedClip) -> int:
+    """Return the placeholders of a clip that the audio encoder has read before."""
+    config = processor.thinker_config
+    return min(-(-len(clip.features) // config.audio_stack_factor), config.max_audio_tokens)
 
 
 def count_audio_tokens(processor: Any, num_samples: int) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from .encoded_clips import EncodedClip
 from .nested_values import is_nested, to_list
 from .sources import WithOptions, decode_base64
 
@@ -13,7 +14,7 @@ ARGUMENTS = {"image": "images", "video": "videos", "audio": "audio"}
 PART_OPTIONS = {
     "image": ("min_pixels", "max_pixels"),
     "video": ("fps", "num_frames", "max_frames", "do_sample_frames", "min_pixels", "max_pixels", "video_metadata"),
-    "audio": ("sampling_rate", "text", "codes"),
+    "audio": ("sampling_rate", "text", "codes", "features"),
 }
 
 Conversation = list[dict[str, Any]]
@@ -59,6 +60,8 @@ def part_value(part: dict[str, Any]) -> Any:
         `ValueError`: It has none, or several.
     """
     modality = part["type"]
+    if modality == "audio" and part.get("features") is not None:
+        return EncodedClip(part["features"])
     for key in (modality, "url", "path", "base64"):
         value = part.get(key)
         if value is None:

@@ -25,9 +25,10 @@ _OTHER_NAMES = {
 _RATES_OF_FRAMES = ("sample_fps", "raw_fps")  # Qwen's names for how fast frames that are given follow each other
 _SUFFIXES = {
     "image": "avif bmp gif heic heif jfif jp2 jpeg jpg png ppm tif tiff webp",
-    "audio": "aac aif aifc aiff amr au caf flac m4a m4b mp3 oga ogg opus wav weba wma",
+    "audio": "aac ac3 aif aifc aiff amr au caf flac g722 m4a m4b mka mp2 mp3 oga ogg opus tta voc w64 wav weba wma wv",
     "video": "3gp avi flv m4v mkv mov mp4 mpeg mpg ogv ts webm wmv",
 }
+AUDIO_SUFFIXES = tuple(f".{suffix}" for suffix in _SUFFIXES["audio"].split())
 _MODALITY_OF = {suffix: modality for modality, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
 
 
@@ -92,6 +93,8 @@ def _read_media(values: dict[str, Any], modality: str) -> dict[str, Any]:
     sources = [name for name in (modality, "url", "path", "base64") if name in part]
     if len(sources) > 1:
         raise ValueError(f"A content part of type {modality!r} must have one input, got {sources}.")
+    if not sources and modality == "audio":
+        sources = [name for name in ("codes", "features") if name in part]
     _refuse_others(part, (*sources, *PART_OPTIONS[modality]), modality)
     return part
 

@@ -15,24 +15,27 @@ from transformers import AutoProcessor, PreTrainedTokenizerBase
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessorMixin
-from transformers.utils import logging
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from ..configuration_josie import JosieConfig, JosieThinkerConfig, audio_codec_geometry, is_codec
-from .audio import AudioInput, as_waveform, is_clip, save_audio
+from .audio import AudioInput, is_clip, save_audio
 from .batch_layout import RowItems, split_rows, to_rows
+from .clip_inputs import process_clips
 from .conversations import ConversationMixin, make_labels
 from .feature_extraction import JosieFeatureExtractor
 from .image_processing import ImageInput, JosieImageProcessor
-from .lengths import count_audio_tokens, count_image_patches, count_image_tokens, count_video_tokens
+from .lengths import (
+    count_audio_tokens,
+    count_image_patches,
+    count_image_tokens,
+    count_video_tokens,
+)
 from .loading_options import AREAS, assign_options, with_areas
 from .messages import ARGUMENTS, MODALITIES
 from .sources import is_words
 from .text_inputs import TextInputsMixin
 from .video_processing import JosieVideoProcessor, VideoInput
 from .waveforms import to_waveforms
-
-logger = logging.get_logger(__name__)
 
 PARTS = {"image": "image_processor", "video": "video_processor", "audio": "feature_extractor"}
 OWN_CLASSES = {part.__name__: part for part in (JosieFeatureExtractor, JosieImageProcessor, JosieVideoProcessor)}
@@ -288,7 +291,7 @@ class JosieProcessor(ConversationMixin, TextInputsMixin):
     def _process(self, modality: str, items: list[Any], options: dict[str, dict]) -> tuple[dict[str, Any], list[int]]:
         """Return model inputs of all items of a modality, and how many placeholders each of them takes."""
         if modality == "audio":
-            return self._process_clips(items, options["audio_kwargs"].get("sampling_rate"))
+            return process_clips(self, items, options["audio_kwargs"].get("sampling_rate"))
         config, part = self.thinker_config, getattr(self, PARTS[modality])
         kwargs = {name: value for name, value in options[f"{modality}s_kwargs"].items() if name != "return_tensors"}
         patch = getattr(config.vision_config, "patch_size", part.patch_size)
@@ -305,37 +308,6 @@ class JosieProcessor(ConversationMixin, TextInputsMixin):
             for times, rows, columns in outputs["video_grid_thw"].tolist()
         ]
         return dict(outputs), counts
-
-    def _process_clips(self, clips: list[AudioInput], sampling_rate: int | None) -> tuple[dict[str, Any], list[int]]:
-        extractor = self.feature_extractor
-        rate, channels = extractor.sampling_rate, getattr(extractor, "num_channels", 1)
-        waveforms = [as_waveform(clip, sampling_rate, rate, channels) for clip in clips]
-        if isinstance(extractor, JosieFeatureExtractor):
-            outputs = dict(extractor.extract(waveforms, return_tensors="np"))
-        else:
-            outputs = dict(
-                extractor(
-                    [waveform[0] for waveform in waveforms],
-                    sampling_rate=rate,
-                    return_tensors="np",
-                    return_attention_mask=True,
-                )
-            )
-            outputs["input_features_mask"] = outputs.pop("attention_mask")  # the text has one of that name
-        mask = outputs["padding_mask" if "padding_mask" in outputs else "input_features_mask"]
-        counts = []
-        for index, (waveform, length) in enumerate(zip(waveforms, mask.sum(axis=-1).tolist(), strict=True)):
-            given = self.thinker_config.get_num_audio_tokens(length, cut=False)
-            kept = self.thinker_config.get_num_audio_tokens(length)
-            seconds = waveform.shape[1] / rate
-            heard = min(seconds, getattr(extractor, "n_samples", waveform.shape[1]) / rate)
-            if kept < given or heard < seconds:
-                logger.warning(
-                    f"`audio` clip {index} is too long for its share of the context: kept {kept} of {given} tokens "
-                    f"({heard * kept / given:.2f} of {seconds:.2f} s)."
-                )
-            counts.append(kept)
-        return outputs, counts
 
     def post_process_multimodal_output(
         self,

@@ -87,7 +87,7 @@ def test_no_warning_while_nothing_is_cut(parts):
     record: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda entry: record.append(entry.getMessage())
-    named = logging.getLogger("josie.processing_josie.processor")
+    named = logging.getLogger("josie.processing_josie.clip_inputs")
     named.addHandler(handler)
     try:
         limit = processor.thinker_config.max_audio_tokens

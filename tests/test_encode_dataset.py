@@ -1,8 +1,15 @@
 """`josie encode`: the codes of each row, shards that are shared and resumed, and rows that are broken."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 import torch
@@ -89,6 +96,30 @@ def test_processes_share_the_threads():
         assert shared.num_threads == max(torch.get_num_threads() // num_processes, 1)
         assert shared == EncodeArguments("rows.jsonl", "nano", num_threads=shared.num_threads)
     assert share_threads(EncodeArguments("rows.jsonl", "nano", num_threads=3), 2).num_threads == 3
+
+
+def test_a_process_that_is_killed_leaves_none_behind_and_goes_on(tiny_folder, tmp_path):
+    rows = write_conversations(tmp_path, number=24)
+    command = [sys.executable, "-m", "josie", "encode", str(rows), "--model", str(tiny_folder)]
+    command += ["--out", str(tmp_path / "out"), "--shard-rows", "1", "--num-proc", "2", "--threads", "1"]
+    paths = [str(Path(josie.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as running:
+        deadline = time.monotonic() + 300
+        while not list(tmp_path.glob("out/shards/*.json")):
+            assert running.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        family = psutil.Process(running.pid).children(recursive=True)
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    assert len(family) >= 2
+    assert not psutil.wait_procs(family, timeout=60)[1]
+    done = len(list(tmp_path.glob("out/shards/*.json")))
+    assert 0 < done < 24
+    encode(rows, tiny_folder, tmp_path / "out", shard_rows=1)
+    encode(rows, tiny_folder, tmp_path / "whole", shard_rows=1)
+    assert read(tmp_path / "out") == read(tmp_path / "whole")
 
 
 def test_another_encoding_is_refused(conversations, tiny_folder, tmp_path):

@@ -38,7 +38,7 @@ from josie import JosieDataCollator
 from josie.configuration_josie import (
     JosieConfig,
 )
-from josie.processing_josie import JosieProcessor, audio, feature_extraction, processor as processor_module
+from josie.processing_josie import JosieProcessor, audio, clip_inputs, feature_extraction
 from josie.processing_josie.audio import as_waveform as audio_as_waveform
 from josie.tokenization import load_default_tokenizer
 
@@ -117,7 +117,7 @@ def test_placeholder_counts_agree_with_what_codecs_give(codec_processor):
 @pytest.mark.parametrize("fixture", ["processor", "codec_processor"])
 def test_each_clip_is_brought_to_its_form_once(fixture, request, monkeypatch):
     calls = []
-    for module in (audio, feature_extraction, processor_module):
+    for module in (audio, feature_extraction, clip_inputs):
         monkeypatch.setattr(module, "as_waveform", lambda *args: calls.append(args) or audio_as_waveform(*args))
     request.getfixturevalue(fixture)(text="a", audio=[SPEECH, (tone(0.1, 8000), 8000)])
     assert len(calls) == 2
@@ -166,7 +166,7 @@ def test_truncated_rows_have_max_length(processor):
 def test_a_long_clip_is_cut_to_its_share_and_said_so(processor):
     record, handler = [], logging.Handler()
     handler.emit = lambda entry: record.append(entry.getMessage())
-    named = transformers_logging.get_logger("josie.processing_josie.processor")
+    named = transformers_logging.get_logger("josie.processing_josie.clip_inputs")
     named.addHandler(handler)
     try:
         output = processor(text="What?", audio=(tone(4), 16000))

@@ -8,7 +8,9 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from ..configuration_josie.constants import IGNORE_INDEX
+from ..processing_josie.encoded_clips import with_features
 from ..processing_josie.message_forms import row_messages
+from ..processing_josie.messages import Conversation
 from ..processing_josie.nested_values import join_arrays
 from ..processing_josie.processor import JosieProcessor
 from ..processing_josie.spoken_turns import join_codes, with_codes
@@ -34,7 +36,14 @@ class JosieDataCollator:
         padding_side (`"left"` or `"right"`): Where shorter texts are filled up.
     """
 
-    columns: ClassVar[tuple[str, ...]] = ("messages", "speech_codes", "speech_durations", "speaker")
+    columns: ClassVar[tuple[str, ...]] = (
+        "messages",
+        "conversations",
+        "speech_codes",
+        "audio_features",
+        "speech_durations",
+        "speaker",
+    )
 
     processor: JosieProcessor
     padding_side: Literal["left", "right"] = "left"
@@ -47,8 +56,10 @@ class JosieDataCollator:
                 [`JosieProcessor.apply_chat_template`]; where the assistant speaks, `speech_codes` of shape
                 `(num_quantizers, num_frames)`, of its turn with audio or else of its last one, or of several turns,
                 see [`with_codes`]; `speech_durations`, for how many frames each spoken token is said, where that is
-                known; and `speaker`, the name of its voice. Files belong into the messages, and not beside them. All
-                else is ignored, as `speaker` is by a model whose voice has no name.
+                known; `audio_features`, the states of the audio encoder of each clip that is heard, in place of its
+                input, as `josie encode --features` makes them; and `speaker`, the name of its voice. Files belong into
+                the messages, and not beside them. All else is ignored, as `speaker` is by a model whose voice has no
+                name.
                 Or processed examples, each with `input_ids` of shape `(length,)` or `(1, length)` and, as wanted,
                 others of that shape (`attention_mask`, `labels`, `speech_mask`); a number as `speaker_ids`;
                 `speech_codes` as above, or `(num_turns, num_quantizers, num_frames)`; and the inputs of its clips,
@@ -90,7 +101,7 @@ class JosieDataCollator:
 
     def _process(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return a batch of conversations."""
-        conversations = [with_codes(row_messages(example), example.get("speech_codes")) for example in examples]
+        conversations = [_read_conversation(example) for example in examples]
         batch = self.processor.apply_chat_template(
             conversations,
             tokenize=True,
@@ -131,6 +142,11 @@ class JosieDataCollator:
             sides = (missing, 0) if self.padding_side == "left" else (0, missing)
             joined.append(functional.pad(values, sides, value=filler))
         return torch.stack(joined)
+
+
+def _read_conversation(example: dict[str, Any]) -> Conversation:
+    """Return the messages of a row, with what was encoded ahead of training in its place."""
+    return with_features(with_codes(row_messages(example), example.get("speech_codes")), example.get("audio_features"))
 
 
 def _as_tensor(value: Any) -> torch.Tensor:

@@ -11,9 +11,9 @@ from typing import Any
 
 from datasets import Audio, Dataset, Features, Json, Value, load_dataset, load_from_disk
 
+from ..processing_josie.part_forms import AUDIO_SUFFIXES
 from .conversations import normalize_row
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au")
 _STRINGS = ("speaker", "text", "path")
 
 

@@ -13,6 +13,8 @@ a run that was stopped goes on, with other numbers of ranks and processes too. N
 import hashlib
 import json
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -156,9 +158,18 @@ _PROCESS: dict[str, Any] = {}  # of a process of the pool
 
 
 def _start_process(arguments: EncodeArguments, folder: Path, counter: Any) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     disable_progress_bars()  # of loading and writing: the parent's is for all
     logging.disable_progress_bar()
     _PROCESS.update(worker=ShardWorker(arguments, folder), counter=counter)
+
+
+def _end_with_parent() -> None:
+    """End this process with its parent: one that is killed cannot tell its pool, which would wait forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _encode_shard(shard: int) -> None:
@@ -182,7 +193,8 @@ class ShardWorker:
         self.rows: Rows = open_rows(arguments.dataset, arguments.split)
         model, processor = load_encoder(arguments.model)
         self.encoder = RowEncoder.of_model(model, processor, arguments.num_quantizers, arguments.features)
-        self.fingerprint = _hash_weights(model if arguments.features else self.encoder.codec)
+        self.fingerprint = _hash_weights(self.encoder.codec)
+        self.audio_encoder = hash_audio_encoder(model) if arguments.features else None
         model.to(arguments.device)  # type: ignore[arg-type]
         prepare_codec(self.encoder.codec)
         self.num_shards = -(-len(self.rows) // arguments.shard_rows)
@@ -209,6 +221,7 @@ class ShardWorker:
             name: value for name, value in asdict(self.arguments).items() if name not in ("device", "num_threads")
         }
         plan = {**encoded, "num_rows": len(self.rows), "rows": self.rows.fingerprint, "weights": self.fingerprint}
+        plan["audio_encoder"] = self.audio_encoder
         path = self.folder / PLAN_FILE
         if not path.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -218,7 +231,7 @@ class ShardWorker:
                 raise ValueError(f"`--out` must be new or have an encoding, got {str(self.folder)!r}.")
             write_file(path, json.dumps(plan, indent=1) + "\n")
         found = json.loads(path.read_text(encoding="utf-8"))
-        names = ("num_quantizers", "features", "shard_rows", "num_rows", "rows", "weights")
+        names = ("num_quantizers", "features", "shard_rows", "num_rows", "rows", "weights", "audio_encoder")
         differing = [name for name in names if found.get(name) != plan[name]]
         if differing:
             raise ValueError(
@@ -283,6 +296,31 @@ def load_encoder(name: str) -> tuple[PreTrainedModel, Any]:
     if isinstance(config, JosieConfig):
         return JosieForConditionalGeneration.from_pretrained(name).eval(), AutoProcessor.from_pretrained(name)
     return AutoModel.from_pretrained(name).eval(), None
+
+
+def hash_audio_encoder(model: Any) -> str:
+    """Return the fingerprint of a JOSIE's audio encoder: equal for equal weights."""
+    return _hash_weights(model.thinker.model.audio_front_end.encoder)
+
+
+def require_own_features(folder: Path, model: Any) -> None:
+    """Raise a `ValueError` unless a folder has features of the audio encoder of a model.
+
+    Args:
+        folder (`Path`): As `josie encode --features` makes it.
+        model ([`JosieForConditionalGeneration`]): The model that reads them.
+    """
+    path = folder / PLAN_FILE
+    plan = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not plan.get("features"):
+        raise ValueError(f"`audio_features` must come from a folder of `josie encode --features`, got {str(folder)!r}.")
+    front_end = model.thinker.model.audio_front_end
+    if getattr(front_end, "encoder", None) is None:
+        raise ValueError("`audio_features` must be false for a model without an audio encoder, got true.")
+    if plan["audio_encoder"] != hash_audio_encoder(model):
+        raise ValueError(
+            f"`audio_features` must be of the model's own audio encoder, got {str(folder)!r}, which another one wrote."
+        )
 
 
 def _hash_weights(model: PreTrainedModel) -> str:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from josie.evaluation.words import split_words, word_error_rate
+from josie.processing_josie.encoded_clips import with_features
 from recipes.spoken_rows import without_speech
 
 _IS_SCORE = re.compile(r"_(loss|perplexity|accuracy(_\d+)?|exact_match|word_error_rate)$")
@@ -72,7 +73,8 @@ class AnswerCheck:
         self.model.eval()
         answers, size = [], self.arguments.batch_size
         for start in range(0, len(self.conversations), size):
-            prompts = [without_speech(row["messages"][:-1]) for row in self.conversations[start : start + size]]
+            rows = self.conversations[start : start + size]
+            prompts = [with_features(without_speech(row["messages"][:-1]), row.get("audio_features")) for row in rows]
             inputs = self.processor.apply_chat_template(
                 prompts, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
             ).to(self.model.device)

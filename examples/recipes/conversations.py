@@ -39,6 +39,8 @@ class ConversationDataArguments:
         max_validation_rows (`int`): More of them are not used; of a stream, the first.
         seed (`int`): Of splits and orders.
         folder (`str`): Where codes of speech are kept.
+        audio_features (`bool`): Read what `josie encode --features` wrote of the clips that are heard, in place of
+            their audio. All sources must have it, and the audio encoder be frozen.
     """
 
     sources: list[dict[str, Any]] = field(default_factory=list)
@@ -50,6 +52,7 @@ class ConversationDataArguments:
     max_validation_rows: int = 200
     seed: int = 0
     folder: str = "runs/data/conversations"
+    audio_features: bool = False
 
     def __post_init__(self):
         for source in self.sources:
@@ -57,6 +60,14 @@ class ConversationDataArguments:
                 raise ValueError(f"`data.sources` must be of {sorted(SOURCES)}, got {source!r}.")
         if not self.sources:
             raise ValueError(f"`data.sources` must name at least one of {sorted(SOURCES)}, got none.")
+        if self.audio_features:
+            others = [source for source in self.sources if source["name"] != "datasets"]
+            if others:
+                raise ValueError(
+                    "`data.audio_features` must be false with sources other than folders of `josie encode --features` "
+                    f"(`datasets`), got {others}."
+                )
+            self.columns = [*self.columns, "audio_features"]
         shares = (self.validation_share, self.test_share)
         if min(shares) < 0 or sum(shares) >= 1:
             raise ValueError(

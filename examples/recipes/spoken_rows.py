@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from josie import add_speech_codes
 from josie.configuration_josie import audio_codec_geometry
 from josie.processing_josie.messages import is_audio_part, list_parts
 from josie.processing_josie.spoken_turns import with_codes
+from josie.training.encode_dataset import require_own_features
 from recipes.configuration import read_section
 from recipes.conversations import ConversationDataArguments, load_conversations
 from recipes.model_cards import describe_sources
@@ -90,11 +91,13 @@ class SpokenConversations:
         rows (`dict`): The rows of each split, with `messages`.
         sources (`list[str]`): Their sources in words.
         folder (`str`): The place of codes that are made of recordings.
+        encoded (`list[str]`): The folders of the features that are read in place of audio.
     """
 
     rows: dict[str, Any]
     sources: list[str]
     folder: str
+    encoded: list[str] = field(default_factory=list)
 
     @classmethod
     def load(
@@ -107,7 +110,18 @@ class SpokenConversations:
             keep (`Callable`, *optional*): Whether a row is used; all are when `None`.
         """
         data = read_section(config, "data", ConversationDataArguments, columns=list(COLUMNS))
-        return cls(load_conversations(data, keep), describe_sources(data.sources), data.folder)
+        encoded = [str(source["path"]) for source in data.sources] if data.audio_features else []
+        return cls(load_conversations(data, keep), describe_sources(data.sources), data.folder, encoded)
+
+    def require_encoder(self, model: Any) -> None:
+        """Raise a `ValueError` if features are to be read that another audio encoder wrote, or if that one learns."""
+        for folder in self.encoded:
+            require_own_features(Path(folder), model)
+        encoder = model.thinker.model.audio_front_end.encoder if self.encoded else None
+        if encoder is not None and any(parameter.requires_grad for parameter in encoder.parameters()):
+            raise ValueError(
+                "`data.audio_features` must be false unless 'thinker.audio.encoder' is among `freeze`, got true."
+            )
 
     def encode(self, encoder: SpeechEncoder, tokenizer: PreTrainedTokenizerBase | None = None) -> dict[str, Any]:
         """Return the rows of each split with `speech_codes` and their `length` in frames; streams as they are.
@@ -212,4 +226,6 @@ class SilentCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return the batch."""
-        return self.collate([{"messages": without_speech(row["messages"])} for row in rows])
+        names = ("messages", "audio_features")
+        kept = [{name: row[name] for name in names if row.get(name) is not None} for row in rows]
+        return self.collate([row | {"messages": without_speech(row["messages"])} for row in kept])
