@@ -94,7 +94,9 @@ def test_features_that_cannot_be_used_are_refused(rows, tiny):
     collate = JosieDataCollator(processor)
     with pytest.raises(ValueError, match="`audio` must have `features` in all clips of a batch or in none, got 1 of 2"):
         collate([heard, {"messages": heard["messages"]}])
-    with pytest.raises(ValueError, match=r"`audio_features` must be of as many clips as are heard in `messages` \(1\), got 2"):
+    with pytest.raises(
+        ValueError, match=r"`audio_features` must be of as many clips as are heard in `messages` \(1\), got 2"
+    ):
         collate([heard | {"audio_features": heard["audio_features"] * 2}])
     narrow = heard | {"audio_features": [[value[:-1] for value in heard["audio_features"][0]]]}
     with pytest.raises(ValueError, match="`audio_features` must be of shape"):
