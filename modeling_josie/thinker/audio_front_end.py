@@ -102,11 +102,6 @@ class AudioFrontEnd(FrontEnd):
         self, features: torch.Tensor, mask: torch.Tensor | None
     ) -> tuple[BaseModelOutput, torch.Tensor | None]:
         """Return states that were made ahead as the encoder would give them."""
-        if torch.is_grad_enabled() and self.training and any(one.requires_grad for one in self.encoder.parameters()):
-            raise ValueError(
-                "`audio_features` must be None where the audio encoder learns, which they are of: freeze it, as by "
-                "`model.freeze('thinker.audio.encoder')`, got some."
-            )
         width = self.encoder.config.hidden_size
         if features.ndim != 3 or features.shape[-1] != width:
             raise ValueError(
@@ -115,6 +110,11 @@ class AudioFrontEnd(FrontEnd):
         if mask is not None and tuple(mask.shape) != tuple(features.shape[:2]):
             raise ValueError(
                 f"`audio_features_mask` must be of shape {tuple(features.shape[:2])}, got {tuple(mask.shape)}."
+            )
+        if torch.is_grad_enabled() and self.training and any(one.requires_grad for one in self.encoder.parameters()):
+            raise ValueError(
+                "`audio_features` must be None where the audio encoder learns, which they are of: freeze it, as by "
+                "`model.freeze('thinker.audio.encoder')`, got some."
             )
         return BaseModelOutput(cast(torch.FloatTensor, features)), None if mask is None else mask.bool()
 
