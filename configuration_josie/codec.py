@@ -37,6 +37,9 @@ class JosieCodecConfig(PreTrainedConfig):
         initializer_range (`float`): Standard deviation of the initial weights.
     """
 
+    # `Trainer` keeps the rest of an output as predictions: what was decoded, and codes.
+    keys_to_ignore_at_inference = ["losses", "perplexity", "usage"]
+
     num_quantizers: int = 8
     num_semantic_quantizers: int = 0
     codebook_size: int = 2048

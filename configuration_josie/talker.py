@@ -55,6 +55,11 @@ class JosieTalkerConfig(JosieBackboneConfig):
 
     model_type = "josie_talker"
     base_config_key = "talker_config"
+    # `Trainer` keeps the rest of an output as predictions: the logits of quantizer 0.
+    keys_to_ignore_at_inference = [
+        *("talker_loss", "depth_loss", "duration_loss", "depth_logits"),
+        *("last_hidden_state", "hidden_states", "attentions", "cache"),
+    ]
     _rotates_by_length = False
     sub_configs_defaults = {"depth_decoder_config": SubConfigSpec(JosieDepthDecoderConfig, optional=True)}
 

@@ -68,7 +68,8 @@ class JosieTrainer(LastingWorkersTrainer, LossPartsTrainer):
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
         self.prepare_parts()
         trained: Any = self.model
-        if self.args.label_names is None and not self.label_names and "text" not in trained.target_names:
+        has_labels = self.args.label_names is not None or self.label_names or self.can_return_loss
+        if not has_labels and "text" not in trained.target_names:
             self.label_names = ["speech_codes"]  # or evaluations would have no loss
         self.whole = None if whole_model is None else WholeCheckpoints(whole_model, trained)
 
