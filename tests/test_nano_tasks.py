@@ -21,6 +21,7 @@ from nano_world.grammar import caption, chats, questions
 from nano_world.scenes import is_held_out
 from nano_world.sentences import split_of
 from nano_world.stamps import STAMPS_FOLDER
+from recipes import word_times
 from recipes.spoken_rows import SpeechEncoder
 from transformers import AutoProcessor
 
@@ -69,7 +70,7 @@ def without_flite_and_debian(monkeypatch):
     monkeypatch.setattr(tasks, "_NUM_CENSUS_SCENES", 300)
     for module in (tasks, voice):
         monkeypatch.setattr(module, "spoken", make_up_speech)
-    monkeypatch.setattr(timing, "pronounce", lambda word: tuple(word.lower()))
+    monkeypatch.setattr(word_times, "pronounce", lambda word: tuple(word.lower()))
     tasks._census.cache_clear()
     yield
     tasks._census.cache_clear()

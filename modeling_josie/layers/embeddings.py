@@ -86,8 +86,8 @@ class Projector(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map `(..., in_size)` to `(..., hidden_size)`, in the type of its own weights: one that learns may have more
         than the encoder in front of it."""
-        dtype = self.linear_1.weight.dtype
-        features = self.linear_1(features.to(dtype) if dtype.is_floating_point else features)
+        floating = (parameter.dtype for parameter in self.parameters() if parameter.is_floating_point())
+        features = self.linear_1(features.to(next(floating, features.dtype)))  # weights that are quantized have none
         if self.act_fn is None or self.linear_2 is None:
             return features
         return self.linear_2(self.act_fn(features))
