@@ -61,8 +61,6 @@ class JosieForConditionalGeneration(FreezingMixin, InferenceFormMixin, JosieGene
     audio_codec: Any
     vision_codec: Any
     _can_record_outputs = {}
-    # Codecs in less choose other codes; `model.audio_codec.to(dtype)` asks for that.
-    _keep_in_fp32_modules_strict = ["audio_codec", "vision_codec"]
 
     def __init__(self, config: JosieConfig):
         super().__init__(config)
@@ -70,6 +68,9 @@ class JosieForConditionalGeneration(FreezingMixin, InferenceFormMixin, JosieGene
         self.talker = JosieTalkerForConditionalGeneration(config.talker_config) if config.talker_config else None
         self.audio_codec = _build_codec(config.audio_codec_config)
         self.vision_codec = _build_codec(config.vision_codec_config)
+        # Codecs in less choose other codes; `model.audio_codec.to(dtype)` asks for that.
+        codecs = {"audio_codec": self.audio_codec, "vision_codec": self.vision_codec}
+        self._keep_in_fp32_modules_strict = [name for name, codec in codecs.items() if codec is not None]
         # A config marked as derived from the model's loses options that transformers does not know when it is loaded.
         self.generation_config._from_model_config = False
         suppress_placeholders(self.generation_config, config.thinker_config)
