@@ -13,6 +13,8 @@ from recipe_runs import interrupt_and_resume, refuse, run_recipe
 from recipes import configuration, debian, runs, speech_data, speech_sources
 from transformers import AutoModel
 
+from josie.configuration_josie import decodes_in_stream
+
 BACKBONE = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CONFIG = {
@@ -179,6 +181,19 @@ def test_nanos_codec_hears_recordings_as_nano_keeps_them(sounds, tmp_path):
     for row in speech["train"]:
         assert row["audio"]["bytes"] == flacs[texts.index(row["text"])]
         assert row["licence"] == source["licence"]
+
+
+def test_the_recipe_of_a_voice_that_streams_is_of_twelve_and_a_half_frames():
+    config = configuration.read_config(EXAMPLES / "nano_world" / "voice.json")
+    configuration.require_sections(config, *train_jodio.SECTIONS)
+    configuration.read_section(config, "data", speech_data.SpeechDataArguments)
+    with torch.device("meta"):
+        model = train_jodio.build_model(config["model"])
+    assert decodes_in_stream(model.config)
+    assert model.config.frame_rate == 12.5
+    assert model.config.num_quantizers <= 10
+    assert model.config.codebook_size <= 1024
+    assert model.num_parameters() < 5_000_000
 
 
 def test_a_source_appears_only_when_it_is_complete(sounds, tmp_path, monkeypatch):

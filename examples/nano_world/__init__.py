@@ -23,7 +23,7 @@ take its time: `hear.json --set freeze='["talker"]' trainer.max_steps=4000 train
 | `speech.py`, `timing.py` | flite's voices, recorded once, and when they say each token |
 | `sight.py` | images whose patches are named |
 | `open_text.py` | English with any words, names and digits |
-| `voice.py` | what JOSIE's voice learns to say |
+| `voice.py`, `voice.json` | what JOSIE's voice learns to say; a codec of it and other voices that streams |
 | `tasks.py` | conversations of all these, each drawn from its number |
 | `start.py`, `model.json` | the model before training |
 | `task_files.py` | the test, as files |
