@@ -25,7 +25,8 @@ class StreamedRow:
         duration (`float`): Seconds of speech.
         underrun (`float`): The longest silence, in seconds, that who plays the pieces as they come would hear.
         is_whole (`bool`): Whether the pieces joined are the answer that is made at once, to the bit.
-        word_errors (`list[float]`): Of each word with a label, the error of its beginning, in seconds.
+        word_errors (`list[float]`): Errors of the beginning of a text with labels, and of the end of each of its words,
+            in seconds.
     """
 
     line: int
@@ -93,9 +94,10 @@ def stream_row(model: Any, processor: Any, row: "Row", options: dict[str, Any], 
     expected = whole.audio_values[0, :, : whole.audio_lengths[0]]
     result.is_whole = torch.equal(torch.cat(samples, dim=-1) if samples else expected[:, :0], expected)
     if row.word_times is not None and row.messages is None and times:
-        spans = [(time.begin, time.end) for time in times]
-        begins = [begin for begin, _ in time_words(tokenizer, row.answer, spans)]
-        result.word_errors = [abs(ours - theirs) for ours, (theirs, _) in zip(begins, row.word_times, strict=False)]
+        spans = [(heard.begin, heard.end) for heard in times]
+        words = time_words(tokenizer, row.answer, spans)
+        bounds = [words[0][0], *(end for _, end in words)]
+        result.word_errors = [abs(ours - theirs) for ours, theirs in zip(bounds, row.word_times, strict=False)]
     return result
 
 

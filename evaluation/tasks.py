@@ -6,8 +6,8 @@ The file has a JSON object a line:
      "answer": "A red ball.", "scores": ["exact", "spoken"]}
     {"task": "read", "speak": true, "answer": "A red ball lies on the table.", "scores": ["spoken_wer"]}
 
-`word_times`, with `"speak": true`, are begin and end of each word in seconds, `[[0.0, 0.31], ...]`, as another voice
-said it: what `josie evaluate --streaming` compares the model's own with.
+`word_times`, with `"speak": true`, are when another voice began the text, and when it ended each word, in seconds:
+`[0.0, 0.31, ...]`, one number more than there are words. `josie evaluate --streaming` compares the model's own with it.
 
 `messages` are a conversation as `apply_chat_template` takes it, media paths relative to the file. A row that has
 `"speak": true` in their place is read aloud. Rows of one task have the same scores.
@@ -52,7 +52,7 @@ class Row:
         messages (`list[dict]`, *optional*): The question; `None` where `answer` is read aloud.
         written (`str`, *optional*): The text that the model wrote.
         heard (`str`, *optional*): The text that the judge heard; empty where there was no speech.
-        word_times (`list[list[float]]`, *optional*): Begin and end of each word of `answer`, in seconds.
+        word_times (`list[float]`, *optional*): When `answer` begins, and when each of its words ends, in seconds.
     """
 
     line: int
@@ -62,7 +62,7 @@ class Row:
     messages: list[dict[str, Any]] | None = None
     written: str | None = None
     heard: str | None = None
-    word_times: list[list[float]] | None = None
+    word_times: list[float] | None = None
 
 
 @dataclass
@@ -140,18 +140,15 @@ def _read_row(line: str, number: int, path: Path) -> Row:
         messages = [_resolve_paths(message, path.parent, fail) for message in messages]
     times = values.get("word_times")
     if times is not None and not (messages is None and _are_times(times, len(values["answer"].split()))):
-        raise fail('begin and end of each word as `word_times`, beside `"speak": true`', times)
+        raise fail('a beginning and the end of each word as `word_times`, beside `"speak": true`', times)
     return Row(number, values["task"], values["answer"], scores, messages, word_times=times)
 
 
 def _are_times(times: Any, num_words: int) -> bool:
-    """Return whether a value has two numbers for each word, which rise."""
-    if not isinstance(times, list) or len(times) != num_words:
+    """Return whether a value has a number more than there are words, which rise."""
+    if not isinstance(times, list) or len(times) != num_words + 1:
         return False
-    if not all(isinstance(pair, list) and len(pair) == 2 for pair in times):
-        return False
-    flat = [value for pair in times for value in pair]
-    return all(isinstance(value, (int, float)) for value in flat) and flat == sorted(flat) and flat[0] >= 0
+    return all(isinstance(value, (int, float)) for value in times) and times == sorted(times) and times[0] >= 0
 
 
 def _resolve_paths(message: Any, folder: Path, fail: Callable[[str, Any], ValueError]) -> dict[str, Any]:

@@ -44,7 +44,8 @@ def make_tasks(folder: Path, says: bool, num: int | None, root: Path) -> list[di
             name = f"{folder.name}-{source}-{'say' if says else 'transcribe'}"
             row: dict[str, Any] = {"task": name, "answer": clip["text"]}
             if says:
-                rows.append(row | {"speak": True, "scores": ["spoken_wer"]})
+                times = {"word_times": clip["word_times"]} if clip.get("word_times") else {}
+                rows.append(row | {"speak": True, "scores": ["spoken_wer"], **times})
             else:
                 audio = {"type": "audio", "path": os.path.relpath(clip["path"], root.resolve())}
                 rows.append(row | {"messages": [{"role": "user", "content": [audio]}], "scores": ["wer"]})

@@ -17,7 +17,7 @@ ASKED = {
     "answer": "One red ball.",
     "scores": ["spoken"],
 }
-TIMES = [[0.0, 0.2], [0.2, 0.5], [0.6, 1.0]]
+TIMES = [0.0, 0.2, 0.5, 1.0]
 
 
 @pytest.fixture
@@ -54,10 +54,11 @@ def test_rows_are_said_in_pieces_that_are_the_whole(speaking_folder, write, tmp_
     processor = josie.JosieProcessor.from_pretrained(speaking_folder)
     inputs = processor.tokenizer(["One red ball."], add_special_tokens=False, return_tensors="pt")
     times = model.generate_speech(inputs["input_ids"]).word_times[0].tolist()
-    begins = [begin for begin, _ in time_words(processor.tokenizer, "One red ball.", times)]
-    errors = [abs(begin - label) for begin, (label, _) in zip(begins, TIMES, strict=True)]
+    words = time_words(processor.tokenizer, "One red ball.", times)
+    bounds = [words[0][0], *(end for _, end in words)]
+    errors = [abs(bound - label) for bound, label in zip(bounds, TIMES, strict=True)]
     assert read["rows"][0]["word_errors"] == pytest.approx(errors)
-    assert read["figures"]["word_times_ms"] == pytest.approx(1000 * sum(errors) / 3)
+    assert read["figures"]["word_times_ms"] == pytest.approx(1000 * sum(errors) / 4)
     assert "word_times_ms" not in talk["figures"]
 
 
@@ -116,15 +117,15 @@ def test_percentiles_are_values_that_were_measured():
 @pytest.mark.parametrize(
     ("changes", "got"),
     [
-        ({"word_times": TIMES[:2]}, TIMES[:2]),
-        ({"word_times": [[0, 1], [1, 2], [3, 2]]}, [[0, 1], [1, 2], [3, 2]]),
+        ({"word_times": TIMES[:3]}, TIMES[:3]),
+        ({"word_times": [0, 1, 3, 2]}, [0, 1, 3, 2]),
         ({"word_times": "0 1"}, "0 1"),
-        ({"word_times": [[0, 1], [1, 2], [2, "3"]]}, [[0, 1], [1, 2], [2, "3"]]),
+        ({"word_times": [0, 1, 2, "3"]}, [0, 1, 2, "3"]),
     ],
 )
 def test_wrong_times(speaking_folder, write, changes, got):
     message = fail("evaluate", speaking_folder, "--data", write(READ | changes))
-    required = 'begin and end of each word as `word_times`, beside `"speak": true`'
+    required = 'a beginning and the end of each word as `word_times`, beside `"speak": true`'
     assert message == f"`--data` must have {required}, got {got!r} in line 1."
 
 

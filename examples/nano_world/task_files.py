@@ -20,11 +20,13 @@ import random
 from pathlib import Path
 from typing import Any
 
+from recipes.word_times import time_text
+
 from josie.processing_josie import save_audio
 from nano_world.grammar import ask, caption, chats
 from nano_world.scenes import draw_scene, render
 from nano_world.sentences import sentences
-from nano_world.speech import QUESTIONERS, SAMPLING_RATE, speak
+from nano_world.speech import JOSIE_STRETCH, JOSIE_VOICE, QUESTIONERS, SAMPLING_RATE, speak, speak_in_time
 from nano_world.stamps import ask as ask_about_stamp, draw_stamp, find_stamps, render as render_stamp
 from nano_world.tasks import CAPTION, TRANSCRIBE
 
@@ -67,7 +69,9 @@ class TaskFiles:
         unseen = sentences(self.packages, "test")
         stamps = find_stamps(self.packages)
         for text in unseen[: self.num_rows]:
-            self.rows.append({"task": "read", "speak": True, "answer": text, "scores": ["spoken_wer"]})
+            _, phones, ends = speak_in_time(text, JOSIE_VOICE, JOSIE_STRETCH)
+            row = {"task": "read", "speak": True, "answer": text, "scores": ["spoken_wer"]}
+            self.rows.append(row | {"word_times": time_text(text, phones, ends)})
         for number in range(self.num_rows):
             text = unseen[-1 - number]
             audio = self.say(f"transcribe-{number}", number, text)
