@@ -6,6 +6,7 @@ its frames arrived, to the last bit, and speech that is not streamed is decoded 
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +17,7 @@ from ...configuration_josie import audio_codec_geometry, decodes_in_stream
 from ...configuration_josie.constants import STREAMING_CODECS
 
 BLOCKS = (1, 1, 2, 4)  # frames of the first blocks of a row; the last number holds from then on
+_ALIGNMENT = 64  # bytes, of every tensor that torch allocates on a CPU
 _CONTEXT_FRAMES = 16  # of Mimi's SEANet decoder at its transformer's rate, more than it reaches back
 
 
@@ -95,6 +97,18 @@ class MimiDecoderStream:
         return self.decoder.decoder_seanet(states)[0, :, -num_frames * self.hop_length :]
 
 
+def align_weights(codec: PreTrainedModel) -> None:
+    """Move weights of a mapped file to where torch puts tensors of its own; their values stay.
+
+    A file's weights lie at any address, and products with a single row are rounded otherwise there: a codec that was
+    loaded would not give to the bit what it gave before it was saved.
+    """
+    for tensor in chain(codec.parameters(), codec.buffers()):
+        is_plain = type(tensor.data) is torch.Tensor and tensor.device.type == "cpu"
+        if is_plain and tensor.data_ptr() % _ALIGNMENT:
+            tensor.data = tensor.data.clone()
+
+
 class RowDecoder:
     """One row's frames, gathered into blocks and decoded.
 
@@ -103,6 +117,7 @@ class RowDecoder:
     """
 
     def __init__(self, codec: PreTrainedModel):
+        align_weights(codec)
         self.stream = open_decoder(codec)
         self.num_blocks = 0
         self._waiting: list[torch.Tensor] = []
