@@ -38,10 +38,19 @@ def find_processor() -> str:
     return f"{name} with AVX-512" if "avx512f" in fields.get("flags", "") else name
 
 
-def measure(contestants: dict[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
-    """Run the contestants in turns and return the seconds of each run, so that drift of the machine hits all alike."""
+def measure(
+    contestants: dict[str, Callable[[], object]], rounds: int, warmup: int = 2, learns: bool = False
+) -> dict[str, list[float]]:
+    """Run the contestants in turns and return the seconds of each run, so that drift of the machine hits all alike.
+
+    Args:
+        contestants: What is run, by name.
+        rounds (`int`): Timed runs of each.
+        warmup (`int`): Runs of each before them.
+        learns (`bool`): Whether a run needs gradients.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    with torch.inference_mode():
+    with torch.enable_grad() if learns else torch.inference_mode():
         for index in range(warmup + rounds):
             for name, run in contestants.items():
                 start = time.perf_counter()

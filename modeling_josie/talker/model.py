@@ -18,6 +18,7 @@ from ...configuration_josie.constants import IGNORE_INDEX
 from ..freezing import FreezingMixin, Groups
 from ..layers.backbone import JosieBackbone
 from ..layers.embeddings import CodeEmbedding
+from ..layers.fast_linear import trains_fast
 from ..losses.targets import choose_frames, count_codes, target_loss
 from ..outputs import JosieTalkerOutput
 from ..pretrained import JosiePreTrainedModel
@@ -103,6 +104,7 @@ class JosieTalkerForConditionalGeneration(TalkerGenerationMixin, FreezingMixin, 
         init.normal_(self.start, std=self.config.initializer_range)
 
     @can_return_tuple
+    @trains_fast
     def forward(
         self,
         speech_codes: torch.Tensor,

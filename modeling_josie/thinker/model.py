@@ -24,6 +24,7 @@ from ...configuration_josie import JosieThinkerConfig
 from ...configuration_josie.constants import IGNORE_INDEX
 from ...configuration_josie.logit_rule import LogitRule
 from ..freezing import FreezingMixin, Groups, group_parts
+from ..layers.fast_linear import trains_fast
 from ..losses.targets import NumItems, count_text_tokens, text_loss_divisor
 from ..outputs import JosieThinkerModelOutput, JosieThinkerOutput
 from ..pretrained import JosiePreTrainedModel
@@ -240,6 +241,7 @@ class JosieThinkerForConditionalGeneration(FreezingMixin, ThinkerGenerationMixin
     @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     @can_return_tuple
     @spell_inputs()
+    @trains_fast
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
