@@ -1,4 +1,4 @@
-"""Steps of training a second, and their memory: the Thinker beside Llama, the Talker beside CSM, of the same sizes.
+"""Tokens and frames of training a second, and memory: Thinker beside Llama, Talker beside CSM, of the same sizes.
 
 A step is forward, loss of every position or frame, backward, and AdamW. Float32, random weights. On a CPU JOSIE
 multiplies by oneDNN in training; a row without it shows what that gains.
@@ -155,7 +155,8 @@ def main() -> None:
     for part, names in PAIRS.items():
         torch.manual_seed(0)
         seconds = measure({name: BUILDERS[name]() for name in names}, arguments.rounds, learns=True)
-        report(f"{part}, a step of training", seconds, 1, "steps", arguments)
+        amount, unit = (ROWS * LENGTH, "tokens") if part == "Thinker" else (ROWS * FRAMES, "frames")
+        report(f"{part}, a step of training", seconds, amount, unit, arguments)
         for name in names:
             print(f"{name}: {find_peak(name, arguments.threads) / 1024:.0f} MiB more at the peak of a step")
 
