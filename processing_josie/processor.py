@@ -158,7 +158,7 @@ class JosieProcessor(ConversationMixin, TextInputsMixin):
         text: str | list[str] | None = None,
         videos: VideoInput | None = None,
         audio: AudioInput | None = None,
-        output_labels: bool = False,
+        output_labels: bool | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Make model inputs.
@@ -172,8 +172,8 @@ class JosieProcessor(ConversationMixin, TextInputsMixin):
                 [`JosieImageProcessor.preprocess`], [`JosieVideoProcessor.preprocess`] and [`as_waveform`].
             text (`str` or `list[str]`, *optional*): The texts, one a row; an empty one when `None`. A text alone may
                 come first, as pipelines give it.
-            output_labels (`bool`): Also return `labels`, `(batch, length)`: the whole text, -100 at placeholders and
-                padding. For what the assistant says alone, see [`JosieProcessor.apply_chat_template`].
+            output_labels (`bool`, *optional*): Also return `labels`, `(batch, length)`: the whole text, -100 at
+                placeholders and padding. For what the assistant says alone, see [`JosieProcessor.apply_chat_template`].
             kwargs: `sampling_rate` of clips that come without one, in Hz; `padding` (`True`, `False` or
                 `"max_length"`), `padding_side`, `max_length`, `pad_to_multiple_of`, `add_special_tokens`; `fps` or
                 `num_frames` of videos; `return_tensors` (`"pt"`); or `text_kwargs`, `images_kwargs`, `videos_kwargs`,

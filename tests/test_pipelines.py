@@ -1,6 +1,7 @@
 """transformers' pipelines for speech on a tiny JOSIE, and pipelines of every kind with several inputs."""
 
 import importlib.util
+import inspect
 import warnings
 
 import numpy as np
@@ -173,3 +174,10 @@ def test_a_text_may_come_first_and_a_path_is_an_image(processor):
     assert "pixel_values" in processor("tests/data/picture.png")
     with pytest.raises(ValueError, match="`images` must be an existing file"):
         processor("tests/data/no_picture.png")
+
+
+def test_arguments_of_a_call_default_to_none():
+    """As of every processor of transformers: a default would hide what a configuration says."""
+    parameters = inspect.signature(josie.JosieProcessor.__call__).parameters.values()
+    named = [value for value in parameters if value.name != "self" and value.kind is not value.VAR_KEYWORD]
+    assert {value.default for value in named} == {None}
