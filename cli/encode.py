@@ -57,7 +57,7 @@ def encode_command(
         chosen = f"{chosen.type}:{os.environ.get('LOCAL_RANK', '0')}"
     name = str(find_model(model))
     arguments = EncodeArguments(dataset, name, split, num_quantizers, features, shard_rows, str(chosen), threads)
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), sum(os.times()[:4])  # of this process and of those that it has waited for
     task = f"Rows of rank {rank}" if num_ranks > 1 else "Rows"
     with tqdm(desc=task, unit=" rows", mininterval=0.1 if sys.stderr.isatty() else _SECONDS_BETWEEN_LINES) as bar:
 
@@ -68,5 +68,6 @@ def encode_command(
         found = encode_dataset(arguments, out, num_proc, rank, num_ranks, on_rows)
     report(
         f"{out}: {found.num_complete} of {found.num_shards} shards, {found.num_rows} rows, {found.num_broken} broken, "
-        f"{found.seconds / 3600:.3f} h of speech, {time.perf_counter() - start:.0f} s"
+        f"{found.seconds / 3600:.3f} h of speech, {time.perf_counter() - start:.0f} s, "
+        f"{sum(os.times()[:4]) - busy:.0f} s of processor time"
     )

@@ -11,7 +11,6 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 import torch
 from PIL import Image
-from torch.nn import functional
 from transformers import AutoImageProcessor
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.feature_extraction_utils import BatchFeature
@@ -27,7 +26,7 @@ from transformers.utils.constants import (
 )
 
 from ..configuration_josie import JosieConfig, JosieThinkerConfig, JosieVisionEncoderConfig, JovioConfig, is_codec
-from .images import Fit, image_to_pixels, is_image
+from .images import Fit, Resize, image_to_pixels, interpolate, is_image
 from .sources import split_options
 
 ImageInput = Any  # an image in any form that `image_to_pixels` takes, or a list of images, nested or not
@@ -221,9 +220,11 @@ class PixelProcessor(BaseImageProcessor):
         if not options["do_resize"]:
             return None
         size, patch = options["size"], options["patch_size"]
+        mode = _MODES[options["resample"]]
         if size.height is not None and size.width is not None:
-            return lambda height, width: (size.height, size.width)
-        return partial(fit_size, patch_size=patch, min_pixels=size.min_pixels, max_pixels=size.max_pixels)
+            return Resize(lambda height, width: (size.height, size.width), mode)
+        fit = partial(fit_size, patch_size=patch, min_pixels=size.min_pixels, max_pixels=size.max_pixels)
+        return Resize(fit, mode)
 
     def _transform(self, frames: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
         """Resize and normalise `(frames, channels, height, width)`."""
@@ -236,7 +237,7 @@ class PixelProcessor(BaseImageProcessor):
         target = tuple(frames.shape[-2:]) if fit is None else fit(frames.shape[-2], frames.shape[-1])
         if tuple(frames.shape[-2:]) != target:
             mode = _MODES[options["resample"]]
-            frames = functional.interpolate(frames, size=target, mode=mode, antialias=True).clamp(0, 1)
+            frames = interpolate(frames, target, mode).clamp(0, 1)
         if not options["do_rescale"]:
             frames = frames * 255
         elif not math.isclose(options["rescale_factor"], 1 / 255):

@@ -6,7 +6,8 @@ so that a photograph of 100 megapixels costs what it costs Pillow.
 
 import struct
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,7 +27,34 @@ _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 # What Pillow raises on damaged files.
 IMAGE_ERRORS = (OSError, SyntaxError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 
+# Images of more pixels are resized in bands of rows, as all of them as floats would take many times their memory.
+_LARGE = 1 << 21
+_ROWS = 256
+
 Fit = Callable[[int, int], tuple[int, int]]  # height and width that an image has to those it is needed in
+Mode = Literal["bilinear", "bicubic"]
+
+
+@dataclass(frozen=True)
+class Resize:
+    """A [`Fit`] that also says by which interpolation images become that large.
+
+    Args:
+        fit (callable): Gives the height and width that an image of a height and width is needed in.
+        mode (`"bilinear"` or `"bicubic"`): Of the interpolation.
+    """
+
+    fit: Fit
+    mode: Mode
+
+    def __call__(self, height: int, width: int) -> tuple[int, int]:
+        """Return the height and width that an image is needed in."""
+        return self.fit(height, width)
+
+
+def interpolate(pixels: torch.Tensor, size: tuple[int, int], mode: Mode) -> torch.Tensor:
+    """Resize `(frames, channels, height, width)` in [0, 1] with antialiasing."""
+    return functional.interpolate(pixels, size=size, mode=mode, antialias=True)
 
 
 def is_image(value: Any) -> bool:
@@ -115,7 +143,10 @@ def image_to_pixels(image: Any, num_channels: int = 3, name: str = "images", fit
     if min(image.size) < 1:
         raise ValueError(f"`{name}` must have at least one pixel, got {image.width} x {image.height}.")
     try:
-        array = _to_array(image, shrink_factor(_upright_size(image), fit))
+        factor = shrink_factor(_upright_size(image), fit)
+        if isinstance(fit, Resize) and image.width * image.height > _LARGE * factor**2:
+            return _resize_large(image, num_channels, name, fit, factor)
+        array = _to_array(image, factor)
     except (*IMAGE_ERRORS, ValueError) as error:
         raise ValueError(f"`{name}` must be readable images, got one that is not: {error}.") from error
     return array_to_pixels(array[None], num_channels, name)[0]
@@ -134,6 +165,34 @@ def _to_array(image: Image.Image, factor: int) -> np.ndarray:
     if is_deep:
         return np.asarray(image, dtype=np.float32) / 65535
     return np.array(image)
+
+
+def _resize_large(image: Image.Image, num_channels: int, name: str, resize: Resize, factor: int) -> torch.Tensor:
+    """Return a large image in the size that it is needed in, with no more than some of its rows as floats at once.
+
+    Interpolation goes along one axis after the other, so that rows can be made narrow band by band.
+    """
+    height, width = resize(*_upright_size(image))
+    turn = image.getexif().get(_ORIENTATION, 1) if image.format != "TIFF" else 1
+    if turn >= _TURNED:
+        height, width = width, height
+    image = image.reduce(factor) if factor > 1 and image.mode in ("L", "RGB", "RGBA") else image
+    bands = []
+    for top in range(0, image.height, _ROWS):
+        band = image.crop((0, top, image.width, min(top + _ROWS, image.height)))
+        band.info = {name: value for name, value in image.info.items() if name == "transparency"}
+        pixels = array_to_pixels(_to_array(band, 1)[None], num_channels, name)
+        bands.append(interpolate(pixels, (pixels.shape[2], width), resize.mode))
+    narrow = interpolate(torch.cat(bands, dim=2), (height, width), resize.mode)[0].clamp(0, 1)
+    return turn_upright(narrow, turn)
+
+
+def turn_upright(pixels: torch.Tensor, orientation: int) -> torch.Tensor:
+    """Turn `(channels, height, width)` as the orientation of EXIF says (TIFF 6.0, section 8)."""
+    if orientation >= _TURNED:
+        pixels = pixels.mT
+    vertical, horizontal = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return pixels.flip([axis for axis, is_flipped in ((1, vertical), (2, horizontal)) if is_flipped]).contiguous()
 
 
 def shrink_factor(size: tuple[int, int], fit: Fit | None) -> int:

@@ -7,11 +7,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import soundfile
+import torch
 from media_files import encode_audio, encode_video, frames, number_of
 from PIL import Image
 from samples import SPEECH
 
-from josie.processing_josie import JosieImageProcessor, load_audio
+from josie.processing_josie import JosieImageProcessor, images, load_audio
 from josie.processing_josie.containers import is_cut_short, is_joined
 from josie.processing_josie.images import image_size, image_to_pixels
 from josie.processing_josie.video import measure_video, read_video
@@ -234,3 +235,31 @@ def test_pixels_that_are_not_square_are_widened_in_each_container():
         content = encode_video(frames(20), container, codec, aspect=Fraction(2, 1))
         assert read_video(content, OPTIONS).shape[2:] == (48, 160)
         assert measure_video(content, OPTIONS)[1:] == (48, 160)
+
+
+@pytest.mark.parametrize("size", [{"height": 500, "width": 700}, {"min_pixels": 64, "max_pixels": 640000}])
+@pytest.mark.parametrize("orientation", [1, 6, 7])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "I;16"])
+def test_a_large_image_is_resized_in_bands_to_the_same_pixels(size, orientation, mode, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 255, (45, 60, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).resize((2400, 1800))
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    elif mode == "RGBA":
+        image.putalpha(image.convert("L"))
+    else:
+        image = image.quantize(64) if mode == "P" else image.convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    image.save(file, "png", exif=exif)
+    processor = JosieImageProcessor(size=size, patch_size=4)
+    sizes = []
+    to_colours = images._to_colours
+    monkeypatch.setattr(
+        images, "_to_colours", lambda pixels, *args: sizes.append(pixels.numel()) or to_colours(pixels, *args)
+    )
+    found = processor(file.getvalue())["pixel_values"]
+    assert max(sizes) <= 4 * 256 * 2400  # never all of it as floats
+    monkeypatch.setattr(images, "_LARGE", 1 << 40)
+    torch.testing.assert_close(found, processor(file.getvalue())["pixel_values"], rtol=0, atol=2e-5)

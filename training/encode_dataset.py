@@ -152,6 +152,8 @@ def _encode_in_parallel(
                 report(counter.value)
             result.get()
         report(counter.value)
+        pool.close()
+        pool.join()  # ended by themselves, they leave nothing behind
 
 
 _PROCESS: dict[str, Any] = {}  # of a process of the pool
