@@ -1,7 +1,7 @@
 """Frames of speech a second: the Talker's `generate` beside transformers' CSM of the same sizes.
 
 Both have 9 codebooks of 2048, a backbone of width 256 with 4 layers, a depth decoder of width 128 with 4 layers,
-batch 1, float32, random weights, greedy choice, and a prompt of 32 text tokens.
+batch 1, float32, random weights, greedy choice, and a prompt of 32 text tokens. The Talker is prepared for inference.
 
     python benchmarks/talker.py [--frames 50] [--json FILE]
 """
@@ -50,7 +50,7 @@ def build_talker() -> JosieTalkerForConditionalGeneration:
         depth_decoder_config=DEPTH,
         end_of_speech=False,
     )
-    return JosieTalkerForConditionalGeneration(config).eval()
+    return JosieTalkerForConditionalGeneration(config).eval().prepare_for_inference()
 
 
 def main() -> None:

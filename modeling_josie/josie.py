@@ -47,7 +47,7 @@ class JosieForConditionalGeneration(FreezingMixin, InferenceFormMixin, JosieGene
     """The whole model.
 
     The codecs are frozen and in float32 here, whatever `dtype` is asked for: this model's `forward` reads their codes,
-    they are trained by their own. `prepare_for_inference` prepares them all, as the commands of `josie` do.
+    they are trained by their own. `prepare_for_inference` prepares codecs and Talker, as the commands of `josie` do.
 
     Args:
         config ([`JosieConfig`]): Its parts; those that are `None` are absent.
@@ -83,6 +83,20 @@ class JosieForConditionalGeneration(FreezingMixin, InferenceFormMixin, JosieGene
         for codec in (self.audio_codec, self.vision_codec):
             if codec is not None:
                 codec.eval()
+        return self
+
+    def prepare_for_inference(self):
+        """Prepare the codecs and the Talker, see there.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            `ValueError`: It is in training mode.
+        """
+        super().prepare_for_inference()
+        if self.talker is not None:
+            self.talker.prepare_for_inference()
         return self
 
     def freeze_fixed_parts(self):

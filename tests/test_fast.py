@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from josie import JosieBackboneConfig
-from josie.modeling_josie.layers.fast import naive_rms_norm, naive_step_attention, rms_norm, step_attention
+from josie.modeling_josie.layers.fast import (
+    naive_rms_norm,
+    naive_step_attention,
+    rms_norm,
+    step_attention,
+    store_by_columns,
+)
 from josie.modeling_josie.layers.transformer import JosieAttention, eager_attention_forward
 
 
@@ -41,3 +47,19 @@ def test_step_attention(num_kv, num_keys, dtype):
     torch.testing.assert_close(actual, naive_step_attention(*arguments)[0])
     if dtype == torch.float32:  # written out, bfloat16 is rounded between the operations
         torch.testing.assert_close(actual, eager_attention_forward(*arguments)[0])
+
+
+def test_weights_by_columns_are_the_same():
+    torch.manual_seed(0)
+    tied, linear = torch.nn.Embedding(7, 5), torch.nn.Linear(5, 6)
+    head = torch.nn.Linear(5, 7, bias=False)
+    head.weight = tied.weight
+    module = torch.nn.ModuleList([tied, linear, head])
+    x, expected = torch.randn(3, 5), {name: value.clone() for name, value in module.state_dict().items()}
+    before = linear(x)
+    store_by_columns(module)
+    assert linear.weight.stride() == (1, 6)
+    assert head.weight is tied.weight
+    assert tied.weight.is_contiguous()
+    assert all(torch.equal(value, expected[name]) for name, value in module.state_dict().items())
+    torch.testing.assert_close(linear(x), before)

@@ -194,6 +194,7 @@ def test_a_whole_model_prepares_its_codecs():
     codes = torch.randint(0, codec.codebook_size, (1, codec.num_quantizers, 5))
     expected = model.audio_codec.decode(codes).audio_values
     assert model.prepare_for_inference() is model
+    assert model.talker.head.weight.stride() == (1, len(model.talker.head.weight))
     formed = [part.has_form for part in model.modules() if isinstance(part, HasInferenceForm)]
     assert formed
     assert all(formed)

@@ -57,6 +57,24 @@ def test_row_of_batch_speaks_as_alone(name):
         assert torch.equal(together.audio_codes[index, :, :frames], spoken.audio_codes[0, :, :frames])
 
 
+@pytest.mark.parametrize("name", TALKERS)
+def test_a_prepared_talker_speaks_and_saves_the_same_and_still_learns(name, tmp_path):
+    model, inputs = CASES[name].build(), states()
+    weights = {key: value.clone() for key, value in model.state_dict().items()}
+    expected = model.generate(**inputs, max_new_frames=9).audio_codes
+    assert model.prepare_for_inference() is model
+    assert not model.head.weight.is_contiguous()
+    assert torch.equal(model.generate(**inputs, max_new_frames=9).audio_codes, expected)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in weights.items())
+    with pytest.raises(ValueError, match="`prepare_for_inference` must be called in evaluation mode"):
+        model.train().prepare_for_inference()
+    model(**talker_inputs()).loss.backward()
+    torch.optim.AdamW(model.parameters(), lr=0.1).step()
+    assert not torch.equal(model.head.weight, weights["head.weight"])
+
+
 def test_speech_ends_where_the_model_says_so():
     model = make()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Faster forms of two operations, each below the naive form that it equals, in values and gradients.
+"""Faster forms of operations, each below the naive form that it equals, and a faster place of weights in memory.
 
 At batch 1 a small transformer spends its time on the number of operations, not on their size.
 """
@@ -46,3 +46,15 @@ def step_attention(
     is_grouped = query.shape[1] != key.shape[1]
     attended = nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling, enable_gqa=is_grouped)
     return attended.transpose(1, 2), None
+
+
+def store_by_columns(module: nn.Module) -> None:
+    """Store the weights of linear layers column by column: shapes, values and checkpoints stay as they are.
+
+    A single step multiplies a vector. On a CPU, BLAS takes a quarter longer over rows, which it sums up one by one.
+    Matrices that are embeddings too are read by rows and stay.
+    """
+    embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    for part in module.modules():
+        if type(part) is nn.Linear and part.weight.device.type == "cpu" and id(part.weight) not in embeddings:
+            part.weight.data = part.weight.data.t().contiguous().t()

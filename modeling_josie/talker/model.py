@@ -18,6 +18,7 @@ from ...configuration_josie.constants import IGNORE_INDEX
 from ..freezing import FreezingMixin, Groups
 from ..layers.backbone import JosieBackbone
 from ..layers.embeddings import CodeEmbedding
+from ..layers.fast import store_by_columns
 from ..layers.fast_linear import trains_fast
 from ..losses.targets import choose_frames, count_codes, target_loss
 from ..outputs import JosieTalkerOutput
@@ -73,6 +74,22 @@ class JosieTalkerForConditionalGeneration(TalkerGenerationMixin, FreezingMixin, 
             has_depth = config.depth_decoder_config is not None
             self.depth_decoder = JosieDepthDecoder(config) if has_depth else JosieParallelHeads(config)
         self.post_init()
+
+    def prepare_for_inference(self):
+        """Store weights as the steps of generation read them fastest; results are the same but for rounding.
+
+        Checkpoints do not change. `load_state_dict` keeps the order, moves and casts too; training works as ever.
+
+        Returns:
+            The Talker itself.
+
+        Raises:
+            `ValueError`: It is in training mode.
+        """
+        if self.training:
+            raise ValueError("`prepare_for_inference` must be called in evaluation mode, got a model in training mode.")
+        store_by_columns(self)
+        return self
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the embedding of codes: where gradients enter when only adapters inside learn."""
