@@ -86,7 +86,7 @@ def has_fast_linear() -> bool:
 
 
 def trains_fast(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a model's `forward` use [`OneDNNLinear`] in training on a CPU; everywhere else it is as it was.
+    """Make a model's `forward` use [`OneDNNLinear`] in training on a CPU; everywhere else it is as it was.
 
     Compiled programs choose by themselves. With gradient checkpoints layers are run again outside of `forward`, and
     have to keep the same tensors there.
