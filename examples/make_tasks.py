@@ -18,31 +18,42 @@ from recipes.speech_data import read_manifest
 from josie.conversion.files import write_file
 
 
-def make_tasks(folder: Path, says: bool, num: int | None, root: Path) -> list[dict[str, Any]]:
-    """Return the rows of a folder.
+def choose_clips(folder: Path, num: int | None) -> dict[str, list[dict[str, Any]]]:
+    """Return clips of the test split that have a text, for each source.
 
     Args:
         folder (`Path`): With `test.jsonl`.
-        says (`bool`): Texts to be said, in place of clips to be written down.
-        num (`int`, *optional*): Most rows of a source; all when `None`.
-        root (`Path`): The folder that paths are to be relative to.
+        num (`int`, *optional*): Most clips of a source; all when `None`.
 
     Raises:
-        `ValueError`: There is no such folder.
+        `ValueError`: There is no such folder, or the number is below 1.
     """
     manifest = folder / "test.jsonl"
     if not manifest.is_file():
         raise ValueError(f"`FOLDER` must be one that `fetch_data.py speech` has filled, got {str(folder)!r}.")
+    if num is not None and num < 1:
+        raise ValueError(f"`--num` must be at least 1, got {num}.")
     found: dict[str, list[dict[str, Any]]] = {}
     for clip in read_manifest(manifest):
         if clip["text"]:
-            found.setdefault(clip["source"], []).append(clip)
-    rows = []
-    for source, clips in found.items():
+            found.setdefault(f"{folder.name}-{clip['source']}", []).append(clip)
+    for clips in found.values():
         random.Random(0).shuffle(clips)
-        for clip in clips[:num]:
-            name = f"{folder.name}-{source}-{'say' if says else 'transcribe'}"
-            row: dict[str, Any] = {"task": name, "answer": clip["text"]}
+    return {name: clips[:num] for name, clips in found.items()}
+
+
+def make_tasks(folder: Path, says: bool, num: int | None, root: Path) -> list[dict[str, Any]]:
+    """Return the rows of a folder.
+
+    Args:
+        folder, num: As of [`choose_clips`].
+        says (`bool`): Texts to be said, in place of clips to be written down.
+        root (`Path`): The folder that paths are to be relative to.
+    """
+    rows = []
+    for name, clips in choose_clips(folder, num).items():
+        for clip in clips:
+            row: dict[str, Any] = {"task": f"{name}-{'say' if says else 'transcribe'}", "answer": clip["text"]}
             if says:
                 times = {"word_times": clip["word_times"]} if clip.get("word_times") else {}
                 rows.append(row | {"speak": True, "scores": ["spoken_wer"], **times})
@@ -62,8 +73,6 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
 
     def write() -> None:
-        if arguments.num is not None and arguments.num < 1:
-            raise ValueError(f"`--num` must be at least 1, got {arguments.num}.")
         root = arguments.out.parent
         root.mkdir(parents=True, exist_ok=True)
         rows = [row for folder in arguments.folders for row in make_tasks(folder, arguments.say, arguments.num, root)]

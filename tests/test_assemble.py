@@ -61,7 +61,7 @@ class TestText:
         sampling = {name: getattr(loaded.generation_config, name) for name in ("do_sample", "temperature", "top_k")}
         assert sampling == dict(do_sample=True, temperature=0.7, top_k=5)
 
-    def test_new_tokens_start_at_the_mean(self, parts, family):
+    def test_new_tokens_start_at_the_mean_and_the_end_of_a_turn_at_the_end_of_text(self, parts, family):
         original = AutoModelForCausalLM.from_pretrained(parts("text", family))
         known = len(AutoTokenizer.from_pretrained(parts("text", family)))
         model, processor = assemble(parts("text", family))
@@ -74,8 +74,10 @@ class TestText:
             (model.get_output_embeddings(), original.get_output_embeddings()),
         ):
             assert torch.equal(ours.weight[:known], theirs.weight[:known])
-            mean = theirs.weight[:known].mean(dim=0).expand(len(tokenizer) - known, -1)
-            torch.testing.assert_close(ours.weight[known : len(tokenizer)], mean)
+            expected = theirs.weight[:known].mean(dim=0).repeat(len(tokenizer) - known, 1)
+            if "<|end|>" in tokenizer.get_vocab():  # JOSIE's, of a model without a template: as the end of text
+                expected[tokenizer.convert_tokens_to_ids("<|end|>") - known] = theirs.weight[tokenizer.eos_token_id]
+            torch.testing.assert_close(ours.weight[known : len(tokenizer)], expected)
         tied = original.get_input_embeddings().weight is original.get_output_embeddings().weight
         assert (model.get_input_embeddings().weight is model.get_output_embeddings().weight) == tied
         assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)

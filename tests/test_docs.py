@@ -19,10 +19,12 @@ WITH_CODE = [page for page in PAGES if read_blocks(page.read_text(encoding="utf-
 # Names on the Hub that pages use, and what stands there in the tests: a tiny random model of that kind, in a folder of
 # that name.
 HUB = {
+    "google/gemma-3-270m": lambda folder: lengthen(save_text("gemma3_text", folder)),
     "HuggingFaceTB/SmolLM2-135M": lambda folder: lengthen(save_text("llama", folder)),
     "google/siglip-base-patch16-224": lambda folder: save_vision("siglip", folder),
     "kyutai/mimi": lambda folder: save_codec("mimi", folder),
     "openai/whisper-tiny": lambda folder: save_audio("whisper", folder),
+    "openai/whisper-tiny.en": lambda folder: save_audio("whisper", folder),
 }
 ANSWERS = "josie.conversion."  # what is said of a checkpoint is what a conversion is for
 MAX_LINES = 200

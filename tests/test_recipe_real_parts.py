@@ -1,6 +1,7 @@
 """The recipe of real parts, on tiny ones: each of its configurations, one after the other, a few steps each."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor, AutoTokenizer
 
 pytest.importorskip("peft", reason="adapters need peft: pip install 'josie[peft]'")
 
+import compare_text
 import finetune_lora
 import join_parts
 import make_tasks
+import merge_adapters
+import read_tokens
 import train_talker
 import train_thinker
 from recipe_runs import read_losses, run_recipe
@@ -100,7 +104,7 @@ def changed(before, after):
     return {name for name, value in ours.state_dict().items() if not torch.equal(value, weights[name])}, theirs
 
 
-def test_every_step_of_the_recipe(root, tmp_path):
+def test_every_step_of_the_recipe(root, tmp_path, capsys):
     projector = "thinker.model.audio_front_end.projector."
     align = read_recipe("align", root)
     assert run_recipe(train_thinker, align)["eval_ctc_loss"] > 0
@@ -108,6 +112,8 @@ def test_every_step_of_the_recipe(root, tmp_path):
     assert names
     assert all(name.startswith(projector) for name in names)
     assert model.dtype == torch.bfloat16
+    read_tokens.main([str(root / "align" / "model"), str(root / "speech")])
+    assert re.search(r"^speech-flite: 1 clips, WER \d\.\d{3}$", capsys.readouterr().out, re.MULTILINE)
     before = len(list((root / "heard").glob("*.parquet")))
 
     hear = read_recipe("hear", root)
@@ -120,8 +126,17 @@ def test_every_step_of_the_recipe(root, tmp_path):
     lora = read_recipe("lora_hear", root)
     assert "eval_word_error_rate" in run_recipe(finetune_lora, lora)
     adapted = AutoModelForMultimodalLM.from_pretrained(root / "lora_hear" / "model")
+    merge_adapters.merge(str(root / "lora_hear" / "model"), tmp_path / "merged")
+    merged = AutoModelForMultimodalLM.from_pretrained(tmp_path / "merged")
+    assert merged.dtype == torch.bfloat16
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        logits = [one(ids, torch.ones_like(ids)).logits.float() for one in (adapted, merged)]
+    torch.testing.assert_close(logits[1], logits[0], atol=0.05, rtol=0.05)
+    found = compare_text.compare(str(root / "lora_hear" / "model"), str(root / "text"))
+    assert found["with adapters"] > found["adapters disabled"] == 0
     layers = {name.split(".lora_A")[0] for name, _ in adapted.named_parameters() if ".lora_A" in name}
-    assert {name.rpartition(".")[2] for name in layers} == {"q_proj", "v_proj"}
+    assert {name.rpartition(".")[2] for name in layers} == {"q_proj", "v_proj", "o_proj"}
     assert all(name.startswith("thinker.model.language_model") for name in layers)
 
     talk = read_recipe("talk", root, start={"weights": None, "spelled_tokens": 20})
@@ -153,12 +168,32 @@ def test_text_is_that_of_the_language_model_after_hearing_was_learned(root):
         assert torch.equal(model.thinker(ids).logits[..., : expected.shape[-1]], expected)
 
 
+def test_a_frozen_language_model_can_end_a_turn(root):
+    model, processor = (kind.from_pretrained(root / "omni") for kind in (AutoModelForMultimodalLM, AutoProcessor))
+    rows, names = model.get_input_embeddings().weight, ("<|end|>", "<|begin|>", processor.tokenizer.eos_token)
+    end, begin, text_end = (rows[processor.tokenizer.convert_tokens_to_ids(name)] for name in names)
+    assert torch.equal(end, text_end)
+    assert not torch.equal(begin, text_end)
+
+
+def test_text_is_compared_with_adapters_and_without(root, capsys):
+    compare_text.main([str(root / "omni"), str(root / "text")])
+    assert capsys.readouterr().out == "text: 0\n"
+
+
 def test_an_aligned_run_goes_on_with_the_same_losses(root, tmp_path, monkeypatch):
     from recipe_runs import interrupt_and_resume
 
     config = read_recipe("hear", root, model={"path": str(root / "omni")})
     config["trainer"] |= {"output_dir": str(tmp_path / "run"), "max_steps": 6, "save_steps": 3, "eval_strategy": "no"}
     interrupt_and_resume(train_thinker, config, "ctc_loss", monkeypatch, tmp_path / "interrupted")
+
+
+def test_the_talker_of_the_page_is_the_recipes():
+    page = (EXAMPLES.parent / "docs" / "real_parts.md").read_text(encoding="utf-8")
+    block = re.search(r'```json title="runs/real_parts/talker.json"\n(.*?)```', page, re.DOTALL)
+    assert block is not None
+    assert json.loads(block[1]) == json.loads((REAL_PARTS / "talker.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", ["speech", "common", "voice", "people"])

@@ -61,7 +61,8 @@ def assemble(
     The logits of text alone are the language model's, and features and codes are those of the encoders and the codec:
     the same modules compute them. The tokenizer keeps its ids and its chat template, which is extended, see
     [`extend_chat_template`]; special tokens are added, and their rows start at the mean of the others, also where the
-    language model has spare rows. Generation defaults (sampling, end of text) are the language model's.
+    language model has spare rows; the end of a turn begins as the end of text. Generation defaults (sampling, end of
+    text) are the language model's.
 
     Args:
         text (`str` or `Path`): Folder, or name on the Hub, of a causal language model (Llama, Qwen3, Gemma 3, SmolLM,
@@ -103,7 +104,8 @@ def assemble(
     language: Any = parts.text.model
     num_rows = language.get_input_embeddings().weight.shape[0]
     known_ids, new_ids = extend_tokenizer(tokenizer, num_rows, text)
-    extend_embeddings(language, known_ids, new_ids)
+    ends = (tokenizer.get_vocab().get(EOS_TOKEN), tokenizer.eos_token_id)
+    extend_embeddings(language, known_ids, new_ids, ends)
     options = {
         f"{modality}_token_id": tokenizer.convert_tokens_to_ids(token) for modality, token in _PLACEHOLDERS.items()
     } | {

@@ -62,16 +62,20 @@ def _extend(tokenizer: PreTrainedTokenizerBase, template: str | None) -> str:
     return begin_with_bos(template, special_tokens) if adds_bos else template
 
 
-def extend_embeddings(model: PreTrainedModel, known_ids: list[int], new_ids: list[int]) -> None:
+def extend_embeddings(
+    model: PreTrainedModel, known_ids: list[int], new_ids: list[int], ends: tuple[int | None, int | None] = (None, None)
+) -> None:
     """Give new tokens rows in a language model's embedding and head: the mean of the known tokens' rows.
 
     The mean of all logits is never above all of them, so that new tokens are not written before they are trained. A
-    model with spare rows behind its vocabulary gets no larger.
+    language model that stays frozen could never write the end of a turn then, which so is as likely as its end of text
+    is. A model with spare rows behind its vocabulary gets no larger.
 
     Args:
         model (`PreTrainedModel`): The language model, changed in place.
         known_ids (`list[int]`): The ids it has learned.
         new_ids (`list[int]`): The ids to add.
+        ends (`tuple[int, int]`): The end of a turn, if it is new, and the known end of text whose row it gets.
     """
     rows: Any = model.get_input_embeddings().weight
     num_rows = rows.shape[0]
@@ -81,3 +85,6 @@ def extend_embeddings(model: PreTrainedModel, known_ids: list[int], new_ids: lis
     with torch.no_grad():
         for table in {id(table): table for table in tables}.values():
             table[new_ids] = table[known_ids].mean(dim=0, dtype=torch.float32).to(table.dtype)
+            end_of_turn, end_of_text = ends
+            if end_of_turn in new_ids and end_of_text in known_ids:
+                table[end_of_turn] = table[end_of_text]

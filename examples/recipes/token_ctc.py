@@ -27,14 +27,19 @@ class TokenCTCArguments:
     Args:
         weight (`float`): Of the loss, beside the language model's.
         only (`bool`): Learn by this loss alone; the language model is not even run.
+        scale (`float`): Of the scores. The larger it is, the smaller rows become; with 4 they are about as large as
+            Gemma's embeddings.
     """
 
     weight: float = 1.0
     only: bool = False
+    scale: float = 4.0
 
     def __post_init__(self):
         if not self.weight > 0:
             raise ValueError(f"`token_ctc.weight` must be above 0, got {self.weight}.")
+        if not self.scale > 0:
+            raise ValueError(f"`token_ctc.scale` must be above 0, got {self.scale}.")
 
 
 class TokenCTCModel(nn.Module):
@@ -54,8 +59,9 @@ class TokenCTCModel(nn.Module):
         self.model, self.arguments = model, arguments
         with torch.no_grad():
             embeds = model.get_input_embeddings()(tokens).float()
-        self.register_buffer("token_ids", tokens, persistent=False)
-        self.register_buffer("token_embeds", embeds / embeds.square().mean() / embeds.shape[1] ** 0.5, persistent=False)
+        self.register_buffer("token_ids", tokens)
+        size = embeds.square().mean() * embeds.shape[1] ** 0.5 / arguments.scale
+        self.register_buffer("token_embeds", embeds / size, persistent=False)
         self.blank = nn.Parameter(torch.zeros(embeds.shape[1]))
         self.bias = nn.Parameter(torch.zeros(1 + len(tokens)))
         self.target_names = ("ctc",) if arguments.only else (*model.target_names, "ctc")
@@ -144,12 +150,27 @@ class TokenCTCModel(nn.Module):
         chosen = torch.unique_consecutive(self.compute_logits(rows).argmax(dim=-1))
         return self.token_ids[chosen[chosen > 0] - 1].tolist()
 
+    @classmethod
+    def of_checkpoint(cls, model: Any, folder: str | Path) -> "TokenCTCModel":
+        """Return a model with the head that a run left.
+
+        Raises:
+            `ValueError`: There is none in the folder.
+        """
+        path = Path(folder, EXTRA_FILE)
+        weights = load_file(path) if path.exists() else {}
+        if "token_ids" not in weights:
+            raise ValueError(f"`MODEL` must be a folder that a run with `token_ctc` left, got {str(folder)!r}.")
+        learner = cls(model, TokenCTCArguments(), weights["token_ids"])
+        learner.load_head(folder)
+        return learner
+
     def load_head(self, folder: str | Path) -> None:
         """Load the head of a checkpoint that another run left, if it tells the same tokens apart."""
         path = Path(folder, EXTRA_FILE)
         weights = load_file(path) if path.exists() else {}
-        if weights.keys() == {"blank", "bias"} and weights["bias"].shape == self.bias.shape:
-            self.load_state_dict(weights, strict=False)
+        if "token_ids" in weights and torch.equal(weights["token_ids"], self.token_ids):
+            self.load_state_dict({name: weights[name] for name in ("blank", "bias")}, strict=False)
 
 
 def find_tokens(rows: Iterable[dict[str, Any]]) -> torch.Tensor:
