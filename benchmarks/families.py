@@ -168,9 +168,7 @@ def try_assembly(folder: Path, given: dict[str, Any]) -> None:
         options |= {"generation_mode": "audio", "talker_max_new_frames": 3, "talker_min_new_frames": 3}
     written = [part.generate(**inputs, **options) for part in (model, loaded)]
     if "codec" in given:
-        # Weights that are loaded lie elsewhere in memory, which may change the last digit of a sample.
-        torch.testing.assert_close(*(speech.audio_values for speech in written), rtol=1e-5, atol=1e-6)
-        written = [speech.audio_codes for speech in written]
+        written = [speech.audio_values for speech in written]
     if not torch.equal(*written):
         raise AssertionError("another answer after it was saved and loaded")
 

@@ -54,8 +54,7 @@ def export_all(folder: Path) -> dict[str, dict[str, Any]]:
         if isinstance(model, josie.JosieForConditionalGeneration):
             ids = torch.randint(10, 53, (2, 5))
             case["speech_inputs"] = dict(input_ids=ids, talker_max_new_frames=7, talker_min_new_frames=3)
-            said = model.generate_speech(**case["speech_inputs"])
-            case["speech"], case["speech_codes"] = said.audio_values, said.audio_codes
+            case["speech"] = model.generate_speech(**case["speech_inputs"]).audio_values
         cases[name] = case
     return cases
 
