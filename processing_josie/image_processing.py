@@ -234,8 +234,9 @@ class PixelProcessor(BaseImageProcessor):
                 f"Sides must be multiples of `patch_size` ({patch}) when `do_resize` is off, "
                 f"got {tuple(frames.shape[-2:])}."
             )
-        target = tuple(frames.shape[-2:]) if fit is None else fit(frames.shape[-2], frames.shape[-1])
-        if tuple(frames.shape[-2:]) != target:
+        height, width = frames.shape[-2:]
+        target = (height, width) if fit is None else fit(height, width)
+        if (height, width) != target:
             mode = _MODES[options["resample"]]
             frames = interpolate(frames, target, mode).clamp(0, 1)
         if not options["do_rescale"]:

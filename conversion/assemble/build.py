@@ -104,7 +104,7 @@ def assemble(
     language: Any = parts.text.model
     num_rows = language.get_input_embeddings().weight.shape[0]
     known_ids, new_ids = extend_tokenizer(tokenizer, num_rows, text)
-    ends = (tokenizer.get_vocab().get(EOS_TOKEN), tokenizer.eos_token_id)
+    ends: Any = (tokenizer.get_vocab().get(EOS_TOKEN), tokenizer.eos_token_id)
     extend_embeddings(language, known_ids, new_ids, ends)
     options = {
         f"{modality}_token_id": tokenizer.convert_tokens_to_ids(token) for modality, token in _PLACEHOLDERS.items()
