@@ -47,6 +47,7 @@ def try_text(
         "temperature": None,
         "top_k": None,
         "top_p": None,
+        "eos_token_id": model.generation_config.eos_token_id,  # neither may be written so early, by either
     }
     if getattr(original(input_ids=ids, use_cache=True), "cache", None) is None:
         raise ValueError(f"`text` must be a language model that returns a cache to go on from, {got}, which does not.")
