@@ -3,6 +3,7 @@
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -74,11 +75,12 @@ class Terminal:
 
 
 def make_controlling():
-    """Make standard input the terminal of this session."""
+    """Make standard input the terminal of this session, whose Ctrl-C is heard also where the tests' own is ignored."""
     import fcntl
     import termios
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def read_history(folder):
