@@ -53,7 +53,7 @@ def compare(folder: str, text: str) -> dict[str, float]:
 
 
 def disable_adapters(model: nn.Module) -> None:
-    """Let the layers with adapters do what they did without."""
+    """Switch adapters off, so that layers do what they did without."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for part in model.modules():
