@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from speech_pieces import MIMI
 from tiny import CASES
 from transformers import MimiConfig, MimiModel
 
@@ -11,21 +12,8 @@ from josie.modeling_josie.codecs.decoder_stream import BLOCKS, RowDecoder, open_
 
 def mimi() -> MimiModel:
     torch.manual_seed(0)
-    config = MimiConfig(
-        hidden_size=32,
-        num_filters=4,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=16,
-        intermediate_size=32,
-        codebook_dim=16,
-        codebook_size=16,
-        num_quantizers=4,
-        vector_quantization_hidden_dimension=16,
-        upsample_groups=32,
-        sliding_window=9,
-    )
+    sizes = {name: value for name, value in MIMI.items() if name not in ("model_type", "sampling_rate")}
+    config = MimiConfig(**sizes | dict(upsampling_ratios=[8, 6, 5, 4], frame_rate=12.5, num_quantizers=4))
     return MimiModel(config).eval()
 
 

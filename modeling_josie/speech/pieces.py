@@ -7,12 +7,12 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from ..outputs import SpeechPiece, WordTime, count_heard_tokens
-from .streamers import AudioIteratorStreamer, CallbackStreamer, StreamClosedError
+from .streamers import AudioIteratorStreamer, CallbackStreamer, PieceIterator, StreamClosedError
 
 _THREAD_NAME = "josie-speech"
 
 
-class SpeechPieces:
+class SpeechPieces(PieceIterator):
     """An iterator over [`SpeechPiece`]s, also an asynchronous one and a context manager. Closing it ends the making.
 
     Args:
@@ -24,9 +24,6 @@ class SpeechPieces:
         self._source, self._wait = source, wait
         self._times: list[list[WordTime]] | None = None
         self._rate = 0
-
-    def __iter__(self) -> "SpeechPieces":
-        return self
 
     def __next__(self) -> SpeechPiece:
         try:
@@ -40,15 +37,6 @@ class SpeechPieces:
             self._times = self._times or [[] for _ in piece.word_times]
             for row, times in zip(self._times, piece.word_times, strict=True):
                 row += times
-        return piece
-
-    def __aiter__(self) -> "SpeechPieces":
-        return self
-
-    async def __anext__(self) -> SpeechPiece:
-        piece = await asyncio.to_thread(next, self, None)
-        if piece is None:
-            raise StopAsyncIteration
         return piece
 
     def spoken_until(self, num_samples: int, row: int = 0) -> int:

@@ -6,8 +6,8 @@ A streamer has `put`, which takes a [`SpeechPiece`], and `end`, as the streamers
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
 from ..outputs import SpeechPiece
 
@@ -16,7 +16,20 @@ class StreamClosedError(RuntimeError):
     """Pieces were given to a streamer that was closed."""
 
 
-class AudioIteratorStreamer:
+class PieceIterator(Iterator[SpeechPiece]):
+    """An iterator over pieces that `async for` takes too, which waits for each in another thread."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SpeechPiece:
+        piece = await asyncio.to_thread(next, self, None)
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
+
+
+class AudioIteratorStreamer(PieceIterator):
     """A streamer that is iterated over in another thread, or in asyncio.
 
     ```python
@@ -68,9 +81,6 @@ class AudioIteratorStreamer:
             self._pieces.clear()
             self._changed.notify_all()
 
-    def __iter__(self) -> "AudioIteratorStreamer":
-        return self
-
     def __next__(self) -> SpeechPiece:
         with self._changed:
             self._changed.wait_for(lambda: self._pieces or self._is_ended or self._is_closed)
@@ -81,15 +91,6 @@ class AudioIteratorStreamer:
         if error is not None and not self._is_closed:
             raise error
         raise StopIteration
-
-    def __aiter__(self) -> "AudioIteratorStreamer":
-        return self
-
-    async def __anext__(self) -> SpeechPiece:
-        piece = await asyncio.to_thread(next, self, None)
-        if piece is None:
-            raise StopAsyncIteration
-        return piece
 
 
 class CallbackStreamer:
