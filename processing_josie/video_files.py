@@ -308,9 +308,9 @@ def _show(frame: Any, aspect: Fraction | None, label: str) -> np.ndarray:
         pixels = frame.to_ndarray(format="rgb24")
     else:
         pixels = frame.reformat(width, frame.height, "rgb24", interpolation="BICUBIC").to_ndarray()
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            pixels = _turn(pixels, struct.unpack("=9i", bytes(data)), label)
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is not None:
+        pixels = _turn(pixels, struct.unpack("=9i", bytes(matrix)), label)
     return np.ascontiguousarray(pixels)
 
 
