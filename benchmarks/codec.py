@@ -144,7 +144,7 @@ def print_reading(codec: JodioModel) -> None:
     print(f"\nMemory is read at {speed / 1e9:.1f} GB/s.")
     weights = dict(codec.named_parameters()) | dict(codec.named_buffers())
     for title, starts in names.items():
-        read = [value for name, value in weights.items() if name.startswith(starts) and "codebook_sum" not in name]
+        read = [value for name, value in weights.items() if name.startswith(starts)]
         size = sum(value.nbytes for value in read)
         print(f"To {title} a chunk reads {size / 1e6:.0f} MB of weights: {1000 * size / speed:.1f} ms at the least.")
 

@@ -28,6 +28,7 @@ import josie
 from josie.configuration_josie import decodes_in_stream
 
 RECORDINGS = Path(__file__).parent / "nano_world" / "questions"
+EXAMPLE = "things.flac"
 IMAGE_SIZE, LARGE_IMAGE_SIZE = 256, 1024  # pixels a side, for JOSIE and for us
 
 
@@ -64,7 +65,12 @@ def play_question(draw: random.Random) -> Asked:
         scene = draw_scene(draw, "test")
         fitting = [question for question in questions(scene) if question.text == text]
         if fitting:
-            return Asked(scene, fitting[0], voice, josie.load_audio(RECORDINGS / name, SAMPLING_RATE))
+            return Asked(scene, fitting[0], voice, josie.load_audio(find_recording(name), SAMPLING_RATE))
+
+
+def find_recording(name: str) -> Path:
+    """Return the file of a recorded question; one of them is the example that comes with the package."""
+    return Path(josie.example_path("question.flac")) if name == EXAMPLE else RECORDINGS / name
 
 
 @dataclass

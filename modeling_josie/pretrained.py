@@ -25,6 +25,7 @@ class JosiePreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {}  # each backbone inside records its own
+    _keys_to_ignore_on_load_unexpected = [r"\.codebook_sum$"]  # follows from codebook and cluster size
     # Name of the part in a checkpoint of the whole model, out of which its class loads it.
     _name_in_whole: str | None = None
 

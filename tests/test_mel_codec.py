@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torchaudio.transforms import MelSpectrogram
 from transformers import AutoModel, AutoModelForAudioTokenization
 
@@ -224,8 +225,6 @@ def test_the_quantizer_is_muomnis():
 
 
 def test_golden_values_of_muomni():
-    from safetensors.torch import load_file
-
     folder = Path(__file__).parent / "data" / "muomni"
     golden = load_file(folder / "expected.safetensors")
     weights = torch.load(folder / "talker_tiny" / "talker.pt", weights_only=True)["rvq"]
@@ -257,3 +256,17 @@ def test_frames_of_longer_rows_do_not_reach_shorter_ones(changes):
         size = alone.shape[-1]
         torch.testing.assert_close(values[row : row + 1, :, :size], alone, atol=1e-4, rtol=1e-3)
         assert values[row, :, size:].abs().sum() == 0
+
+
+def test_files_with_sums_of_codebooks_load_without_a_word(tmp_path):
+    model = make_model()
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    sums = {f"{name}_sum": value.clone() for name, value in weights.items() if name.endswith(".codebook")}
+    assert len(sums) == 3
+    save_file(weights | sums, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded, info = JosieMelCodecModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["unexpected_keys"]
+    assert not info["missing_keys"]
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, weights[name]), name

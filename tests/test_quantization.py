@@ -145,7 +145,8 @@ def test_ema_follows_the_data_and_eval_does_not():
     quantizer(latents)
     book = quantizer.quantizers[0].codebook
     codes, before = quantizer.encode(latents)[0, 0], book.clone()
-    sums, use = quantizer.quantizers[0].codebook_sum.clone(), quantizer.quantizers[0].cluster_size.clone()
+    use = quantizer.quantizers[0].cluster_size.clone()
+    sums = before * use[:, None]
     quantizer(latents + 0.5)
     assert not torch.equal(book, before)
     codes = find_nearest((latents + 0.5)[0].T, before)
@@ -155,6 +156,35 @@ def test_ema_follows_the_data_and_eval_does_not():
     before = book.clone()
     quantizer.eval()(latents)
     assert torch.equal(book, before)
+
+
+def test_training_goes_on_from_files_with_and_without_sums():
+    torch.manual_seed(0)
+    config = make_config(num_quantizers=2, dead_code_threshold=0)
+    quantizer = build_quantizer(config, 5)
+    quantizer(torch.randn(1, 5, 200))
+    new = {name: value.clone() for name, value in quantizer.state_dict().items()}
+    assert not any("sum" in name for name in new)
+    old = dict(new)
+    for name in [name for name in new if name.endswith(".codebook")]:
+        old[f"{name}_sum"] = new[name] * new[name.replace(".codebook", ".cluster_size")][:, None]
+    latents = torch.randn(1, 5, 200)
+    trained = []
+    for weights in (new, old):
+        other = build_quantizer(config, 5)
+        other.load_state_dict(weights)
+        other(latents)
+        trained.append(other.state_dict())
+    quantizer(latents)
+    for name, value in quantizer.state_dict().items():
+        assert not name.endswith(".codebook") or not torch.equal(value, new[name])
+        assert all(torch.equal(value, one[name]) for one in trained), name
+    averages = [old[f"{name}_sum"] for name in new if name.endswith(".codebook")]
+    codes = find_nearest(latents[0].T, new["quantizers.0.codebook"])
+    sums = torch.zeros(13, 5).index_add_(0, codes, latents[0].T)
+    use = new["quantizers.0.cluster_size"].lerp(torch.bincount(codes, minlength=13).float(), 1 - config.ema_decay)
+    expected = averages[0].lerp(sums, 1 - config.ema_decay) / use[:, None]
+    torch.testing.assert_close(trained[0]["quantizers.0.codebook"], expected)
 
 
 def test_codebooks_may_stay_as_they_are():

@@ -188,13 +188,8 @@ def _split_off_dropped(checkpoint: MuomniCheckpoint, report: ConversionReport) -
 def _make_new(target: str, like: torch.Tensor, converted: dict[str, torch.Tensor]) -> ConvertedKey:
     """Put a tensor that μOmni has nothing for into `converted`."""
     name = target if target in NEW else target.rpartition(".")[2]
-    if name == "codebook_sum":
-        codebook = target.removesuffix("_sum")
-        if codebook in converted:
-            converted[target] = converted[codebook].clone()
-    else:
-        fill = 0 if target in NEW else 1
-        converted[target] = torch.full(like.shape, fill, dtype=like.dtype)
+    fill = 0 if target in NEW else 1
+    converted[target] = torch.full(like.shape, fill, dtype=like.dtype)
     return ConvertedKey("new", target=target, reason=NEW[name])
 
 

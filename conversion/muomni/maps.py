@@ -107,7 +107,6 @@ CHANGES = {
 NEW = {
     "talker.thinker_projection.weight": "zeros: μOmni's Talker hears no text; training can start from here",
     "talker.end_of_text": "zeros: μOmni's Talker hears no text; training can start from here",
-    "codebook_sum": "the codebook: its moving average starts there",
     "cluster_size": "ones: its moving average starts there",
     "initialized": "true: the codebook is not to be drawn from data",
 }

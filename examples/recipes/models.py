@@ -102,8 +102,19 @@ def save_model(trainer: Trainer) -> Path:
     return folder
 
 
-def save_in_half(model: PreTrainedModel, folder: Path) -> None:
-    """Save a model with weights of 16 bits, which load as 32."""
-    weights = model.state_dict().items()
-    half = {name: value.half() if value.is_floating_point() else value for name, value in weights}
+def save_in_half(model: PreTrainedModel, folder: Path, codebook_dtype: torch.dtype = torch.float16) -> None:
+    """Save a model with weights of 16 bits, which load as 32.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]): What is saved.
+        folder (`Path`): Where.
+        codebook_dtype (`torch.dtype`): Of codebooks. `torch.float8_e4m3fn` is enough where the errors of one codebook
+            are what the next ones code.
+    """
+    half = {
+        name: value.to(codebook_dtype if name.endswith(".codebook") else torch.float16)
+        if value.is_floating_point()
+        else value
+        for name, value in model.state_dict().items()
+    }
     model.save_pretrained(folder, state_dict=half)

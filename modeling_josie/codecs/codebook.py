@@ -4,6 +4,8 @@ Distances, statistics and codebooks are computed in float32 whatever the dtype a
 mode only, and equally on every process of a `torch.distributed` group.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -87,13 +89,15 @@ class VectorQuantizer(HasInferenceForm[torch.Tensor]):
     Dead codes are replaced by random vectors (Dhariwal et al., 2020). A threshold above a tenth of the uniform use
     counts as that tenth: small batches would otherwise replace the whole codebook at every step.
 
+    The moving average of the sums of vectors is `codebook * cluster_size` and has no buffer of its own. Checkpoints
+    that hold it as `codebook_sum` load all the same.
+
     Args:
         config ([`JosieCodecConfig`]): Sizes, and how the codebook learns.
     """
 
     initialized: torch.Tensor
     cluster_size: torch.Tensor
-    codebook_sum: torch.Tensor
 
     def __init__(self, config: JosieCodecConfig):
         super().__init__()
@@ -101,7 +105,6 @@ class VectorQuantizer(HasInferenceForm[torch.Tensor]):
         codebook = torch.zeros(config.codebook_size, config.codebook_dim)
         if config.codebook_update != "gradient":
             self.register_buffer("codebook", codebook)
-            self.register_buffer("codebook_sum", codebook.clone())
         else:
             self.codebook = nn.Parameter(codebook)
         self.register_buffer("cluster_size", torch.ones(config.codebook_size))
@@ -111,8 +114,6 @@ class VectorQuantizer(HasInferenceForm[torch.Tensor]):
     def reset_weights(self) -> None:
         """Initialise the codebook with random vectors; called by [`JosiePreTrainedModel`]."""
         init.normal_(self.codebook, std=self.config.initializer_range)
-        if self.config.codebook_update != "gradient":
-            init.copy_(self.codebook_sum, self.codebook.detach())
         init.ones_(self.cluster_size)
         init.zeros_(self.initialized)
 
@@ -157,13 +158,13 @@ class VectorQuantizer(HasInferenceForm[torch.Tensor]):
         counts, sums = self._gather_statistics(vectors, codes, weights)
         total = counts.sum()
         step = (1 - self.config.ema_decay) * (total > 0)
-        use = self.cluster_size.float().lerp(counts, step)
-        self.cluster_size.copy_(use)
+        codebook, last_use = self.codebook.detach().float(), self.cluster_size.float()
+        use = last_use.lerp(counts, step)
         if self.config.codebook_update == "ema":
-            averages = self.codebook_sum.float().lerp(sums, step)
-            self.codebook_sum.copy_(averages)
+            averages = (codebook * last_use[:, None]).lerp(sums, step)
             moved = averages / use.clamp(min=_MIN_AVERAGE_USE)[:, None]
-            self.codebook.copy_(torch.where(use[:, None] > _MIN_AVERAGE_USE, moved, self.codebook.float()))
+            self.codebook.copy_(torch.where(use[:, None] > _MIN_AVERAGE_USE, moved, codebook))
+        self.cluster_size.copy_(use)
         if self.config.dead_code_threshold > 0:
             threshold = (0.1 * total / len(counts)).clamp(max=self.config.dead_code_threshold)
             samples, found = sample_vectors(vectors, weights, len(counts))
@@ -176,8 +177,10 @@ class VectorQuantizer(HasInferenceForm[torch.Tensor]):
         rows = where[:, None]
         self.codebook.copy_(torch.where(rows, vectors, self.codebook.float()))
         self.cluster_size.copy_(torch.where(where, use, self.cluster_size.float()))
-        if self.config.codebook_update == "ema":
-            self.codebook_sum.copy_(torch.where(rows, vectors * use[:, None], self.codebook_sum.float()))
+
+    def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:
+        state_dict.pop(f"{prefix}codebook_sum", None)  # of checkpoints made before it was derived
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _gather_statistics(
         self, vectors: torch.Tensor, codes: torch.Tensor, weights: torch.Tensor
