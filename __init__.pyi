@@ -21,6 +21,7 @@ from .conversion.hub.export import (
 )
 from .conversion.muomni.convert import convert_muomni as convert_muomni
 from .modeling_josie import (
+    AudioStreamingState as AudioStreamingState,
     CodeEmbedding as CodeEmbedding,
     JodioDiscriminatorModel as JodioDiscriminatorModel,
     JodioModel as JodioModel,

@@ -13,7 +13,9 @@ from .backbone import JosieBackboneConfig, require_positive
 class JosieAudioEncoderConfig(JosieBackboneConfig):
     r"""Mel spectrogram, strided 2-D convolutions, transformer without positions: one feature every few mel frames.
 
-    The defaults are μOmni's. Backbone fields are those of [`JosieBackboneConfig`].
+    The defaults are μOmni's. Backbone fields are those of [`JosieBackboneConfig`]. With `is_causal` the encoder streams
+    mel frames, with `mel_lookahead` beside it waveforms; `sliding_window` bounds the memory of a stream, and
+    `rope_parameters` tell it how long ago something was.
 
     Args:
         sampling_rate (`int`): Samples a second, in Hz.
@@ -25,6 +27,10 @@ class JosieAudioEncoderConfig(JosieBackboneConfig):
             around 0.
         conv_channels (`int`): Channels of the convolutions.
         downsampling_factor (`4` or `8`): Mel frames a feature stands for: one strided convolution for each factor of 2.
+        mel_lookahead (`int`, *optional*): Samples by which the window of a mel frame, of `win_length` samples, ends
+            after the frame's hop; before a waveform and behind it is silence. The encoder reads waveforms then, and
+            makes its spectrogram itself. When `None` it reads the spectrograms of the feature extractor, whose windows
+            are centred and whose edges are mirrored.
     """
 
     model_type = "josie_audio_encoder"
@@ -53,6 +59,26 @@ class JosieAudioEncoderConfig(JosieBackboneConfig):
     mel_std: float | int = 1.0
     conv_channels: int = 64
     downsampling_factor: Literal[4, 8] = 4
+    mel_lookahead: int | None = None
+
+    @property
+    def hop_length(self) -> int:
+        """Samples a feature stands for."""
+        return self.mel_hop_length * self.downsampling_factor
+
+    @property
+    def frame_rate(self) -> float:
+        """Features a second, in Hz."""
+        return self.sampling_rate / self.hop_length
+
+    @property
+    def algorithmic_delay(self) -> int | None:
+        """Samples from the first that a feature stands for until it can be made; `None` where waveforms do not stream.
+
+        The first sample waits for the rest of its feature and for the look-ahead of the last mel frame. Convolutions
+        and transformer are causal.
+        """
+        return self.hop_length + self.mel_lookahead if self.is_causal and self.mel_lookahead is not None else None
 
     @property
     def num_convolutions(self) -> int:
@@ -66,7 +92,12 @@ class JosieAudioEncoderConfig(JosieBackboneConfig):
         return length
 
     def get_num_mel_frames(self, num_samples: int) -> int:
-        """Return how many mel frames a waveform of `num_samples` samples gives (centred transform)."""
+        """Return how many mel frames a waveform of `num_samples` samples gives.
+
+        They are as many as its hops, the last in part; with a centred transform one for the start of each and the end.
+        """
+        if self.mel_lookahead is not None:
+            return -(-num_samples // self.mel_hop_length)
         return num_samples // self.mel_hop_length + 1
 
     def validate_geometry(self):
@@ -78,6 +109,18 @@ class JosieAudioEncoderConfig(JosieBackboneConfig):
             raise ValueError(f"`win_length` must be at most `n_fft` ({self.n_fft}), got {self.win_length}.")
         if self.mel_std <= 0:
             raise ValueError(f"`mel_std` must be above 0, got {self.mel_std}.")
+        if self.mel_lookahead is None:
+            return
+        if self.win_length < self.mel_hop_length:
+            raise ValueError(
+                f"`win_length` must be at least `mel_hop_length` ({self.mel_hop_length}) with a `mel_lookahead`, so "
+                f"that every sample is heard, got {self.win_length}."
+            )
+        if not 0 <= self.mel_lookahead <= self.win_length - self.mel_hop_length:
+            raise ValueError(
+                f"`mel_lookahead` must be in [0, {self.win_length - self.mel_hop_length}], what a window of "
+                f"`win_length` leaves beside a hop, or None, got {self.mel_lookahead}."
+            )
 
 
 @strict

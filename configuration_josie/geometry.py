@@ -75,10 +75,18 @@ def decodes_in_stream(config: PreTrainedConfig | None) -> bool:
     return config is not None and config.model_type in STREAMING_CODECS
 
 
+def encodes_in_stream(config: PreTrainedConfig | None) -> bool:
+    """Return whether an `audio_config` describes something that reads waveforms while they come, exactly as if whole.
+
+    Those are a streaming codec, and a causal audio encoder with a `mel_lookahead`.
+    """
+    return decodes_in_stream(config) or getattr(config, "algorithmic_delay", None) is not None
+
+
 def reads_waveforms(config: PreTrainedConfig | None) -> bool:
-    """Return whether `config` describes something that hears samples: a codec, or an encoder with a convolutional
-    front such as wav2vec 2.0, HuBERT or WavLM; the others hear mel spectrograms."""
-    return is_codec(config) or hasattr(config, "conv_stride")
+    """Return whether `config` describes something that hears samples: a codec, an encoder with a convolutional front
+    such as wav2vec 2.0, HuBERT or WavLM, or ours with a `mel_lookahead`; the others hear mel spectrograms."""
+    return is_codec(config) or hasattr(config, "conv_stride") or getattr(config, "mel_lookahead", None) is not None
 
 
 def same_codec(first: PreTrainedConfig, second: PreTrainedConfig) -> bool:
@@ -120,7 +128,8 @@ def num_audio_tokens(config: PreTrainedConfig, num_inputs: int) -> int:
         counting = config if isinstance(config, CountsFrames) else audio_codec_geometry(config)
         return counting.get_num_frames(num_inputs)
     if hasattr(config, "downsample"):
-        return config.downsample(num_inputs)
+        num_frames = config.get_num_mel_frames(num_inputs) if reads_waveforms(config) else num_inputs
+        return config.downsample(num_frames)
     if hasattr(config, "conv_stride") and not getattr(config, "add_adapter", False):
         length = num_inputs
         for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):

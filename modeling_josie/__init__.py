@@ -9,7 +9,7 @@ from .codecs.jodio import JodioModel
 from .codecs.jovio import JovioModel
 from .codecs.mel_codec import JosieMelCodecModel
 from .codecs.quantization import ResidualVectorQuantizer, SplitResidualVectorQuantizer, VectorQuantizer
-from .codecs.streaming import JodioStreamingState, JovioStreamingState
+from .codecs.streaming import AudioStreamingState, JodioStreamingState, JovioStreamingState
 from .josie import JosieForConditionalGeneration
 from .layers.backbone import JosieBackbone
 from .layers.embeddings import CodeEmbedding
@@ -17,11 +17,13 @@ from .outputs import JosieGenerateOutput, JosieOutput
 from .pretrained import JosiePreTrainedModel
 from .speech_tasks import JosieForSpeechSeq2Seq, JosieForTextToWaveform
 from .talker.model import JosieTalkerForConditionalGeneration
-from .thinker.encoders import JosieAudioEncoder, JosieVisionEncoder
+from .thinker.audio_encoder import JosieAudioEncoder
 from .thinker.model import JosieThinkerForConditionalGeneration, JosieThinkerModel
 from .thinker.text import JosieTextModel
+from .thinker.vision_encoder import JosieVisionEncoder
 
 __all__ = [
+    "AudioStreamingState",
     "CodeEmbedding",
     "JodioDiscriminatorModel",
     "JodioModel",

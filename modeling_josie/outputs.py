@@ -9,7 +9,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 
-from .codecs.streaming import JodioStreamingState, JovioStreamingState
+from .codecs.streaming import AudioStreamingState, JodioStreamingState, JovioStreamingState
 
 
 @dataclass
@@ -46,6 +46,22 @@ class JosieAudioEncoderOutput(ModelOutput):
     audio_codes: torch.Tensor | None = None
     audio_lengths: torch.Tensor | None = None
     streaming_state: JodioStreamingState | None = None
+
+
+@dataclass
+class JosieAudioFeaturesOutput(ModelOutput):
+    """Features of audio, which a Thinker takes by the same names.
+
+    Args:
+        audio_features (`torch.FloatTensor`): `(batch, num_features, hidden_size)`; 0 past a row's end.
+        audio_features_mask (`torch.BoolTensor`, *optional*): `(batch, num_features)`, true for real ones; all are when
+            `None`.
+        streaming_state ([`AudioStreamingState`], *optional*): To pass in with the next chunk.
+    """
+
+    audio_features: torch.Tensor | None = None
+    audio_features_mask: torch.Tensor | None = None
+    streaming_state: AudioStreamingState | None = None
 
 
 @dataclass

@@ -23,11 +23,11 @@ from ..configuration_josie import (
     is_codec,
     reads_waveforms,
 )
+from ..configuration_josie.constants import LOG_FLOOR
 from .audio import AudioInput, as_waveform, is_clip, load_audio
 from .resampling import require_rate
 from .sources import is_source
 
-_LOG_FLOOR = 1e-5
 # Names in saved settings that say whose they are, or what others say.
 _BOOKKEEPING = ("feature_extractor_type", "processor_class", "auto_map", "_name_or_path", "feature_size")
 # Settings of other extractors, with what is done here anyway.
@@ -117,6 +117,8 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
         Raises:
             `ValueError`: An encoder of this type has no known feature extractor.
         """
+        if isinstance(audio_config, JosieAudioEncoderConfig) and reads_waveforms(audio_config):
+            return cls("values", sampling_rate=audio_config.sampling_rate)
         if isinstance(audio_config, JosieAudioEncoderConfig):
             names = ("sampling_rate", "num_mel_bins", "n_fft", "win_length", "mel_hop_length", "mel_power", "log_mel")
             return cls("features", **{name: getattr(audio_config, name) for name in names})
@@ -239,7 +241,7 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
         # matrix library does, so that only the Fourier transform decides about the last digit.
         filters = cast(torch.Tensor, transform.mel_scale.fb)
         mel = torch.nn.functional.conv1d(power[None], filters.T[..., None])[0]
-        return (mel.clamp(min=_LOG_FLOOR).log() if self.log_mel else mel).numpy()
+        return (mel.clamp(min=LOG_FLOOR).log() if self.log_mel else mel).numpy()
 
 
 @lru_cache(maxsize=8)

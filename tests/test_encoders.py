@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from josie.configuration_josie import JosieAudioEncoderConfig, JosieVisionEncoderConfig
-from josie.modeling_josie.thinker.encoders import JosieAudioEncoder, JosieVisionEncoder
+from josie.modeling_josie.thinker.audio_encoder import JosieAudioEncoder
+from josie.modeling_josie.thinker.vision_encoder import JosieVisionEncoder
 
 GOLDEN = Path(__file__).parent / "data" / "muomni"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"{GOLDEN} with the reference outputs is not there")

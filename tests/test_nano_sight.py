@@ -11,7 +11,7 @@ from nano_world.scenes import is_held_out
 from transformers import AutoModelForMultimodalLM
 
 import josie
-from josie.modeling_josie.thinker.encoders import JosieVisionEncoder
+from josie.modeling_josie.thinker.vision_encoder import JosieVisionEncoder
 
 ROOT = Path(__file__).resolve().parents[1]
 

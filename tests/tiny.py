@@ -22,6 +22,20 @@ TEXT = dict(
     eos_token_id=2,
 )
 AUDIO_ENCODER = dict(SMALL, model_type="josie_audio_encoder", num_mel_bins=9, conv_channels=3, n_fft=128, win_length=99)
+CAUSAL_AUDIO_ENCODER = dict(
+    AUDIO_ENCODER,
+    sampling_rate=1600,
+    n_fft=32,
+    win_length=17,
+    mel_hop_length=6,
+    log_mel=True,
+    mel_mean=-4.0,
+    mel_std=3.0,
+    is_causal=True,
+    sliding_window=4,
+    mel_lookahead=2,
+    rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+)
 VISION_ENCODER = dict(SMALL, model_type="josie_vision_encoder", image_size=21, patch_size=7)
 QUANTIZER = dict(codebook_size=11, codebook_dim=5, dead_code_threshold=0, kmeans_init=False)
 JODIO = dict(
@@ -167,6 +181,13 @@ def thinker_inputs() -> dict[str, torch.Tensor]:
     )
 
 
+def causal_thinker_inputs() -> dict[str, torch.Tensor]:
+    """Return two rows with an image, a waveform and words each, padded on the left, and labels on the words."""
+    inputs = {name: value for name, value in thinker_inputs().items() if not name.startswith("input_features")}
+    mask = lengths_to_mask([110, 70], 110)  # five and three features
+    return inputs | dict(input_values=torch.randn(2, 1, 110).mul(0.3) * mask[:, None], padding_mask=mask)
+
+
 def josie_inputs() -> dict[str, torch.Tensor]:
     """Return the Thinker's inputs and speech for its words."""
     return thinker_inputs() | {key: value for key, value in talker_inputs().items() if not key.startswith("thinker")}
@@ -223,6 +244,9 @@ CASES = {
     "audio-encoder": Case(
         "JosieAudioEncoder", lambda: josie.JosieAudioEncoderConfig(**AUDIO_ENCODER), audio_encoder_inputs
     ),
+    "audio-encoder-causal": Case(
+        "JosieAudioEncoder", lambda: josie.JosieAudioEncoderConfig(**CAUSAL_AUDIO_ENCODER), waveform_inputs
+    ),
     "vision-encoder": Case(
         "JosieVisionEncoder",
         lambda: josie.JosieVisionEncoderConfig(**VISION_ENCODER),
@@ -250,6 +274,13 @@ CASES = {
         "JosieThinkerForConditionalGeneration",
         lambda: josie.JosieThinkerConfig(**THINKER),
         thinker_inputs,
+        "logits",
+        True,
+    ),
+    "thinker-causal": Case(
+        "JosieThinkerForConditionalGeneration",
+        lambda: josie.JosieThinkerConfig(**THINKER | dict(audio_config=CAUSAL_AUDIO_ENCODER)),
+        causal_thinker_inputs,
         "logits",
         True,
     ),

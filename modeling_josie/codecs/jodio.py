@@ -31,13 +31,13 @@ from .checks import (
     check_semantic_targets,
 )
 from .inference import HasInferenceForm, InferenceFormMixin
-from .jodio_directions import PENDING, JodioDecoding, JodioEncoding
+from .jodio_directions import JodioDecoding, JodioEncoding
 from .mel_transform import synthesis_targets
 from .protocol import ConfiguredCodec
 from .quantization import SplitResidualVectorQuantizer, build_quantizer
 from .seanet import SeanetDecoder, SeanetEncoder
 from .spectral import SpectralDecoder, SpectralEncoder
-from .streaming import JodioStreamingState
+from .streaming import PENDING, JodioStreamingState
 
 # Whole recordings of more frames than this run in pieces, as a stream does: attention over all pairs of frames, and
 # activations at the waveform's rate, would take memory without bound.

@@ -16,10 +16,7 @@ from .inference import HasInferenceForm
 from .quantization import ResidualVectorQuantizer, SplitResidualVectorQuantizer
 from .seanet import SeanetDecoder, SeanetEncoder
 from .spectral import SpectralDecoder, SpectralEncoder
-from .streaming import JodioStreamingState, build_cache, check_cache, fork_cache
-
-# Name of the samples in a state that do not fill a frame yet.
-PENDING = "pending"
+from .streaming import PENDING, JodioStreamingState, enter_stream, run_in_stream
 
 
 @dataclass(frozen=True)
@@ -49,28 +46,7 @@ class JodioDirection:
         Raises:
             `ValueError`: It is the state of another direction, batch size or model.
         """
-        shapes = self.context_shapes(batch_size)
-        if state is None:
-            device = self.transformer.device
-            buffers = {name: torch.zeros(shape, dtype=self.dtype, device=device) for name, shape in shapes.items()}
-            return JodioStreamingState(buffers, build_cache(self.transformer.config))
-        if state.buffers.keys() != shapes.keys():
-            raise ValueError(
-                f"`streaming_state` must have the buffers {sorted(shapes)} of this direction and model, "
-                f"got {sorted(state.buffers)}."
-            )
-        for name, shape in shapes.items():
-            length = -1 if name == PENDING else None
-            buffer = state.buffers[name]
-            if buffer.shape[:length] != torch.Size(shape[:length]):
-                raise ValueError(
-                    f"`streaming_state` must fit a batch of {batch_size} and this model, whose buffer {name!r} has "
-                    f"shape {shape}, got {tuple(buffer.shape)}."
-                )
-            if buffer.dtype != self.dtype:
-                raise ValueError(f"`streaming_state` must be of the model's type {self.dtype}, got {buffer.dtype}.")
-        check_cache(state.cache, batch_size, self.transformer.config)
-        return state
+        return enter_stream(self.transformer, self.context_shapes(batch_size), state, JodioStreamingState)
 
     def run_transformer(
         self, hidden_states: torch.Tensor, state: JodioStreamingState | None
@@ -78,12 +54,7 @@ class JodioDirection:
         """Run frames through the transformer; in a stream also return the state that follows, with the old contexts."""
         if state is None:
             return self.transformer(hidden_states, use_cache=False).last_hidden_state, None
-        cache, mask = fork_cache(state.cache), None
-        num_frames = state.num_frames + hidden_states.shape[1]
-        if cache is not None and state.row_starts is not None:
-            mask = (torch.arange(num_frames, device=hidden_states.device) >= state.row_starts[:, None]).long()
-        output = self.transformer(hidden_states, attention_mask=mask, cache=cache, use_cache=cache is not None)
-        return output.last_hidden_state, replace(state, cache=cache, num_frames=num_frames)
+        return run_in_stream(self.transformer, hidden_states, state)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ beyond::
 import torch
 from torch import nn
 
-from ...configuration_josie import JodioConfig
-from ..mel import build_window, mel_to_spectrogram, waveform_to_mel
+from ...configuration_josie import JodioConfig, JosieAudioEncoderConfig
+from ...configuration_josie.constants import LOG_FLOOR
+from ..mel import build_window, create_mel_filterbank, mel_to_spectrogram, waveform_to_mel
 
 # Smallest sum of squared windows that is divided by: where a stream begins, no window before the first has reached.
 _MIN_POWER = 1e-3
@@ -39,6 +40,29 @@ def synthesis_targets(config: JodioConfig, waveforms: torch.Tensor) -> torch.Ten
     lookahead = config.mel_lookahead
     padding = config.n_fft - config.mel_hop_length - lookahead, lookahead
     return waveform_to_mel(config, nn.functional.pad(waveforms, padding))
+
+
+def encoder_mel(config: JosieAudioEncoderConfig, samples: torch.Tensor) -> torch.Tensor:
+    """Return the mel frames of an audio encoder's windows that lie wholly inside, in float32 or wider.
+
+    The transform is that of the feature extractor, but for its edges: filters on the HTK scale up to half the rate.
+
+    Args:
+        config ([`JosieAudioEncoderConfig`]): Its transform.
+        samples (`torch.Tensor`): `(batch, num_samples)`, at least `win_length` of them.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, num_mel_bins, (num_samples - win_length) // mel_hop_length + 1)`.
+    """
+    with torch.autocast(samples.device.type, enabled=False):
+        samples = samples.to(torch.promote_types(samples.dtype, torch.float32))
+        window = torch.hann_window(config.win_length, dtype=samples.dtype, device=samples.device)
+        windows = samples.unfold(-1, config.win_length, config.mel_hop_length)
+        magnitudes = torch.fft.rfft(windows * window, n=config.n_fft).abs()
+        num_bins, rate = config.n_fft // 2 + 1, config.sampling_rate
+        filters = create_mel_filterbank(num_bins, config.num_mel_bins, rate, 0.0, rate / 2, None).to(magnitudes)
+        mel = magnitudes.pow(config.mel_power) @ filters
+        return (mel.clamp(min=LOG_FLOOR).log() if config.log_mel else mel).transpose(1, 2)
 
 
 class MelAnalysis(nn.Module):

@@ -1,13 +1,18 @@
-"""Streaming state: what a causal codec carries from chunk to chunk. It goes in and comes out; no module keeps it."""
+"""Streaming state: what a causal model carries from chunk to chunk. It goes in and comes out; no module keeps it."""
 
 import copy
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.utils import logging
 
 from ...configuration_josie import JosieBackboneConfig
+from ..layers.backbone import JosieBackbone
+
+# Name of the inputs in a state that do not fill a frame yet.
+PENDING = "pending"
 
 logger = logging.get_logger(__name__)
 
@@ -53,16 +58,20 @@ def fork_cache(cache: Cache | None) -> Cache | None:
     return fork
 
 
+_State = TypeVar("_State", bound="AudioStreamingState")
+
+
 @dataclass
-class JodioStreamingState:
-    """State of one direction (encoding or decoding) of a stream of JODIO.
+class AudioStreamingState:
+    """State of a stream of audio: of an audio encoder, or of one direction (encoding or decoding) of JODIO.
 
     A state is never changed: the one that comes out shares what it can with the one that went in, and both can be
     continued.
 
     Args:
         buffers (`dict[str, torch.Tensor]`): By convolution: its last inputs, `(batch, context, channels)`; and, when
-            encoding, under `"pending"`, samples that do not fill a frame yet, `(batch, channels, num_samples)`.
+            encoding, under `"pending"`, samples that do not fill a frame yet, `(batch, channels, num_samples)`; of an
+            audio encoder with those that the next window reaches back to, or mel frames.
         cache (`Cache`, *optional*): Keys and values of the transformer.
         num_frames (`int`): Frames that went through so far.
         row_starts (`torch.LongTensor`, *optional*): `(batch,)`, the frame at which each row began anew; all at 0 when
@@ -75,17 +84,11 @@ class JodioStreamingState:
     row_starts: torch.Tensor | None = None
 
     @property
-    def past_key_values(self) -> Cache | None:
-        """Former name of `cache`."""
-        logger.warning_once("`past_key_values` of a streaming state is deprecated. Use `cache` instead.")
-        return self.cache
-
-    @property
     def batch_size(self) -> int:
         """Rows of the stream."""
         return len(next(iter(self.buffers.values())))
 
-    def reset_rows(self, rows: torch.Tensor) -> "JodioStreamingState":
+    def reset_rows(self: _State, rows: torch.Tensor) -> _State:
         """Return a state in which some rows begin a new stream while the others go on.
 
         What a row had pending becomes silence at the start of its new stream: reset encoders at frame boundaries.
@@ -103,6 +106,75 @@ class JodioStreamingState:
         buffers = {name: buffer.masked_fill(rows[:, None, None], 0) for name, buffer in self.buffers.items()}
         starts = torch.zeros_like(rows, dtype=torch.long) if self.row_starts is None else self.row_starts
         return replace(self, buffers=buffers, row_starts=starts.masked_fill(rows, self.num_frames))
+
+
+@dataclass
+class JodioStreamingState(AudioStreamingState):
+    """State of one direction (encoding or decoding) of a stream of JODIO."""
+
+    @property
+    def past_key_values(self) -> Cache | None:
+        """Former name of `cache`."""
+        logger.warning_once("`past_key_values` of a streaming state is deprecated. Use `cache` instead.")
+        return self.cache
+
+
+def enter_stream(
+    transformer: JosieBackbone,
+    shapes: dict[str, tuple[int, ...]],
+    state: _State | None,
+    state_class: type[_State],
+    dtypes: dict[str, torch.dtype] | None = None,
+) -> _State:
+    """Return `state`, or that of a stream that begins.
+
+    Args:
+        transformer ([`JosieBackbone`]): Whose keys and values are in it.
+        shapes (`dict[str, tuple[int, ...]]`): Of its buffers, batch first; of the pending inputs at the start.
+        state ([`AudioStreamingState`], *optional*): State after the chunk before.
+        state_class: Its class.
+        dtypes (`dict[str, torch.dtype]`, *optional*): Types of buffers that have not that of the weights.
+
+    Raises:
+        `ValueError`: It is the state of another direction, batch size or model.
+    """
+    dtype, batch_size = transformer.dtype, next(iter(shapes.values()))[0]
+    types = {name: (dtypes or {}).get(name, dtype) for name in shapes}
+    if state is None:
+        device = transformer.device
+        buffers = {name: torch.zeros(shape, dtype=types[name], device=device) for name, shape in shapes.items()}
+        return state_class(buffers, build_cache(transformer.config))
+    if state.buffers.keys() != shapes.keys():
+        raise ValueError(
+            f"`streaming_state` must have the buffers {sorted(shapes)} of this direction and model, "
+            f"got {sorted(state.buffers)}."
+        )
+    for name, shape in shapes.items():
+        length = -1 if name == PENDING else None
+        buffer = state.buffers[name]
+        if buffer.shape[:length] != torch.Size(shape[:length]):
+            raise ValueError(
+                f"`streaming_state` must fit a batch of {batch_size} and this model, whose buffer {name!r} has "
+                f"shape {shape}, got {tuple(buffer.shape)}."
+            )
+        if buffer.dtype != types[name]:
+            raise ValueError(f"`streaming_state` must be of the model's type {types[name]}, got {buffer.dtype}.")
+    check_cache(state.cache, batch_size, transformer.config)
+    return state
+
+
+def run_in_stream(
+    transformer: JosieBackbone, hidden_states: torch.Tensor, state: _State
+) -> tuple[torch.Tensor, _State]:
+    """Run frames through a transformer; also return the state that follows, with the old contexts."""
+    cache, mask, starts = fork_cache(state.cache), None, state.row_starts
+    num_frames, window = state.num_frames + hidden_states.shape[1], transformer.config.sliding_window
+    if cache is not None and starts is not None:
+        mask = (torch.arange(num_frames, device=hidden_states.device) >= starts[:, None]).long()
+        if window is not None and num_frames - int(starts.max()) >= window:
+            starts = None  # no frame to come sees what was before a row began anew
+    output = transformer(hidden_states, attention_mask=mask, cache=cache, use_cache=cache is not None)
+    return output.last_hidden_state, replace(state, cache=cache, num_frames=num_frames, row_starts=starts)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 
 from ...configuration_josie import JosieThinkerConfig, audio_codec_geometry, is_codec, reads_waveforms
 from ..layers.embeddings import CodeEmbedding
-from .encoders import JosieAudioEncoder
+from .audio_encoder import JosieAudioEncoder
 from .front_ends import Features, FrontEnd, pack, require_codes, require_features
 
 _LONG_CLIP = 10**6  # samples or mel frames
@@ -136,6 +136,10 @@ class AudioFrontEnd(FrontEnd):
             raise ValueError(
                 f"`input_values` must be of shape (num_clips, 1, num_samples), got {tuple(input_values.shape)}."
             )
+        if isinstance(self.encoder, JosieAudioEncoder):
+            encoded = self.encoder(input_values=input_values, padding_mask=padding_mask, return_dict=True, **kwargs)
+            mask = None if padding_mask is None else padding_mask.to(input_values.device, torch.bool)
+            return self._project(encoded, None if mask is None else self.encoder.downsample_mask(mask))
         num_clips, _, longest = input_values.shape
         lengths = [longest] * num_clips if padding_mask is None else padding_mask.sum(dim=-1).tolist()
         rows, encoded = [], []

@@ -1,8 +1,4 @@
-"""The continuous encoders: how the Thinker hears mel spectrograms and sees images without codes.
-
-Both come from μOmni, without the convolutions before the patches. A batch row equals the row alone: the audio encoder
-clears whatever a convolution writes past the end of a row before the next one reads it.
-"""
+"""The vision encoder: how the Thinker sees images without codes. It is μOmni's, on request with a stem in front."""
 
 from itertools import pairwise
 
@@ -14,105 +10,12 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 from typing_extensions import Unpack
 
-from ...configuration_josie import JosieAudioEncoderConfig, JosieVisionEncoderConfig
+from ...configuration_josie import JosieVisionEncoderConfig
 from ..layers.backbone import JosieBackbone
 from ..pretrained import JosiePreTrainedModel
 
 # Mean square of what a GELU gives for normal noise.
 _GELU_POWER = 0.4252
-
-
-class JosieAudioEncoder(JosiePreTrainedModel):
-    """Mel spectrogram, strided convolutions, transformer without positions; the audio encoder of μOmni.
-
-    Args:
-        config ([`JosieAudioEncoderConfig`]): Its shape.
-    """
-
-    config: JosieAudioEncoderConfig
-    base_model_prefix = "backbone"
-    main_input_name = "input_features"
-    input_modalities = ["audio"]
-
-    def __init__(self, config: JosieAudioEncoderConfig):
-        super().__init__(config)
-        widths = [1] + [config.conv_channels] * config.num_convolutions
-        self.convolutions = nn.ModuleList(
-            [nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in pairwise(widths)]
-        )
-        self.proj = nn.Linear(config.conv_channels * config.downsample(config.num_mel_bins), config.hidden_size)
-        self.backbone = JosieBackbone(config)
-        self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the first convolution."""
-        return self.convolutions[0]
-
-    def set_input_embeddings(self, value: nn.Module):
-        """Replace the first convolution, by one with as many channels."""
-        self.convolutions[0] = value
-
-    def downsample_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Return the mask of the features.
-
-        Args:
-            attention_mask (`torch.Tensor`): `(batch, num_frames)`, 1 for real mel frames, which come first.
-
-        Returns:
-            `(batch, config.downsample(num_frames))`, with `config.downsample(length)` ones for `length` real frames.
-        """
-        return attention_mask[:, :: self.config.downsampling_factor]
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_features: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> BaseModelOutput:
-        """Encode mel spectrograms.
-
-        Args:
-            input_features (`torch.FloatTensor`): `(batch, num_mel_bins, num_frames)`.
-            attention_mask (`torch.Tensor`, *optional*): `(batch, num_frames)`, 1 for real frames, which come first;
-                all are when `None`.
-
-        Returns:
-            [`BaseModelOutput`] with `last_hidden_state` of shape `(batch, config.downsample(num_frames), hidden_size)`,
-            0 past a row's end.
-
-        Raises:
-            `ValueError`: A shape is wrong.
-        """
-        self._check(input_features, attention_mask)
-        features = (input_features - self.config.mel_mean) / self.config.mel_std
-        hidden_states = features.transpose(1, 2)[:, None].to(self.dtype)
-        mask = None if attention_mask is None else attention_mask.to(hidden_states.device, torch.bool)
-        hidden_states = _clear(hidden_states, mask)
-        for convolution in self.convolutions:
-            hidden_states = nn.functional.gelu(convolution(hidden_states))
-            mask = None if mask is None else mask[:, ::2]  # feature i stands where frame 2i stood
-            hidden_states = _clear(hidden_states, mask)
-        hidden_states = self.proj(hidden_states.transpose(1, 2).flatten(2))
-        outputs = self.backbone(hidden_states, attention_mask=mask, use_cache=False, return_dict=True, **kwargs)
-        last_hidden_state = outputs.last_hidden_state
-        if mask is not None:
-            last_hidden_state = last_hidden_state.masked_fill(~mask[..., None], 0.0)
-        return BaseModelOutput(last_hidden_state, outputs.hidden_states, outputs.attentions)
-
-    def _check(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None):
-        shape, num_mel_bins = tuple(input_features.shape), self.config.num_mel_bins
-        if len(shape) != 3 or shape[1] != num_mel_bins or shape[2] < 1:
-            raise ValueError(f"`input_features` must be of shape (batch, {num_mel_bins}, num_frames), got {shape}.")
-        if attention_mask is not None and tuple(attention_mask.shape) != (shape[0], shape[2]):
-            raise ValueError(
-                f"`attention_mask` must be of shape ({shape[0]}, {shape[2]}), got {tuple(attention_mask.shape)}."
-            )
-
-
-def _clear(hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Put 0 where `mask`, `(batch, frames)`, is false in `(batch, channels, frames, mel)`: what padding puts there."""
-    return hidden_states if mask is None else hidden_states.masked_fill(~mask[:, None, :, None], 0.0)
 
 
 class StemConvolution(nn.Conv2d):
@@ -216,5 +119,4 @@ class JosieVisionEncoder(JosiePreTrainedModel):
         return BaseModelOutput(outputs.last_hidden_state, outputs.hidden_states, outputs.attentions)
 
 
-AutoModel.register(JosieAudioEncoderConfig, JosieAudioEncoder, exist_ok=True)
 AutoModel.register(JosieVisionEncoderConfig, JosieVisionEncoder, exist_ok=True)
