@@ -17,12 +17,14 @@ from .evaluate import evaluate_command
 from .generate import generate_command, speak_command
 from .info import info_command
 from .make import convert_app, export_command, init_command, train_tokenizer_command
+from .serve import serve_command
 from .shared import OneLineErrors, show_help
 
 app = typer.Typer(cls=OneLineErrors, invoke_without_command=True, pretty_exceptions_enable=False)
 app.command("generate")(generate_command)
 app.command("speak")(speak_command)
 app.command("chat")(chat_command)
+app.command("serve")(serve_command)
 app.add_typer(codec_app, name="codec")
 app.command("info")(info_command)
 app.command("init")(init_command)

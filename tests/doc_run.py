@@ -72,8 +72,8 @@ class PageRun:
 
 
 def run_josie(arguments: list[str]) -> str:
-    """Run a command of ours, but only read its arguments where it would need a microphone."""
-    if "--mic" in arguments:
+    """Run a command of ours, but only read its arguments where it would need a microphone, or not end."""
+    if "--mic" in arguments or arguments[0] == "serve":
         read_arguments(arguments)
         return ""
     result = CliRunner().invoke(app, arguments, input=CHAT if arguments[0] == "chat" else None)

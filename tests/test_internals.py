@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("configuration_josie", "tokenization", "processing_josie", "modeling_josie")
-PACKAGES += ("training", "evaluation", "conversion", "cli")
+PACKAGES += ("training", "evaluation", "conversion", "serving", "cli")
 ROOMS = [file.parent for package in PACKAGES for file in sorted((ROOT / package).rglob("__init__.py"))]
 
 

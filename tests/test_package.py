@@ -22,7 +22,7 @@ CONFIGURATION, TOKENIZATION, PROCESSING, MODELING = (
     "processing_josie",
     "modeling_josie",
 )
-TRAINING, EVALUATION, CONVERSION = "training", "evaluation", "conversion"
+TRAINING, EVALUATION, CONVERSION, SERVING = "training", "evaluation", "conversion", "serving"
 MODELS_AND_DATA = {CONFIGURATION, TOKENIZATION, PROCESSING, MODELING}
 # For each package or top-level module, what else of ours it may import. Everything absent is forbidden.
 ALLOWED_IMPORTS = {
@@ -33,7 +33,8 @@ ALLOWED_IMPORTS = {
     TRAINING: MODELS_AND_DATA | {CONVERSION},  # for files that appear whole
     EVALUATION: MODELS_AND_DATA,
     CONVERSION: MODELS_AND_DATA,
-    "cli": MODELS_AND_DATA | {TRAINING, EVALUATION, CONVERSION, "nano", "__version__"},
+    SERVING: MODELS_AND_DATA,
+    "cli": MODELS_AND_DATA | {TRAINING, EVALUATION, CONVERSION, SERVING, "nano", "__version__"},
     "nano": set(),
     "auto_registration": set(),
     "__init__": {"auto_registration"} | MODELS_AND_DATA | {TRAINING, CONVERSION, "nano"},

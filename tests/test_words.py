@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = (
     *("configuration_josie", "tokenization", "processing_josie", "modeling_josie", "training", "evaluation"),
-    *("conversion", "cli", "examples", "benchmarks"),
+    *("conversion", "serving", "cli", "examples", "benchmarks"),
 )
 PATHS = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "nano").rglob("README.md"))]

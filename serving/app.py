@@ -1,0 +1,75 @@
+"""The application: which path leads where."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from .engine import Engine
+from .errors import ClientError, server_failure
+from .guard import Guard
+
+PAGE = Path(__file__).parent / "page"
+
+
+def make_app(engine: Engine, api_key: str | None = None) -> Starlette:
+    """Return the ASGI application of a server.
+
+    Args:
+        engine ([`Engine`]): The model. It is closed when the application ends.
+        api_key (`str`, *optional*): What clients must send. Without one only names of the own machine are answered.
+    """
+
+    async def health(request: Request) -> Response:
+        del request
+        return JSONResponse(
+            {
+                "status": "ok",
+                "model": engine.name,
+                "jobs": engine.workers.num_jobs,
+                "real_time_factor": engine.pace.real_time_factor,
+                "speaks_in_stream": engine.speaks_in_stream,
+            }
+        )
+
+    async def models(request: Request) -> Response:
+        del request
+        return JSONResponse({"object": "list", "data": [engine.describe()]})
+
+    async def model(request: Request) -> Response:
+        engine.require_model(request.path_params["name"])
+        return JSONResponse(engine.describe())
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        del app
+        yield
+        engine.close()
+
+    return Starlette(
+        routes=[
+            Route("/health", health),
+            Route("/v1/models", models),
+            Route("/v1/models/{name:path}", model),
+            Mount("/", StaticFiles(directory=PAGE, html=True)),
+        ],
+        middleware=[Middleware(Guard, api_key=api_key)],
+        exception_handlers={ClientError: _tell, Exception: _hide},
+        lifespan=lifespan,
+    )
+
+
+async def _tell(request: Request, error: Exception) -> Response:
+    del request
+    return error.to_response() if isinstance(error, ClientError) else server_failure().to_response()
+
+
+async def _hide(request: Request, error: Exception) -> Response:
+    del request, error  # which starlette raises on, into the log
+    return server_failure().to_response()

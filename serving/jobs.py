@@ -1,0 +1,139 @@
+"""Jobs: work at the model in a thread, whose items are taken in asyncio."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import Any
+
+from .errors import server_busy
+from .turns import CancelledError, Ticket, Turns
+
+_TICKET: ContextVar[Ticket | None] = ContextVar("ticket", default=None)
+_END = object()
+
+
+def pass_on() -> None:
+    """Let other jobs have a step each, where a job runs in this thread.
+
+    Raises:
+        `CancelledError`: The job was cancelled.
+    """
+    ticket = _TICKET.get()
+    if ticket is not None:
+        ticket.pass_on()
+
+
+class Job:
+    """Work that gives items: an asynchronous iterator over them, which ends when it is cancelled.
+
+    Args:
+        turns ([`Turns`]): Of the model.
+        max_waiting (`int`): Items that wait to be taken before the work pauses.
+    """
+
+    def __init__(self, turns: Turns, max_waiting: int):
+        self.ticket = Ticket(turns)
+        self._loop = asyncio.get_running_loop()
+        self._items: asyncio.Queue[Any] = asyncio.Queue()
+        self._room = threading.Semaphore(max_waiting)
+        self._error: BaseException | None = None
+        self._is_ended = False
+
+    def put(self, item: Any) -> None:
+        """Give an item, in the thread of the work; the turn is with others while there is no room for it.
+
+        Raises:
+            `CancelledError`: The job was cancelled.
+        """
+        if not self._room.acquire(blocking=False):
+            self.ticket.leave()
+            try:
+                self._room.acquire()
+            finally:
+                self.ticket.take()
+        self.ticket.pass_on()
+        self._tell(item)
+
+    def run(self, work: Callable[["Job"], Any]) -> None:
+        """Do the work, in a thread."""
+        token = _TICKET.set(self.ticket)
+        try:
+            with contextlib.suppress(CancelledError), self.ticket:
+                work(self)
+        except BaseException as error:  # raised again where items are taken
+            self._error = error
+        finally:
+            _TICKET.reset(token)
+            self._tell(_END)
+
+    def _tell(self, item: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+        except RuntimeError:  # the loop is closed: nobody takes anything any more
+            self.ticket.is_cancelled = True
+
+    def cancel(self) -> None:
+        """End the work at its next step, and the iteration at once. Any number of times."""
+        if not self.ticket.is_cancelled:
+            self.ticket.is_cancelled = True
+            self._room.release()
+            self._items.put_nowait(_END)
+
+    def __aiter__(self) -> "Job":
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._is_ended or self.ticket.is_cancelled:
+            raise StopAsyncIteration
+        item = await self._items.get()
+        if item is _END or self.ticket.is_cancelled:
+            self._is_ended = True
+            error, self._error = self._error, None
+            if error is not None and not self.ticket.is_cancelled:
+                raise error
+            raise StopAsyncIteration
+        self._room.release()
+        return item
+
+
+class Workers:
+    """Threads for jobs, which are kept for the next ones.
+
+    Args:
+        max_jobs (`int`): Most jobs at a time.
+        max_waiting (`int`): As of [`Job`].
+    """
+
+    def __init__(self, max_jobs: int, max_waiting: int):
+        self.turns = Turns()
+        self.max_jobs, self.max_waiting = max_jobs, max_waiting
+        self._pool = ThreadPoolExecutor(max_jobs, "josie-serve")
+        self._jobs: set[Job] = set()
+
+    def start(self, work: Callable[[Job], Any]) -> Job:
+        """Begin work.
+
+        Raises:
+            [`ClientError`]: There is too much of it.
+        """
+        if len(self._jobs) >= self.max_jobs:
+            raise server_busy("The server has as much to do as it can; try again later.")
+        job = Job(self.turns, self.max_waiting)
+        self._jobs.add(job)
+        done = self._pool.submit(job.run, work)
+        done.add_done_callback(lambda _: self._jobs.discard(job))
+        return job
+
+    @property
+    def num_jobs(self) -> int:
+        """Jobs that are worked at."""
+        return len(self._jobs)
+
+    def close(self) -> None:
+        """Cancel everything, and wait for it."""
+        for job in list(self._jobs):
+            job.cancel()
+        self._pool.shutdown(wait=True, cancel_futures=True)
