@@ -41,6 +41,7 @@ from .modeling_josie import (
     JovioStreamingState as JovioStreamingState,
     ResidualVectorQuantizer as ResidualVectorQuantizer,
     SplitResidualVectorQuantizer as SplitResidualVectorQuantizer,
+    ThinkerStreamingState as ThinkerStreamingState,
     VectorQuantizer as VectorQuantizer,
 )
 from .modeling_josie.outputs import SpeechPiece as SpeechPiece, WordTime as WordTime

@@ -9,7 +9,7 @@ from .codecs.jodio import JodioModel
 from .codecs.jovio import JovioModel
 from .codecs.mel_codec import JosieMelCodecModel
 from .codecs.quantization import ResidualVectorQuantizer, SplitResidualVectorQuantizer, VectorQuantizer
-from .codecs.streaming import AudioStreamingState, JodioStreamingState, JovioStreamingState
+from .codecs.streaming import AudioStreamingState, JodioStreamingState, JovioStreamingState, ThinkerStreamingState
 from .josie import JosieForConditionalGeneration
 from .layers.backbone import JosieBackbone
 from .layers.embeddings import CodeEmbedding
@@ -46,5 +46,6 @@ __all__ = [
     "JovioStreamingState",
     "ResidualVectorQuantizer",
     "SplitResidualVectorQuantizer",
+    "ThinkerStreamingState",
     "VectorQuantizer",
 ]

@@ -1,5 +1,6 @@
 """JOSIE: a Thinker that reads all modalities, a Talker that speaks its text, and codecs of audio and images."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,11 +21,12 @@ from ..configuration_josie import JosieConfig, is_codec
 from .codecs import jodio, jovio, mel_codec  # noqa: F401  (registers our codecs with AutoModel)
 from .codecs.adapters import encode_audio
 from .codecs.inference import InferenceFormMixin
+from .codecs.streaming import ThinkerStreamingState
 from .freezing import FreezingMixin, Groups, nest
 from .generation import JosieGenerationMixin
 from .losses.targets import NumItems, code_loss_divisors
 from .losses.unused_parts import add_zero_gradients
-from .outputs import JosieOutput, JosieTalkerOutput
+from .outputs import JosieOutput, JosieTalkerOutput, JosieThinkerStreamOutput
 from .pretrained import JosiePreTrainedModel
 from .talker.model import JosieTalkerForConditionalGeneration
 from .talker.spoken_turns import join_turns, split_turns
@@ -226,6 +228,49 @@ class JosieForConditionalGeneration(FreezingMixin, InferenceFormMixin, JosieGene
                     )
                 given[codes], given[grid] = encoded.vision_codes, encoded.grid_thw
         return given
+
+    @can_return_tuple
+    @spell_inputs()
+    def append_inputs(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        streaming_state: ThinkerStreamingState | None = None,
+        is_final: bool = False,
+        logits_to_keep: int | torch.Tensor = 0,
+        **inputs: Unpack[ModalInputs],
+    ) -> JosieThinkerStreamOutput:
+        """Read what comes next, tokens or audio, see [`JosieThinkerForConditionalGeneration.append_inputs`].
+
+        Where the Thinker reads codes of JODIO, a stream may also be given as `input_values`. Codes of another codec
+        that streams, such as Mimi, are given as `audio_codes`.
+        """
+        options: Any = dict(attention_mask=attention_mask, is_final=is_final, logits_to_keep=logits_to_keep)
+        values, audio_config = inputs.get("input_values"), self.config.thinker_config.audio_config
+        if input_ids is not None or values is None or not is_codec(audio_config):
+            given: Any = self.encode_inputs(**inputs) if input_ids is not None else inputs
+            return self.thinker.append_inputs(
+                input_ids, streaming_state=streaming_state, return_dict=True, **options, **given
+            )
+        if audio_config.model_type != "jodio":
+            raise ValueError(
+                f"`input_values` must be given as `audio_codes` in a stream to a codec of type "
+                f"{audio_config.model_type!r}."
+            )
+        encoded = self.audio_codec.encode(
+            values,
+            inputs.get("padding_mask"),
+            num_quantizers=audio_config.num_quantizers,
+            streaming_state=None if streaming_state is None else streaming_state.audio,
+            use_streaming=True,
+            is_final=is_final,
+        )
+        output = self.thinker.append_inputs(
+            audio_codes=encoded.audio_codes, streaming_state=streaming_state, return_dict=True, **options
+        )
+        if not is_final:
+            output.streaming_state = replace(output.streaming_state, audio=encoded.streaming_state)
+        return output
 
     @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     @can_return_tuple

@@ -9,7 +9,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 
-from .codecs.streaming import AudioStreamingState, JodioStreamingState, JovioStreamingState
+from .codecs.streaming import AudioStreamingState, JodioStreamingState, JovioStreamingState, ThinkerStreamingState
 
 
 @dataclass
@@ -193,6 +193,21 @@ class JosieThinkerOutput(ModelOutput):
     image_outputs: BaseModelOutputWithPooling | None = None
     video_outputs: BaseModelOutputWithPooling | None = None
     audio_outputs: BaseModelOutputWithPooling | None = None
+
+
+@dataclass
+class JosieThinkerStreamOutput(JosieThinkerOutput):
+    """The Thinker's answer to what was appended; of positions that are none it is without meaning.
+
+    Args:
+        streaming_state ([`ThinkerStreamingState`]): To append to. It has the cache, which `cache` is not.
+        num_tokens (`torch.LongTensor`): `(batch,)`, positions that each row has got.
+
+    All others as of [`JosieThinkerOutput`], and `None` where nothing was appended yet.
+    """
+
+    streaming_state: ThinkerStreamingState | None = None
+    num_tokens: torch.Tensor | None = None
 
 
 @dataclass

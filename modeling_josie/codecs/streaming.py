@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils import logging
 
 from ...configuration_josie import JosieBackboneConfig
@@ -50,9 +50,11 @@ def check_cache(cache: Cache | None, batch_size: int, config: JosieBackboneConfi
 
 
 def fork_cache(cache: Cache | None) -> Cache | None:
-    """Return a cache that goes on by itself and shares the tensors so far; for layers that grow (`DynamicCache`)."""
+    """Return a cache that goes on by itself: layers that grow share the tensors so far, others are copied."""
     if cache is None:
         return None
+    if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers):
+        return copy.deepcopy(cache)
     fork = copy.copy(cache)
     fork.layers = [copy.copy(layer) for layer in cache.layers]
     return fork
@@ -117,6 +119,72 @@ class JodioStreamingState(AudioStreamingState):
         """Former name of `cache`."""
         logger.warning_once("`past_key_values` of a streaming state is deprecated. Use `cache` instead.")
         return self.cache
+
+
+@dataclass
+class ThinkerStreamingState:
+    """State of a Thinker that reads tokens and audio as they come.
+
+    A state is never changed: the one that comes out shares what it can with the one that went in, and both can be
+    continued.
+
+    Args:
+        input_ids (`torch.LongTensor`): `(batch, length)`, all tokens so far, placeholders of media included.
+        attention_mask (`torch.LongTensor`): `(batch, length)`, 0 for positions that are none of a row's.
+        cache (`Cache`, *optional*): Keys and values; `None` where nothing was read.
+        audio ([`AudioStreamingState`], *optional*): Of the clip that goes on.
+        pending (`torch.FloatTensor`, *optional*): Features of it that do not fill a token yet, `(batch, n, width)`.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    cache: Cache | None = None
+    audio: AudioStreamingState | None = None
+    pending: torch.Tensor | None = None
+
+    @property
+    def num_tokens(self) -> torch.Tensor:
+        """Tokens that each row has read, placeholders included, `(batch,)`."""
+        return self.attention_mask.sum(dim=1)
+
+    def reset_rows(self, rows: torch.Tensor) -> "ThinkerStreamingState":
+        """Return a state in which some rows have read nothing while the others go on.
+
+        The positions that they had stay in the cache, where nothing sees them. The clip of such a row goes on as
+        [`AudioStreamingState.reset_rows`] says.
+
+        Args:
+            rows (`torch.BoolTensor`): `(batch,)`, true for the rows to reset.
+
+        Raises:
+            `ValueError`: `rows` is of another type or shape.
+        """
+        if rows.dtype != torch.bool or rows.shape != (len(self.input_ids),):
+            raise ValueError(
+                f"`rows` must be a bool tensor of shape ({len(self.input_ids)},), got {rows.dtype} {tuple(rows.shape)}."
+            )
+        return replace(
+            self,
+            attention_mask=self.attention_mask.masked_fill(rows[:, None], 0),
+            audio=None if self.audio is None else self.audio.reset_rows(rows),
+            pending=None if self.pending is None else self.pending.masked_fill(rows[:, None, None], 0),
+        )
+
+    def continue_with(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor | Cache | None]:
+        """Return what `generate` takes to go on from here after more tokens.
+
+        Args:
+            input_ids (`torch.LongTensor`): `(batch, new_length)`, at least one token a row, padded on the left.
+            attention_mask (`torch.Tensor`, *optional*): `(batch, new_length)`; all are real when `None`.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(self.attention_mask)
+        return {
+            "input_ids": torch.cat((self.input_ids, input_ids), dim=1),
+            "attention_mask": torch.cat((self.attention_mask, mask), dim=1),
+            "cache": fork_cache(self.cache),
+        }
 
 
 def enter_stream(

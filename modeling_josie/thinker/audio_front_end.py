@@ -82,7 +82,7 @@ class AudioFrontEnd(FrontEnd):
             for name, value in given.items():
                 if value is not None:
                     raise ValueError(f"`{name}` must be None with `audio_features`, got both.")
-            return self._project(*self._check_states(audio_features, audio_features_mask))
+            return self._project(*self.check_states(audio_features, audio_features_mask))
         if reads_waveforms(self.config.audio_config):
             input_values = require_features("input_values", input_values, "audio_codes", audio_codes)
             return self._encode_waveforms(input_values, padding_mask, **kwargs)
@@ -98,7 +98,30 @@ class AudioFrontEnd(FrontEnd):
         features, mask = self._stack(features, None if mask is None else mask[:, :num_kept])
         return Features(*pack(self.projector(features), mask), encoded)
 
-    def _check_states(
+    def project_chunk(
+        self, features: torch.Tensor, mask: torch.Tensor | None, pending: torch.Tensor | None, is_final: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Stack and project the next features of clips that go on.
+
+        Args:
+            features (`torch.FloatTensor`): `(num_clips, num_features, width)`.
+            mask (`torch.BoolTensor`, *optional*): `(num_clips, num_features)`, true for real ones; at the end of clips.
+            pending (`torch.FloatTensor`, *optional*): `(num_clips, fewer than a stack, width)`, those before.
+            is_final (`bool`): Fill the last stack.
+
+        Returns:
+            Rows of all clips, `(total_rows, hidden_size)`, their numbers, `(num_clips,)`, and what is pending then.
+        """
+        factor = self.config.audio_stack_factor
+        if pending is not None:
+            features = torch.cat((pending, features), dim=1)
+            mask = None if mask is None else nn.functional.pad(mask, (pending.shape[1], 0), value=True)
+        num_used = features.shape[1] if is_final else features.shape[1] // factor * factor
+        used, mask = self._stack(features[:, :num_used], None if mask is None else mask[:, :num_used])
+        rows, counts = pack(self.projector(used), mask)
+        return rows, counts, features[:, num_used:].clone() if factor > 1 else None
+
+    def check_states(
         self, features: torch.Tensor, mask: torch.Tensor | None
     ) -> tuple[BaseModelOutput, torch.Tensor | None]:
         """Return states that were made ahead as the encoder would give them."""

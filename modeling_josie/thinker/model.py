@@ -32,6 +32,7 @@ from . import text  # noqa: F401  (registers our text backbone with AutoModel)
 from .audio_front_end import AudioFrontEnd
 from .front_ends import build_part
 from .generation import ThinkerGenerationMixin, suppress_placeholders
+from .input_stream import InputStreamMixin
 from .inputs import (
     SPEECH_INPUTS,
     MediaOutputs,
@@ -75,6 +76,10 @@ class JosieThinkerModel(MediaMixin, JosieThinkerPreTrainedModel):
         named = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
         self._known_arguments = named | TransformersKwargs.__optional_keys__ | {"shift_labels"}
         self.post_init()
+
+    def takes(self, name: str) -> bool:
+        """Return whether the text backbone takes an argument of this name."""
+        return name in self._known_arguments
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the token embedding of the text backbone."""
@@ -150,7 +155,9 @@ class JosieThinkerModel(MediaMixin, JosieThinkerPreTrainedModel):
         )
 
 
-class JosieThinkerForConditionalGeneration(FreezingMixin, ThinkerGenerationMixin, JosieThinkerPreTrainedModel):
+class JosieThinkerForConditionalGeneration(
+    FreezingMixin, InputStreamMixin, ThinkerGenerationMixin, JosieThinkerPreTrainedModel
+):
     """The Thinker with its language-model head.
 
     Args:

@@ -10,6 +10,7 @@ from typing_extensions import Unpack
 from ...configuration_josie import JosieThinkerConfig, is_codec
 from ..layers.embeddings import CodeEmbedding
 from ..layers.masks import length_mask
+from . import vision_encoder  # noqa: F401  (registers our vision encoder with AutoModel)
 from .front_ends import Features, FrontEnd, pack, require_codes, require_features
 from .inputs import MODALITY_INPUTS
 
