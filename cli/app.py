@@ -18,9 +18,9 @@ from .generate import generate_command, speak_command
 from .info import info_command
 from .make import convert_app, export_command, init_command, train_tokenizer_command
 from .serve import serve_command
-from .shared import OneLineErrors, show_help
+from .shared import CommandLine, OneLineErrors, show_help
 
-app = typer.Typer(cls=OneLineErrors, invoke_without_command=True, pretty_exceptions_enable=False)
+app = CommandLine(cls=OneLineErrors, invoke_without_command=True, pretty_exceptions_enable=False)
 app.command("generate")(generate_command)
 app.command("speak")(speak_command)
 app.command("chat")(chat_command)

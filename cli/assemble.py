@@ -1,7 +1,6 @@
 """`josie assemble`: a checkpoint of pretrained parts."""
 
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,29 +9,23 @@ import typer
 from ..nano import NANO_NAMES, find_model
 from .checkpoints import complete_model
 from .make import preset_names
-from .options import NewFolder, Seed, above_zero, at_least_one, checked, dtype_option, words
+from .options import SOURCE, NewFolder, Seed, at_least_one, checked, dtype_option, model_source, words
 from .progress import waiting
 from .shared import print_table, quieten
 
-_SOURCE = "a folder or a name on the Hub"
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-
-
-def _source(name: str) -> str | None:
-    """Require a folder with a configuration, a model of this package, or what may be a name on the Hub."""
-    folder = Path(name)
-    if folder.is_dir():
-        has_config = name in NANO_NAMES or (folder / "config.json").is_file()
-        return None if has_config else "be a folder with a config.json, or a name on the Hub"
-    is_name = name in NANO_NAMES or (_HUB_NAME.fullmatch(name) and not folder.exists())
-    return None if is_name else "be an existing folder or a name on the Hub"
+# Names of `transformers.activations.ACT2FN`, whose module imports torch.
+ACTIVATIONS = (
+    *("gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh"),
+    *("gelu_pytorch_tanh", "hardswish", "laplace", "leaky_relu", "linear", "mish", "prelu", "quick_gelu", "relu"),
+    *("relu2", "relu6", "sigmoid", "silu", "sqrtsoftplus", "swish", "tanh", "xielu"),
+)
 
 
 def _text_source(name: str) -> str | None:
     """Allow a GGUF file too, or a folder with one."""
     path = Path(name)
     is_gguf = path.is_file() if path.suffix == ".gguf" else any(path.glob("*.gguf"))
-    return None if is_gguf else _source(name)
+    return None if is_gguf else model_source(name)
 
 
 def _talker(name: str) -> str | None:
@@ -57,11 +50,23 @@ def _stack_factor(value: int) -> str | None:
 
 
 def _part(what: str) -> Any:
-    return typer.Option(help=f"{what}: {_SOURCE}.", callback=checked(_source), autocompletion=complete_model)
+    return typer.Option(help=f"{what}: {SOURCE}.", callback=checked(model_source), autocompletion=complete_model)
 
 
 def _count(what: str) -> Any:
     return typer.Option(help=what, callback=checked(at_least_one))
+
+
+def _activation(name: str) -> str | None:
+    return None if name in ("none", *ACTIVATIONS) else f"be none or one of {', '.join(ACTIVATIONS)}"
+
+
+def _fraction(value: float) -> str | None:
+    return None if 0 < value <= 1 else "be in (0, 1]"
+
+
+def _gguf_name(name: str) -> str | None:
+    return None if name.endswith(".gguf") else "end in .gguf"
 
 
 def assemble_command(
@@ -69,7 +74,7 @@ def assemble_command(
     text: Annotated[
         str,
         typer.Option(
-            help=f"A causal language model with its tokenizer: {_SOURCE}, or a .gguf file.",
+            help=f"A causal language model with its tokenizer: {SOURCE}, or a .gguf file.",
             callback=checked(_text_source),
             autocompletion=complete_model,
         ),
@@ -92,7 +97,10 @@ def assemble_command(
         list[str] | None, typer.Option(help="Name of a voice; may be repeated.", callback=checked(words))
     ] = None,
     projector_hidden_act: Annotated[
-        str, typer.Option(help="Activation of two-layer projectors; none for one linear layer.")
+        str,
+        typer.Option(
+            help="Activation of two-layer projectors; none for one linear layer.", callback=checked(_activation)
+        ),
     ] = "gelu",
     projector_size: Annotated[
         int | None, _count("Width between the layers of projectors; the language model's if not given.")
@@ -101,7 +109,7 @@ def assemble_command(
         Literal["patch", "cls"], typer.Option(help="Rows of a vision tower that the Thinker sees.")
     ] = "patch",
     audio_context_fraction: Annotated[
-        float, typer.Option(help="Largest part of the context that one clip may take.", callback=checked(above_zero))
+        float, typer.Option(help="Largest part of the context that one clip may take.", callback=checked(_fraction))
     ] = 0.25,
     audio_stack_factor: Annotated[
         int,
@@ -109,7 +117,10 @@ def assemble_command(
             help="Features of an audio encoder that become one token: 1, 2, 4 or 8.", callback=checked(_stack_factor)
         ),
     ] = 1,
-    gguf_file: Annotated[str | None, typer.Option(help="Name of the GGUF file in the folder or on the Hub.")] = None,
+    gguf_file: Annotated[
+        str | None,
+        typer.Option(help="Name of the GGUF file in the folder or on the Hub.", callback=checked(_gguf_name)),
+    ] = None,
     context: Annotated[
         int | None, _count("Longest sequence, of a language model that knows none, such as Mamba or BLOOM.")
     ] = None,

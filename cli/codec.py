@@ -25,7 +25,7 @@ from .options import (
     file_ending_in,
 )
 from .progress import waiting
-from .shared import report, show_help
+from .shared import CommandLine, report, show_help
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .codec_files import Codes
     from .codec_streams import StreamedChunk
 
-codec_app = typer.Typer(
+codec_app = CommandLine(
     invoke_without_command=True, callback=show_help, help="Turn audio, images and videos into codes and back."
 )
 

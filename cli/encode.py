@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .devices import choose_device
-from .options import Device, Threads, at_least_one, checked
+from .options import Device, Threads, at_least_one, checked, dataset_source, folder_name, model_source, words
 from .shared import quieten, report
 
 _SECONDS_BETWEEN_LINES = 15.0  # in a log
@@ -21,11 +21,22 @@ def encode_command(
         typer.Argument(
             metavar="DATASET",
             help="A JSONL file of conversations, a folder of recordings or of a data set, or a name of the Hub.",
+            callback=checked(dataset_source),
         ),
     ],
-    model: Annotated[str, typer.Option(help="A JOSIE, or an audio codec: a folder, a name of the Hub, or nano.")],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder of the shards; one that is begun goes on.")],
-    split: Annotated[str, typer.Option(help="The split of the data set.")] = "train",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A JOSIE, or an audio codec: a folder, a name of the Hub, or nano.", callback=checked(model_source)
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="The folder of the shards; one that is begun goes on.", callback=checked(folder_name)
+        ),
+    ],
+    split: Annotated[str, typer.Option(help="The split of the data set.", callback=checked(words))] = "train",
     features: Annotated[bool, typer.Option("--features", help="Keep the audio encoder's states too.")] = False,
     num_quantizers: Annotated[
         int | None,

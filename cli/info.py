@@ -26,6 +26,9 @@ def info_command(
 
         with torch.device("meta"):
             model = JosieForConditionalGeneration(config)
+    for name in freeze or ():
+        if name not in model.get_groups():
+            raise ValueError(f"`--freeze` must be among {list(model.get_groups())}, got {name!r}.")
     model.freeze(*(freeze or ()))
     dtype = config.dtype or torch.float32
     caption = f"licence of the weights: {read_licence(find_model(folder))}"

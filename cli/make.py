@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from ..nano import find_model
-from .options import AnyFolder, NewFolder, Seed, checked, existing_file, new_folder_name
+from .options import AnyFolder, NewFolder, Seed, checked, existing_file, new_folder_name, words
 from .progress import waiting
-from .shared import quieten, report, show_help
+from .shared import CommandLine, quieten, report, show_help
 
 _PRESETS = Path(__file__).parents[1] / "configuration_josie" / "presets"
 _MIN_VOCAB_SIZE = 265  # nine special tokens and all bytes
@@ -97,8 +97,12 @@ def train_tokenizer_command(
 def export_command(
     folder: AnyFolder,
     out: NewFolder,
-    license: Annotated[str | None, typer.Option(help="Of the weights, as the Hub calls it: apache-2.0.")] = None,
-    language: Annotated[list[str] | None, typer.Option(help="A language it knows: en; may be repeated.")] = None,
+    license: Annotated[
+        str | None, typer.Option(help="Of the weights, as the Hub calls it: apache-2.0.", callback=checked(words))
+    ] = None,
+    language: Annotated[
+        list[str] | None, typer.Option(help="A language it knows: en; may be repeated.", callback=checked(words))
+    ] = None,
     max_shard_size: Annotated[
         str, typer.Option(help="Largest file of weights.", callback=checked(_shard_size))
     ] = "5GB",
@@ -112,7 +116,7 @@ def export_command(
     typer.echo(f"{out}: {len(files)} files, {sum(name.endswith('.py') for name in files)} of them code")
 
 
-convert_app = typer.Typer(
+convert_app = CommandLine(
     invoke_without_command=True, callback=show_help, help="Turn checkpoints of other projects into JOSIE's."
 )
 

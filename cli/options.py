@@ -4,14 +4,18 @@ The checks run while the command line is read, before anything heavy is imported
 """
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..nano import NANO_NAMES
 from .checkpoints import complete_model, require_codec, require_josie, require_ours
 
+SOURCE = "a folder or a name on the Hub"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _MAX_SEED = 2**32 - 1
 _AUDIO_ENDINGS = (".wav", ".flac", ".ogg", ".mp3")  # of what every soundfile writes; it is asked for others
 _DTYPES = ["float32", "bfloat16", "float16"]
@@ -53,6 +57,27 @@ def at_least_one(value: int) -> str | None:
 def above_zero(value: float) -> str | None:
     """Require a positive, finite number."""
     return None if 0 < value < math.inf else "be a finite number above 0"
+
+
+def model_source(name: str) -> str | None:
+    """Require a folder with a configuration, a model of this package, or what may be a name on the Hub."""
+    folder = Path(name)
+    if folder.is_dir():
+        has_config = name in NANO_NAMES or (folder / "config.json").is_file()
+        return None if has_config else "be a folder with a config.json, or a name on the Hub"
+    is_name = name in NANO_NAMES or (_HUB_NAME.fullmatch(name) and not folder.exists())
+    return None if is_name else "be an existing folder or a name on the Hub"
+
+
+def dataset_source(name: str) -> str | None:
+    """Require a file, a folder, or what may be a name on the Hub."""
+    is_one = Path(name).exists() or _HUB_NAME.fullmatch(name)
+    return None if is_one else "be an existing file or folder, or a name on the Hub"
+
+
+def folder_name(path: Path) -> str | None:
+    """Require a folder, or the name of one to make."""
+    return "be a folder, or the name of one to make" if path.exists() and not path.is_dir() else None
 
 
 def words(value: str) -> str | None:

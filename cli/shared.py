@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,6 +31,41 @@ class OneLineErrors(TyperGroup):
             report(f"Error: {one_line(message)}")
             code = 2
         sys.exit(code or 0)
+
+
+class EachOptionOnce(TyperCommand):
+    """Command that refuses an option given twice, of whose values one would be passed over."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """Return the arguments that are left, as the base class does.
+
+        Raises:
+            `ValueError`: An option that takes one value is given again.
+        """
+        if not ctx.resilient_parsing:
+            given = self._parse_names(ctx, list(args))
+            for name in given:
+                if given.count(name) > 1:
+                    raise ValueError(f"`{name}` must be given once, got {given.count(name)} times.")
+        return super().parse_args(ctx, args)
+
+    def _parse_names(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """Return the names of the options with one value, as often as they are given."""
+        _, _, found = self.make_parser(ctx).parse_args(args=args)
+        return [
+            max(option.opts, key=len)
+            for option in found
+            if option.param_type_name == "option" and not option.multiple and not option.is_flag
+        ]
+
+
+class CommandLine(typer.Typer):
+    """Application, or group of commands, whose options are given once."""
+
+    def command(self, name: str | None = None, **options: Any) -> Any:
+        """Return the decorator that adds a command; arguments as in typer."""
+        chosen: dict[str, Any] = {"cls": EachOptionOnce} | options
+        return super().command(name, **chosen)
 
 
 def _is_expected(error: Exception) -> bool:
