@@ -1,12 +1,12 @@
 """Families of transformers that `josie assemble` takes, each tried on a tiny random model.
 
-    python benchmarks/families.py > docs/families.md   # all, about two minutes on one core
+    python benchmarks/families.py > docs/families.md   # all, about three minutes on one core
     python benchmarks/families.py llama gemma2         # some
 
 Every language model that transformers can load as a causal one, every vision encoder of square patches, every audio
-encoder and audio codec is built tiny from its configuration, saved, assembled, run, saved, loaded and compared. The
-result is printed as Markdown: the families that are taken, those that are refused, by the
-reason, and those of which no tiny model could be built.
+encoder and audio codec is built tiny from its configuration, saved, assembled, run, saved, loaded, compared and trained
+for a step. The result is printed as Markdown: the families that are taken, those that are refused, by the reason, and
+those of which no tiny model could be built.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from typing import Any
 import torch
 import transformers
 from family_sizes import SIZES, SKIPPED
+from family_training import find_failures, make_batch, perturb
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -50,8 +51,9 @@ HEADER = """# Families of pretrained parts
 
 Which models can `josie assemble` take?
 
-Each family of transformers {version} is tried on a tiny random model: built, assembled, run, saved, loaded and
-compared. `python benchmarks/families.py` prints this page. A family that is taken may still have checkpoints that are
+Each family of transformers {version} is tried on a tiny random model: built, assembled, run, saved, loaded, compared
+and trained for a step, in which every trainable parameter gets a finite gradient. `python benchmarks/families.py`
+prints this page. A family that is taken may still have checkpoints that are
 refused, and a family that is not named here is tried when it comes: the error says why it cannot be used.
 """
 TITLES = {"text": "Language models", "audio": "Audio encoders", "vision": "Vision encoders", "codec": "Audio codecs"}
@@ -105,7 +107,7 @@ def build_config(model_type: str) -> transformers.PreTrainedConfig:
 
 
 def build_model(model_type: str, auto_class: Any) -> transformers.PreTrainedModel:
-    """Return a tiny random model in eval mode.
+    """Return a tiny random model in eval mode, in which no tensor is constant, so that none has no effect.
 
     Raises:
         `ValueError`: It would be too large.
@@ -116,7 +118,9 @@ def build_model(model_type: str, auto_class: Any) -> transformers.PreTrainedMode
     if num_parameters > MOST_PARAMETERS:
         raise ValueError(f"its tiny configuration has {num_parameters:,} parameters")
     torch.manual_seed(0)
-    return auto_class.from_config(build_config(model_type), dtype=torch.float32).eval()
+    model = auto_class.from_config(build_config(model_type), dtype=torch.float32).eval()
+    perturb(model)
+    return model
 
 
 def train_tokenizer() -> transformers.PreTrainedTokenizerFast:
@@ -150,8 +154,8 @@ def save_part(part: str, family: str, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def try_assembly(folder: Path, given: dict[str, Any]) -> None:
-    """Assemble, generate from a batch, save, load and compare; `given` are arguments of `assemble`.
+def try_assembly(folder: Path, part: str, given: dict[str, Any]) -> None:
+    """Assemble, generate from a batch, save, load, compare and train a step; `given` are arguments of `assemble`.
 
     Raises:
         `ValueError`: The family is refused.
@@ -171,6 +175,8 @@ def try_assembly(folder: Path, given: dict[str, Any]) -> None:
         written = [speech.audio_values for speech in written]
     if not torch.equal(*written):
         raise AssertionError("another answer after it was saved and loaded")
+    if failures := find_failures(loaded, make_batch(processor, part)):
+        raise AssertionError(f"{len(failures)} trainable parameters fail: {next(iter(failures.items()))}")
 
 
 def try_family(part: str, family: str, text: Path | None = None) -> Result:
@@ -186,7 +192,7 @@ def try_family(part: str, family: str, text: Path | None = None) -> Result:
         given: dict[str, Any] = {"text": folder / "part"} if text is None else {"text": text, part: folder / "part"}
         for options in ({}, {"context": CONTEXT}):
             try:
-                try_assembly(folder / "whole", given | options)
+                try_assembly(folder / "whole", part, given | options)
             except ValueError as error:
                 reason = _shorten(error).replace(f"'{folder}/part'", "it")
                 if options or not reason.startswith("`context` must be"):

@@ -131,6 +131,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "sampling_rate": 1600,
         "frame_rate": 50.0,
     },
+    "siglip2_vision_model": {"num_patches": 16},
     "jodio": {
         "sampling_rate": 1600,
         "channels": [6, 8, 10],

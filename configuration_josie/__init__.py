@@ -17,6 +17,8 @@ from .geometry import (
     is_codec,
     num_audio_tokens,
     reads_waveforms,
+    takes_patches,
+    tower_image_size,
 )
 from .jodio import JodioConfig
 from .josie import JosieConfig
@@ -50,4 +52,6 @@ __all__ = [
     "is_codec",
     "num_audio_tokens",
     "reads_waveforms",
+    "takes_patches",
+    "tower_image_size",
 ]

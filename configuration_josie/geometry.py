@@ -4,6 +4,7 @@ The processor writes as many placeholders as these functions say and the Thinker
 read the same numbers and neither needs the other.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -147,6 +148,21 @@ def num_audio_tokens(config: PreTrainedConfig, num_inputs: int) -> int:
 def has_cls_row(config: PreTrainedConfig) -> bool:
     """Return whether the first row of this vision tower's output is a CLS token."""
     return config.model_type in _TOWERS_WITH_CLS
+
+
+def takes_patches(config: Any) -> bool:
+    """Return whether this vision tower reads patches with their grid and a mask, not pixels: SigLIP 2's NaFlex."""
+    return config.model_type == "siglip2_vision_model"
+
+
+def tower_image_size(config: Any) -> Any:
+    """Return the side of the square images that a vision tower sees, in pixels; of NaFlex, with all its positions.
+
+    Whatever stands in the configuration is returned: an `int`, or `None`, or the sides of images that are not square.
+    """
+    if not takes_patches(config):
+        return getattr(config, "image_size", None)
+    return math.isqrt(config.num_patches) * config.patch_size if isinstance(config.patch_size, int) else None
 
 
 def num_image_tokens(config: PreTrainedConfig, select: str, height: int, width: int, num_frames: int = 1) -> int:

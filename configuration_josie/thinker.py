@@ -28,6 +28,7 @@ class JosieThinkerConfig(PreTrainedConfig):
             before the projector; the last is filled up with zeros. Whisper gives 50 features a second, wav2vec 2.0 49.
         audio_context_fraction (`float`): Largest part of the context that one clip may take; tokens beyond are cut.
         image_token_id, video_token_id, audio_token_id (`int`, *optional*): Ids of the placeholder tokens.
+        lm_head_bias (`bool`): Whether the projection to the vocabulary adds a bias, as Phi's and GPT-J's do.
         initializer_range (`float`): Standard deviation of the initial weights of projectors and code embeddings.
     """
 
@@ -55,6 +56,7 @@ class JosieThinkerConfig(PreTrainedConfig):
     image_token_id: int | None = None
     video_token_id: int | None = None
     audio_token_id: int | None = None
+    lm_head_bias: bool = False
     initializer_range: float = 0.02
 
     @property

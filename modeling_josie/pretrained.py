@@ -11,6 +11,10 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
+# Parts of transformers' text backbones that only choose experts, or the tokens to attend to, by top-k; and a fixed
+# initial state.
+_FIXED = frozenset({"indexer", "expert_bias", "e_score_correction_bias", "z_L_init"})
+
 
 class JosiePreTrainedModel(PreTrainedModel):
     """Base class of all models of the package: attentions, splitting, initial weights, saving."""
@@ -104,8 +108,12 @@ class JosiePreTrainedModel(PreTrainedModel):
     def freeze_fixed_parts(self):
         """Freeze what no loss of this model reaches, so that every trainable parameter gets a gradient.
 
-        Modules that have such parts say so in a method `freeze_fixed_parts` of their own.
+        Modules that have such parts say so in a method `freeze_fixed_parts` of their own. No gradient passes through
+        a choice of experts or of tokens.
         """
+        for name, parameter in self.named_parameters():
+            if not _FIXED.isdisjoint(name.split(".")):
+                parameter.requires_grad_(False)
         for module in self.modules():
             if module is not self and hasattr(module, "freeze_fixed_parts") and not isinstance(module, PreTrainedModel):
                 module.freeze_fixed_parts()

@@ -25,7 +25,14 @@ from transformers.utils.constants import (
     OPENAI_CLIP_STD,
 )
 
-from ..configuration_josie import JosieConfig, JosieThinkerConfig, JosieVisionEncoderConfig, JovioConfig, is_codec
+from ..configuration_josie import (
+    JosieConfig,
+    JosieThinkerConfig,
+    JosieVisionEncoderConfig,
+    JovioConfig,
+    is_codec,
+    tower_image_size,
+)
 from .images import Fit, Resize, image_to_pixels, interpolate, is_image
 from .sources import split_options
 
@@ -101,7 +108,7 @@ def front_end_options(vision_config: PreTrainedConfig, max_patches: int) -> dict
         side = max(math.isqrt(max_patches) // 2, 1)
         size = {"min_pixels": side**2 * patch**2, "max_pixels": max(max_patches, 1) * patch**2}
         return {"num_channels": channels, "patch_size": patch, "size": size, "do_normalize": False}
-    size = {"height": vision_config.image_size, "width": vision_config.image_size}
+    size = dict.fromkeys(("height", "width"), tower_image_size(vision_config))
     options = {"num_channels": channels, "patch_size": patch, "size": size, "do_normalize": False}
     if vision_config.model_type in _NORMALIZATION:
         mean, std = _NORMALIZATION[vision_config.model_type]

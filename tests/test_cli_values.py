@@ -66,6 +66,14 @@ CASES = {
         **TEXT,
         **MODEL,
     },
+    "serve nano": {
+        "--host": ("0.0.0.0",),
+        "--port": (-1, 65536),
+        "--api-key": ("a b", ""),
+        "--max-sessions": (0,),
+        "--dtype": ("int8",),
+        **MODEL,
+    },
     "export nano new": {"--license": (" ",), "--language": ("",), "--max-shard-size": ("5", "0GB")},
 }
 NEEDS_TORCH = {("info nano", "--freeze")}  # names of parts, which the model on the meta device has

@@ -145,6 +145,7 @@ def _build_config(parts: _Parts, talker: str | dict[str, Any] | None, options: d
         text_config=text_config,
         audio_config=None if parts.audio is None else parts.audio.config,
         vision_config=None if parts.vision is None else parts.vision.config,
+        lm_head_bias=parts.text.head.bias is not None,
         **options,
     )
     codec: Any = None if parts.codec is None else parts.codec.config

@@ -9,8 +9,16 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 from transformers.modeling_utils import PreTrainedModel
 
-from ...configuration_josie import JosieAudioEncoderConfig, JosieConfig, JovioConfig, audio_codec_geometry, is_codec
+from ...configuration_josie import (
+    JosieAudioEncoderConfig,
+    JosieConfig,
+    JovioConfig,
+    audio_codec_geometry,
+    is_codec,
+    tower_image_size,
+)
 from ...modeling_josie import JosieForConditionalGeneration
+from ...modeling_josie.thinker.vision_front_end import run_tower
 from .reading import Source, load_model, misfit, read_config
 
 
@@ -42,7 +50,7 @@ def load_vision_tower(source: Source, dtype: torch.dtype | None = None) -> PreTr
     if isinstance(config, JovioConfig):
         return load_model("vision", source, AutoModel, torch.float32)
     tower: Any = getattr(config, "vision_config", None) or config
-    sizes = [getattr(tower, name, None) for name in ("image_size", "patch_size", "hidden_size")]
+    sizes = [tower_image_size(tower), *(getattr(tower, name, None) for name in ("patch_size", "hidden_size"))]
     is_known = type(tower) in AutoModel._model_mapping  # type: ignore[attr-defined]
     if is_codec(config) or not is_known:
         raise misfit("vision", source, "a vision tower (SigLIP, CLIP, ViT...) or JOVIO", config)
@@ -62,10 +70,11 @@ def _try_tower(model: Any, source: Source) -> None:
         `ValueError`: It wants other inputs, or gives other outputs.
     """
     config = model.config
-    num_patches = (config.image_size // config.patch_size) ** 2
-    size = (2, getattr(config, "num_channels", 3), config.image_size, config.image_size)
+    side: Any = tower_image_size(config)
+    num_patches = (side // config.patch_size) ** 2
+    size = (2, getattr(config, "num_channels", 3), side, side)
     try:
-        features = model(pixel_values=torch.zeros(size, dtype=model.dtype)).last_hidden_state
+        features = run_tower(model, torch.zeros(size, dtype=model.dtype)).last_hidden_state
         shape = tuple(features.shape)
     except Exception as error:  # whatever a family raises that wants other inputs, or gives other outputs
         reason = " ".join(str(error).split())

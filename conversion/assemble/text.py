@@ -72,8 +72,8 @@ def load_text(
     if len(found) != 1 or not isinstance(head, nn.Linear):
         raise misfit("text", source, "a causal language model of a transformer and a linear head", config)
     decoder: Any = found[0]
-    if head.bias is not None or head.in_features != decoder.config.hidden_size:
-        raise misfit("text", source, "a language model whose head is a matrix of its own width without bias", config)
+    if head.in_features != decoder.config.hidden_size:
+        raise misfit("text", source, "a language model whose head is as wide as its transformer", config)
     _set_context(decoder.config, context, source)
     tokenizer = read_file("text", source, "the tokenizer of its model", partial(_load_tokenizer, **from_file))
     if not len(tokenizer):

@@ -65,7 +65,7 @@ def _extend(tokenizer: PreTrainedTokenizerBase, template: str | None) -> str:
 def extend_embeddings(
     model: PreTrainedModel, known_ids: list[int], new_ids: list[int], ends: tuple[int | None, int | None] = (None, None)
 ) -> None:
-    """Give new tokens rows in a language model's embedding and head: the mean of the known tokens' rows.
+    """Give new tokens rows in a language model's embedding and head, its bias too: the mean of the known tokens' rows.
 
     The mean of all logits is never above all of them, so that new tokens are not written before they are trained. A
     language model that stays frozen could never write the end of a turn then, which so is as likely as its end of text
@@ -81,10 +81,15 @@ def extend_embeddings(
     num_rows = rows.shape[0]
     if max(new_ids, default=0) >= num_rows:
         model.resize_token_embeddings(max(new_ids) + 1, mean_resizing=False)
-    tables: list[Any] = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
+    head: Any = model.get_output_embeddings()
+    tables = [model.get_input_embeddings().weight, head.weight, *([] if head.bias is None else [head.bias])]
+    if getattr(model.config.get_text_config(), "hidden_size_per_layer_input", None):
+        tables.append(cast(Any, model).get_per_layer_input_embeddings().weight)
     with torch.no_grad():
         for table in {id(table): table for table in tables}.values():
-            table[new_ids] = table[known_ids].mean(dim=0, dtype=torch.float32).to(table.dtype)
+            # Tables of layers may be shorter.
+            known, new = ([index for index in ids if index < len(table)] for ids in (known_ids, new_ids))
+            table[new] = table[known].mean(dim=0, dtype=torch.float32).to(table.dtype)
             end_of_turn, end_of_text = ends
-            if end_of_turn in new_ids and end_of_text in known_ids:
+            if end_of_turn in new and end_of_text in known:
                 table[end_of_turn] = table[end_of_text]

@@ -19,8 +19,13 @@ from ...configuration_josie import JosieThinkerConfig
 from ..codecs.checks import check_codes
 from ..layers.embeddings import CodeEmbedding, Projector
 
-# Parts of transformers' encoders that their rows do not pass through.
-_PARTS_WITHOUT_USE = ("post_layernorm", "head", "pooler", "masked_spec_embed", "embeddings.mask_token")
+# Parts of transformers' encoders that their rows do not pass through, or (masks) not in every batch.
+_PARTS_WITHOUT_USE = ("head", "pooler", "masked_spec_embed", "embeddings.mask_token")
+_OWN_PARTS_WITHOUT_USE = {
+    **dict.fromkeys(("clip_vision_model", "chinese_clip_vision_model"), ("post_layernorm",)),
+    **dict.fromkeys(("mlcd", "mlcd_vision_model"), ("post_layernorm",)),
+    "wav2vec2-conformer": ("encoder.pos_conv_embed",),
+}
 
 
 class Features(NamedTuple):
@@ -63,7 +68,9 @@ class FrontEnd(nn.Module):
 
     def freeze_fixed_parts(self):
         """Freeze what an encoder of transformers has and is not used here, as it never gets a gradient."""
-        for name in _PARTS_WITHOUT_USE:
+        if self.encoder is None:
+            return
+        for name in (*_PARTS_WITHOUT_USE, *_OWN_PARTS_WITHOUT_USE.get(self.encoder.config.model_type, ())):
             part = self.encoder
             for step in name.split("."):
                 part = getattr(part, step, None)

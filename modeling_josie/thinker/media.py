@@ -35,6 +35,7 @@ class MediaMixin:
 
     config: JosieThinkerConfig
     get_input_embeddings: Any
+    language_model: Any
     # A front end that is absent is `None`.
     audio_front_end: Any
     vision_front_end: Any
@@ -194,6 +195,31 @@ class MediaMixin:
             if rows is not None:
                 embeds = embeds.masked_scatter(places[..., None], rows.to(embeds))
         return embeds, outputs
+
+    def embed_for_layers(self, input_ids: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """Return the embeddings that layers of some text backbones add (Gemma 3n, Gemma 4): those of padding for media.
+
+        Args:
+            input_ids (`torch.LongTensor`, *optional*): `(batch, length)`.
+
+        Returns:
+            `per_layer_inputs`, `(batch, length, num_layers, width)`, for backbones that read them.
+
+        Raises:
+            `ValueError`: There are no ids, from which alone they can be made.
+        """
+        text: Any = self.config.text_config
+        if not getattr(text, "hidden_size_per_layer_input", None):
+            return {}
+        if input_ids is None:
+            raise ValueError(
+                f"`input_ids` must be given to a {text.model_type!r} backbone, whose layers embed them anew, got None."
+            )
+        without = input_ids >= text.vocab_size_per_layer_input
+        for modality in MODALITIES:
+            without = without | self.get_placeholder_mask(modality, input_ids)
+        known = input_ids.masked_fill(without, text.pad_token_id or 0)
+        return {"per_layer_inputs": self.language_model.get_per_layer_inputs(known)}
 
     def get_placeholder_mask(
         self, modality: str, input_ids: torch.Tensor | None = None, inputs_embeds: torch.Tensor | None = None

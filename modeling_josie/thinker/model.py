@@ -135,6 +135,8 @@ class JosieThinkerModel(MediaMixin, JosieThinkerPreTrainedModel):
                 f"`input_ids` must have at most {self.config.max_sequence_length} positions, placeholders "
                 f"included, got {embeds.shape[1]}."
             )
+        if "per_layer_inputs" not in kwargs:
+            kwargs |= self.embed_for_layers(input_ids)  # type: ignore[assignment]
         outputs = self.language_model(
             inputs_embeds=embeds,
             attention_mask=attention_mask,
@@ -170,7 +172,7 @@ class JosieThinkerForConditionalGeneration(
     def __init__(self, config: JosieThinkerConfig):
         super().__init__(config)
         self.model = JosieThinkerModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.hidden_size, config.text_config.vocab_size, bias=config.lm_head_bias)
         self.logit_rule = LogitRule.of(config.text_config)
         embedding = self.get_input_embeddings()
         name = next(

@@ -7,7 +7,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import TransformersKwargs
 from typing_extensions import Unpack
 
-from ...configuration_josie import JosieThinkerConfig, is_codec
+from ...configuration_josie import JosieThinkerConfig, is_codec, takes_patches, tower_image_size
 from ..layers.embeddings import CodeEmbedding
 from ..layers.masks import length_mask
 from . import vision_encoder  # noqa: F401  (registers our vision encoder with AutoModel)
@@ -38,7 +38,7 @@ class VisionFrontEnd(FrontEnd):
         if self.code_embedding is not None:
             return self("image", codes=torch.zeros(1, 1, 1, dtype=torch.long, device=weight.device)).rows
         vision_config: Any = self.config.vision_config
-        sides = (vision_config.image_size,) * 2
+        sides = (tower_image_size(vision_config),) * 2
         return self("image", weight.new_zeros(1, getattr(vision_config, "num_channels", 3), *sides)).rows
 
     def forward(
@@ -98,7 +98,7 @@ class VisionFrontEnd(FrontEnd):
 
     def _encode(self, pixel_values: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, BaseModelOutput]:
         """Return the chosen rows of each image, `(num_images, rows, hidden_size)`, and the encoder's output."""
-        encoded = self.encoder(pixel_values=pixel_values.to(self.encoder.dtype), return_dict=True, **kwargs)
+        encoded = run_tower(self.encoder, pixel_values, **kwargs)
         features = encoded.last_hidden_state
         if self.config.vision_feature_select == "cls":
             return self.projector(features[:, :1]), encoded
@@ -107,3 +107,34 @@ class VisionFrontEnd(FrontEnd):
             raise ValueError(f"`vision_config` must give {expected} patches an image, got {features.shape[1]}.")
         # Whatever else an encoder has (CLS, registers) comes first.
         return self.projector(features[:, -expected:]), encoded
+
+
+def run_tower(tower: Any, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
+    """Return the output of a vision tower, of pixels or of patches.
+
+    SigLIP 2's NaFlex reads patches, channels last, with the grid of each image: positions are stretched to it
+    (Tschannen et al., 2025). All images of a batch have one size here, so that no patch is padding.
+
+    Args:
+        tower (`PreTrainedModel`): The tower.
+        pixel_values (`torch.FloatTensor`): `(num_images, channels, height, width)`.
+        kwargs: For the tower.
+
+    Returns:
+        [`BaseModelOutput`], with a row for each patch.
+    """
+    pixel_values = pixel_values.to(tower.dtype)
+    if not takes_patches(tower.config):
+        return tower(pixel_values=pixel_values, return_dict=True, **kwargs)
+    size = tower.config.patch_size
+    grid = [side // size for side in pixel_values.shape[-2:]]
+    cut = pixel_values.unflatten(-1, (grid[1], size)).unflatten(-3, (grid[0], size))
+    patches = cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+    shapes = torch.tensor([grid], device=patches.device).expand(len(patches), -1)
+    return tower(
+        pixel_values=patches,
+        pixel_attention_mask=torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device),
+        spatial_shapes=shapes,
+        return_dict=True,
+        **kwargs,
+    )
