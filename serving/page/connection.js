@@ -7,8 +7,8 @@ const KEY_PREFIX = "openai-insecure-api-key."; // browsers set no headers: the k
 const TOKEN = /^[\w!#$%&'*+.^`|~-]+$/; // what a subprotocol may be made of
 
 export class Connection extends EventTarget {
-  // Events: "open", "message" (detail: the server's event), "lost" (detail: a sentence), "key" (detail: a sentence where
-  // a key was wrong, null where none was given).
+  // Events: "open"; "message" with the server's event; "lost" with a sentence; "key" with a sentence where a key was
+  // wrong, and with null where none was given.
   constructor(url) {
     super();
     this.url = new URL(url);
