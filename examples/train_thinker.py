@@ -15,6 +15,7 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 | `ctc` | `CTCArguments` in `recipes/audio_ctc.py`: the audio encoder predicts letters too; `null` for none |
 | `token_ctc` | `TokenCTCArguments` in `recipes/token_ctc.py`: the projector predicts tokens too; `null` for none |
 | `hearing` | `HearingArguments` in `recipes/heard_rows.py`: clips are encoded once, ahead; `null` for at every step |
+| `augmentation` | effects on the user's audio, `AudioAugmentation` in `josie.training`; `null` for none |
 | `answers` | `AnswerArguments` in `recipes/answers.py`: how answers are compared at each evaluation |
 | `trainer` | `TrainingArguments` |
 | `card` | `license`, `hardware`, `limitations` of the model card |
@@ -51,9 +52,22 @@ from recipes.token_ctc import TokenCTCArguments, TokenCTCModel, find_tokens
 from transformers import TrainingArguments
 
 from josie import JosieDataCollator, JosieTrainer
+from josie.training.augmentation import AugmentingCollator, EpochCallback, number_rows, read_augmentation
 from josie.training.metrics import Metrics, keep_scores
 
-SECTIONS = ("data", "model", "freeze", "ctc", "token_ctc", "hearing", "answers", "trainer", "card", "threads")
+SECTIONS = (
+    "data",
+    "model",
+    "freeze",
+    "ctc",
+    "token_ctc",
+    "hearing",
+    "augmentation",
+    "answers",
+    "trainer",
+    "card",
+    "threads",
+)
 
 
 def load_rows(config: dict[str, Any]) -> SpokenConversations:
@@ -102,6 +116,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     letters = read_section(config, "ctc", CTCArguments) if config.get("ctc") is not None else None
     tokens = read_section(config, "token_ctc", TokenCTCArguments) if config.get("token_ctc") is not None else None
     hearing = read_section(config, "hearing", HearingArguments) if config.get("hearing") is not None else None
+    augmentation = read_augmentation(config)
     refuse_together(letters, tokens, hearing)
     arguments = start_training(
         config, TrainingArguments, remove_unused_columns=False, label_names=["labels"], eval_do_concat_batches=False
@@ -115,6 +130,8 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
         data.require_encoder(model)
         if data.encoded and (letters is not None or hearing is not None):
             raise ValueError("`data.audio_features` must be false with `ctc` or `hearing`, got true.")
+        if augmentation is not None and (data.encoded or hearing is not None):
+            raise ValueError("`augmentation` must be null where clips are encoded ahead, got effects.")
         if hearing is not None:
             if encode is not None:
                 raise ValueError("`freeze` must have 'talker' with `hearing`, got a Talker that learns.")
@@ -137,15 +154,19 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
         learner = TokenCTCModel(model, tokens, find_tokens(rows["train"].select_columns(["transcripts"])))
         learner.load_head(str(chosen.path))
         scores = {} if tokens.only else scores
+    callbacks, train_rows = [RunLog()], rows["train"]
+    if augmentation is not None:
+        collator = AugmentingCollator(collator, augmentation, processor.feature_extractor.sampling_rate)
+        callbacks, train_rows = [*callbacks, EpochCallback(collator)], number_rows(train_rows)
     trainer = JosieTrainer(
         learner,
         arguments,
-        train_dataset=rows["train"],
+        train_dataset=train_rows,
         eval_dataset=held_out if len(held_out) else None,
         data_collator=collator,
         processing_class=processor,
         whole_model=None if learner is model else model,
-        callbacks=[RunLog()],
+        callbacks=callbacks,
         **scores,
     )
     if not train(trainer, line.mode):

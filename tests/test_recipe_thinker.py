@@ -113,6 +113,18 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(
         assert words in card
 
 
+@pytest.mark.parametrize("is_streaming", [False, True], ids=["in-memory", "streaming"])
+def test_an_interrupted_run_with_augmentation_goes_on_with_the_same_losses(config, tmp_path, monkeypatch, is_streaming):
+    config["data"]["streaming"] = is_streaming
+    config["trainer"]["eval_strategy"] = "no"
+    run_recipe(train_thinker, config)
+    plain = read_losses(config, "text_loss")
+    config["trainer"]["output_dir"] = str(tmp_path / "augmented")
+    config["augmentation"] = {"gain": {"probability": 0.7}, "speed": {"probability": 0.7}}
+    interrupt_and_resume(train_thinker, config, "text_loss", monkeypatch, tmp_path / "interrupted")
+    assert read_losses(config, "text_loss") != plain
+
+
 def test_everything_can_learn_at_once(config, tiny_folder):
     config["freeze"] = []
     config["trainer"]["max_steps"] = 3
@@ -252,6 +264,9 @@ def test_the_recipes_own_configuration_is_valid():
         ("ctc.letters_per_frame=0", "`ctc.letters_per_frame` must be at least 1, got 0."),
         ("ctc.alphabet=aa", "`ctc.alphabet` must be different small letters, got 'aa'."),
         ("ctc.words=3", "`ctc` must have keys of"),
+        ("augmentation=loud", "`augmentation` must be a section of effects, or null, got 'loud'."),
+        ("augmentation.echo=1", "`augmentation` must have effects of"),
+        ("augmentation.gain.decibels=3", "`gain.decibels` must be two numbers, got 3."),
         ("answers.batch_size=0", "`answers.batch_size` must be an integer of at least 1, got 0."),
     ],
 )
