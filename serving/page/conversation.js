@@ -23,7 +23,8 @@ export class Conversation {
     this.isAwaiting = false; // an answer
     this.sent = 0; // samples of the microphone since the connection was made
     this.recent = [];
-    this.silence = 0;
+    this.silence = 0; // ms that the server waits for before it takes speech as ended
+    this.padding = 0; // ms that it adds before speech
     this.detectsTurns = true; // the server does: it says when the user begins and ends to speak
   }
 
@@ -154,8 +155,8 @@ export class Conversation {
     },
     "input_audio_buffer.speech_started"({ item_id: id, audio_start_ms: start }) {
       this.#listen(id);
-      this.speakingFrom = start;
-      const since = Math.round((this.sent / SAMPLES_PER_MS - start) / PIECE_MS);
+      this.speakingFrom = start + this.padding;
+      const since = Math.round((this.sent / SAMPLES_PER_MS - this.speakingFrom) / PIECE_MS);
       if (since > 0) this.recent.slice(-since).forEach((level) => this.speaking.hear(level));
     },
     "input_audio_buffer.speech_stopped"({ audio_end_ms: end }) {
@@ -220,6 +221,7 @@ export class Conversation {
     this.model = session.model;
     this.detectsTurns = Boolean(detection);
     this.silence = detection?.silence_duration_ms ?? 0;
+    this.padding = detection?.prefix_padding_ms ?? 0;
     this.onState();
   }
 }

@@ -101,9 +101,10 @@ export class AnswerTurn extends Turn {
     return this.status === "finished" ? 1 : this.played / Math.max(1, this.received);
   }
 
-  // Text comes before its sound: unless the server says more, it begins where the samples so far end.
-  write(text, at = this.received) {
-    this.pieces.push({ text, at });
+  // Text comes before its sound.
+  write(text) {
+    const words = text.match(/\s*\S+|\s+$/g) ?? [];
+    this.pieces.push(...words.map((word) => ({ text: word, at: this.received })));
     this.#show();
   }
 
@@ -138,7 +139,7 @@ export class AnswerTurn extends Turn {
 
   // The heard text as the server knows it, from the durations of the tokens.
   correct(heard) {
-    const text = this.#join();
+    const text = this.#written;
     if (text.startsWith(heard)) {
       this.pieces = [
         { text: heard, at: -1 },
@@ -148,14 +149,26 @@ export class AnswerTurn extends Turn {
     this.#show();
   }
 
-  #join(matches = () => true) {
-    return this.pieces.filter(matches).map((piece) => piece.text).join("");
+  get #written() {
+    return this.pieces.map((piece) => piece.text).join("");
+  }
+
+  // The text whose sound has begun. A piece begins no sooner than its text came, and takes its part of the whole.
+  get #begun() {
+    const { length } = this.#written;
+    let [text, before] = ["", 0];
+    for (const piece of this.pieces) {
+      if (Math.max(piece.at, (before / length) * this.received) >= this.played) break;
+      text += piece.text;
+      before += piece.text.length;
+    }
+    return text;
   }
 
   #show() {
     const isWhole = this.status === "finished" || (this.received === 0 && this.status === "speaking");
-    const heard = isWhole ? this.#join() : this.#join(({ at }) => at < this.played);
-    const rest = this.#join().slice(heard.length);
+    const heard = isWhole ? this.#written : this.#begun;
+    const rest = this.#written.slice(heard.length);
     const words = rest.trimStart(); // a space is not struck out
     this.heard.textContent = heard + rest.slice(0, rest.length - words.length);
     if (this.status === "interrupted" && this.coming.localName !== "s") {
