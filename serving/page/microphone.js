@@ -1,7 +1,7 @@
 // The microphone: pieces of 20 ms at 24 kHz, from `start()` to `stop()`.
 
-// The loudspeaker plays into the microphone while JOSIE speaks; what is left of it must not interrupt. Rooms are noisier
-// than what models were trained on. Automatic gain is off: it drives clear voices until they clip.
+// The loudspeaker plays into the microphone while JOSIE speaks; what is left of it must not interrupt. Rooms are
+// noisier than what models were trained on. Automatic gain is off: it drives clear voices until they clip.
 const CONSTRAINTS = {
   audio: { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: false },
 };
