@@ -81,6 +81,14 @@ class TestEmbeddingsOfLayers:
         text = model.generate(**inputs, max_new_tokens=3, min_new_tokens=3, do_sample=False)
         assert text.shape[1] == ids.shape[1] + 3
 
+    def test_answers_of_beams_are_read_with_them(self, family, folders):
+        talker = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 16}
+        model, _ = assemble(folders("text", family), codec=folders("codec", "mimi"), talker=talker)
+        options = dict(generation_mode="audio", max_new_tokens=3, talker_max_new_frames=2)
+        assert model.generate(IDS, num_beams=2, **options).audio_codes.shape[-1] == 2
+        read = model._read(model.get_input_embeddings()(IDS), torch.ones_like(IDS), IDS, ())
+        assert torch.equal(read, model.thinker.model(IDS).last_hidden_state)
+
     def test_embeddings_alone_are_refused(self, family, folders):
         model, _ = assemble(folders("text", family))
         with pytest.raises(ValueError, match=f"`input_ids` must be given to a '{family}' backbone, whose layers"):

@@ -1,10 +1,14 @@
 """Text that flows in: tokens of its words as soon as they cannot change any more."""
 
+import asyncio
+import concurrent.futures
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterable, Iterator
 from typing import Any
 
 from transformers.utils import logging
+
+from .streamers import StreamClosedError
 
 logger = logging.get_logger(__name__)
 
@@ -68,6 +72,62 @@ class FlowingText:
         ids = self._tokenize(text[begin:])
         if ids and self._ids[-len(ids) :] == ids:
             self._text, self._ids, self._num_given = self._text[begin:], ids, len(text) - begin
+
+
+class AwaitedText(Iterator[Any]):
+    """An asynchronous iterable, for the threads that make speech: each waits for what its event loop gives.
+
+    Args:
+        text (`AsyncIterable`): Gives strings in the loop that runs now.
+
+    Raises:
+        `ValueError`: No loop runs, or what it gives is asked for in its own thread, which would wait for itself.
+    """
+
+    def __init__(self, text: AsyncIterable):
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError as error:
+            raise ValueError("`text` must not be asynchronous where no event loop runs.") from error
+        self._texts = aiter(text)
+        self._lock = asyncio.Lock()
+        self._waiting: concurrent.futures.Future | None = None
+        self._is_closed = False
+
+    def __next__(self) -> Any:
+        if asyncio._get_running_loop() is self._loop:
+            raise ValueError("Pieces of an asynchronous `text` must be taken by `async for`, got `for`.")
+        self._waiting = asyncio.run_coroutine_threadsafe(self._take(), self._loop)
+        if self._is_closed:
+            self._waiting.cancel()
+        try:
+            has_more, value = self._waiting.result()
+        except concurrent.futures.CancelledError as error:
+            raise StreamClosedError("The pieces were closed: nobody waits for the rest of `text`.") from error
+        if not has_more:
+            raise StopIteration
+        return value
+
+    async def _take(self) -> tuple[bool, Any]:
+        async with self._lock:
+            try:
+                return True, await anext(self._texts)
+            except StopAsyncIteration:
+                return False, None
+
+    def close(self) -> None:
+        """Wait no longer, and close the text where it can be."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if hasattr(self._texts, "aclose") and not self._loop.is_closed():
+            asyncio.run_coroutine_threadsafe(self._close_text(), self._loop)
+
+    async def _close_text(self) -> None:
+        async with self._lock:
+            await self._texts.aclose()  # type: ignore[attr-defined]
 
 
 def iterate_text(text: Any) -> Iterator[str]:

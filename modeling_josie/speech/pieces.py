@@ -108,10 +108,12 @@ class _LockedIterator:
 
     Args:
         pieces: The generator.
+        source (*optional*): What it takes from, whose `close` ends its waiting.
     """
 
-    def __init__(self, pieces: Any):
+    def __init__(self, pieces: Any, source: Any = None):
         self._pieces, self._lock, self._is_closed = pieces, threading.Lock(), False
+        self._close_source = getattr(source, "close", None)
 
     def __next__(self) -> SpeechPiece:
         with self._lock:
@@ -121,10 +123,17 @@ class _LockedIterator:
 
     def close(self) -> None:
         self._is_closed = True
+        if self._close_source is not None:
+            self._close_source()
         with self._lock:
             self._pieces.close()
 
 
-def take_from(pieces: Generator[SpeechPiece, None, None]) -> SpeechPieces:
-    """Return the pieces of a generator, which runs while they are taken."""
-    return SpeechPieces(_LockedIterator(pieces))
+def take_from(pieces: Generator[SpeechPiece, None, None], source: Any = None) -> SpeechPieces:
+    """Return the pieces of a generator, which runs while they are taken.
+
+    Args:
+        pieces (`Generator`): Makes them.
+        source (*optional*): What it may wait for; its `close` ends that.
+    """
+    return SpeechPieces(_LockedIterator(pieces, source))

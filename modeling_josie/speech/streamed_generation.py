@@ -1,6 +1,7 @@
 """Speech while it is written: what is said word by word is what is said when all of it is known."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import AsyncIterable, Generator, Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -16,11 +17,12 @@ from ..outputs import JosieGenerateOutput, SpeechPiece
 from ..talker.decoding import CodeSampler
 from ..talker.speech_stream import SpeechStream
 from ..thinker.state_listener import listen_to_states
-from .flowing_text import FlowingText, iterate_text
+from .flowing_text import AwaitedText, FlowingText, iterate_text
 from .pieces import SpeechPieces, make_in_thread, take_from
 from .reading import ReadingCuts
 from .sentences import find_sentence_ends
 from .speaker import Speaker
+from .streamers import StreamClosedError
 
 _SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p")
 
@@ -142,6 +144,7 @@ class StreamedSpeechMixin:
                 position_ids=position_ids,
                 use_cache=False,
                 return_dict=True,
+                **self.thinker.model.embed_for_layers(ids),
             ).last_hidden_state[:, -num_missing:]
         for state in states.split(1, dim=1):
             speaker.add_state(state)
@@ -163,6 +166,7 @@ class StreamedSpeechMixin:
                 position_ids=position_ids,
                 use_cache=False,
                 return_dict=True,
+                **self.thinker.model.embed_for_layers(input_ids),
             ).last_hidden_state
         states = embeds.new_zeros(embeds.shape)
         for row, mask in enumerate(attention_mask.bool()):
@@ -170,7 +174,10 @@ class StreamedSpeechMixin:
             for part in ReadingCuts(num_positions, sentence_end_ids).cut(input_ids[row, real].tolist()):
                 places = real[part.start : part.stop]
                 outputs = self.thinker.model(
-                    inputs_embeds=embeds[row : row + 1, places], use_cache=False, return_dict=True
+                    inputs_embeds=embeds[row : row + 1, places],
+                    use_cache=False,
+                    return_dict=True,
+                    **self.thinker.model.embed_for_layers(input_ids[row : row + 1, places]),
                 )
                 states[row, places] = outputs.last_hidden_state[0]
         return states
@@ -209,12 +216,17 @@ class StreamedSpeechMixin:
         )
 
     def speak_stream(
-        self, text: str | Iterable[str], tokenizer: Any, speaker: str | None = None, **kwargs: Any
+        self,
+        text: str | Iterable[str] | AsyncIterable[str],
+        tokenizer: Any,
+        speaker: str | None = None,
+        **kwargs: Any,
     ) -> SpeechPieces:
         """Say a text while it is written, by whomever.
 
         Args:
-            text (`str` or `Iterable[str]`): Pieces of one text, cut anywhere.
+            text (`str`, `Iterable[str]` or `AsyncIterable[str]`): Pieces of one text, cut anywhere. Those of an
+                asynchronous one come in the event loop that runs now, and speech is taken by `async for` then.
             tokenizer: The model's.
             speaker (`str`, *optional*): The voice; the first when `None`.
             kwargs: `talker_*` options as in [`generate`]. A text beyond the Talker's positions may be cut behind
@@ -230,7 +242,7 @@ class StreamedSpeechMixin:
         """
         if "audio" not in self.output_modalities:
             raise ValueError("`speak_stream` must be called on a model with a Talker and an audio codec, got none.")
-        if not isinstance(text, Iterable):
+        if not isinstance(text, (Iterable, AsyncIterable)):
             raise ValueError(f"`text` must be a string, or give strings, got {type(text).__name__}.")
         open_decoder(self.audio_codec)  # or an error that says why not
         options = self._pop_talker_options(kwargs, self.generation_config)
@@ -239,7 +251,9 @@ class StreamedSpeechMixin:
         self._find_sentence_ends(options, tokenizer)
         pieces: list[SpeechPiece] = []
         voice = self._open_speaker(1, self._get_speaker_ids(speaker, 1), options, set(), on_piece=pieces.append)
-        return take_from(self._speak_flowing(iterate_text(text), FlowingText(tokenizer), voice, pieces))
+        awaited = AwaitedText(text) if isinstance(text, AsyncIterable) else None
+        texts = iterate_text(text if awaited is None else awaited)
+        return take_from(self._speak_flowing(texts, FlowingText(tokenizer), voice, pieces), awaited)
 
     @torch.no_grad()
     def _speak_flowing(
@@ -248,7 +262,7 @@ class StreamedSpeechMixin:
         cuts = ReadingCuts(self.config.thinker_config.max_sequence_length, voice.sentence_end_ids)
         cache: DynamicCache | None = None
         voice.add_state(torch.zeros(1, 1, 0))  # there is no prompt
-        with inference_form(self.audio_codec):
+        with suppress(StreamClosedError), inference_form(self.audio_codec):
             for text in chain(texts, [None]):
                 if text is None and not flowing.has_words:
                     raise ValueError("`text` must have at least one word to say, got none.")
