@@ -126,6 +126,7 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
             talker_seed (`int` or `list[int]`): Of the codes that are drawn, for each row.
             talker_sentence_end_ids (`list[int]`): Tokens behind which a text beyond the Talker's positions may be cut;
                 those of `tokenizer` that end sentences, where that is given.
+            seed (`int` or `list[int]`): Of the tokens that are drawn, for each row, as of the Thinker's `generate`.
             kwargs: Inputs as in `forward`, and everything that `generate` takes in transformers, for the text.
 
         Returns:

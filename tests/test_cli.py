@@ -291,7 +291,7 @@ class TestBrokenWeights:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("speek",), "No such command 'speek'. Did you mean 'speak'?"),
+        (("speek",), "No such command 'speek'. Did you mean 'speak'"),
         (("info",), "Missing argument"),
         (("generate", "x", "--max-new-tokens", "many"), "Invalid value for '--max-new-tokens'"),
         (("info", "x", "--loud"), "--loud"),

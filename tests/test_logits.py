@@ -134,6 +134,15 @@ def test_smoothed_labels_without_speech_to_learn(tmp_path):
     josie.JosieTrainer(CASES["josie"].build(), options, **collate).train()
 
 
+@pytest.mark.parametrize("step", ["train", "evaluate"])
+def test_a_plain_trainer_smooths_no_labels_beside_speech(tmp_path, step):
+    options = arguments(tmp_path, label_smoothing_factor=0.1)
+    rows = dict(train_dataset=[0], eval_dataset=[0], data_collator=lambda _: copy.copy(inputs_of("josie")))
+    trainer = Trainer(CASES["josie"].build(), options, **rows)
+    with pytest.raises(ValueError, match="`label_smoothing_factor`, which must be 0 where speech is learned"):
+        getattr(trainer, step)()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_types(dtype):
     model, inputs = CASES["thinker"].build().train().to(dtype), inputs_of("thinker")

@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any
 
 import torch
-from transformers.generation import GenerationConfig, GenerationMixin
+from transformers.generation import GenerationConfig, GenerationMixin, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
@@ -18,6 +18,7 @@ from ...configuration_josie import JosieThinkerConfig
 from .generation_options import check_options
 from .inputs import MODALITIES, MediaOutputs, pop_inputs
 from .media import join_rows
+from .row_draws import RowDraws, check_seed, put_draws_last
 from .state_listener import report_state
 
 logger = logging.get_logger(__name__)
@@ -38,21 +39,38 @@ class ThinkerGenerationMixin(GenerationMixin):
     """The steps of [`~transformers.GenerationMixin.generate`] in which media or positions matter."""
 
     config: JosieThinkerConfig
+    generation_config: Any
     model: Any
 
-    def generate(self, inputs: torch.Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+    def generate(
+        self, inputs: torch.Tensor | None = None, *args: Any, seed: int | list[int] | None = None, **kwargs: Any
+    ) -> Any:
         """Write, as [`~transformers.GenerationMixin.generate`] does.
 
         Args:
             inputs (`torch.LongTensor`, *optional*): `(batch, length)`, left-padded where rows differ in length;
                 `input_ids` is another name for it.
+            seed (`int` or `list[int]`, *optional*): Of the tokens that are drawn, for each row, so that a row does not
+                depend on the others; from one number rows count on. Torch's global generator draws when `None`.
             args, kwargs: As of transformers' `generate`, media among them.
 
         Raises:
             `ValueError`: An option would have no effect, or the inputs do not fit.
         """
-        check_options(kwargs, kwargs.get("generation_config", args[0] if args else None))
+        config = kwargs.get("generation_config", args[0] if args else None)
+        check_options(kwargs, config)
+        if seed is not None:
+            check_seed(kwargs, self.generation_config if config is None else config)
+            name = "logits_processor"
+            given = kwargs.pop(name, None) if len(args) < 2 else args[1]
+            processors = [*(given or ()), RowDraws(seed)]
+            args = args if len(args) < 2 else (args[0], processors, *args[2:])
+            kwargs |= {} if len(args) >= 2 else {name: processors}
         return super().generate(inputs, *args, **kwargs)
+
+    def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
+        """Return the processors of logits; rows with seeds draw behind all others."""
+        return put_draws_last(super()._get_logits_processor(*args, **kwargs))
 
     def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Raise a `ValueError`: continuous batching reads tokens alone, through masks that front ends do not have."""
