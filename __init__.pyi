@@ -44,7 +44,16 @@ from .modeling_josie import (
     ThinkerStreamingState as ThinkerStreamingState,
     VectorQuantizer as VectorQuantizer,
 )
-from .modeling_josie.outputs import SpeechPiece as SpeechPiece, WordTime as WordTime
+from .modeling_josie.duplex.session import (
+    JosieSession as JosieSession,
+    SessionPiece as SessionPiece,
+    SessionTurn as SessionTurn,
+)
+from .modeling_josie.duplex.state import (
+    JosieSessionOutput as JosieSessionOutput,
+    JosieSessionState as JosieSessionState,
+)
+from .modeling_josie.outputs import HeardToken as HeardToken, SpeechPiece as SpeechPiece, WordTime as WordTime
 from .modeling_josie.speech.pieces import SpeechPieces as SpeechPieces
 from .modeling_josie.speech.sentences import find_sentence_ends as find_sentence_ends
 from .modeling_josie.speech.streamers import (
@@ -88,5 +97,6 @@ from .training.length_grouping import LengthGroupedStream as LengthGroupedStream
 from .training.loss_parts import LossParts as LossParts
 from .training.speech_codes import add_speech_codes as add_speech_codes
 from .training.trainer import JosieTrainer as JosieTrainer
+from .training.units import add_units as add_units
 
 __version__: str

@@ -12,6 +12,7 @@ import typer
 from .assemble import assemble_command
 from .chat import chat_command
 from .codec import codec_app
+from .duplex import duplex_command
 from .encode import encode_command
 from .evaluate import evaluate_command
 from .generate import generate_command, speak_command
@@ -25,6 +26,7 @@ app.command("generate")(generate_command)
 app.command("speak")(speak_command)
 app.command("chat")(chat_command)
 app.command("serve")(serve_command)
+app.command("duplex")(duplex_command)
 app.add_typer(codec_app, name="codec")
 app.command("info")(info_command)
 app.command("init")(init_command)

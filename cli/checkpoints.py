@@ -129,6 +129,15 @@ def require_streamed_speech(folder: Path, option: str, instead: str) -> None:
         )
 
 
+def require_units(folder: Path) -> None:
+    """Raise a `ValueError` if a JOSIE was not made for full duplex, by its config.json."""
+    thinker = require_josie(folder).get("thinker_config") or {}
+    if thinker.get("unit_frames") is None:
+        raise ValueError(
+            f"`DIR` must hold a model that learned when to speak, with `unit_frames`, got {str(folder)!r} without."
+        )
+
+
 def require_modality(folder: Path, modality: Literal["audio", "image", "video"], option: str, value: Any) -> None:
     """Check by its config.json that a JOSIE takes inputs of a modality.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..evaluation.answers import talking_options
-from .checkpoints import load_josie, load_processor, require_speech, require_streamed_speech
+from .checkpoints import load_josie, load_processor, require_speech, require_streamed_speech, require_units
 from .devices import choose_device
 from .options import (
     Device,
@@ -56,6 +56,12 @@ def evaluate_command(
             help="Also say each spoken answer in pieces: how soon they come, and whether they are the whole.",
         ),
     ] = False,
+    duplex: Annotated[
+        bool,
+        typer.Option(
+            "--duplex", help="The rows are conversations in full duplex: score how it takes turns, unit by unit."
+        ),
+    ] = False,
     max_new_tokens: MaxNewTokens = 64,
     max_seconds: MaxSeconds = None,
     device: Device = "auto",
@@ -70,6 +76,12 @@ def evaluate_command(
     ] = 1,
 ) -> None:
     """Score what a checkpoint writes and says: exact answers, word errors, and what a listener hears."""
+    if duplex:
+        of_turns = {"--streaming": streaming, "--max-seconds": max_seconds}
+        refuse_given("go without `--duplex`", of_turns)
+        given = {"data": data, "num": num, "duplex": True, "device": device, "dtype": dtype, "threads": threads}
+        _evaluate_duplex(folder, data, num, out, given)
+        return
     from ..evaluation import judge, streaming as streams, tasks
 
     rows_of = {name: rows[:num] for name, rows in tasks.read_tasks(data).items()}
@@ -132,6 +144,58 @@ def _command(folder: Path, out: Path, given: dict[str, Any]) -> str:
     ]
     words = [word for option in options for word in option]
     return shlex.join(["josie", "evaluate", str(folder), *words, "--out", str(out)])
+
+
+def _evaluate_duplex(folder: Path, data: Path, num: int | None, out: Path | None, given: dict[str, Any]) -> None:
+    """Score how a checkpoint takes turns, see `evaluation.duplex`."""
+    require_units(folder)
+    require_speech(folder)
+
+    from ..conversion.files import new_file
+    from ..evaluation import duplex
+    from ..training.unit_rows import read_timed_row
+
+    read = duplex.read_duplex_rows(data)
+    rows = [row for name in duplex.SITUATIONS for row in [row for row in read if row.situation == name][:num]]
+    with waiting(f"Loading {folder}"):
+        chosen_device = choose_device(given["device"], given["threads"])
+        processor = load_processor(folder)
+        model = load_josie(folder, chosen_device, given["dtype"])
+    with counting("conversations", len(rows)) as advance:
+        for row in rows:
+            duplex.run_row(model, processor, row, read_timed_row, talker_seed=0)
+            advance(1)
+    values = duplex.duplex_dict(rows)
+    _print_duplex(str(folder), values)
+    if out is not None:
+        with new_file(out) as unfinished:
+            text = json.dumps({"command": _command(folder, out, given)} | values, indent=2, ensure_ascii=False)
+            unfinished.write_text(text + "\n", encoding="utf-8")
+
+
+def _print_duplex(title: str, values: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    groups = values["situations"] | {"all": values["scores"]}
+    table = Table(title=title, caption="shares in percent; latencies and times to compute in seconds")
+    table.add_column("score", justify="left")
+    for name in groups:
+        table.add_column(name, justify="right")
+    for score in dict.fromkeys(score for group in groups.values() for score in group):
+        cells = []
+        for group in groups.values():
+            value, is_time = group.get(score), "_p" in score and not score.startswith("pause")
+            cells.append(
+                ""
+                if value is None
+                else f"{value:.0f}"
+                if score == "rows"
+                else f"{value:.3f}"
+                if is_time
+                else f"{100 * value:.1f}"
+            )
+        table.add_row(score.replace("_", " "), *cells)
+    print_table(table)
 
 
 def _print_streams(figures: dict[str, dict[str, float]]) -> None:

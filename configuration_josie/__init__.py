@@ -1,7 +1,7 @@
 """Configurations: every size of the system, and all geometry that follows. No torch in here.
 
-Reading order: `backbone`, `text`, `encoders`, `thinker`, `talker`; `codec`, `jodio`, `mel`, `mel_codec`, `jovio`,
-`discriminator`; `josie`; `geometry`, `logit_rule`, `constants`, `renamed`.
+Reading order: `backbone`, `text`, `encoders`, `units`, `thinker`, `talker`; `codec`, `jodio`, `mel`, `mel_codec`,
+`jovio`, `discriminator`; `josie`; `geometry`, `logit_rule`, `constants`, `renamed`.
 """
 
 from .backbone import JosieBackboneConfig
@@ -28,6 +28,7 @@ from .mel_codec import JosieMelCodecConfig
 from .talker import JosieDepthDecoderConfig, JosieTalkerConfig
 from .text import JosieTextConfig
 from .thinker import JosieThinkerConfig
+from .units import SpeechTiming, hears_in_units, split_into_units
 
 __all__ = [
     "CodecGeometry",
@@ -45,13 +46,16 @@ __all__ = [
     "JosieThinkerConfig",
     "JosieVisionEncoderConfig",
     "JovioConfig",
+    "SpeechTiming",
     "audio_codec_geometry",
     "decodes_in_stream",
     "encodes_in_stream",
     "has_cls_row",
+    "hears_in_units",
     "is_codec",
     "num_audio_tokens",
     "reads_waveforms",
     "takes_patches",
     "tower_image_size",
+    "split_into_units",
 ]

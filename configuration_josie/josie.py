@@ -9,9 +9,11 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from .backbone import SubConfig
-from .geometry import audio_codec_geometry, is_codec, same_codec
+from .constants import STREAMING_CODECS
+from .geometry import audio_codec_geometry, decodes_in_stream, is_codec, same_codec
 from .talker import JosieTalkerConfig
 from .thinker import JosieThinkerConfig
+from .units import speech_frames, token_samples
 
 _PRESETS = Path(__file__).parent / "presets"
 
@@ -78,6 +80,13 @@ class JosieConfig(PreTrainedConfig):
         return None if codec is None else audio_codec_geometry(codec).sampling_rate
 
     @property
+    def unit_speech_frames(self) -> int:
+        """Frames of speech in a unit; of a model with units."""
+        thinker = self.thinker_config
+        samples, rate = token_samples(thinker.audio_config, thinker.audio_stack_factor)
+        return speech_frames(thinker.unit_frames, samples, rate, self.audio_codec_config)
+
+    @property
     def tie_word_embeddings(self) -> bool:
         """Whether the head shares the token embedding; the text backbone's."""
         return self.thinker_config.tie_word_embeddings
@@ -140,6 +149,23 @@ class JosieConfig(PreTrainedConfig):
                 f"`talker_config.num_quantizers` must be at most the codec's ({codec.num_quantizers}), "
                 f"got {talker.num_quantizers}."
             )
+
+    def validate_units(self):
+        """A model with units speaks, and its codec goes on where it stopped."""
+        if self.thinker_config.unit_frames is None:
+            return
+        codec = self.audio_codec_config
+        if self.talker_config is None or codec is None:
+            raise ValueError(
+                "`thinker_config.unit_frames` must be None without a Talker and an audio codec, got "
+                f"{self.thinker_config.unit_frames}."
+            )
+        if not decodes_in_stream(codec):
+            raise ValueError(
+                f"`audio_codec_config` must be one of {list(STREAMING_CODECS)} with `thinker_config.unit_frames`, got "
+                f"{codec.model_type!r}, which decodes whole utterances."
+            )
+        _ = self.unit_speech_frames  # or an error that says why not
 
 
 AutoConfig.register(JosieConfig.model_type, JosieConfig, exist_ok=True)

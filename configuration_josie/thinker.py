@@ -9,6 +9,7 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from . import encoders, jodio, jovio, mel_codec, text  # noqa: F401  (registers what the sub-configs name)
 from .backbone import SubConfig, require_positive
 from .geometry import has_cls_row, is_codec, longest_sequence, num_audio_tokens, num_image_tokens
+from .units import require_stream, token_samples
 
 
 @strict
@@ -29,6 +30,11 @@ class JosieThinkerConfig(PreTrainedConfig):
         audio_context_fraction (`float`): Largest part of the context that one clip may take; tokens beyond are cut.
         image_token_id, video_token_id, audio_token_id (`int`, *optional*): Ids of the placeholder tokens.
         lm_head_bias (`bool`): Whether the projection to the vocabulary adds a bias, as Phi's and GPT-J's do.
+        unit_frames (`int`, *optional*): Tokens of audio (frames of a codec, features of an encoder) in a unit of full
+            duplex: after each unit the model decides to listen or to speak. None for turns alone.
+        unit_window (`int`, *optional*): Units that a session remembers with their audio before it forgets that of the
+            older half, and keeps what was said as text; as many as the positions allow when `None`.
+        listen_token_id, speak_token_id (`int`, *optional*): Ids of the tokens that it decides by.
         initializer_range (`float`): Standard deviation of the initial weights of projectors and code embeddings.
     """
 
@@ -57,6 +63,10 @@ class JosieThinkerConfig(PreTrainedConfig):
     video_token_id: int | None = None
     audio_token_id: int | None = None
     lm_head_bias: bool = False
+    unit_frames: int | None = None
+    unit_window: int | None = None
+    listen_token_id: int | None = None
+    speak_token_id: int | None = None
     initializer_range: float = 0.02
 
     @property
@@ -105,6 +115,25 @@ class JosieThinkerConfig(PreTrainedConfig):
         """Most tokens one clip may take of the context."""
         return max(int(self.audio_context_fraction * self.max_position_embeddings), 1)
 
+    @property
+    def unit_samples(self) -> int:
+        """Samples of audio input in a unit; of a model with units."""
+        return self.unit_frames * token_samples(self.audio_config, self.audio_stack_factor)[0]  # type: ignore[operator]
+
+    @property
+    def unit_sampling_rate(self) -> int:
+        """Rate of these samples, in Hz."""
+        return token_samples(self.audio_config, self.audio_stack_factor)[1]
+
+    @property
+    def unit_seconds(self) -> float:
+        """Length of a unit."""
+        return self.unit_samples / self.unit_sampling_rate
+
+    def get_num_units(self, num_samples: int) -> int:
+        """Return in how many units audio of so many samples is heard, the last one filled up with silence."""
+        return -(-num_samples // self.unit_samples)
+
     def get_num_audio_tokens(self, num_inputs: int, cut: bool = True) -> int:
         """Return the placeholders of one clip.
 
@@ -150,6 +179,32 @@ class JosieThinkerConfig(PreTrainedConfig):
         if self.vision_feature_select == "cls" and not has_cls_row(self.vision_config):
             raise ValueError(
                 f"`vision_feature_select` must be 'patch' for a {self.vision_config.model_type!r} tower, got 'cls'."
+            )
+
+    def validate_units(self):
+        """Units have a length, tokens to decide by, and audio that can be heard in them."""
+        decisions = {"listen_token_id": self.listen_token_id, "speak_token_id": self.speak_token_id}
+        if self.unit_frames is None:
+            for name, value in (decisions | {"unit_window": self.unit_window}).items():
+                if value is not None:
+                    raise ValueError(f"`{name}` must be None without `unit_frames`, got {value}.")
+            return
+        require_positive(self, "unit_frames")
+        if self.unit_window is not None and self.unit_window < 2:
+            raise ValueError(f"`unit_window` must be at least 2, got {self.unit_window}.")
+        require_stream(self.audio_config)
+        others = [self.image_token_id, self.video_token_id, self.audio_token_id]
+        for name, value in decisions.items():
+            if value is None or not 0 <= value < self.text_config.vocab_size or value in others:
+                raise ValueError(
+                    f"`{name}` must be an id in [0, {self.text_config.vocab_size}) of its own with `unit_frames`, "
+                    f"got {value}."
+                )
+            others.append(value)
+        if self.audio_context_fraction != 1:
+            raise ValueError(
+                "`audio_context_fraction` must be 1 with `unit_frames`, as a session is one clip that is not cut, "
+                f"got {self.audio_context_fraction}."
             )
 
 

@@ -1,7 +1,7 @@
 """Models.
 
-Reading order: `josie` (the whole model), `generation`; the rooms `layers`, `thinker`, `talker`, `speech`, `codecs`,
-`losses`; and `outputs`, `pretrained`, `freezing`, `mel`, `torch_export`, `speech_tasks`.
+Reading order: `josie` (the whole model), `generation`; the rooms `layers`, `thinker`, `talker`, `speech`, `duplex`,
+`codecs`, `losses`; and `outputs`, `pretrained`, `freezing`, `mel`, `torch_export`, `speech_tasks`.
 """
 
 from .codecs.discriminators import JodioDiscriminatorModel

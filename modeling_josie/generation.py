@@ -77,6 +77,7 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
     def _silent_tokens(self) -> set[int]:
         thinker, text, generation = self.config.thinker_config, self.config.get_text_config(), self.generation_config
         tokens = [thinker.image_token_id, thinker.video_token_id, thinker.audio_token_id]
+        tokens += [thinker.listen_token_id, thinker.speak_token_id]
         for config in (text, generation):
             tokens += [config.pad_token_id, config.bos_token_id]
         return {token for token in tokens if token is not None} | self._end_tokens(generation)

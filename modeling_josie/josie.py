@@ -22,6 +22,7 @@ from .codecs import jodio, jovio, mel_codec  # noqa: F401  (registers our codecs
 from .codecs.adapters import encode_audio
 from .codecs.inference import InferenceFormMixin
 from .codecs.streaming import ThinkerStreamingState
+from .duplex.session import SessionMixin
 from .freezing import FreezingMixin, Groups, nest
 from .generation import JosieGenerationMixin
 from .losses.targets import NumItems, code_loss_divisors
@@ -45,7 +46,9 @@ from .thinker.inputs import (
 from .thinker.model import JosieThinkerForConditionalGeneration
 
 
-class JosieForConditionalGeneration(FreezingMixin, InferenceFormMixin, JosieGenerationMixin, JosiePreTrainedModel):
+class JosieForConditionalGeneration(
+    FreezingMixin, InferenceFormMixin, SessionMixin, JosieGenerationMixin, JosiePreTrainedModel
+):
     """The whole model.
 
     The codecs are frozen and in float32 here, whatever `dtype` is asked for: this model's `forward` reads their codes,

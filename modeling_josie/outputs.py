@@ -351,6 +351,19 @@ class WordTime(NamedTuple):
     end: float
 
 
+class HeardToken(NamedTuple):
+    """A token that was heard in a session.
+
+    Args:
+        token_id (`int`): Its id.
+        begin, end (`float`): In seconds from the beginning of the session.
+    """
+
+    token_id: int
+    begin: float
+    end: float
+
+
 def count_heard_tokens(word_times: Sequence[WordTime], num_samples: int, sampling_rate: int) -> int:
     """Return how many tokens of an answer were heard to their end; those before the first word count as heard."""
     if not word_times:

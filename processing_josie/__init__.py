@@ -4,7 +4,7 @@ Reading order: `sources`, `nested_values` and `resampling`; `audio` (with `wavef
 and `containers`; `audio_writer` the other way), `images`, `video` (with `video_files`), each from any form to one;
 their processors `feature_extraction`, `image_processing` and `video_processing`; `messages` (with `message_forms` and
 `part_forms`), `spoken_turns`, `text_inputs`, `clip_inputs` and `encoded_clips`, `batch_layout` and `lengths`; and what
-the user calls, `processor` with `conversations` and `loading_options`.
+the user calls, `processor` with `conversations`, `units` and `loading_options`.
 """
 
 from .audio import load_audio, save_audio

@@ -34,6 +34,7 @@ from .loading_options import AREAS, assign_options, with_areas
 from .messages import ARGUMENTS, MODALITIES
 from .sources import is_words
 from .text_inputs import TextInputsMixin
+from .units import UnitsMixin
 from .video_processing import JosieVideoProcessor, VideoInput
 from .waveforms import to_waveforms
 
@@ -56,7 +57,7 @@ class PresentAttributes:
         return lambda: [name for name in self.NAMES if processor is None or hasattr(processor, name)]
 
 
-class JosieProcessor(ConversationMixin, TextInputsMixin):
+class JosieProcessor(ConversationMixin, UnitsMixin, TextInputsMixin):
     """Turns text, images, videos and audio into the inputs of [`JosieForConditionalGeneration`], and outputs back.
 
     Args:

@@ -10,6 +10,10 @@ IMAGE_TOKEN = "<|image|>"
 VIDEO_TOKEN = "<|video|>"
 AUDIO_TOKEN = "<|audio|>"
 
+# Decisions in full duplex: not in every vocabulary, added by `josie.add_units`.
+LISTEN_TOKEN = "<|listen|>"
+SPEAK_TOKEN = "<|speak|>"
+
 SPECIAL_TOKENS = (
     PAD_TOKEN,
     BOS_TOKEN,

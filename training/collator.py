@@ -1,12 +1,13 @@
 """Batches for training: of conversations, or of already processed examples."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from ..configuration_josie import SpeechTiming
 from ..configuration_josie.constants import IGNORE_INDEX
 from ..processing_josie.encoded_clips import with_features
 from ..processing_josie.message_forms import row_messages
@@ -14,6 +15,7 @@ from ..processing_josie.messages import Conversation
 from ..processing_josie.nested_values import join_arrays
 from ..processing_josie.processor import JosieProcessor
 from ..processing_josie.spoken_turns import join_codes, with_codes
+from .unit_rows import Items, is_unit_row, make_unit_row
 
 # By position of the text. Everything else that is a tensor holds items (clips, images, videos) along its first axis.
 _TOKEN_FILLERS = {
@@ -34,6 +36,7 @@ class JosieDataCollator:
     Args:
         processor ([`JosieProcessor`]): Processes conversations, or made the examples.
         padding_side (`"left"` or `"right"`): Where shorter texts are filled up.
+        speech_timing ([`SpeechTiming`], *optional*): `model.get_speech_timing()`, for rows of full duplex.
     """
 
     columns: ClassVar[tuple[str, ...]] = (
@@ -43,10 +46,12 @@ class JosieDataCollator:
         "audio_features",
         "speech_durations",
         "speaker",
+        *("turns", "audio", "seconds"),
     )
 
     processor: JosieProcessor
     padding_side: Literal["left", "right"] = "left"
+    speech_timing: SpeechTiming | None = None
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Join examples.
@@ -60,6 +65,8 @@ class JosieDataCollator:
                 input, as `josie encode --features` makes them; and `speaker`, the name of its voice. Files belong into
                 the messages, and not beside them. All else is ignored, as `speaker` is by a model whose voice has no
                 name.
+                Or rows of full duplex, with `turns` that have times, `audio` and `messages`, see
+                [`read_timed_row`]; all rows of a batch are.
                 Or processed examples, each with `input_ids` of shape `(length,)` or `(1, length)` and, as wanted,
                 others of that shape (`attention_mask`, `labels`, `speech_mask`); a number as `speaker_ids`;
                 `speech_codes` as above, or `(num_turns, num_quantizers, num_frames)`; and the inputs of its clips,
@@ -76,12 +83,18 @@ class JosieDataCollator:
                 [`JosieProcessor.apply_chat_template`], an unknown voice, a spoken turn without codes, or durations of
                 other tokens than are spoken.
         """
+        is_timed = [is_unit_row(feature) for feature in features]
+        if any(is_timed):
+            features = self._make_unit_rows(features, is_timed)
         if features and all("messages" in feature or "conversations" in feature for feature in features):
             return self._process(features)
         if not features or any("input_ids" not in feature for feature in features):
             raise ValueError("`features` must be examples with `input_ids`, got none or one without.")
         names = list(dict.fromkeys(name for feature in features for name in feature))
-        rows = [{name: _as_tensor(value) for name, value in feature.items()} for feature in features]
+        rows = [
+            {name: value if isinstance(value, Items) else _as_tensor(value) for name, value in feature.items()}
+            for feature in features
+        ]
         pad_id = self.processor.tokenizer.pad_token_id
         fillers = _TOKEN_FILLERS | {"input_ids": IGNORE_INDEX if pad_id is None else pad_id}
         lengths = [row["input_ids"].shape[-1] for row in rows]
@@ -94,10 +107,20 @@ class JosieDataCollator:
             if name in fillers:
                 batch[name] = self._join_tokens(rows, name, lengths, fillers[name])
             elif name == "speech_codes":
-                batch[name] = join_codes([_list_turns(row.get(name)) for row in rows])
+                batch[name] = join_codes([_list_turns(cast(Any, row.get(name))) for row in rows])
             else:
-                batch[name] = _join_items([torch.atleast_1d(row[name]) for row in rows if name in row])
+                items = (item for row in rows if name in row for item in _list_items(row[name]))
+                batch[name] = _join_items([torch.atleast_1d(item) for item in items])
         return batch
+
+    def _make_unit_rows(self, features: list[dict[str, Any]], is_timed: list[bool]) -> list[dict[str, Any]]:
+        if not all(is_timed):
+            raise ValueError("`features` must all be rows of full duplex, with times, or none, got both in a batch.")
+        if self.speech_timing is None:
+            raise ValueError(
+                "`speech_timing` of the collator must be `model.get_speech_timing()` for rows with times, got None."
+            )
+        return [make_unit_row(self.processor, self.speech_timing, feature) for feature in features]
 
     def _process(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return a batch of conversations."""
@@ -169,6 +192,11 @@ def _join_durations(durations: list[Any], mask: torch.Tensor | None) -> torch.Te
         )
     rows = [torch.as_tensor(values, dtype=torch.float32) for values in durations]
     return pad_sequence(rows, batch_first=True)
+
+
+def _list_items(value: torch.Tensor | Items) -> list[torch.Tensor]:
+    """Return tensors of items of one example, `(num_items, ...)` each."""
+    return value if isinstance(value, Items) else [value]
 
 
 def _list_turns(codes: torch.Tensor | None) -> list[torch.Tensor]:

@@ -61,7 +61,9 @@ class JosieTrainer(LastingWorkersTrainer, LossPartsTrainer):
         if processing_class is None and isinstance(data_collator, JosieDataCollator):
             processing_class = data_collator.processor
         if data_collator is None and isinstance(processing_class, JosieProcessor):
-            data_collator = JosieDataCollator(processing_class)
+            has_units = processing_class.thinker_config.unit_frames is not None
+            timing = model.get_speech_timing() if has_units and hasattr(model, "get_speech_timing") else None
+            data_collator = JosieDataCollator(processing_class, speech_timing=timing)
         if args is not None:
             check_arguments(args)
         self._use_cache = getattr(getattr(model, "config", None), "use_cache", None)

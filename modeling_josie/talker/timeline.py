@@ -6,7 +6,6 @@ Where a cut falls depends on the tokens so far and on nothing else, so that text
 all of it were known. Times are summed in double precision, as they must not depend on how many tokens are known.
 """
 
-from collections import deque
 from dataclasses import dataclass, field
 
 import torch
@@ -41,7 +40,7 @@ class Segment:
     end: float = 0.0
     is_closed: bool = False
     times: list[tuple[float, float]] = field(default_factory=list)
-    _waiting: deque[torch.Tensor] = field(default_factory=deque)  # embeddings of the tokens from `_first` on
+    _waiting: list[torch.Tensor] = field(default_factory=list)  # embeddings of the tokens from `_first` on
     _first: int = 0
 
     def add(self, embeds: torch.Tensor, duration: float) -> None:
@@ -54,7 +53,7 @@ class Segment:
         """Return what a step reads: the token whose time covers its middle. Tokens before that are forgotten."""
         middle = step + 0.5
         while self._waiting and self.times[self._first][1] <= middle:
-            self._waiting.popleft()
+            del self._waiting[0]
             self._first += 1
         if not self._waiting:
             return Reading(None, middle - self.end, 0.0)

@@ -25,13 +25,16 @@ logger = logging.get_logger(__name__)
 
 
 def suppress_placeholders(generation_config: GenerationConfig, config: JosieThinkerConfig):
-    """Forbid placeholders in generation: nothing could take their place."""
+    """Forbid placeholders in generation, whose place nothing could take, and the decisions of sessions."""
     generation_config.suppress_tokens = placeholder_tokens(config) or None
 
 
 def placeholder_tokens(config: JosieThinkerConfig) -> list[int]:
-    """Return the ids of the placeholders that there are."""
-    tokens = (config.image_token_id, config.video_token_id, config.audio_token_id)
+    """Return the ids of the placeholders that there are, and of the tokens that decide in sessions."""
+    tokens = (
+        *(config.image_token_id, config.video_token_id, config.audio_token_id),
+        *(config.listen_token_id, config.speak_token_id),
+    )
     return [token for token in tokens if token is not None]
 
 

@@ -1,0 +1,99 @@
+"""`josie duplex`: a conversation in full duplex with a recording, which is heard unit by unit as from a microphone."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .checkpoints import load_josie, load_processor, require_modality, require_speech, require_units
+from .devices import choose_device
+from .generate import files_option
+from .media import audio_file, image_file
+from .options import Device, Dtype, Folder, Seed, Speaker, Temperature, Threads, audio_file_to_write, checked
+from .progress import waiting
+from .shared import report
+
+DEFAULT_OUT = Path("duplex.wav")
+
+
+def _not_below_zero(value: float) -> str | None:
+    return None if 0 <= value < math.inf else "be a finite number of at least 0"
+
+
+def duplex_command(
+    folder: Folder,
+    recording: Annotated[
+        Path, typer.Argument(metavar="IN", help="A recording of the user.", callback=checked(audio_file))
+    ],
+    image: Annotated[list[Path] | None, files_option("An image that is there from the beginning", image_file)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The audio file to write, duplex.wav if not given: the user on the left, JOSIE on the right. A "
+            "transcript with times, in JSON, is written beside it.",
+            callback=checked(audio_file_to_write),
+        ),
+    ] = None,
+    tail: Annotated[
+        float, typer.Option(help="Seconds of silence behind the recording.", callback=checked(_not_below_zero))
+    ] = 5.0,
+    speak_bias: Annotated[float, typer.Option(help="Below 0 it speaks less readily, above 0 more readily.")] = 0.0,
+    seed: Seed = 0,
+    temperature: Temperature = None,
+    speaker: Speaker = None,
+    device: Device = "auto",
+    dtype: Dtype = None,
+    threads: Threads = None,
+) -> None:
+    """Play a recording to a model that listens while it speaks.
+
+    What it said goes to standard output, turn by turn, with the seconds at which it was heard.
+    """
+    require_units(folder)
+    require_speech(folder, speaker)
+    require_modality(folder, "image", "--image", image)
+    path = out or DEFAULT_OUT
+    with waiting(f"Loading {folder}"):
+        chosen_device = choose_device(device, threads)
+        processor = load_processor(folder)
+        model = load_josie(folder, chosen_device, dtype)
+
+    import numpy as np
+
+    from ..processing_josie import AudioWriter, load_audio
+
+    options: dict[str, Any] = {"talker_seed": seed, "speaker": speaker, "speak_bias": speak_bias}
+    if temperature is not None:
+        options |= {"talker_do_sample": True, "talker_temperature": temperature}
+    images = [str(file) for file in image] if image else None
+    seconds: list[float] = []
+    with model.start_session(processor, images=images, **options) as session:
+        user = load_audio(recording, session.input_sampling_rate)
+        user = np.concatenate((user, np.zeros(round(tail * session.input_sampling_rate), np.float32)))
+        left = load_audio(recording, session.sampling_rate)
+        num_done = 0
+        with AudioWriter(path, session.sampling_rate, 2) as writer:
+            for start in range(0, len(user), session.unit_samples):
+                begin = time.perf_counter()
+                piece = session.push(user[start : start + session.unit_samples])
+                seconds.append(time.perf_counter() - begin)
+                right = np.atleast_2d(piece.audio_values).mean(axis=0)
+                both = np.zeros((2, len(right)), np.float32)
+                known = left[num_done : num_done + len(right)]
+                both[0, : len(known)], both[1] = known, right
+                num_done += len(right)
+                writer.write(both)
+        turns = session.transcript()
+    for turn in turns:
+        end = "" if turn["end"] is None else f"{turn['end']:.2f}"
+        typer.echo(f"{turn['begin']:.2f}-{end} {turn['text'] if not turn['is_cut'] else (turn['heard'] or '') + ' --'}")
+    values = {"recording": str(recording), "unit_seconds": session.unit_seconds, "turns": turns}
+    transcript = path.with_suffix(".json")
+    transcript.write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    report(
+        f"{path}, {transcript}: {num_done / session.sampling_rate:.2f} s, {len(turns)} turns; a unit of "
+        f"{session.unit_seconds:.2f} s took {np.percentile(seconds, 95):.3f} s (95 %)"
+    )

@@ -1,0 +1,127 @@
+"""`josie duplex` and `josie evaluate --duplex`: files, transcripts, tables, and what they refuse."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from duplex_models import make_pair
+from test_cli import fail, run
+
+import josie
+from josie.evaluation.duplex import DuplexRow, score_rows
+
+RATE = 1600
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    model, processor = make_pair()
+    path = tmp_path_factory.mktemp("duplex") / "model"
+    model.save_pretrained(path)
+    processor.save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def recording(tmp_path):
+    values = np.random.default_rng(0).normal(size=700).astype(np.float32) * 0.2
+    josie.save_audio(tmp_path / "user.wav", values, RATE)
+    return tmp_path / "user.wav"
+
+
+def test_a_recording_is_heard_and_answered(folder, recording, tmp_path):
+    result = run("duplex", folder, recording, "--out", tmp_path / "out.wav", "--tail", 0.5, "--speak-bias", 100)
+    both, rate = soundfile.read(tmp_path / "out.wav", dtype="float32")
+    assert rate == RATE
+    assert both.shape == (1500, 2)
+    user = soundfile.read(recording, dtype="float32")[0]
+    np.testing.assert_allclose(both[:700, 0], user, atol=1e-4)
+    assert not both[700:, 0].any()
+    assert np.abs(both[:, 1]).max() > 0
+    written = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert written["unit_seconds"] == pytest.approx(0.0375)
+    assert len(written["turns"]) == 1
+    assert written["turns"][0]["begin"] == pytest.approx(0.037, abs=0.001)
+    assert result.startswith("0.04-")
+    silent = run("duplex", folder, recording, "--out", tmp_path / "out.wav", "--tail", 0, "--speak-bias", -100)
+    assert silent == ""
+    assert not soundfile.read(tmp_path / "out.wav")[0][:, 1].any()
+
+
+def test_what_cannot_be_heard(folder, tiny_folder, recording, tmp_path):
+    assert "`DIR` must hold a model that learned when to speak" in fail("duplex", tiny_folder, recording)
+    assert "`--tail` must be a finite number of at least 0" in fail("duplex", folder, recording, "--tail", -1)
+    assert "must" in fail("duplex", folder, tmp_path / "nowhere.wav")
+    assert "`--out` must end in" in fail("duplex", folder, recording, "--out", "a.txt")
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_conversations_are_scored(folder, recording, tmp_path):
+    row = {"audio": "user.wav", "question_end": 0.1, "answers": ["red"], "seconds": 0.6}
+    rows = [
+        row | {"situation": "question"},
+        row | {"situation": "noise", "event": [0.2, 0.3]},
+        row | {"situation": "interruption", "event": [0.2, 0.3], "answers": ["red", "two"]},
+    ]
+    data, out = write_rows(tmp_path / "rows.jsonl", rows), tmp_path / "scores.json"
+    result = run("evaluate", folder, "--data", data, "--duplex", "--out", out)
+    assert "unit p95" in result
+    values = json.loads(out.read_text(encoding="utf-8"))
+    assert values["scores"]["rows"] == 3
+    assert set(values["situations"]) == {"question", "noise", "interruption"}
+    assert len(values["rows"]) == 3
+    assert "--duplex" in values["command"]
+    wrong = write_rows(tmp_path / "wrong.jsonl", [row | {"situation": "song"}])
+    assert "`situation` must be one of" in fail("evaluate", folder, "--data", wrong, "--duplex")
+    assert "`--streaming` must go without `--duplex`" in fail(
+        "evaluate", folder, "--data", data, "--duplex", "--streaming"
+    )
+
+
+def turn(begin, end, text="It is red.", is_cut=False, heard=None):
+    words = [{"text": text, "begin": begin + 0.1, "end": end}]
+    return dict(begin=begin, end=end, text=text, is_cut=is_cut, heard=heard or text, words=words)
+
+
+def score(situation, turns, event=None, answers=("It is red.",)):
+    return score_rows([DuplexRow(1, situation, 2.0, list(answers), event, turns=turns, unit_seconds=[0.01])])
+
+
+class TestScores:
+    def test_a_plain_question(self):
+        right = score("question", [turn(2.5, 3.5)])
+        assert right == dict(rows=1, take_over=1, first_right=1, response_p50=pytest.approx(0.6), unit_p95=0.01)
+        assert score("question", [])["take_over"] == 0
+        assert score("question", [turn(1.0, 1.5), turn(2.5, 3.5)])["take_over"] == 0
+        assert score("question", [turn(5.5, 6.0)])["take_over"] == 0
+        assert score("question", [turn(2.5, 3.5, "It is blue.")])["first_right"] == 0
+
+    def test_a_pause(self):
+        assert score("pause", [turn(2.5, 3.5)], [0.5, 1.5])["pause_take_over"] == 0
+        early = score("pause", [turn(0.9, 1.2, is_cut=True, heard="It"), turn(2.5, 3.5)], [0.5, 1.5])
+        assert (early["pause_take_over"], early["take_over"]) == (1, 0)
+
+    @pytest.mark.parametrize("situation", ["backchannel", "noise"])
+    def test_what_is_no_question(self, situation):
+        name, event = f"{situation}_take_over", [3.0, 3.3]
+        assert score(situation, [turn(2.5, 4.5)], event)[name] == 0
+        assert score(situation, [turn(2.5, 3.5, is_cut=True, heard="It is")], event)[name] == 1
+        assert score(situation, [turn(2.5, 3.5), turn(4.0, 4.5)], event)[name] == 1
+        assert name not in score(situation, [turn(2.1, 2.9)], event)
+
+    def test_a_second_question(self):
+        answers, event = ("It is red.", "Two."), [3.0, 4.0]
+        good = score(
+            "interruption", [turn(2.5, 3.4, is_cut=True, heard="It is"), turn(4.3, 5.0, "Two.")], event, answers
+        )
+        assert (good["first_right"], good["second_right"], good["stopped"]) == (1, 1, 1)
+        assert good["stop_p50"] == good["stop_p95"] == pytest.approx(0.4)
+        assert good["response_p50"] == pytest.approx(0.4)
+        going = score("interruption", [turn(2.5, 6.0)], event, answers)
+        assert (going["second_right"], going["stopped"]) == (0, 0)
+        assert "stop_p50" not in going

@@ -1,0 +1,260 @@
+"""Rows of full duplex to tensors: a prompt, units of audio, and in each the decision and what is written.
+
+A row has the user's track and the turns of the assistant with times::
+
+    {"audio": "user.wav", "turns": [{"begin": 2.4, "text": "It is red.", "cut_at": 3.1}]}
+
+Or its messages have parts with times, which are heard or shown then; those without are the prompt::
+
+    {"messages": [{"role": "user", "content": [{"type": "audio", "path": "question.wav", "begin": 0.5}]}], "turns": ...}
+
+A turn is heard from the first unit on whose output begins at or after `begin`, so that what decides about it was over
+before. It is cut at the first unit at or after `cut_at`.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..configuration_josie import SpeechTiming, split_into_units
+from ..configuration_josie.constants import IGNORE_INDEX
+from ..processing_josie.audio import as_waveform
+from ..processing_josie.message_forms import row_messages
+from ..processing_josie.messages import list_parts, part_value
+from ..processing_josie.processor import JosieProcessor
+
+_TURN_KEYS = ("begin", "text", "cut_at", "durations", "words")
+_ROUNDING = 1e-6  # of units: a time at a border of units belongs to that border
+
+
+class Items(list[torch.Tensor]):
+    """Inputs of clips or images of one row, `(num_items, ...)` each."""
+
+
+def is_unit_row(row: dict[str, Any]) -> bool:
+    """Return whether a row has times: turns, or parts of messages that begin somewhere."""
+    if row.get("turns") is not None:
+        return True
+    messages = row.get("messages") or []
+    return any(isinstance(part, dict) and "begin" in part for message in messages for part in list_parts(message))
+
+
+@dataclass
+class TimedRow:
+    """A row, read.
+
+    Args:
+        track (`np.ndarray`): `(num_samples,)`, the user's side, at the rate of the audio input.
+        turns (`list[dict]`): Of the assistant, in order.
+        images (`list[tuple[float, Any]]`): Times and images that are shown.
+        prompt (`list[dict]`): Messages without times.
+    """
+
+    track: np.ndarray
+    turns: list[dict[str, Any]]
+    images: list[tuple[float, Any]] = field(default_factory=list)
+    prompt: list[dict[str, Any]] = field(default_factory=list)
+
+
+def read_timed_row(row: dict[str, Any], sampling_rate: int) -> TimedRow:
+    """Read a row.
+
+    Args:
+        row (`dict`): With `turns`, `audio` (a track), `messages` and `seconds` (the length at least), all optional.
+        sampling_rate (`int`): Of the result, in Hz.
+
+    Raises:
+        `ValueError`: A part with a time that is neither audio nor an image, a time below 0, or a turn of another form.
+    """
+    clips: list[tuple[float, Any]] = [] if row.get("audio") is None else [(0.0, row["audio"])]
+    turns = [dict(turn) for turn in row.get("turns") or ()]
+    images: list[tuple[float, Any]] = []
+    prompt: list[dict[str, Any]] = []
+    for message in row.get("messages") or []:
+        parts = list_parts(message)
+        timed = [part for part in parts if isinstance(part, dict) and part.get("begin") is not None]
+        if not timed:
+            prompt.append(message)
+            continue
+        if len(timed) < len(parts):
+            raise ValueError("`messages` must have `begin` in all parts of a message or in none, got some with it.")
+        for part in timed:
+            begin = _time(part["begin"], "begin")
+            if message.get("role") == "assistant" and part.get("type") == "text":
+                turns.append({name: value for name, value in part.items() if name != "type"})
+            elif message.get("role") == "user" and part.get("type") in ("audio", "image"):
+                (clips if part["type"] == "audio" else images).append((begin, _read_part(part)))
+            else:
+                raise ValueError(
+                    "`begin` must stand in the user's audio and images, and in the assistant's text, got it in "
+                    f"{part.get('type')!r} of {message.get('role')!r}."
+                )
+    prompt = row_messages({"messages": prompt}) if prompt else []
+    for turn in turns:
+        _check_turn(turn)
+    waveforms = [(begin, as_waveform(clip, None, sampling_rate)[0]) for begin, clip in clips]
+    length = round(_time(row.get("seconds") or 0.0, "seconds") * sampling_rate)
+    ends = [round(begin * sampling_rate) + len(waveform) for begin, waveform in waveforms]
+    track = np.zeros(max([length, *ends]), np.float32)
+    for begin, waveform in waveforms:
+        start = round(begin * sampling_rate)
+        track[start : start + len(waveform)] += waveform
+    return TimedRow(track, sorted(turns, key=lambda turn: turn["begin"]), sorted(images, key=_first), prompt)
+
+
+def make_unit_row(processor: JosieProcessor, timing: SpeechTiming, row: dict[str, Any]) -> dict[str, Any]:
+    """Make the inputs of a row.
+
+    Args:
+        processor ([`JosieProcessor`]): Of a model with units.
+        timing ([`SpeechTiming`]): Of the model.
+        row (`dict`): As in [`read_timed_row`].
+
+    Returns:
+        `input_ids` and `labels`, `(length,)`, where placeholders and the prompt are not learned; and the inputs of
+        clips and images, as [`Items`].
+
+    Raises:
+        `ValueError`: As [`read_timed_row`]; turns that follow each other without a unit between them.
+    """
+    thinker = processor.thinker_config
+    if thinker.unit_frames is None:
+        raise ValueError("`processor` must be of a model with `unit_frames` for rows with times, see `add_units`.")
+    timed = read_timed_row(row, thinker.unit_sampling_rate)
+    written = lay_out_turns(processor, timing, timed.turns)
+    num_units = max(thinker.get_num_units(len(timed.track)), max(written, default=-1) + 2)
+    inputs: Any = processor.process_session_prompt(timed.prompt)
+    items: dict[str, Items] = {
+        name: Items([value]) for name, value in inputs.items() if name not in ("input_ids", "attention_mask")
+    }
+    ids = inputs["input_ids"][0].tolist()
+    labels = [IGNORE_INDEX] * len(ids)
+    shown = [(int(begin / thinker.unit_seconds + _ROUNDING), image) for begin, image in timed.images]
+    for unit in range(num_units):
+        for image in [image for place, image in shown if place == unit]:
+            seen = processor.process_shown_image(image)
+            ids += seen.pop("input_ids")[0].tolist()
+            for name, value in seen.items():
+                items.setdefault(name, Items()).append(value)
+        ids += [thinker.audio_token_id] * int(thinker.unit_frames)
+        labels += [IGNORE_INDEX] * (len(ids) - len(labels))
+        new = written.get(unit, [thinker.listen_token_id])
+        ids, labels = ids + new, labels + new
+    track = np.zeros(num_units * thinker.unit_samples, np.float32)
+    track[: len(timed.track)] = timed.track
+    items.setdefault("input_values", Items()).append(torch.from_numpy(track)[None, None])
+    items.setdefault("padding_mask", Items()).append(torch.ones(1, len(track), dtype=torch.long))
+    return {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels), **items}
+
+
+def lay_out_turns(processor: JosieProcessor, timing: SpeechTiming, turns: list[dict[str, Any]]) -> dict[int, list[int]]:
+    """Return what is written in each unit that is spoken.
+
+    Args:
+        processor ([`JosieProcessor`]): Tokenizes.
+        timing ([`SpeechTiming`]): Of the model.
+        turns (`list[dict]`): In order.
+
+    Raises:
+        `ValueError`: Turns that follow each other without a unit between them, or tokens without durations.
+    """
+    thinker = processor.thinker_config
+    speak_id, end_id, seconds = thinker.speak_token_id, processor.tokenizer.eos_token_id, thinker.unit_seconds
+    written: dict[int, list[int]] = {}
+    for turn in turns:
+        first = max(math.ceil(turn["begin"] / seconds - _ROUNDING) - 1, 0)
+        if {first, first - 1} & written.keys():
+            raise ValueError(
+                f"`turns` must begin a unit of {seconds:.2f} s or more after the one before is over, or cut, got one "
+                f"that begins at {turn['begin']} s."
+            )
+        ids, durations = time_tokens(processor, timing, turn)
+        counts = split_into_units(durations, timing.unit_frames, timing.speech_delay)
+        num_units = max(len(counts), math.ceil(math.ceil(sum(durations)) / timing.unit_frames))
+        start, units = 0, []
+        for unit in range(num_units):
+            count = counts[unit] if unit < len(counts) else 0
+            units.append([speak_id, *ids[start : start + count]])
+            start += count
+            if unit == len(counts) - 1:
+                units[-1].append(end_id)
+        if turn.get("cut_at") is not None:
+            last = math.ceil(turn["cut_at"] / seconds - _ROUNDING) - 1
+            units = units[: max(last - first, 1)]
+        written |= {first + number: unit for number, unit in enumerate(units)}
+    return written
+
+
+def time_tokens(processor: JosieProcessor, timing: SpeechTiming, turn: dict[str, Any]) -> tuple[list[int], list[float]]:
+    """Return the tokens of a turn, and for how many frames each is said; 0 for those that are not.
+
+    Durations are those of the turn, or follow from its words' times, or from the model's durations of tokens.
+
+    Raises:
+        `ValueError`: There are none, or of another number.
+    """
+    tokenizer = processor.tokenizer
+    words = turn.get("words")
+    text = turn["text"] if words is None else " ".join(word["text"] for word in words)
+    encoded = tokenizer(
+        text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=words is not None
+    )
+    ids: list[int] = encoded["input_ids"]
+    if turn.get("durations") is not None:
+        durations = [float(value) for value in turn["durations"]]
+        if len(durations) != len(ids):
+            raise ValueError(
+                f"`durations` must have a number for each of {len(ids)} tokens of {text!r}, got {len(durations)}."
+            )
+        return ids, durations
+    if words is not None:
+        return ids, _spread_words(turn["begin"], words, encoded["offset_mapping"], timing.frame_rate)
+    if timing.token_durations is None:
+        raise ValueError(
+            "`durations` or `words` must stand in each turn for a model whose durations depend on states, got none in "
+            f"the turn of {text!r}."
+        )
+    silent = set(tokenizer.all_special_ids)
+    return ids, [0.0 if token in silent else timing.token_durations[token] for token in ids]
+
+
+def _spread_words(
+    begin: float, words: list[dict[str, Any]], offsets: list[tuple[int, int]], frame_rate: float
+) -> list[float]:
+    """Return durations of tokens: each word lasts until the next begins, and its tokens share that."""
+    starts = np.cumsum([0, *(len(word["text"]) + 1 for word in words[:-1])])
+    bounds = [begin, *(word["begin"] for word in words[1:]), words[-1]["end"]]
+    owners = [int(np.searchsorted(starts, max(end - 1, first), side="right")) - 1 for first, end in offsets]
+    counts = np.bincount(owners, minlength=len(words))
+    return [max(bounds[owner + 1] - bounds[owner], 0.0) * frame_rate / counts[owner] for owner in owners]
+
+
+def _check_turn(turn: dict[str, Any]) -> None:
+    unknown = sorted(turn.keys() - set(_TURN_KEYS))
+    if unknown:
+        raise ValueError(f"`turns` must have keys among {list(_TURN_KEYS)}, got {unknown}.")
+    if turn.get("begin") is None or (not turn.get("text") and not turn.get("words")):
+        raise ValueError(f"`turns` must have `begin`, and `text` or `words`, got {sorted(turn)}.")
+    begin = _time(turn["begin"], "begin")
+    cut_at = turn.get("cut_at")
+    if cut_at is not None and not _time(cut_at, "cut_at") > begin:
+        raise ValueError(f"`cut_at` must be after `begin` ({begin}), got {cut_at}.")
+
+
+def _time(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ValueError(f"`{name}` must be seconds of at least 0, got {value!r}.")
+    return float(value)
+
+
+def _read_part(part: dict[str, Any]) -> Any:
+    """Return the input of a part with a time."""
+    plain = {name: value for name, value in part.items() if name != "begin"}
+    return part_value(list_parts(row_messages({"messages": [{"role": "user", "content": [plain]}]})[0])[0])
+
+
+def _first(pair: tuple[float, Any]) -> float:
+    return pair[0]
