@@ -119,7 +119,7 @@ class Page:
         self.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def screenshot(self, path: Path, width: int, height: int, *, scheme: str = "light", scale: float = 1) -> None:
-        """Write a picture of the page in a window of a size, in CSS pixels, and a colour scheme."""
+        """Write an image of the page in a window of a size, in CSS pixels, and a colour scheme."""
         self.emulate(width, height, scheme=scheme, scale=scale)
         self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))

@@ -1,4 +1,4 @@
-"""What all tests share: this tree, no network, one seed, and uninitialised memory that shows."""
+"""Fixtures of all tests: this tree, no network, one seed, and uninitialised memory that shows."""
 
 import os
 import sys
@@ -35,7 +35,7 @@ def seeded():
 
 @pytest.fixture(autouse=True)
 def talkative():
-    """Let libraries say after a test what they said before it: commands make them quiet for a whole process."""
+    """Restore what libraries may say after a test: commands make them quiet for a whole process."""
     verbosity = logging.get_verbosity()
     yield
     logging.set_verbosity(verbosity)
@@ -94,7 +94,7 @@ def codec_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exports(tmp_path_factory):
-    """What a process without josie made of an export of every model, and the folder with these exports."""
+    """Return what a process without josie made of an export of every model, and the folder with these exports."""
     folder = tmp_path_factory.mktemp("exports")
     return try_exports(folder), folder / "exports"
 

@@ -2,7 +2,7 @@
 
     accelerate launch --multi_gpu --num_processes 2 tests/distributed_training.py FOLDER ddp|fsdp|none [--kill-at STEP]
 
-Every other row has a picture and a sound, so that two processes never use the same parts of the model. All rows have as
+Every other row has an image and a clip, so that two processes never use the same parts of the model. All rows have as
 many words and frames to learn, in whatever batches they come.
 """
 
@@ -33,7 +33,7 @@ FSDP = {"version": 2, "cpu_ram_efficient_loading": False, "state_dict_type": "FU
 
 
 def let_cpus_shard() -> None:
-    """Let accelerate shard models over CPUs: 1.15 takes a plugin for it there and then replicates them nevertheless."""
+    """Make accelerate shard models over CPUs: 1.15 takes a plugin for it there and replicates them nevertheless."""
     initialize = AcceleratorState.__init__
 
     def initialize_sharded(state: AcceleratorState, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
@@ -59,7 +59,7 @@ class KillAt(TrainerCallback):
 
 
 class Rows(torch.utils.data.Dataset):
-    """Words and speech; a picture and a sound in front of the words of every other row."""
+    """Words and speech; an image and a clip in front of the words of every other row."""
 
     def __len__(self) -> int:
         return STEPS * BATCH
@@ -82,7 +82,7 @@ class Rows(torch.utils.data.Dataset):
 
 
 def collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Return a batch; pictures and sounds are those of the rows that have them."""
+    """Return a batch; images and clips are those of the rows that have them."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     return {name: torch.stack([row[name] for row in rows if name in row]) for name in names}
 

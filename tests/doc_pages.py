@@ -58,7 +58,7 @@ def read_anchors(text: str) -> set[str]:
 
 
 def read_links(text: str) -> list[str]:
-    """Return the targets of a page's links and pictures."""
+    """Return the targets of a page's links and images."""
     return _LINK.findall(without_code(text))
 
 

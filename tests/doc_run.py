@@ -82,7 +82,7 @@ def run_josie(arguments: list[str]) -> str:
 
 
 def read_arguments(arguments: list[str]) -> None:
-    """Let the command line read arguments, without doing what they say."""
+    """Make the command line read arguments, without doing what they say."""
     command: Any = typer.main.get_command(app)
     context = None
     while hasattr(command, "commands"):

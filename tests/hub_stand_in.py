@@ -24,7 +24,7 @@ class Hub(ThreadingHTTPServer):
 
     @property
     def endpoint(self) -> str:
-        """What `HF_ENDPOINT` has to be."""
+        """The value of `HF_ENDPOINT`."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 

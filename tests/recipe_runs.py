@@ -1,4 +1,4 @@
-"""What the tests of all training recipes share: runs in this process, their losses, and power cuts."""
+"""Helpers of the tests of all training recipes: runs in this process, their losses, and power cuts."""
 
 import json
 import re
@@ -67,9 +67,9 @@ def interrupt_and_resume(module, config, name, monkeypatch, folder):
 
 
 def write_conversations(folder, number=24):
-    """Write a JSONL file of conversations: what is asked may be heard or about a picture, what is answered is spoken.
+    """Write a JSONL file of conversations: what is asked may be heard or about an image, what is answered is spoken.
 
-    Every other question is a sound, of which two in three have a transcript; every third comes with a picture. The
+    Every other question is a clip, of which two in three have a transcript; every third comes with an image. The
     assistant's recordings are of different lengths, and every fourth row has none.
     """
     Image.new("RGB", (30, 25), "red").save(folder / "red.png")

@@ -1,4 +1,4 @@
-"""What the tests of processing share: files, tones and a small Thinker."""
+"""Samples of the tests of processing: files, tones and a small Thinker."""
 
 from pathlib import Path
 

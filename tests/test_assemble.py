@@ -152,7 +152,7 @@ def test_audio_features_are_the_encoders(parts, family, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["siglip", "clip", "vit"])
-def test_picture_features_are_the_towers(parts, family, tmp_path):
+def test_image_features_are_the_towers(parts, family, tmp_path):
     folder = parts("vision", family)
     model, processor = assemble(parts("text", "qwen3"), vision=folder)
     picture = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)

@@ -138,7 +138,7 @@ class TestWrongParts:
         with pytest.raises(ValueError, match="`audio` must have a feature extractor that gives 11 mel bins"):
             assemble(parts("text", "llama"), audio=folder)
 
-    def test_a_picture_larger_than_the_context(self, parts, tmp_path):
+    def test_an_image_larger_than_the_context(self, parts, tmp_path):
         tower = transformers.ViTConfig(
             hidden_size=16,
             num_hidden_layers=1,

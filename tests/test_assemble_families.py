@@ -1,4 +1,4 @@
-"""What single families ask of an assembly: heads with a bias, embeddings for each layer, patches in place of pixels."""
+"""Needs of single families in an assembly: heads with a bias, embeddings for each layer, patches in place of pixels."""
 
 import sys
 from pathlib import Path

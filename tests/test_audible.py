@@ -51,7 +51,7 @@ def make_round_trip(speech: torch.Tensor, **changes) -> torch.Tensor:
 
 
 def measure_convergence(waveform: torch.Tensor, target: torch.Tensor) -> float:
-    """Return the spectral convergence (Sturmel and Daudet, 2011): the relative distance of two sounds' magnitudes."""
+    """Return the spectral convergence (Sturmel and Daudet, 2011): the relative distance of two clips' magnitudes."""
 
     def magnitudes(values: torch.Tensor) -> torch.Tensor:
         window = torch.hann_window(1024)

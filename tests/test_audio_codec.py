@@ -52,7 +52,7 @@ def test_every_codec_has_the_surface_of_the_protocol(name):
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_our_models_state_the_facts_themselves(name):
+def test_our_models_state_the_metadata_themselves(name):
     assert isinstance(build(name), AudioCodec)
 
 

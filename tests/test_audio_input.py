@@ -1,4 +1,4 @@
-"""Laws of sound going in: every form of a clip gives the same features, errors are named."""
+"""Laws of audio going in: every form of a clip gives the same features, errors are named."""
 
 import io
 from types import SimpleNamespace
@@ -144,20 +144,20 @@ def test_feature_extractor_of_each_front_end():
     ],
     ids=short,
 )
-def test_bad_sound_is_refused(audio, rate, match):
+def test_bad_audio_is_refused(audio, rate, match):
     with pytest.raises(ValueError, match=match):
         JosieFeatureExtractor()(audio, sampling_rate=rate)
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac"])
 @pytest.mark.parametrize("part", [0.1, 0.6])
-def test_a_sound_file_that_is_cut_short_is_refused(suffix, part):
+def test_an_audio_file_that_is_cut_short_is_refused(suffix, part):
     content = SPEECH.with_suffix(suffix).read_bytes()
     with pytest.raises(ValueError, match="`audio` must be a (complete|readable) audio file"):
         load_audio(content[: int(part * len(content))])
 
 
-def test_a_sound_file_with_three_channels_or_nothing_in_it_is_refused():
+def test_an_audio_file_with_three_channels_or_nothing_in_it_is_refused():
     for shape, match in (((100, 3), "1 or 2 channels, got 3"), ((0, 1), "at least one sample")):
         file = io.BytesIO()
         soundfile.write(file, np.zeros(shape), 16000, format="WAV")
@@ -166,7 +166,7 @@ def test_a_sound_file_with_three_channels_or_nothing_in_it_is_refused():
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg"])
-def test_saved_sound_is_read_again(tmp_path, name):
+def test_saved_audio_is_read_again(tmp_path, name):
     save_audio(tmp_path / name, torch.from_numpy(tone(0.3, 24000))[None], 24000)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     np.testing.assert_allclose(load_audio(tmp_path / name, 24000), tone(0.3, 24000), atol=0.02)

@@ -12,7 +12,7 @@ ENCODERS = {"ours": (audio_encoder_config, 40, [40, 9, 23]), "whisper": (whisper
 
 @pytest.mark.parametrize("factor", [1, 4])
 @pytest.mark.parametrize("encoder", list(ENCODERS))
-def test_states_give_the_rows_of_the_sounds(encoder, factor):
+def test_states_give_the_rows_of_the_clips(encoder, factor):
     make, longest, lengths = ENCODERS[encoder]
     config = thinker_config(audio_config=make(), audio_stack_factor=factor, audio_context_fraction=0.2)
     front_end = AudioFrontEnd(config).eval()

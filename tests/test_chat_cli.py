@@ -1,4 +1,4 @@
-"""`josie chat` with piped lines: history, pictures, sounds, speech, the microphone, and mistakes on the way."""
+"""`josie chat` with piped lines: history, images, clips, speech, the microphone, and errors on the way."""
 
 import sys
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_it_answers_as_generate_does(tiny_folder, prompts):
     assert printed.split() == processor.decode(ids, skip_special_tokens=True).split()
 
 
-def test_pictures_and_sounds_go_with_the_next_turn(tiny_folder, prompts):
+def test_images_and_clips_go_with_the_next_turn(tiny_folder, prompts):
     lines = ["What is it?", f"/image {PICTURE}", f"/audio {SPEECH}", "Listen.", f"/audio {SPEECH}", "", "Well?"]
     chat(tiny_folder, lines, "--image", PICTURE, "--image", PICTURE)
     asked = [conversation[-1] for conversation in prompts]
@@ -101,7 +101,7 @@ def test_answers_are_spoken_into_numbered_files(tiny_folder, tmp_path):
         assert 0 < soundfile.info(tmp_path / name).frames <= 10 * 48
 
 
-def test_mistakes_are_told_and_leave_no_trace(tiny_folder, prompts, tmp_path):
+def test_errors_are_told_and_leave_no_trace(tiny_folder, prompts, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(PICTURE.read_bytes()[:200])  # which is seen only when it is decoded
     lines = ["One.", "/image none.png", "/sing", f"/image {broken}", "Two.", "words " * 300, "Three."]

@@ -89,7 +89,7 @@ class TestGenerate:
         assert 0 < len(values) <= 10 * 48
         assert contents(tmp_path) == ["reply.wav"]
 
-    def test_text_only_writes_no_sound(self, folder, tmp_path, monkeypatch):
+    def test_text_only_writes_no_audio(self, folder, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         assert run("generate", folder, *self.inputs, "--text-only", "--max-new-tokens", 3).strip()
         assert contents(tmp_path) == []
@@ -152,7 +152,7 @@ class TestGenerate:
 
 
 class TestSpeak:
-    def test_writes_a_sound_file(self, folder, tmp_path):
+    def test_writes_an_audio_file(self, folder, tmp_path):
         run("speak", folder, "Hello there.", "--out", tmp_path / "hello.flac", "--max-seconds", 0.3)
         values, sampling_rate = soundfile.read(tmp_path / "hello.flac")
         assert sampling_rate == 1600

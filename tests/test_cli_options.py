@@ -80,7 +80,7 @@ def wordless(tmp_path_factory, save_checkpoint):
 
 
 class TestNoWords:
-    def test_no_sound_is_written(self, wordless, tmp_path):
+    def test_no_audio_is_written(self, wordless, tmp_path):
         out = tmp_path / "a.wav"
         result = CliRunner().invoke(app, ["generate", str(wordless), "--text", "Hi", "--out", str(out)])
         assert (result.exit_code, result.stdout.strip()) == (2, "")

@@ -132,7 +132,7 @@ class TestWholeCheckpoint:
         assert message.startswith("`--model` must have a codec, got ")
 
 
-class TestPictures:
+class TestImages:
     def test_there_and_back(self, codec_folder, tmp_path):
         folder, codes = codec_folder("jovio"), tmp_path / "codes.safetensors"
         source = tmp_path / "source.jpg"
@@ -181,7 +181,7 @@ class TestPictures:
 
 
 class FakeMicrophone(types.ModuleType):
-    """What sounddevice offers, with the speech of a file in place of a room."""
+    """A stand-in for sounddevice, with the speech of a file in place of a room."""
 
     PortAudioError = type("PortAudioError", (Exception,), {})
 

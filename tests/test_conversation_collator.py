@@ -64,7 +64,7 @@ ROWS = [
 
 
 def bare(row: dict) -> list[dict]:
-    """A row's messages without sounds of the assistant."""
+    """A row's messages without clips of the assistant."""
     kept = []
     for message in row["messages"]:
         parts = [part for part in message["content"] if "codes" not in part]
@@ -136,7 +136,7 @@ def test_speech_without_codes_or_words_of_the_assistant_is_refused(processor):
         collate([ROWS[0], dict(ROWS[1], speech_codes=coded(2)[:2])])
 
 
-def test_codes_of_a_row_take_the_place_of_its_sound(processor):
+def test_codes_of_a_row_take_the_place_of_its_audio(processor):
     row = {"messages": [asked(), said("Two", path="missing.wav"), asked(), said("No")], "speech_codes": coded(5)}
     batch = JosieDataCollator(processor)([row])
     np.testing.assert_array_equal(batch["speech_codes"][0], coded(5))
@@ -182,7 +182,7 @@ SPOKEN = [
 @pytest.mark.parametrize("end_of_speech", [True, False], ids=["ends", "does not end"])
 @pytest.mark.parametrize("num_quantizers", [None, 2], ids=["all", "fewer"])
 @pytest.mark.parametrize("name", ["mel", "jodio"])
-def test_codes_are_those_of_each_sound_alone(codec, name, num_quantizers, end_of_speech):
+def test_codes_are_those_of_each_clip_alone(codec, name, num_quantizers, end_of_speech):
     if name == "jodio":
         codec = build(josie.JodioModel, josie.JodioConfig(**{k: v for k, v in JODIO.items() if k != "model_type"}))
     codes = add_speech_codes({"messages": SPOKEN}, codec, num_quantizers, end_of_speech)["speech_codes"]

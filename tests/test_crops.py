@@ -121,7 +121,7 @@ def test_crops_depend_on_seed_epoch_and_place_alone(write_sounds, persistent):
 
 @pytest.fixture
 def broken_sounds(write_sounds, tmp_path):
-    """Paths of five broken files: missing, no sound, empty, cut short, NaN; and their names in order."""
+    """Paths of five broken files: missing, no audio, empty, cut short, NaN; and their names in order."""
     paths = write_sounds(0, 300, 300)
     missing, text, nan = (str(tmp_path / name) for name in ("missing.wav", "text.wav", "nan.wav"))
     (tmp_path / "text.wav").write_text("no sound")

@@ -21,7 +21,7 @@ def model():
 
 
 def prompt() -> dict[str, torch.Tensor]:
-    """Return two prompts with a picture and a clip each, padded on the left."""
+    """Return two prompts with an image and a clip each, padded on the left."""
     inputs = josie_inputs()
     only_in_training = ("labels", "speech_codes", "speaker_ids", "position_ids")
     return {name: inputs[name] for name in inputs if name not in only_in_training}
@@ -91,7 +91,7 @@ def score(model, inputs: dict, answer: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_beams_keep_to_their_own_pictures_and_sounds(model, inputs):
+def test_beams_keep_to_their_own_images_and_clips(model, inputs):
     options = dict(num_beams=4, num_return_sequences=2, return_dict_in_generate=True, output_scores=True)
     # Without `min_new_tokens`, which would change the scores that are compared.
     model_end = dict(max_new_tokens=5, eos_token_id=None, length_penalty=0.0)
@@ -107,7 +107,7 @@ def test_beams_keep_to_their_own_pictures_and_sounds(model, inputs):
 
 
 @torch.no_grad()
-def test_samples_of_one_prompt_keep_to_its_pictures_and_sounds(model, inputs):
+def test_samples_of_one_prompt_keep_to_its_images_and_clips(model, inputs):
     options = dict(do_sample=True, num_return_sequences=3, top_k=0, return_dict_in_generate=True, output_logits=True)
     found = model.generate(**inputs, max_new_tokens=4, eos_token_id=None, **options)
     assert found.sequences.shape[0] == 6

@@ -82,7 +82,7 @@ def test_it_writes_a_image_and_a_reply(tiny_folder, tmp_path, monkeypatch, capsy
     assert (tmp_path / "demo" / "reply.wav").is_file() == (printed["speech"] != "none")
 
 
-def test_the_image_shows_the_scene_and_both_sounds(tmp_path):
+def test_the_image_shows_the_scene_and_both_clips(tmp_path):
     noise = np.random.default_rng(0).normal(size=16000).astype(np.float32) / 8
     scene = draw_scene(random.Random(0), "test")
 

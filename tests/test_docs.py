@@ -34,7 +34,7 @@ TEST_ROW = {"task": "chat", "messages": [{"role": "user", "content": "Hello."}],
 
 
 def lengthen(folder: Path) -> None:
-    """Let a tiny text model have a context in which a clip has room."""
+    """Give a tiny text model a context in which a clip has room."""
     path = folder / "config.json"
     config_dict = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(config_dict | {"max_position_embeddings": 512}), encoding="utf-8")
@@ -70,7 +70,7 @@ def folder(tmp_path, hub, monkeypatch):
 
 @pytest.fixture
 def warned():
-    """What libraries have said at the level of warnings or above."""
+    """Return what libraries have said at the level of warnings or above."""
     messages: list[str] = []
 
     class Keep(logging.Handler):
@@ -173,6 +173,6 @@ def test_every_extra_is_explained():
     assert [name for name in extras if f"`{name}`" not in text] == []
 
 
-def test_pictures_are_small():
+def test_images_are_small():
     for path in (ROOT / "docs" / "images").iterdir():
         assert path.stat().st_size < 150_000, path

@@ -289,7 +289,7 @@ def test_a_larger_vocabulary_is_saved_and_loads(tmp_path):
     assert loaded(torch.tensor([[20, 60]])).logits.shape == (1, 2, 61)
 
 
-def test_reading_pictures_and_sounds_compiles_into_one_graph():
+def test_reading_images_and_clips_compiles_into_one_graph():
     model = CASES["josie"].build().thinker
     inputs = josie_inputs()
     inputs = {name: inputs[name] for name in inputs.keys() & {"input_ids", "attention_mask", "pixel_values"}}

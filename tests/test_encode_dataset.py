@@ -75,7 +75,7 @@ def test_ranks_share_the_shards_and_what_is_there_is_left_alone(num_processes, c
 
 
 def test_a_run_that_was_killed_goes_on(conversations, tiny_folder, tmp_path):
-    """What was written of a shard without its mark is made again."""
+    """A shard without its mark is made again."""
     encode(conversations, tiny_folder, tmp_path / "out")
     expected = read(tmp_path / "out")
     (tmp_path / "out" / "shards" / "00001.json").unlink()

@@ -247,7 +247,7 @@ def test_tuple_equals_dataclass_and_layers_are_recorded(build, inputs):
     assert len(output.hidden_states) == encoder.config.num_hidden_layers + 1
 
 
-def test_the_first_row_of_a_picture_is_its_cls_row():
+def test_the_first_row_of_an_image_is_its_cls_row():
     encoder = vision_encoder()
     seen = []
     encoder.backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
@@ -261,7 +261,7 @@ def test_the_first_row_of_a_picture_is_its_cls_row():
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("build", [vision_encoder, stemmed_vision_encoder])
-def test_a_picture_equals_the_picture_alone(build, attention):
+def test_an_image_equals_the_image_alone(build, attention):
     encoder, pictures = build(), vision_inputs()["pixel_values"]
     encoder.set_attn_implementation(attention)
     with torch.no_grad():
@@ -338,6 +338,6 @@ def test_wrong_masks_are_refused(shape):
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 12, 16), (1, 3, 8, 8), (1, 1, 12, 12), (3, 12, 12)], ids=str)
-def test_wrong_pictures_are_refused(shape):
+def test_wrong_images_are_refused(shape):
     with pytest.raises(ValueError, match=r"`pixel_values` must be of shape \(batch, 3, 12, 12\), got"):
         vision_encoder()(torch.rand(shape))

@@ -58,7 +58,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def heard(monkeypatch):
-    """What reaches the judge; a stand-in of it hears the same words in everything."""
+    """The judge's input; a stand-in of it hears the same words in everything."""
     waveforms = []
 
     def transcribe(waveform):

@@ -251,7 +251,7 @@ def test_an_audio_encoder_of_unknown_geometry_is_refused():
 
 
 @TOWERS_AND_SELECTIONS
-def test_picture_features_are_the_towers_projected_and_as_many_as_promised(tower, select):
+def test_image_features_are_the_towers_projected_and_as_many_as_promised(tower, select):
     front_end = vision_front_end(tower, select, projector_hidden_act="gelu")
     pictures = torch.rand(3, 3, 8, 8)
     rows, counts, _ = front_end("image", pictures, torch.tensor([[1, 2, 2]] * 3))

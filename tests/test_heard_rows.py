@@ -1,4 +1,4 @@
-"""Sounds that were encoded ahead: the batches of the processor, in windows that clips share, and what is refused."""
+"""Clips that were encoded ahead: the batches of the processor, in windows that clips share, and what is refused."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ LENGTHS = (0.2, 0.31, 0.15, 0.6, 0.05)
 
 @pytest.fixture(scope="module")
 def listener(parts, tmp_path_factory):
-    """What makes a model with Whisper's encoder, of windows of a second, hear."""
+    """Fields that make a model with Whisper's encoder, of windows of a second, hear."""
 
     def make(folder, **options):
         arguments = heard_rows.HearingArguments(folder=str(folder), **options)
@@ -28,7 +28,7 @@ def listener(parts, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows():
-    """Conversations with sounds of different lengths; the last has two, and one has none."""
+    """Conversations with clips of different lengths; the last has two, and one has none."""
     draw = np.random.default_rng(0)
     sounds = [
         {"type": "audio", "audio": draw.normal(size=int(16000 * seconds), scale=0.1).tolist(), "sampling_rate": 16000}
@@ -39,7 +39,7 @@ def rows():
     return to_dataset([{"messages": turn} for turn in turns])
 
 
-def test_batches_are_those_of_the_sounds_themselves(listener, rows, tmp_path):
+def test_batches_are_those_of_the_clips_themselves(listener, rows, tmp_path):
     one = listener(tmp_path)
     heard = one.encode_rows(rows)
     collate = josie.JosieDataCollator(one.processor)

@@ -330,7 +330,7 @@ def test_processors_of_a_checkpoint_give_what_the_codec_takes(tmp_path):
     jovio.train()(**inputs).loss.backward()
 
 
-def test_the_thinker_reads_pictures_and_videos_as_codes():
+def test_the_thinker_reads_images_and_videos_as_codes():
     """From files to words: as many placeholders as codes, and the words depend on what is seen."""
     tokenizer = load_default_tokenizer()
     text = dict(backbone(16), model_type="josie_text", vocab_size=len(tokenizer), max_position_embeddings=256)

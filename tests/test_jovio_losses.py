@@ -60,7 +60,7 @@ def test_a_loss_without_weight_is_absent_and_others_count_by_theirs(weight):
         config(**{weight: -1})
 
 
-def test_more_quantizers_give_a_better_picture_after_training_with_dropout():
+def test_more_quantizers_give_a_better_image_after_training_with_dropout():
     # So few codes that each quantizer is needed: where one is nearly enough, the order of sums decides.
     jovio = model(initializer_range=0.1, quantizer_dropout=0.5, codebook_size=3, seed=3).train()
     rows = torch.linspace(0, 1, 8)
@@ -102,7 +102,7 @@ def test_losses_are_of_real_pixels_only():
     torch.testing.assert_close(losses["gradient"], slopes.abs().mean())
 
 
-def test_it_learns_a_picture():
+def test_it_learns_an_image():
     jovio = model(initializer_range=0.05, codebook_size=32).train()
     rows = torch.linspace(0, 1, 8)
     given = torch.stack((rows[:, None].expand(8, 8), rows.expand(8, 8), rows.outer(rows)))[None]

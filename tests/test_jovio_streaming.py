@@ -127,7 +127,7 @@ def test_without_rotary_positions_a_stream_is_exact_too():
     assert torch.equal(stream_codes(jovio, given, [4, 5, 2]), jovio.encode(given).vision_codes)
 
 
-def test_pictures_are_frames_of_a_stream():
+def test_images_are_frames_of_a_stream():
     jovio, given = model(), videos(6)
     state, codes = None, []
     for frame in given.unbind(1):

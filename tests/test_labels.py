@@ -60,7 +60,7 @@ SILENT = [{"role": "user", "content": "Hm"}]
 
 
 def naive_labels(ids: list[int], tokenizer) -> list[int]:
-    """What stands between the token that opens a turn of the assistant and the one that ends it, the latter too."""
+    """The text between the token that opens a turn of the assistant and the one that ends it, the latter too."""
     start, end = tokenizer.convert_tokens_to_ids([ASSISTANT_TOKEN, EOS_TOKEN])
     ignored = tokenizer.convert_tokens_to_ids([IMAGE_TOKEN, VIDEO_TOKEN, AUDIO_TOKEN])
     labels, inside = [], False
@@ -143,7 +143,7 @@ def test_a_template_without_marks_gives_no_labels(processor):
 # Speech
 
 
-def test_the_assistants_sound_is_learned_and_not_heard(processor, tokenizer):
+def test_the_assistants_audio_is_learned_and_not_heard(processor, tokenizer):
     sound = {"type": "audio", "path": str(SPEECH)}
     spoken = [user(CLIP_PART), assistant(text("Oh"), sound, text(" no")), user(), assistant(text("Yes"))]
     written = [spoken[0], assistant(text("Oh no")), *spoken[2:]]
@@ -162,7 +162,7 @@ def test_the_assistants_sound_is_learned_and_not_heard(processor, tokenizer):
     assert sound in spoken[1]["content"], "the caller's conversation must stay as it was"
 
 
-def test_several_sounds_are_learned_each_with_its_turn(processor, tokenizer):
+def test_several_clips_are_learned_each_with_its_turn(processor, tokenizer):
     sounds = [dict(type="audio", audio=tone(length), sampling_rate=1600) for length in (400, 255, 301)]
     turns = [assistant(text(words), sound) for words, sound in zip(("a b", "c", "d"), sounds, strict=True)]
     rows = [[user(), turns[0], user(), assistant(text("Yes")), user(), turns[1]], SHORT, [user(), turns[2]]]
@@ -177,7 +177,7 @@ def test_several_sounds_are_learned_each_with_its_turn(processor, tokenizer):
     assert said == [["a b", "c"], ["", ""], ["d", ""]]
 
 
-def test_codes_of_the_assistants_sound_are_taken_as_they_are(processor):
+def test_codes_of_the_assistants_audio_are_taken_as_they_are(processor):
     coded = [user(), assistant(text("Yes"), {"type": "audio", "path": None, "codes": CODES.tolist()})]
     batch = processor.apply_chat_template([SHORT, coded], **OPTIONS)
     assert "speech_values" not in batch
@@ -230,7 +230,7 @@ def test_lengths_are_known_without_decoding(processor, tokenizer, conversation, 
     assert processor.get_num_tokens(conversation) == ids.shape[1]
 
 
-def test_the_length_of_a_picture_on_its_side_is_that_of_the_upright_one(tokenizer, tmp_path):
+def test_the_length_of_an_image_on_its_side_is_that_of_the_upright_one(tokenizer, tmp_path):
     processor = coded_processor(tokenizer)
     exif = Image.Exif()
     exif[0x0112] = 6

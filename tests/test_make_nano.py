@@ -1,4 +1,4 @@
-"""What the nano model needs besides its recipes: a start from weights that fit, and one model of two halves."""
+"""Needs of the nano model besides its recipes: a start from weights that fit, and one model of two halves."""
 
 import copy
 import json

@@ -68,7 +68,7 @@ def smaller_thinker(**sizes) -> josie.JosieThinkerForConditionalGeneration:
 
 
 def confident(assistant):
-    """Let an assistant guess as many tokens as it may, however unlikely."""
+    """Make an assistant guess as many tokens as it may, however unlikely."""
     assistant.generation_config.assistant_confidence_threshold = 0
     return assistant
 

@@ -52,7 +52,7 @@ def test_the_analysis_is_torchaudios():
 
 @pytest.mark.parametrize("lookahead", [30, 40, 88])
 @torch.no_grad()
-def test_a_sound_comes_back_at_once(lookahead):
+def test_a_clip_comes_back_at_once(lookahead):
     config, audio = JodioConfig(**(SMALL | {"mel_lookahead": lookahead})), make_tones(4000)
     again, _ = MelSynthesis(config)(synthesis_targets(config, audio))
     assert again.shape == (2, 4000, 1)

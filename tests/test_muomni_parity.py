@@ -43,7 +43,7 @@ def processor(converted):
 
 @pytest.fixture(scope="module")
 def inputs(processor, expected):
-    """What the processor makes of picture, sound and text."""
+    """Return what the processor makes of image, audio and text."""
     return processor(
         images=expected["vision.pixels"][0],
         audio=(expected["audio.waveform"][0], 16000),

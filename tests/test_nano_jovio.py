@@ -1,4 +1,4 @@
-"""The vision codec that ships with trained weights: it loads, and pictures come back as good as its card says."""
+"""The vision codec that ships with trained weights: it loads, and images come back as good as its card says."""
 
 import math
 from pathlib import Path
@@ -54,7 +54,7 @@ def psnr(pixels, target):
     ids=["file", "landscape", "shapes"],
 )
 @torch.no_grad()
-def test_pictures_come_back_and_more_quantizers_make_them_better(codec, picture):
+def test_images_come_back_and_more_quantizers_make_them_better(codec, picture):
     model, processor = codec
     inputs = processor(picture)
     encoded = model.encode(**inputs)

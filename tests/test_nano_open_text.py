@@ -24,7 +24,7 @@ VERSES = [
 
 @pytest.fixture(autouse=True)
 def packages(monkeypatch, tmp_path):
-    """Let packages hold three words, two sayings and two verses."""
+    """Make packages hold three words, two sayings and two verses."""
     (tmp_path / "usr/share/wordnet").mkdir(parents=True)
     (tmp_path / "usr/share/wordnet/data.noun").write_text(NOUNS, encoding="utf-8")
     (tmp_path / "usr/share/games/fortunes").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""How the nano model learns to see: patches are named after what stands in them, in pictures that training may show."""
+"""The sight of the nano model: patches are named after what stands in them, in images that training may show."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_a_patch_with_two_centres_is_not_asked_for():
     assert marked["places"].isnan().all()
 
 
-def test_a_number_is_one_picture_without_held_out_combinations(monkeypatch):
+def test_a_number_is_one_image_without_held_out_combinations(monkeypatch):
     drawn = []
     monkeypatch.setattr(sight, "render", lambda scene, size: drawn.append(scene) or "picture")
     rows = sight.Sights(DRAWN, 4)

@@ -1,4 +1,4 @@
-"""What the nano model is taught: the same conversation for a number everywhere, and nothing that it is tested on."""
+"""Lessons of the nano model: the same conversation for a number everywhere, and nothing that it is tested on."""
 
 import io
 import pickle
@@ -58,7 +58,7 @@ def make_up_speech(texts, voice, stretch, folder, timed=False):
 
 @pytest.fixture(autouse=True)
 def without_flite_and_debian(monkeypatch):
-    """Let sentences and voices be made up: neither packages nor flite are needed."""
+    """Make sentences and voices up: neither packages nor flite are needed."""
     names = ("Ada", "Bob", "Eve", "Ira")
     made_up = {
         split: tuple(f"{name} has {number} {split} words." for number in range(5) for name in names)
@@ -86,7 +86,7 @@ def as_bytes(name, value):
 
 
 def plain(row):
-    """Return a row with arrays and pictures as bytes."""
+    """Return a row with arrays and images as bytes."""
     return [
         (message["role"], message["content"])
         if isinstance(message["content"], str)
@@ -139,7 +139,7 @@ def test_tasks_are_what_they_say(one_task):
             assert row["messages"][1]["content"] in known
 
 
-def test_later_questions_are_about_the_same_picture(one_task):
+def test_later_questions_are_about_the_same_image(one_task):
     found = {}
     for row in make(num_rows=300):
         roles = [message["role"] for message in row["messages"]]
@@ -170,7 +170,7 @@ def test_batches_are_of_like_length():
     assert padded(grouped) < 0.9 * padded(plain_rows)
 
 
-def test_pictures_show_no_held_out_combination(monkeypatch):
+def test_images_show_no_held_out_combination(monkeypatch):
     drawn, seen = [], []
     monkeypatch.setattr(tasks, "render", lambda scene, size: drawn.append(scene) or size)
     for row in make(num_rows=300, tasks={"look": 1.0, "answer": 1.0, "caption": 1.0}):

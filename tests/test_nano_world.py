@@ -191,7 +191,7 @@ def test_scenes_survive_json():
 
 
 @pytest.mark.parametrize("size", [64, 129, 256])
-def test_pictures_show_the_things(size):
+def test_images_show_the_things(size):
     for scene in TRAIN[:30]:
         picture = nano_scenes.render(scene, size)
         assert picture.size == (size, size)

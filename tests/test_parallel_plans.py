@@ -1,4 +1,4 @@
-"""What transformers asks of every model beside its `forward`: embeddings by name, and plans that match its weights."""
+"""Demands of transformers on every model beside its `forward`: embeddings by name, and plans that match its weights."""
 
 import re
 

@@ -96,7 +96,7 @@ class TestMicro:
         assert (text.vocab_size, text.max_position_embeddings, text.rope_parameters["rope_theta"]) == (5000, 512, 10000)
         assert not text.tie_word_embeddings
 
-    def test_sees_one_token_a_picture(self):
+    def test_sees_one_token_an_image(self):
         vision = self.thinker.vision_config
         assert shape(vision) == (128, 4, 2, 64, 512)
         assert vision.num_patches == 196

@@ -211,7 +211,7 @@ def test_bad_calls_are_refused(processor, kwargs, match):
         processor(**kwargs)
 
 
-def test_a_model_that_is_deaf_or_blind_takes_no_such_input(tokenizer, tmp_path):
+def test_a_model_that_is_without_audio_or_without_vision_takes_no_such_input(tokenizer, tmp_path):
     blind = JosieProcessor.from_config(thinker_config(audio_config=AUDIO_ENCODER), tokenizer)
     with pytest.raises(ValueError, match="`images` must be None, as this model takes no image"):
         blind(text="a", images=PICTURE)
@@ -324,7 +324,7 @@ def test_chat_masks_what_the_assistant_says_past_expanded_placeholders(processor
     assert tokenizer.decode(continued["input_ids"][0]).endswith("<|assistant|>A red ball.")
 
 
-def test_chat_refuses_sounds_without_a_rate_and_parts_without_an_input(processor):
+def test_chat_refuses_clips_without_a_rate_and_parts_without_an_input(processor):
     options = {"tokenize": True, "return_dict": True}
     with pytest.raises(ValueError, match="`sampling_rate` must be given"):
         processor.apply_chat_template(chat({"path": PICTURE}, {"path": VIDEO}, {"audio": tone(0.1)}), **options)

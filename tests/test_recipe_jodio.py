@@ -288,7 +288,7 @@ def test_resuming_needs_a_checkpoint(config):
         run_recipe(train_jodio, config, "resume")
 
 
-def test_the_report_draws_and_writes_sounds(config, tmp_path):
+def test_the_report_draws_and_writes_clips(config, tmp_path):
     pytest.importorskip("matplotlib", reason="the report's pictures need josie[recipes]")
     speech = speech_data.load_speech(configuration.read_section(config, "data", speech_data.SpeechDataArguments))
     model = train_jodio.build_model(config["model"])

@@ -44,7 +44,7 @@ CONFIG = {
 
 @pytest.fixture(scope="module")
 def conversations(tmp_path_factory):
-    """A JSONL file of 24 conversations, every other one about a sound beside it."""
+    """A JSONL file of 24 conversations, every other one about a clip beside it."""
     folder = tmp_path_factory.mktemp("conversations")
     soundfile.write(folder / "tone.wav", torch.linspace(-0.3, 0.3, 900).numpy(), 1600)
     rows = []

@@ -224,7 +224,7 @@ def test_a_checkpoint_has_tied_weights_and_the_head(tmp_path):
     assert saved.thinker.lm_head.weight is saved.get_input_embeddings().weight
 
 
-def test_transcripts_are_those_of_the_sounds_that_are_heard(conversations, tiny_folder):
+def test_transcripts_are_those_of_the_clips_that_are_heard(conversations, tiny_folder):
     rows = list(read_jsonl(conversations))
     chosen = [rows[index] for index in (0, 1, 3)]
     found = [audio_ctc.list_transcripts(row["messages"]) for row in chosen]

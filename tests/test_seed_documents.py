@@ -48,7 +48,7 @@ class TestMuomni:
         ids[0, 0] = 6
         assert micro(input_ids=ids, pixel_values=image).logits.shape == (1, 9, 5000)
 
-    def test_a_second_of_sound_becomes_25_tokens(self, micro):
+    def test_a_second_of_audio_becomes_25_tokens(self, micro):
         front_end = micro.thinker.model.audio_front_end
         mel = torch.rand(1, 128, 100)
         assert front_end.encoder(mel).last_hidden_state.shape == (1, 25, 192)

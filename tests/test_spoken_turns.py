@@ -189,7 +189,7 @@ def test_durations_of_a_row_are_of_all_its_spoken_tokens(processor):
     assert JosieDataCollator(processor)(rows)["speech_durations"].sum(dim=1).tolist() == counts
 
 
-def test_sounds_become_codes_that_a_data_set_keeps(processor, tmp_path):
+def test_clips_become_codes_that_a_data_set_keeps(processor, tmp_path):
     facts = {name: value for name, value in MEL_CODEC.items() if name != "model_type"}
     codec = build(josie.JosieMelCodecModel, josie.JosieMelCodecConfig(**facts))
     sounds = [tone(801), tone(1400, 0.5), tone(333, 0.7)]

@@ -200,7 +200,7 @@ class TestFailures:
         assert list(streamer) == []
 
     def test_text_that_fails_in_the_middle(self):
-        """What could be said before is said, and the failure comes behind it."""
+        """All that could be said before is said, and the failure comes behind it."""
         model, tokenizer = make_reader("embeddings, durations")
 
         def texts():

@@ -86,7 +86,7 @@ class TestAnswer:
         assert torch.equal(spoken.audio_codes, read.audio_codes)
         torch.testing.assert_close(spoken.audio_values, read.audio_values, rtol=1e-4, atol=1e-5)
 
-    def test_sound_comes_before_the_last_word(self):
+    def test_audio_comes_before_the_last_word(self):
         model = make_josie("embeddings, durations")
         ids = torch.tensor([[1, 20, 21, 22]])
         pieces = list(model.generate_stream(ids, max_new_tokens=12, min_new_tokens=12, talker_min_new_frames=20))

@@ -180,7 +180,7 @@ def test_tokens_are_read_for_several_frames():
     assert torch.equal(found.audio_codes, expected.audio_codes)
 
 
-def test_mistakes_are_made_in_training_only_and_seeded():
+def test_errors_are_made_in_training_only_and_seeded():
     inputs = talker_inputs()
     clean, noisy = make(), make(code_noise=0.5)
     with torch.no_grad():

@@ -16,7 +16,7 @@ AUDIO = ("input_features", "input_features_mask")
 
 
 def without(kind: str) -> dict[str, torch.Tensor]:
-    """Return JOSIE's batch without its sounds, its pictures, its speech, its words to learn, or all but words."""
+    """Return JOSIE's batch without its clips, its images, its speech, its words to learn, or all but words."""
     inputs = josie_inputs()
     ids = inputs["input_ids"]
     if kind in ("sounds", "all"):
@@ -93,7 +93,7 @@ def test_parts_run_on_nothing(name):
 
 
 def batches(step: int) -> list[dict[str, torch.Tensor]]:
-    """Return the batch of each process: words and sounds, spoken; and words and pictures, silent."""
+    """Return the batch of each process: words and clips, spoken; and words and images, silent."""
     torch.manual_seed(step)
     return [without("pictures"), without("speech") if step % 2 else without_sounds_and_speech()]
 

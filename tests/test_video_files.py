@@ -145,7 +145,7 @@ def test_animations_are_videos_with_times_of_their_own(name):
     assert probe_video(content).rate == pytest.approx(5)
 
 
-def test_a_cover_is_no_video_and_sound_has_none():
+def test_a_cover_is_no_video_and_audio_has_none():
     with pytest.raises(ValueError, match="must have a video track"):
         read_video(SPEECH, OPTIONS)
 

@@ -1,4 +1,4 @@
-"""Laws of pictures and videos going in: every form gives the same pixels, errors are named."""
+"""Laws of images and videos going in: every form gives the same pixels, errors are named."""
 
 import sys
 
@@ -20,7 +20,7 @@ from josie.processing_josie.image_processing import fit_size
 from josie.processing_josie.video import choose_frames
 
 
-def test_every_form_of_a_picture_gives_the_same_pixels():
+def test_every_form_of_an_image_gives_the_same_pixels():
     image_processor = JosieImageProcessor()
     picture = Image.open(PICTURE).convert("RGB")
     array = np.array(picture)
@@ -43,7 +43,7 @@ def test_pixels_are_pillows_up_to_its_rounding():
         np.testing.assert_allclose(pixels, pillow, atol=2.5 / 255)
 
 
-def test_grey_transparent_and_deep_pictures_become_colours():
+def test_grey_transparent_and_deep_images_become_colours():
     image_processor = JosieImageProcessor(size={"height": 2, "width": 2})
     for picture, value in (
         (Image.new("L", (2, 2), 51), 0.2),
@@ -65,7 +65,7 @@ def test_normalisation_and_scale():
     assert JosieImageProcessor(do_rescale=False)(black + 255)["pixel_values"].max() == 255
 
 
-def test_codec_pictures_keep_their_shape_and_are_padded():
+def test_codec_images_keep_their_shape_and_are_padded():
     config = JovioConfig(patch_size=8)
     image_processor = JosieImageProcessor.from_config(config, max_patches=50)
     pixels, grid = image_processor(
@@ -105,12 +105,12 @@ def test_fitted_sizes_are_multiples_between_the_bounds():
     ],
     ids=short,
 )
-def test_bad_pictures_are_refused(images, match):
+def test_bad_images_are_refused(images, match):
     with pytest.raises(ValueError, match=match):
         JosieImageProcessor()(images)
 
 
-def test_a_picture_that_is_cut_short_or_empty_is_refused():
+def test_an_image_that_is_cut_short_or_empty_is_refused():
     content = PICTURE.read_bytes()
     with pytest.raises(ValueError, match="`images` must be readable images, got 600 bytes"):
         JosieImageProcessor()(content[:600])
@@ -130,14 +130,14 @@ def test_a_picture_that_is_cut_short_or_empty_is_refused():
     ],
     ids=short,
 )
-def test_bad_picture_settings_are_refused(kwargs, match):
+def test_bad_image_settings_are_refused(kwargs, match):
     with pytest.raises(ValueError, match=match):
         JosieImageProcessor(**kwargs)
     with pytest.raises(ValueError, match=match):
         JosieImageProcessor()(PICTURE, **kwargs)
 
 
-def test_unresized_pictures_must_fit_the_patches():
+def test_unresized_images_must_fit_the_patches():
     with pytest.raises(ValueError, match=r"multiples of `patch_size` \(16\)"):
         JosieImageProcessor(do_resize=False)(np.zeros((17, 16, 3), np.uint8))
     with pytest.raises(ValueError, match="must be one of .*'colour'"):

@@ -12,6 +12,7 @@ FOLDERS = (
     *("conversion", "serving", "cli", "examples", "benchmarks"),
 )
 PATHS = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "nano").rglob("README.md"))]
 OPENERS = re.compile(r"(What|How|Which|Where|When|Who|Whose|Why|That|Let)\b")
 # Words that have another name in the field, and where they mean something else.
@@ -27,7 +28,7 @@ USES = re.compile(
     r"core[- ]sounds|SoundFile\w*|asterisk/sounds|sound/|picture\.png|SoundStream|mel_overhang|game / \"sound\"|"
     r"speech\|sound|salt: str = \"pictures\"|"
     r"index\(\"sound\"\)|Describe the picture\.|Yes, I can see pictures|sounds? (equal|as good|good|like|after)\b|"
-    r"(word|speech) sounds\b|bright a sound is|one word or sound",
+    r"(word|speech) sounds\b|bright a sound is|one word or sound|a[ _]sound[ _]card|sounds_a?like",
 )
 
 
@@ -44,6 +45,13 @@ def docstrings(path: Path) -> list[str]:
     return [text for node in nodes if isinstance(node, documented) and (text := ast.get_docstring(node))]
 
 
+def names_of_tests(path: Path) -> list[str]:
+    """Return the names of tests and of their classes in a module."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    named = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return [node.name for node in nodes if isinstance(node, named) and node.name.lower().startswith("test")]
+
+
 def test_words_are_found():
     assert find_words("demo_picture, PICTURE_SIZE, a Sound and `SoundStream`").keys() == {"picture", "PICTURE", "Sound"}
     assert not find_words("soundfile, sounddevice, an artefact and how a word sounds")
@@ -57,6 +65,16 @@ class TestCode:
     def test_names_comments_and_texts_are_the_fields(self, path):
         lines = path.read_text(encoding="utf-8").splitlines()
         assert not {f"{number}: {line}": words for number, line in enumerate(lines, 1) if (words := find_words(line))}
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+class TestTests:
+    def test_docstrings_open_with_a_noun_or_a_verb(self, path):
+        assert not [text.splitlines()[0] for text in docstrings(path) if OPENERS.match(text)]
+
+    def test_names_and_docstrings_are_the_fields(self, path):
+        texts = [*names_of_tests(path), *docstrings(path)]
+        assert not {text: words for text in texts if (words := find_words(text))}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def find_this_tree() -> None:
-    """Let this process and those that it starts import `josie` from this tree.
+    """Make this process and those that it starts import `josie` from this tree.
 
     An editable install of this tree does so already. Otherwise, since the package's folder may have any name, a folder
     with a link named `josie` comes first on the path.

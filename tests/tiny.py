@@ -163,7 +163,7 @@ def talker_inputs() -> dict[str, torch.Tensor]:
 
 
 def thinker_inputs() -> dict[str, torch.Tensor]:
-    """Return two rows with a picture, a clip and words each, padded on the left, and labels on the words."""
+    """Return two rows with an image, a clip and words each, padded on the left, and labels on the words."""
     first = [6] + [8] * 5 + [20, 21, 22, 2]
     second = [6] + [8] * 3 + [30, 2]
     ids = torch.tensor([first, [0] * 4 + second])
@@ -194,7 +194,7 @@ def josie_inputs() -> dict[str, torch.Tensor]:
 
 
 def coded_josie_inputs() -> dict[str, torch.Tensor]:
-    """Return two rows with a picture (6 patches), a video (12) and a clip (11 and 6 code frames) each."""
+    """Return two rows with an image (6 patches), a video (12) and a clip (11 and 6 code frames) each."""
     rows = [[6] * 6 + [7] * 12 + [8] * frames + [20, 21, 2] for frames in (11, 6)]
     longest = len(rows[0])
     ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows])

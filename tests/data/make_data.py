@@ -1,4 +1,4 @@
-"""Make the files of this folder: two spoken sentences, a drawn picture, a short video.
+"""Make the files of this folder: two spoken sentences, a drawn image, a short video.
 
     python tests/data/make_data.py
 
