@@ -8,12 +8,13 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from .engine import Engine
 from .errors import ClientError, server_failure
 from .guard import Guard
+from .realtime.connection import Sessions
 
 PAGE = Path(__file__).parent / "page"
 
@@ -26,12 +27,15 @@ def make_app(engine: Engine, api_key: str | None = None) -> Starlette:
         api_key (`str`, *optional*): What clients must send. Without one only names of the own machine are answered.
     """
 
+    sessions = Sessions(engine)
+
     async def health(request: Request) -> Response:
         del request
         return JSONResponse(
             {
                 "status": "ok",
                 "model": engine.name,
+                "sessions": len(sessions.sessions),
                 "jobs": engine.workers.num_jobs,
                 "real_time_factor": engine.pace.real_time_factor,
                 "speaks_in_stream": engine.speaks_in_stream,
@@ -57,6 +61,7 @@ def make_app(engine: Engine, api_key: str | None = None) -> Starlette:
             Route("/health", health),
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),
+            WebSocketRoute("/v1/realtime", sessions.serve),
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ],
         middleware=[Middleware(Guard, api_key=api_key)],

@@ -16,7 +16,7 @@ _END = object()
 
 
 def pass_on() -> None:
-    """Let other jobs have a step each, where a job runs in this thread.
+    """Give other jobs a step each, where a job runs in this thread.
 
     Raises:
         `CancelledError`: The job was cancelled.

@@ -1,5 +1,6 @@
 """Inputs of the model for a conversation, and the room that is left for an answer."""
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from .errors import ClientError
@@ -8,6 +9,7 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 _LEAST_ROOM = 16  # tokens that an answer must have
+_TOO_LONG = re.compile(r"tokens long, the context, got (\d+)")  # of the processor
 
 
 def fit_messages(
@@ -27,9 +29,8 @@ def fit_messages(
     context = engine.model.config.thinker_config.max_sequence_length
     least = min(max_tokens, _LEAST_ROOM)
     while True:
-        inputs = _prepare(engine, messages)
-        length = inputs["input_ids"].shape[1]
-        if length + least <= context:
+        inputs, length = _prepare(engine, messages)
+        if inputs is not None and length + least <= context:
             return inputs, min(max_tokens, context - length)
         oldest = next((place for place, turn in enumerate(messages) if turn["role"] != "system"), len(messages))
         if not may_forget or oldest >= len(messages) - 1:
@@ -42,10 +43,15 @@ def fit_messages(
         messages = messages[:oldest] + messages[later[0] if later else oldest + 1 :]
 
 
-def _prepare(engine: "Engine", messages: list[dict[str, Any]]) -> Any:
+def _prepare(engine: "Engine", messages: list[dict[str, Any]]) -> tuple[Any, int]:
+    """Return inputs and their length in tokens; no inputs where the processor refuses that length."""
     try:
-        return engine.processor.apply_chat_template(
+        inputs = engine.processor.apply_chat_template(
             messages, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
         )
     except ValueError as error:
+        too_long = _TOO_LONG.search(str(error))
+        if too_long is not None:
+            return None, int(too_long[1])
         raise ClientError("The conversation cannot be read by this model: its parts do not fit together.") from error
+    return inputs, inputs["input_ids"].shape[1]

@@ -92,7 +92,7 @@ class Ticket:
         self.leave()
 
     def pass_on(self) -> None:
-        """Let the others have a step each.
+        """Give the others a step each.
 
         Raises:
             `CancelledError`: The work was cancelled.

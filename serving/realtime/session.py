@@ -1,0 +1,341 @@
+"""A session: what each event of a client does."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+
+from ..engine import Engine
+from ..errors import ClientError, server_failure
+from ..fields import Fields, parse_object
+from ..media import PCM_RATE, decode_base64, decode_pcm, to_float
+from .conversation import Conversation, Item, Part, new_id
+from .item_forms import read_item
+from .outbox import Outbox
+from .response import Response, heard_text
+from .settings import SessionSettings
+from .turn_detection import TurnDetector
+
+logger = logging.getLogger(__name__)
+
+_SLICE = PCM_RATE // 2  # samples that are heard before other sessions have their turn
+
+
+class Session:
+    """A conversation with one client.
+
+    Args:
+        engine ([`Engine`]): What answers.
+        outbox ([`Outbox`]): Takes what is to be sent.
+    """
+
+    def __init__(self, engine: Engine, outbox: Outbox):
+        self.engine, self.outbox = engine, outbox
+        self.id = new_id("sess")
+        self.expires_at = int(time.time() + engine.limits.session_seconds)
+        self.settings = SessionSettings.begin(engine)
+        self.conversation = Conversation(engine.limits)
+        self.response: Response | None = None
+        self._making: asyncio.Task | None = None
+        self._writing: set[asyncio.Task] = set()  # transcriptions
+        self._buffer = np.zeros(0, dtype=np.int16)
+        self._num_heard = 0  # samples since the beginning
+        self._detector: TurnDetector | None = None
+        self._turn_id: str | None = None
+        self._handlers: dict[str, Callable[[Fields], Awaitable[None]]] = {
+            "session.update": self._update,
+            "input_audio_buffer.append": self._append,
+            "input_audio_buffer.commit": self._commit_now,
+            "input_audio_buffer.clear": self._clear,
+            "conversation.item.create": self._create_item,
+            "conversation.item.delete": self._delete_item,
+            "conversation.item.retrieve": self._retrieve_item,
+            "conversation.item.truncate": self._truncate_item,
+            "response.create": self._create_response,
+            "response.cancel": self._cancel_response,
+        }
+
+    async def begin(self) -> None:
+        """Greet the client."""
+        self._listen()
+        await self.send("session.created", session=self._describe())
+
+    async def send(self, kind: str, **values: Any) -> None:
+        """Send an event."""
+        await self._put({"type": kind, **values})
+
+    async def _put(self, event: dict[str, Any]) -> None:
+        await self.outbox.put({"event_id": new_id("event")} | event)
+
+    async def receive(self, text: str | bytes) -> None:
+        """Do what an event asks for; what is wrong with it is told to the client."""
+        event_id = None
+        try:
+            fields = parse_object(text, "an event")
+            event_id = fields.text("event_id", max_length=512)
+            kind = fields.take("type")
+            handler = self._handlers.get(kind) if isinstance(kind, str) else None
+            if handler is None:
+                fields.fail("type", f"be one of {list(self._handlers)}", kind)
+            await handler(fields)
+        except ClientError as error:
+            await self.fail(error, event_id)
+        except ConnectionError:
+            raise
+        except Exception:
+            logger.exception("An event failed.")
+            await self.fail(server_failure(), event_id)
+
+    async def fail(self, error: ClientError, event_id: str | None = None) -> None:
+        """Tell the client of an error."""
+        await self.send("error", error=error.to_dict() | {"event_id": event_id})
+
+    async def close(self) -> None:
+        """End everything that is worked at."""
+        if self.response is not None:
+            self.response.cancel("client_cancelled")
+        tasks = [task for task in (self._making, *self._writing) if task is not None]
+        await self.outbox.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- the session
+
+    def _describe(self) -> dict[str, Any]:
+        return self.settings.to_event(self.id, self.expires_at)
+
+    def _listen(self) -> None:
+        turns = self.settings.turns
+        self._detector = None if turns is None else TurnDetector(turns, self._num_heard)
+
+    async def _update(self, fields: Fields) -> None:
+        session = fields.object("session")
+        if session is None:
+            fields.fail("session", "be an object", None)
+        fields.done()
+        turns, self.settings = self.settings.turns, self.settings.update(session)
+        if self.settings.turns != turns:
+            self._turn_id = None
+            self._listen()
+        await self.send("session.updated", session=self._describe())
+
+    # --- the input buffer
+
+    async def _append(self, fields: Fields) -> None:
+        content = decode_base64(fields.text("audio", "", self.engine.limits.max_body_bytes) or "", "audio")
+        samples = decode_pcm(content, "audio")
+        fields.done()
+        if not self.engine.takes("audio"):
+            raise ClientError("`audio` must be left out: this model takes no audio.", "audio")
+        room = self.engine.limits.max_audio_seconds * PCM_RATE
+        if len(samples) > room or (self._detector is None and len(self._buffer) + len(samples) > room):
+            raise ClientError(
+                f"The input buffer must have at most {room / PCM_RATE:g} s; commit or clear it.", "audio", "buffer_full"
+            )
+        for start in range(0, len(samples), _SLICE):
+            await self._hear(samples[start : start + _SLICE])
+            await asyncio.sleep(0)
+
+    async def _hear(self, samples: np.ndarray) -> None:
+        detector = self._detector
+        self._buffer = np.concatenate((self._buffer, samples))
+        self._num_heard += len(samples)
+        if detector is None:
+            return
+        for edge in detector.push(to_float(samples)):
+            if edge.kind == "started":
+                await self._start_turn(edge.place)
+            else:
+                await self._stop_turn(edge.place)
+            if self._detector is not detector:
+                return
+        if self._turn_id is None:
+            # All that may still belong to a turn: its padding, and what the detector has not judged yet.
+            kept = detector.settings.prefix_padding_ms * PCM_RATE // 1000 + PCM_RATE // 2
+            self._buffer = self._buffer[-kept:]
+        elif len(self._buffer) >= self.engine.limits.max_audio_seconds * PCM_RATE:
+            detector.stop()
+            await self._stop_turn(self._num_heard)
+
+    async def _start_turn(self, place: int) -> None:
+        self._turn_id = new_id("item")
+        keep = min(len(self._buffer), self._num_heard - place)
+        self._buffer = self._buffer[len(self._buffer) - keep :]
+        await self.send("input_audio_buffer.speech_started", audio_start_ms=_to_ms(place), item_id=self._turn_id)
+        if self.settings.turns is not None and self.settings.turns.interrupt_response:
+            await self._interrupt("turn_detected")
+
+    async def _stop_turn(self, place: int) -> None:
+        await self.send("input_audio_buffer.speech_stopped", audio_end_ms=_to_ms(place), item_id=self._turn_id)
+        length = max(len(self._buffer) - max(self._num_heard - place, 0), 1)
+        rest = self._buffer[length:]
+        self._buffer = self._buffer[:length]
+        await self._commit()
+        self._buffer = rest
+        if self.settings.turns is not None and self.settings.turns.create_response:
+            await self._answer(self.settings, is_asked=False)
+
+    async def _commit_now(self, fields: Fields) -> None:
+        fields.done()
+        if not len(self._buffer) or (self._detector is not None and self._turn_id is None):
+            raise ClientError("The input buffer must have audio to commit, got none.", code="input_audio_buffer_empty")
+        if self._detector is not None:
+            self._detector.stop()
+        await self._commit()
+
+    async def _commit(self) -> None:
+        item = Item(self._turn_id or new_id("item"), "user", [Part("audio", samples=self._buffer)])
+        self._buffer, self._turn_id = np.zeros(0, dtype=np.int16), None
+        previous = self.conversation.add(item)
+        await self.send("input_audio_buffer.committed", item_id=item.id, previous_item_id=previous)
+        await self._tell_of(item, previous)
+        self._transcribe(item)
+
+    async def _clear(self, fields: Fields) -> None:
+        fields.done()
+        self._buffer, self._turn_id = np.zeros(0, dtype=np.int16), None
+        if self._detector is not None:
+            self._detector.stop()
+        await self.send("input_audio_buffer.cleared")
+
+    # --- the conversation
+
+    async def _tell_of(self, item: Item, previous: str | None) -> None:
+        await self.send("conversation.item.added", item=item.to_event(), previous_item_id=previous)
+        if item.status != "in_progress":
+            await self.send("conversation.item.done", item=item.to_event(), previous_item_id=previous)
+        for old in self.conversation.forget():
+            await self.send("conversation.item.deleted", item_id=old.id)
+
+    async def _create_item(self, fields: Fields) -> None:
+        form, previous_id = fields.object("item"), fields.text("previous_item_id", max_length=64)
+        if form is None:
+            fields.fail("item", "be an object", None)
+        fields.done()
+        item = await asyncio.to_thread(read_item, form, self.engine.limits, self.engine.takes)
+        previous = self.conversation.add(item, previous_id)
+        await self._tell_of(item, previous)
+        if item.num_samples and item.parts[0].text is None:
+            self._transcribe(item)
+
+    def _take_id(self, fields: Fields) -> str:
+        return fields.required_text("item_id", 64)
+
+    async def _delete_item(self, fields: Fields) -> None:
+        place = self.conversation.place(self._take_id(fields))
+        fields.done()
+        item = self.conversation.items[place]
+        if item.status == "in_progress":
+            raise ClientError("`item_id` must be an item that is finished; cancel its response first.", "item_id")
+        del self.conversation.items[place]
+        await self.send("conversation.item.deleted", item_id=item.id)
+
+    async def _retrieve_item(self, fields: Fields) -> None:
+        place = self.conversation.place(self._take_id(fields))
+        fields.done()
+        await self.send("conversation.item.retrieved", item=self.conversation.items[place].to_event())
+
+    async def _truncate_item(self, fields: Fields) -> None:
+        item = self.conversation.items[self.conversation.place(self._take_id(fields))]
+        fields.integer("content_index", 0, 0, 0)
+        end_ms = fields.integer("audio_end_ms", 0, 1 << 40)
+        fields.done()
+        spoken = item.spoken
+        if spoken is None:
+            raise ClientError("`item_id` must be an answer that was said.", "item_id", "invalid_value")
+        if end_ms is None or end_ms > -(-spoken.num_sent * 1000 // PCM_RATE):
+            fields.fail("audio_end_ms", f"be in [0, {_to_ms(spoken.num_sent)}], what was sent", end_ms)
+        if item.status == "in_progress" and self.response is not None:
+            await self._interrupt("client_cancelled")
+        item.parts[0].text = heard_text(item, end_ms / 1000, self._decode)
+        spoken.num_sent = min(spoken.num_sent, end_ms * PCM_RATE // 1000)
+        text = item.parts[0].text
+        await self.send(
+            "conversation.item.truncated", item_id=item.id, content_index=0, audio_end_ms=end_ms, transcript=text
+        )
+
+    def _decode(self, tokens: list[int]) -> str:
+        return self.engine.processor.decode(tokens, skip_special_tokens=True)
+
+    # --- answers
+
+    async def _create_response(self, fields: Fields) -> None:
+        settings = self.settings.for_response(fields.object("response"))
+        fields.done()
+        await self._answer(settings, is_asked=True)
+
+    async def _cancel_response(self, fields: Fields) -> None:
+        response_id = fields.text("response_id", max_length=64)
+        fields.done()
+        is_other = self.response is not None and response_id not in (None, self.response.id)
+        if self.response is None or is_other:
+            raise ClientError("There must be an answer to cancel, got none.", code="response_cancel_not_active")
+        await self._interrupt("client_cancelled")
+
+    async def _interrupt(self, reason: str) -> None:
+        """End the answer that is being made, if any, and wait until its end is told."""
+        response, making = self.response, self._making
+        if response is not None and making is not None:
+            response.cancel(reason)
+            response.take_back(await self.outbox.take_back(response.id))
+            await asyncio.wait([making])
+
+    async def _answer(self, settings: SessionSettings, is_asked: bool) -> None:
+        if self.response is not None:
+            if not is_asked:  # the speaker was not to interrupt it
+                return
+            raise ClientError(
+                f"There must be no other answer being made, got {self.response.id}.",
+                code="conversation_already_has_active_response",
+            )
+        messages = self.conversation.to_messages(settings.instructions)
+        if not any(message["role"] == "user" for message in messages):
+            raise ClientError("The conversation must have something of the user to answer, got nothing.", code="empty")
+        self.response = Response(settings, self._put, messages, self._decode)
+        self._making = asyncio.create_task(self._make(self.response))
+
+    async def _make(self, response: Response) -> None:
+        async def add(item: Item) -> None:
+            await self._tell_of(item, self.conversation.add(item))
+
+        try:
+            await response.run(add)
+        except ConnectionError:
+            logger.debug("A client left while it was answered.")
+        finally:
+            self.response = self._making = None
+
+    def _transcribe(self, item: Item) -> None:
+        if self.settings.transcribes:
+            task = asyncio.create_task(self._write_down(item))
+            self._writing.add(task)
+            task.add_done_callback(self._writing.discard)
+
+    async def _write_down(self, item: Item) -> None:
+        """Tell what is said in an item, when the answer to it is made, which it must not delay."""
+        await asyncio.sleep(0)
+        while self._making is not None:
+            await asyncio.wait([self._making])
+        place: dict[str, Any] = {"item_id": item.id, "content_index": 0}
+        kind = "conversation.item.input_audio_transcription"
+        part = next(part for part in item.parts if part.samples is not None)
+        samples: Any = part.samples
+        try:
+            part.text = await self.engine.transcribe(to_float(samples), PCM_RATE)
+            usage = {"type": "duration", "seconds": len(samples) / PCM_RATE}
+            await self.send(f"{kind}.completed", **place, transcript=part.text, usage=usage)
+        except ConnectionError:
+            logger.debug("A client left while its words were written down.")
+        except Exception as error:
+            told = error if isinstance(error, ClientError) else server_failure()
+            if told is not error:
+                logger.exception("A transcription failed.")
+            await self.send(f"{kind}.failed", **place, error=told.to_dict())
+
+
+def _to_ms(num_samples: int) -> int:
+    return num_samples * 1000 // PCM_RATE
