@@ -13,6 +13,7 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 | `model` | `ModelArguments` in `recipes/models.py`: a folder or Hub name, or a preset with random weights |
 | `freeze` | names of parts that learn nothing, as `model.freeze` takes them; the Talker where it is missing |
 | `ctc` | `CTCArguments` in `recipes/audio_ctc.py`: the audio encoder predicts letters too; `null` for none |
+| `teacher` | `TeacherArguments` in `recipes/teacher.py`: the audio encoder predicts another one's features; or `null` |
 | `token_ctc` | `TokenCTCArguments` in `recipes/token_ctc.py`: the projector predicts tokens too; `null` for none |
 | `hearing` | `HearingArguments` in `recipes/heard_rows.py`: clips are encoded once, ahead; `null` for at every step |
 | `augmentation` | effects on the user's audio, `AudioAugmentation` in `josie.training`; `null` for none |
@@ -48,6 +49,7 @@ from recipes.models import ModelArguments, learn_in_float32, load_model, save_mo
 from recipes.run_log import RunLog
 from recipes.runs import start_training, train
 from recipes.spoken_rows import SilentCollator, SpeechCollator, SpeechEncoder, SpokenConversations
+from recipes.teacher import TaughtModel, Teacher, TeacherArguments, TeacherCollator
 from recipes.token_ctc import TokenCTCArguments, TokenCTCModel, find_tokens
 from transformers import TrainingArguments
 
@@ -55,19 +57,8 @@ from josie import JosieDataCollator, JosieTrainer
 from josie.training.augmentation import AugmentingCollator, EpochCallback, number_rows, read_augmentation
 from josie.training.metrics import Metrics, keep_scores
 
-SECTIONS = (
-    "data",
-    "model",
-    "freeze",
-    "ctc",
-    "token_ctc",
-    "hearing",
-    "augmentation",
-    "answers",
-    "trainer",
-    "card",
-    "threads",
-)
+SECTIONS = ("data", "model", "freeze", "ctc", "teacher", "token_ctc", "hearing", "augmentation")
+SECTIONS += ("answers", "trainer", "card", "threads")
 
 
 def load_rows(config: dict[str, Any]) -> SpokenConversations:
@@ -94,10 +85,11 @@ def freeze(model: Any, names: Any) -> SpeechEncoder | None:
     return SpeechEncoder.of_model(model) if learns else None
 
 
-def refuse_together(letters: Any, tokens: Any, hearing: Any) -> None:
+def refuse_together(letters: Any, teaching: Any, tokens: Any, hearing: Any) -> None:
     """Raise a `ValueError` for sections that do not go together."""
-    if letters is not None and hearing is not None:
-        raise ValueError("`ctc` must be null with `hearing`, as it teaches the audio encoder, got both.")
+    for name, section in (("ctc", letters), ("teacher", teaching)):
+        if section is not None and hearing is not None:
+            raise ValueError(f"`{name}` must be null with `hearing`, as it teaches the audio encoder, got both.")
     if tokens is not None and hearing is None:
         raise ValueError("`hearing` must be a section with `token_ctc`, got null.")
 
@@ -114,10 +106,11 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     asked = read_section(config, "answers", AnswerArguments)
     chosen = read_section(config, "model", ModelArguments)
     letters = read_section(config, "ctc", CTCArguments) if config.get("ctc") is not None else None
+    teaching = read_section(config, "teacher", TeacherArguments) if config.get("teacher") is not None else None
     tokens = read_section(config, "token_ctc", TokenCTCArguments) if config.get("token_ctc") is not None else None
     hearing = read_section(config, "hearing", HearingArguments) if config.get("hearing") is not None else None
     augmentation = read_augmentation(config)
-    refuse_together(letters, tokens, hearing)
+    refuse_together(letters, teaching, tokens, hearing)
     arguments = start_training(
         config, TrainingArguments, remove_unused_columns=False, label_names=["labels"], eval_do_concat_batches=False
     )
@@ -128,8 +121,8 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
         learn_in_float32(model, arguments.bf16 or arguments.fp16)
         questions = find_questions(data.rows["validation"], asked.num_questions)
         data.require_encoder(model)
-        if data.encoded and (letters is not None or hearing is not None):
-            raise ValueError("`data.audio_features` must be false with `ctc` or `hearing`, got true.")
+        if data.encoded and not letters is teaching is hearing is None:
+            raise ValueError("`data.audio_features` must be false with `ctc`, `teacher` or `hearing`, got true.")
         if augmentation is not None and (data.encoded or hearing is not None):
             raise ValueError("`augmentation` must be null where clips are encoded ahead, got effects.")
         if hearing is not None:
@@ -146,10 +139,12 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     learner, held_out = model, rows["validation"]
     answers = AnswerCheck(model, processor, questions, asked)
     scores: dict[str, Any] = {"compute_metrics": Metrics(answers), "preprocess_logits_for_metrics": keep_scores}
-    if letters is not None:
-        learner, collator = CTCModel(model, letters), CTCCollator(collator, letters.alphabet)
+    teacher = None if teaching is None else Teacher(teaching)
+    if letters is not None or teaching is not None:
+        learner = CTCModel(model, letters) if teaching is None else TaughtModel(model, letters, teaching, teacher.width)
+        collator = collator if letters is None else CTCCollator(collator, letters.alphabet)
         learner.load_head(str(chosen.path))
-        scores = {} if letters.only else scores  # there is nothing but a loss
+        scores = {} if learner.arguments.only else scores  # there is nothing but a loss
     if tokens is not None:
         learner = TokenCTCModel(model, tokens, find_tokens(rows["train"].select_columns(["transcripts"])))
         learner.load_head(str(chosen.path))
@@ -158,6 +153,8 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     if augmentation is not None:
         collator = AugmentingCollator(collator, augmentation, processor.feature_extractor.sampling_rate)
         callbacks, train_rows = [*callbacks, EpochCallback(collator)], number_rows(train_rows)
+    if teacher is not None:
+        collator = TeacherCollator(collator, teacher)  # around the augmentation: it hears the clips as they are
     trainer = JosieTrainer(
         learner,
         arguments,

@@ -267,6 +267,9 @@ def test_the_recipes_own_configuration_is_valid():
         ("augmentation=loud", "`augmentation` must be a section of effects, or null, got 'loud'."),
         ("augmentation.echo=1", "`augmentation` must have effects of"),
         ("augmentation.gain.decibels=3", "`gain.decibels` must be two numbers, got 3."),
+        ("teacher.path=/nowhere", "`teacher.path` must be a folder or Hub name of a model, got '/nowhere'."),
+        ('teacher={"path": "x", "weight": 0}', "`teacher.weight` must be above 0, got 0."),
+        ('teacher={"path": "x", "delay": -1}', "`teacher.delay` must be at least 0, got -1."),
         ("answers.batch_size=0", "`answers.batch_size` must be an integer of at least 1, got 0."),
     ],
 )

@@ -49,10 +49,11 @@ class CTCArguments:
 
 @dataclass
 class CTCOutput(ModelOutput):
-    """The output of [`CTCModel`]: the loss, its part of CTC, and the losses and logits of the model inside."""
+    """The output of [`CTCModel`]: the loss, its own parts, and the losses and logits of the model inside."""
 
     loss: torch.Tensor | None = None
     ctc_loss: torch.Tensor | None = None
+    teacher_loss: torch.Tensor | None = None
     text_loss: torch.Tensor | None = None
     talker_loss: torch.Tensor | None = None
     depth_loss: torch.Tensor | None = None
@@ -81,7 +82,7 @@ class CTCModel(nn.Module):
             raise ValueError(f"`ctc` must be null for a model without a {needed!r}, got one with {found}.")
         self.model, self.arguments = model, arguments
         num_classes = arguments.letters_per_frame * (1 + len(arguments.alphabet))
-        self.ctc_head = nn.Linear(audio_config.hidden_size, num_classes, dtype=torch.float32)
+        self.ctc_head: Any = nn.Linear(audio_config.hidden_size, num_classes, dtype=torch.float32)
         self.target_names = (*model.target_names, "ctc")
         if arguments.only:
             learning = [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
@@ -128,30 +129,46 @@ class CTCModel(nn.Module):
             num_items_in_batch (`dict`, *optional*): As `count_targets` returns it, of the whole batch.
             batch: Of the model.
         """
-        outputs, states = self._encode(batch, num_items_in_batch)
+        outputs, states = self.encode(batch, num_items_in_batch)
+        loss, ctc_loss = self.add_ctc(outputs, states, batch, ctc_labels, num_items_in_batch)
+        return self.describe(outputs, loss=loss, ctc_loss=ctc_loss)
+
+    def add_ctc(
+        self,
+        outputs: Any,
+        states: torch.Tensor | None,
+        batch: dict[str, Any],
+        ctc_labels: torch.Tensor | None,
+        num_items_in_batch: dict[str, torch.Tensor] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the loss of the model with that of CTC, and the latter; arguments as of `forward` and `encode`."""
         loss: Any = outputs.get("loss")
         loss = self.ctc_head.weight.new_zeros(()) if loss is None else loss
         ctc_loss = None
         if ctc_labels is None or states is None:
             loss = add_zero_gradients(loss, self.ctc_head, lambda: self.ctc_head(self.ctc_head.weight[:1]))
         else:
-            frames = self.encoder.downsample_mask(batch["input_features_mask"]).sum(dim=1)
+            frames = count_features(self.encoder, batch)
             sums = self._ctc_losses(states, frames, ctc_labels)
             count = (ctc_labels > _BLANK).sum() if num_items_in_batch is None else num_items_in_batch["ctc"]
             ctc_loss = sums.sum() / count.clamp(min=1)
             loss = loss + self.arguments.weight * ctc_loss
+        return loss, ctc_loss
+
+    def describe(self, outputs: Any, **losses: torch.Tensor | None) -> CTCOutput:
+        """Return the losses beside those of the model."""
         kept = {name: outputs.get(name) for name in ("text_loss", "talker_loss", "depth_loss", "logits")}
         if self.model.target_names == ("text",):  # a Thinker alone, whose only loss has no name
             kept["text_loss"] = outputs.get("loss")
-        return CTCOutput(loss=loss, ctc_loss=ctc_loss, **kept)
+        return CTCOutput(**losses, **kept)
 
-    def _encode(self, batch: dict[str, Any], num_items: Any) -> tuple[Any, torch.Tensor | None]:
+    def encode(self, batch: dict[str, Any], num_items: Any) -> tuple[Any, torch.Tensor | None]:
         """Return what the model returns, and the states of its audio encoder, `(num_clips, max_frames, width)`."""
-        encoder, features = self.encoder, batch.get("input_features")
+        encoder, inputs = self.encoder, encoder_inputs(batch)
         if self.arguments.only:
-            if features is not None:
-                return {}, encoder(features, attention_mask=batch["input_features_mask"]).last_hidden_state
-            nothing = self.ctc_head.weight.new_zeros(())
+            if inputs is not None:
+                return {}, encoder(**inputs).last_hidden_state
+            nothing = encoder.proj.weight.new_zeros((), dtype=torch.float32)
             return {"loss": add_zero_gradients(nothing, encoder, self._front_end.dummy_forward)}, None
         heard: list[Any] = []
         handle = encoder.register_forward_hook(lambda module, inputs, output: heard.append(output))
@@ -159,7 +176,7 @@ class CTCModel(nn.Module):
             outputs = self.model(num_items_in_batch=num_items, **batch)
         finally:
             handle.remove()
-        return outputs, None if features is None else heard[0].last_hidden_state
+        return outputs, None if inputs is None else heard[0].last_hidden_state
 
     def _ctc_losses(self, states: torch.Tensor, frames: torch.Tensor, ctc_labels: torch.Tensor) -> torch.Tensor:
         """Return the negative log-likelihood of each clip's letters, `(num_clips,)`.
@@ -183,10 +200,17 @@ class CTCModel(nn.Module):
         return logits.unflatten(-1, (self.arguments.letters_per_frame, -1)).flatten(1, 2)
 
     @torch.no_grad()
-    def read_letters(self, input_features: torch.Tensor, input_features_mask: torch.Tensor) -> list[str]:
-        """Return what the encoder spells of each clip, the likeliest letter at each place."""
-        states = self.encoder(input_features, attention_mask=input_features_mask).last_hidden_state
-        frames = self.encoder.downsample_mask(input_features_mask).sum(dim=1) * self.arguments.letters_per_frame
+    def read_letters(self, inputs: torch.Tensor, mask: torch.Tensor) -> list[str]:
+        """Return what the encoder spells of each clip, the likeliest letter at each place.
+
+        Args:
+            inputs (`torch.Tensor`): `input_features`, or `input_values` of an encoder that reads waveforms.
+            mask (`torch.Tensor`): `input_features_mask`, or `padding_mask`.
+        """
+        name = self.encoder.main_input_name
+        batch = {name: inputs, "padding_mask" if name == "input_values" else "input_features_mask": mask}
+        states = self.encoder(**encoder_inputs(batch)).last_hidden_state
+        frames = count_features(self.encoder, batch) * self.arguments.letters_per_frame
         chosen = zip(self._letter_logits(states).argmax(-1), frames.tolist(), strict=True)
         rows = [torch.unique_consecutive(row[:length]).tolist() for row, length in chosen]
         return ["".join(self.arguments.alphabet[letter - 1] for letter in row if letter != _BLANK) for row in rows]
@@ -206,10 +230,27 @@ class CTCModel(nn.Module):
             return
         wanted = self.describe_extra_weights()
         with safe_open(path, framework="pt") as file:
+            if "ctc_head.weight" not in file.keys():  # noqa: SIM118
+                return
             metadata = {name: value for name, value in file.metadata().items() if name != "format"}
             if metadata != wanted:
                 raise ValueError(f"`ctc` must have the settings of {str(path)!r} ({metadata}), got {wanted}.")
             self.load_state_dict({name: file.get_tensor(name) for name in file.keys()}, strict=False)  # noqa: SIM118
+
+
+def encoder_inputs(batch: dict[str, Any]) -> Any:
+    """Return the arguments of a [`JosieAudioEncoder`] in a batch, mel frames or waveforms; `None` without clips."""
+    if batch.get("input_features") is not None:
+        return {"input_features": batch["input_features"], "attention_mask": batch["input_features_mask"]}
+    if batch.get("input_values") is not None:
+        return {"input_values": batch["input_values"], "padding_mask": batch["padding_mask"]}
+    return None
+
+
+def count_features(encoder: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """Return how many features an encoder gives of each clip of a batch, `(num_clips,)`."""
+    mask = batch["input_features_mask" if batch.get("input_features") is not None else "padding_mask"]
+    return encoder.downsample_mask(mask).sum(dim=1)
 
 
 @dataclass
