@@ -16,6 +16,7 @@ _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 _STREAMED_SIZES = (0, 0xFFFFFFFF)  # what RIFF files say whose writer could not go back
 _OGG_HEAD = 27  # bytes of the head of a page, without the lengths of its segments
 _TS_PACKET = 188  # bytes of a packet of an MPEG transport stream
+_PACK = b"\x00\x00\x01\xba"  # begins a pack of an MPEG program stream
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # File Properties: the file's size
 # Heads that no other part of a file has, and as much of them as is looked for behind the first.
@@ -25,7 +26,10 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 def is_cut_short(file: BinaryIO) -> bool:
     """Return whether a file lacks its end, as far as its container says: MP4, RIFF (AVI, WebP, WAV), CAF, Matroska
-    (MKV, WebM), Ogg, FLV, ASF (WMA, WMV), or an MPEG transport stream.
+    (MKV, WebM), Ogg, FLV, ASF (WMA, WMV), or an MPEG transport or program stream (MPG, VOB).
+
+    A program stream that is cut between two packets is whole to this function, and so is raw video (H.264), which
+    states no sizes.
 
     Args:
         file: Open for reading bytes, and able to seek; its position is kept.
@@ -45,6 +49,8 @@ def is_cut_short(file: BinaryIO) -> bool:
         ends = list(_stated_ends(file))
     elif _is_transport_stream(file, length):
         ends = [-(-length // _TS_PACKET) * _TS_PACKET]
+    elif head[:4] == _PACK:
+        ends = list(_packet_ends(file, length))
     elif head[4:8] in _BOXES:
         ends = list(_box_ends(file, length))
     elif head[:4] == b"caff":
@@ -143,6 +149,22 @@ def _is_transport_stream(file: BinaryIO, length: int) -> bool:
     """Return whether a file begins with packets of a transport stream (ISO/IEC 13818-1), which all begin alike."""
     places = range(0, min(length, 8 * _TS_PACKET), _TS_PACKET)
     return length > 2 * _TS_PACKET and all(_bytes_at(file, place, 1) == b"\x47" for place in places)
+
+
+def _packet_ends(file: BinaryIO, length: int) -> Iterator[int]:
+    """Give where each packet of a program stream ends (ISO/IEC 13818-1, section 2.5; ISO/IEC 11172-1)."""
+    place = 0
+    while place + 4 <= length:
+        head = _bytes_at(file, place, 14)
+        if head[:3] != _PACK[:3] or head[3] < 0xBA:  # 0xB9 ends the stream
+            return
+        if head[3] > 0xBA:
+            place += 6 + int.from_bytes(head[4:6], "big")
+        elif len(head) < 14 or head[4] >> 6 == 1:
+            place += 14 + (head[-1] & 7 if len(head) == 14 else 0)
+        else:
+            place += 12  # of MPEG-1
+        yield place
 
 
 def _box_ends(file: BinaryIO, length: int) -> Iterator[int]:

@@ -112,7 +112,11 @@ def test_joined_videos_that_players_show_whole_are_read_whole(name):
     np.testing.assert_allclose(found, [*range(20), *range(20)], atol=1)
 
 
-@pytest.mark.parametrize(("name", "codec"), [("flv", "flv"), ("ogg", "libvpx"), ("asf", "wmv2"), ("mpegts", "mpeg4")])
+CUT = [("flv", "flv"), ("ogg", "libvpx"), ("asf", "wmv2"), ("mpegts", "mpeg4"), ("mpeg", "mpeg1video")]
+CUT += [("vob", "mpeg2video"), ("dvd", "mpeg2video")]
+
+
+@pytest.mark.parametrize(("name", "codec"), CUT)
 def test_a_stream_that_is_cut_short_is_refused(name, codec):
     noise = np.random.default_rng(0).integers(0, 255, (20, 48, 80, 3), dtype=np.uint8)
     content = encode_video(noise, name, codec)
@@ -121,6 +125,14 @@ def test_a_stream_that_is_cut_short_is_refused(name, codec):
         with pytest.raises(ValueError, match="`videos` must be complete, got .*, which is cut short"):
             read_video(content[: int(len(content) * part) // 2 * 2 + 1], OPTIONS)
     assert not is_cut_short(io.BytesIO(content))
+
+
+def test_raw_video_states_no_sizes():
+    """The frames before the break are read."""
+    noise = np.random.default_rng(0).integers(0, 255, (20, 48, 80, 3), dtype=np.uint8)
+    content = encode_video(noise, "h264")
+    assert len(read_video(content, OPTIONS)) == 20
+    assert 10 < len(read_video(content[: int(len(content) * 0.77)], OPTIONS)) < 20
 
 
 @pytest.mark.parametrize("shape", [(1, 48, 80), (2, 48, 80), (5, 2, 2), (5, 96, 54)])
