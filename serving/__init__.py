@@ -2,5 +2,5 @@
 
 Reading order: `server` (settings, start and end), `app` (routes), `guard` (who may come in), `limits`, `errors`; the
 model's side: `turns` (one step at a time, in turn), `jobs` (work in a thread, its items in asyncio), `engine` (with
-`prompts`, `token_stream` and `pace`); what clients send: `fields`, `media`; and the room `realtime`.
+`prompts`, `token_stream` and `pace`); what clients send: `fields`, `media`; and the rooms `endpoints` and `realtime`.
 """

@@ -1,7 +1,7 @@
 """The application: which path leads where."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -11,6 +11,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
+from .endpoints.chat import complete
+from .endpoints.speech import speak
+from .endpoints.transcription import transcribe
 from .engine import Engine
 from .errors import ClientError, server_failure
 from .guard import Guard
@@ -50,6 +53,12 @@ def make_app(engine: Engine, api_key: str | None = None) -> Starlette:
         engine.require_model(request.path_params["name"])
         return JSONResponse(engine.describe())
 
+    def post(path: str, handle: Callable[[Engine, Request], Awaitable[Response]]) -> Route:
+        async def endpoint(request: Request) -> Response:
+            return await handle(engine, request)
+
+        return Route(path, endpoint, methods=["POST"])
+
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         del app
@@ -61,6 +70,9 @@ def make_app(engine: Engine, api_key: str | None = None) -> Starlette:
             Route("/health", health),
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),
+            post("/v1/chat/completions", complete),
+            post("/v1/audio/speech", speak),
+            post("/v1/audio/transcriptions", transcribe),
             WebSocketRoute("/v1/realtime", sessions.serve),
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ],

@@ -205,9 +205,10 @@ class Engine:
         taker.finish(num_prompt_tokens=0, is_cut=False)
 
     def _taker(self, job: Job, options: AnswerOptions) -> SpeechTaker:
-        return SpeechTaker(job.put, self._decode, self.pace.begin() if options.speaks else None)
+        return SpeechTaker(job.put, self.decode, self.pace.begin() if options.speaks else None)
 
-    def _decode(self, tokens: list[int]) -> str:
+    def decode(self, tokens: list[int]) -> str:
+        """Return the text of tokens, without those that are none."""
         return self.processor.decode(tokens, skip_special_tokens=True)
 
     @staticmethod

@@ -14,11 +14,13 @@ import typer
 import yaml
 from doc_pages import Block
 from packaging.requirements import Requirement
+from serving_clients import load_engine, running
 from this_tree import ROOT
 from transformers import TrainingArguments
 from typer.testing import CliRunner
 
 from josie.cli.app import app
+from josie.nano import find_model
 
 # Typed into `josie chat`.
 CHAT = "Hello.\n/quit\n"
@@ -27,7 +29,7 @@ FOREIGN = ("accelerate", "cd", "git", "mkdir", "transformers")
 
 
 class PageRun:
-    """The state of a page while its blocks are run: one namespace, and what was printed last.
+    """The state of a page while its blocks are run: one namespace, what was printed last, and servers that it began.
 
     Args:
         name (`str`): Of the page, for tracebacks.
@@ -37,6 +39,8 @@ class PageRun:
         self.name = name
         self.namespace: dict[str, Any] = {"__name__": "__main__"}
         self.printed = ""
+        self.servers = contextlib.ExitStack()
+        self.port = 8000
 
     def run(self, block: Block) -> None:
         """Run a block, write its file, or compare it with what was printed."""
@@ -52,7 +56,8 @@ class PageRun:
     def run_python(self, block: Block) -> None:
         """Execute Python."""
         # Empty lines in front let a traceback name the line of the page.
-        code = compile("\n" * (block.line - 1) + block.text, self.name, "exec")
+        text = block.text.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")
+        code = compile("\n" * (block.line - 1) + text, self.name, "exec")
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(code, self.namespace)
@@ -61,6 +66,12 @@ class PageRun:
     def run_command(self, command: str) -> str:
         """Run a command of ours, or check one of others; return what it printed."""
         program, *arguments = shlex.split(command, comments=True)
+        if program == "josie" and arguments[0] == "serve":
+            read_arguments(arguments)
+            self.port = self.servers.enter_context(
+                running(load_engine(find_model(Path(arguments[1])), name=arguments[1]))
+            )
+            return ""
         if program == "josie":
             return run_josie(arguments)
         checks = {"pip": check_pip, "make": check_make, "python": check_script}
@@ -72,8 +83,8 @@ class PageRun:
 
 
 def run_josie(arguments: list[str]) -> str:
-    """Run a command of ours, but only read its arguments where it would need a microphone, or not end."""
-    if "--mic" in arguments or arguments[0] == "serve":
+    """Run a command of ours, but only read its arguments where it would need a microphone."""
+    if "--mic" in arguments:
         read_arguments(arguments)
         return ""
     result = CliRunner().invoke(app, arguments, input=CHAT if arguments[0] == "chat" else None)

@@ -93,8 +93,9 @@ class TestCode:
                 (folder / name).symlink_to(ROOT / name)
         before = {path.name for path in folder.iterdir()}
         run = PageRun(name_of(page))
-        for block in read_blocks(page.read_text(encoding="utf-8")):
-            run.run(block)
+        with run.servers:
+            for block in read_blocks(page.read_text(encoding="utf-8")):
+                run.run(block)
         assert [message for message in warned if not message.startswith(ANSWERS)] == []
         left = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
         check_ignored([name for name in left if name.strip("/") not in before])
