@@ -150,7 +150,7 @@ class Session:
             if edge.kind == "started":
                 await self._start_turn(edge.place)
             else:
-                await self._stop_turn(edge.place)
+                await self._stop_turn(edge.place, edge.speech_end)
             if self._detector is not detector:
                 return
         if self._turn_id is None:
@@ -169,10 +169,12 @@ class Session:
         if self.settings.turns is not None and self.settings.turns.interrupt_response:
             await self._interrupt("turn_detected")
 
-    async def _stop_turn(self, place: int) -> None:
+    async def _stop_turn(self, place: int, speech_end: int | None = None) -> None:
         await self.send("input_audio_buffer.speech_stopped", audio_end_ms=_to_ms(place), item_id=self._turn_id)
         length = max(len(self._buffer) - max(self._num_heard - place, 0), 1)
         rest = self._buffer[length:]
+        if speech_end is not None:  # the silence behind says nothing, and models that know none mishear what is before
+            length = max(length - (place - speech_end), 1)
         self._buffer = self._buffer[:length]
         await self._commit()
         self._buffer = rest

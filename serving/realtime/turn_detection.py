@@ -42,10 +42,12 @@ class Edge:
     Args:
         kind (`"started"` or `"stopped"`): Which of them.
         place (`int`): Where, in samples at 24 kHz from the first one.
+        speech_end (`int`, *optional*): Of an end: where the silence begins that told it.
     """
 
     kind: Literal["started", "stopped"]
     place: int
+    speech_end: int | None = None
 
 
 class TurnDetector:
@@ -103,7 +105,7 @@ class TurnDetector:
         if silence_ms < self.settings.silence_duration_ms:
             return None
         self.is_speech = False
-        return Edge("stopped", self._place(self._num_chunks + 1))
+        return Edge("stopped", self._place(self._num_chunks + 1), self._place(self._silence_begin))
 
     def _place(self, chunk: int) -> int:
         return self._origin + chunk * CHUNK * PCM_RATE // SAMPLING_RATE
