@@ -32,12 +32,7 @@ export class Connection extends EventTarget {
     address.protocol = address.protocol.replace("http", "ws");
     const socket = new WebSocket(address, this.secret ? [PROTOCOL, KEY_PREFIX + this.secret] : [PROTOCOL]);
     this.socket = socket;
-    socket.onopen = () => {
-      this.wait = FIRST_WAIT;
-      this.wasOpen = true;
-      this.#tell("open");
-    };
-    socket.onmessage = ({ data }) => this.#tell("message", JSON.parse(data));
+    socket.onmessage = ({ data }) => this.#take(JSON.parse(data));
     socket.onclose = (event) => socket === this.socket && this.#explain(event);
   }
 
@@ -48,6 +43,7 @@ export class Connection extends EventTarget {
 
   close() {
     clearTimeout(this.timer);
+    this.wasOpen = false;
     const { socket } = this;
     this.socket = undefined;
     socket?.close();
@@ -57,11 +53,21 @@ export class Connection extends EventTarget {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
+  // A server that is full opens the socket, says so and closes it: a conversation begins with its session.
+  #take(event) {
+    if (event.type === "session.created") {
+      this.wait = FIRST_WAIT;
+      this.wasOpen = true;
+      this.#tell("open");
+    }
+    if (this.wasOpen) this.#tell("message", event);
+  }
+
   // A refused handshake looks to a page like a server that is not there, so a plain request asks why.
   async #explain({ reason }) {
     const { wasOpen } = this;
     this.wasOpen = false;
-    const { status, message } = wasOpen ? {} : await this.#ask();
+    const { status, message } = wasOpen || reason ? {} : await this.#ask();
     if (status === 401) return this.#tell("key", this.secret ? "The server does not take this API key." : null);
     const isBusy = status === 200 || status === 503; // it answers, and yet begins no conversation
     const sentence = isBusy ? "The server is busy with others." : reason || message || "The server does not answer.";

@@ -4,6 +4,7 @@ import { SAMPLES_PER_MS, decode, encode } from "./pcm.js";
 import { AnswerTurn, UserTurn } from "./turns.js";
 
 const PIECE_MS = 20; // of the microphone
+const PADDING_MS = 150; // before speech; models that were trained on cut clips mishear what follows a longer silence
 const RECENT = 50; // levels of the microphone kept: speech is noticed a moment after its first sample
 
 export class Conversation {
@@ -149,6 +150,10 @@ export class Conversation {
   handlers = {
     "session.created"({ session }) {
       this.#learn(session);
+      if (!this.detectsTurns) return;
+      const turns = { ...session.audio.input.turn_detection, prefix_padding_ms: PADDING_MS };
+      const audio = { input: { turn_detection: turns } };
+      this.connection.send({ type: "session.update", session: { type: "realtime", audio } });
     },
     "session.updated"({ session }) {
       this.#learn(session);
@@ -210,6 +215,7 @@ export class Conversation {
       if (transcript !== undefined) this.answers.get(id)?.correct(transcript);
     },
     error({ error }) {
+      if (error.code === "response_cancel_not_active") return; // it ended while the user stopped it
       this.isAwaiting = false;
       this.onError(error.message);
       this.onState();

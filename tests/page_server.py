@@ -1,0 +1,38 @@
+"""A server with nano on a free port, for tests of its page."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from transformers import AutoModelForMultimodalLM, AutoProcessor
+
+import josie
+
+
+@contextmanager
+def run_server(port: int = 0, **options: Any) -> Iterator[str]:
+    """Serve nano in a thread; yield the address. `api_key=` and fields of `Limits` are its options."""
+    from josie.serving.engine import Engine
+    from josie.serving.limits import Limits
+    from josie.serving.server import make_server
+
+    model = AutoModelForMultimodalLM.from_pretrained(josie.nano_path()).prepare_for_inference()
+    processor = AutoProcessor.from_pretrained(josie.nano_path())
+    api_key = options.pop("api_key", None)
+    has_started, ports = threading.Event(), []
+
+    def note(port: int) -> None:
+        ports.append(port)
+        has_started.set()
+
+    engine = Engine(model, processor, "nano", Limits(**options))
+    server = make_server(engine, "127.0.0.1", port, api_key, note)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        assert has_started.wait(30)
+        yield f"http://127.0.0.1:{ports[0]}/"
+    finally:
+        server.should_exit = True
+        thread.join()
