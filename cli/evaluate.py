@@ -228,6 +228,34 @@ def _print_reports(title: str, reports: "dict[str, TaskReport]") -> None:
     for name in ("task", "rows", *columns, "seconds"):
         table.add_column(name, justify="left" if name == "task" else "right")
     for task, result in reports.items():
-        cells = [f"{100 * result.scores[name]:.1f}" if name in result.scores else "" for name in columns]
-        table.add_row(task, str(result.num_rows), *cells, f"{result.seconds:.1f}")
+        table.add_row(task, str(result.num_rows), *_cells(result.scores, columns), f"{result.seconds:.1f}")
+    print_table(table)
+    if any(result.kinds for result in reports.values()):
+        _print_kinds(reports, columns)
+
+
+def _cells(scores: dict[str, float], columns: list[str]) -> list[str]:
+    return [f"{100 * scores[name]:.1f}" if name in scores else "" for name in columns]
+
+
+def _print_kinds(reports: "dict[str, TaskReport]", columns: list[str]) -> None:
+    from rich.table import Table
+
+    from ..evaluation.tasks import compare_kinds
+
+    table = Table(title="kinds", caption="scores in percent")
+    for name in ("task", "kind", "rows", *columns):
+        table.add_column(name, justify="left" if name in ("task", "kind") else "right")
+    for task, result in reports.items():
+        for kind, found in result.kinds.items():
+            table.add_row(task, kind, str(found.num_rows), *_cells(found.scores, columns))
+    print_table(table)
+    table = Table(title="worst and best kinds", caption="in percent; mean over the kinds")
+    for name in ("task", "score", "worst", "", "best", "", "mean"):
+        table.add_column(name, justify="left" if name in ("task", "score", "worst", "best") else "right")
+    for task, result in reports.items():
+        for name in result.scores if result.kinds else ():
+            worst, best, mean = compare_kinds(result, name)
+            shown = [(kind, f"{100 * result.kinds[kind].scores[name]:.1f}") for kind in (worst, best)]
+            table.add_row(task, name, *shown[0], *shown[1], f"{100 * mean:.1f}")
     print_table(table)

@@ -9,6 +9,8 @@ The file has a JSON object a line:
 `word_times`, with `"speak": true`, are when another voice began the text, and when it ended each word, in seconds:
 `[0.0, 0.31, ...]`, one number more than there are words. `josie evaluate --streaming` compares the model's own with it.
 
+`"kind": "colour"` is optional: rows of a task that have one are also scored kind by kind.
+
 `messages` are a conversation as `apply_chat_template` takes it, media paths relative to the file. A row that has
 `"speak": true` in their place is read aloud. Rows of one task have the same scores.
 
@@ -53,6 +55,7 @@ class Row:
         written (`str`, *optional*): The text that the model wrote.
         heard (`str`, *optional*): The text that the judge heard; empty where there was no speech.
         word_times (`list[float]`, *optional*): When `answer` begins, and when each of its words ends, in seconds.
+        kind (`str`, *optional*): Rows of a task that are scored apart, too.
     """
 
     line: int
@@ -63,6 +66,7 @@ class Row:
     written: str | None = None
     heard: str | None = None
     word_times: list[float] | None = None
+    kind: str | None = None
 
 
 @dataclass
@@ -74,12 +78,27 @@ class TaskReport:
         scores (`dict[str, float]`): Shares, from 0; above 1 where more words are wrong than there are.
         seconds (`float`): Time the model took, without loading and without the judge.
         judge_seconds (`float`): Time the judge took.
+        kinds (`dict[str, KindReport]`): Scores of rows that have a `kind`.
     """
 
     num_rows: int
     scores: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     judge_seconds: float = 0.0
+    kinds: dict[str, "KindReport"] = field(default_factory=dict)
+
+
+@dataclass
+class KindReport:
+    """Scores of the rows of a task that are of one kind.
+
+    Args:
+        num_rows (`int`): Its rows.
+        scores (`dict[str, float]`): As of [`TaskReport`].
+    """
+
+    num_rows: int
+    scores: dict[str, float]
 
 
 def read_tasks(path: Path) -> dict[str, list[Row]]:
@@ -122,10 +141,10 @@ def _read_row(line: str, number: int, path: Path) -> Row:
         raise fail("a JSON object in each line", line.strip()[:40]) from error
     if not isinstance(values, dict):
         raise fail("a JSON object in each line", values)
-    unknown = values.keys() - {"task", "messages", "speak", "answer", "scores", "word_times"}
+    unknown = values.keys() - {"task", "kind", "messages", "speak", "answer", "scores", "word_times"}
     if unknown:
-        raise fail("only `task`, `messages`, `speak`, `answer`, `scores` and `word_times`", sorted(unknown))
-    for name in ("task", "answer"):
+        raise fail("only `task`, `kind`, `messages`, `speak`, `answer`, `scores` and `word_times`", sorted(unknown))
+    for name in ("task", "answer", *(["kind"] if "kind" in values else [])):
         if not isinstance(values.get(name), str) or not values[name].strip():
             raise fail(f"a text as `{name}`", values.get(name))
     scores, messages, speaks = values.get("scores"), values.get("messages"), values.get("speak", False)
@@ -141,7 +160,7 @@ def _read_row(line: str, number: int, path: Path) -> Row:
     times = values.get("word_times")
     if times is not None and not (messages is None and _are_times(times, len(values["answer"].split()))):
         raise fail('a beginning and the end of each word as `word_times`, beside `"speak": true`', times)
-    return Row(number, values["task"], values["answer"], scores, messages, word_times=times)
+    return Row(number, values["task"], values["answer"], scores, messages, word_times=times, kind=values.get("kind"))
 
 
 def _are_times(times: Any, num_words: int) -> bool:
@@ -255,7 +274,32 @@ def run_task(
         result.judge_seconds += time.perf_counter() - end
         on_rows(len(batch))
     result.scores = {name: score(name, rows) for name in rows[0].scores}
+    result.kinds = score_kinds(rows)
     return result
+
+
+def score_kinds(rows: list[Row]) -> dict[str, KindReport]:
+    """Return the scores of answered rows of a task for each kind, without rows that have none."""
+    kinds: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.kind is not None:
+            kinds.setdefault(row.kind, []).append(row)
+    return {
+        kind: KindReport(len(found), {name: score(name, found) for name in found[0].scores})
+        for kind, found in kinds.items()
+    }
+
+
+def compare_kinds(result: TaskReport, name: str) -> tuple[str, str, float]:
+    """Return the kinds of a task that are worst and best by a score, and the mean of this score over its kinds.
+
+    Args:
+        result ([`TaskReport`]): With at least one kind.
+        name (`str`): One of `SCORES`: a share, of which more is better, or a rate of errors.
+    """
+    values = {kind: found.scores[name] for kind, found in result.kinds.items()}
+    ranked = sorted(values, key=values.__getitem__, reverse=name not in _SHARES)
+    return ranked[0], ranked[-1], sum(values.values()) / len(values)
 
 
 def _listen(waveform: np.ndarray, sampling_rate: Any) -> str:

@@ -9,7 +9,6 @@ chosen to fit one of the recorded questions in `examples/nano_world/questions`, 
 """
 
 import argparse
-import json
 import random
 import shutil
 import time
@@ -19,16 +18,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from demo_image import Spoken, draw_demo
-from nano_world.grammar import Question, article, ask, questions
+from nano_world.grammar import Question, ask, questions
+from nano_world.recorded import find_recording, list_recordings
 from nano_world.scenes import Scene, draw_scene, render
-from nano_world.speech import QUESTIONERS, SAMPLING_RATE, speak
+from nano_world.voices import QUESTIONERS, SAMPLING_RATE
+from nano_world.wordings import article
 from transformers import AutoModelForMultimodalLM, AutoProcessor, logging
 
 import josie
 from josie.configuration_josie import decodes_in_stream
 
-RECORDINGS = Path(__file__).parent / "nano_world" / "questions"
-EXAMPLE = "things.flac"
 IMAGE_SIZE, LARGE_IMAGE_SIZE = 256, 1024  # pixels a side, for JOSIE and for us
 
 
@@ -53,12 +52,12 @@ def ask_aloud(draw: random.Random) -> Asked:
     """Return a scene of the test split and any question about it, spoken now."""
     scene, voice = draw_scene(draw, "test"), draw.choice(QUESTIONERS)
     question = ask(scene, draw)
-    return Asked(scene, question, voice, speak(question.text, voice))
+    return Asked(scene, question, voice.name, voice.say(question.text))
 
 
 def play_question(draw: random.Random) -> Asked:
     """Return one of the recorded questions, and a scene of the test split that it can be asked about."""
-    recorded = json.loads((RECORDINGS / "questions.json").read_text(encoding="utf-8"))
+    recorded = list_recordings()
     name = draw.choice(sorted(recorded))
     text, voice = recorded[name]["text"], recorded[name]["voice"]
     while True:
@@ -66,11 +65,6 @@ def play_question(draw: random.Random) -> Asked:
         fitting = [question for question in questions(scene) if question.text == text]
         if fitting:
             return Asked(scene, fitting[0], voice, josie.load_audio(find_recording(name), SAMPLING_RATE))
-
-
-def find_recording(name: str) -> Path:
-    """Return the file of a recorded question; one of them is the example that comes with the package."""
-    return Path(josie.example_path("question.flac")) if name == EXAMPLE else RECORDINGS / name
 
 
 @dataclass

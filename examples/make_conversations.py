@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nano_world.grammar import Question, ask, questions
+from nano_world.recorded import find_recording, list_recordings
 from nano_world.scenes import Scene, draw_scene, render
 from recipes.progress import progress
 from transformers import AutoModelForMultimodalLM, AutoProcessor, logging
@@ -26,7 +27,6 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor, logging
 import josie
 from josie.conversion.files import new_folder
 
-RECORDINGS = Path(__file__).parent / "nano_world" / "questions"
 IMAGE_SIZE = 128
 SPOKEN_SHARE = 0.3  # of the questions
 ANSWERS_AT_ONCE = 16
@@ -66,10 +66,10 @@ def write_conversations(folder: Path, num_rows: int, seed: int) -> None:
     """Write the data set into an empty folder."""
     for name in ("images", "audio", "speech"):
         (folder / name).mkdir()
-    listed = json.loads((RECORDINGS / "questions.json").read_text(encoding="utf-8"))
+    listed = list_recordings()
     recorded = {entry["text"]: file for file, entry in listed.items()}
     for file in listed:
-        shutil.copyfile(RECORDINGS / file, folder / "audio" / file)
+        shutil.copyfile(find_recording(file), folder / "audio" / file)
     draw = random.Random(seed)
     drawn = [draw_row(draw, recorded) for _ in range(num_rows)]
     files = speak_answers(sorted({question.answer for _, question, _ in drawn}), folder / "speech")

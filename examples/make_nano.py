@@ -1,6 +1,7 @@
 """Make what the nano model needs besides its recipes; which of them when, `nano_world/__init__.py` says.
 
 python examples/make_nano.py record                         # all that JOSIE's voice says
+python examples/make_nano.py voices                         # all that JOSIE hears
 python examples/make_nano.py start FOLDER                   # the model before training; or with `--from MODEL`
 python examples/make_nano.py join THINKER TALKER FOLDER     # both parts, trained apart, in one model
 python examples/make_nano.py test FOLDER                    # the test, for `josie evaluate`
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import nano_world
-from nano_world.grammar import chats, measure_world, words
+from nano_world.grammar import measure_world, words
+from nano_world.hearing import HeardSpeech, load_people
+from nano_world.small_talk import chats
 from nano_world.start import build, build_from
 from nano_world.task_files import TaskFiles
 from nano_world.tasks import NanoArguments
@@ -28,17 +31,18 @@ from josie.conversion.hub.model_card import write_model_card
 
 MAX_NEW_TOKENS = 64  # of an answer, where a user does not say; no answer in this world has more
 HARDWARE = "two CPU cores that had other work to do; Thinker and Talker at the same time"
+LICENSE = "cc-by-sa-3.0"
 LICENSE_NOTES = (
-    "GPL-2 is the licence of Tux Paint's stamps (2002-2022, Bill Kendrick), which it was trained on.",
+    "CC-BY-SA-3.0 is the licence of the Asterisk core sounds (2003-2010, Allison Smith), which it was trained on.",
+    "The drawings of stamps are those of Noto Color Emoji (2013-2017, Google), SIL Open Font License 1.1.",
+    'The photographs "china.jpg" by danielbuechele and "flower.jpg" by vultilion are under CC-BY-2.0.',
     "WordNet 3.0 is copyright 2006 by Princeton University.",
 )
 LIMITATIONS = """
-It knows drawn shapes, 45 stamps, a hundred or so questions of small talk, and plain English of 1,500 words.
-It understands nothing else, and does not say so.
-It hears four synthetic voices. Other voices, people and noise are often misheard.
+It knows drawn shapes, 45 stamps, and a few hundred questions of small talk.
+Of other questions, images and audio it was taught to say that it does not know them; what it says else is a guess.
+It learned to hear from synthetic voices and one person. Other people are often misheard.
 Rare words are misheard, and said unclearly, more often than common ones.
-Questions about left and right, and questions in other words than those of training, are often answered wrongly.
-The weights went on from earlier ones while the recipes were written: a fresh run of these commands gives others.
 """
 
 
@@ -47,6 +51,16 @@ def record(arguments: argparse.Namespace) -> None:
     parts = record_voice(VoiceArguments(packages=str(arguments.packages)))
     seconds = sum(sum(part["seconds"]) for part in parts)
     print(f"{sum(map(len, parts))} recordings, {seconds / 3600:.1f} hours")
+
+
+def voices(arguments: argparse.Namespace) -> None:
+    """Record all that is heard in training, round by round; go on where it stopped."""
+    for rounds in range(1, arguments.rounds + 1):
+        for split in ("train", "validation"):
+            count = HeardSpeech(arguments.packages, arguments.recordings, split, rounds).record()
+            print(f"{rounds} rounds of {split}: {count} recordings", flush=True)
+    people = len(load_people(arguments.packages, arguments.recordings, "train"))
+    print(f"{people} clips of people")
 
 
 def start(arguments: argparse.Namespace) -> None:
@@ -89,13 +103,13 @@ def join(arguments: argparse.Namespace) -> None:
         model=model,
         data=NanoArguments.LICENCES,
         metrics=scores,
-        evaluated_on="scenes, stamps and sentences that training never had",
+        evaluated_on="scenes, wordings, voices, stamps and sentences that training never had",
         evaluation_command="\n".join(commands[num_training:]),
         evaluation_date=arguments.date,
         command="\n".join(commands[:num_training]),
         hours=arguments.hours,
         hardware=HARDWARE,
-        license="gpl-2.0",
+        license=LICENSE,
         license_notes=LICENSE_NOTES,
         languages=["en"],
         title="JOSIE nano",
@@ -126,7 +140,7 @@ def average_talker(model: JosieForConditionalGeneration, checkpoint: Path, share
 
 def test(arguments: argparse.Namespace) -> None:
     """Write the rows of all tasks."""
-    files = TaskFiles(arguments.folder, arguments.packages, arguments.num_rows, arguments.seed)
+    files = TaskFiles(arguments.folder, arguments.packages, arguments.recordings, arguments.num_rows, arguments.seed)
     files.write()
     print(f"{arguments.folder / 'tasks.jsonl'}: {len(files.rows)} rows")
 
@@ -147,6 +161,7 @@ def main(argv: list[str] | None = None) -> None:
     commands = parser.add_subparsers(required=True)
     for command, names in (
         (record, []),
+        (voices, []),
         (start, ["folder"]),
         (join, ["thinker", "talker", "folder"]),
         (test, ["folder"]),
@@ -162,16 +177,20 @@ def main(argv: list[str] | None = None) -> None:
             sub.add_argument("--report", type=Path, help="what `josie evaluate --out` wrote of it, for the card")
             sub.add_argument("--hours", type=float, help="of training, for the card")
             sub.add_argument("--date", help="of that report, for the card")
-        if command in (record, start, test):
+        if command in (record, voices, start, test):
             sub.add_argument(
                 "--packages", type=Path, default=Path("runs/data/debian"), help="folder of Debian packages"
             )
+        if command in (voices, test):
+            sub.add_argument("--recordings", type=Path, default=Path("runs/data/nano/heard"), help="folder of speech")
+        if command is voices:
+            sub.add_argument("--rounds", type=int, default=4, help="of each voice")
         if command is start:
             sub.add_argument("--codec", type=Path, help="the trained codec; runs/nano-codec/model, or that of `--from`")
             sub.add_argument("--from", dest="trained", type=Path, help="a model to take words and weights of")
             sub.add_argument("--new", nargs="*", default=[], help="parts that begin anew, such as thinker.vision")
         if command is test:
-            sub.add_argument("--num-rows", type=int, default=100, help="rows of each task")
+            sub.add_argument("--num-rows", type=int, default=40, help="rows of each kind")
             sub.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
     run(lambda: arguments.command(arguments))

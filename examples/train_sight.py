@@ -83,7 +83,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     metrics = {"eval_accuracy": trainer.evaluate()["eval_accuracy"]}
     save_model(trainer)
     if trainer.is_world_process_zero():
-        data = [NanoArguments.LICENCES[0], NanoArguments.LICENCES[-1]]
+        data = [NanoArguments.LICENCES[0], *NanoArguments.LICENCES[-3:]]
         write_card(trainer, card, line.command, data, metrics, "images that training never had", model)
     return metrics
 

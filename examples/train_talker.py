@@ -1,8 +1,8 @@
 """Train a Talker on spoken text: `python examples/train_talker.py examples/train_talker.json`.
 
-`examples/nano_world/talk.json` trains nano's. Its weights had 16,523 steps for another codec, then these 14,000, 1.4 h
-on one CPU core: of new sentences 18.1 % of the words are heard wrongly, and 67 % of its answers are heard to be exactly
-right (2026-11-26).
+`examples/nano_world/talk.json` trains nano's. The weights that ship had 16,523 steps for another codec, then 14,000,
+1.4 h on one CPU core: of new sentences 18.1 % of the words are heard wrongly, and 67 % of its answers are heard to be
+exactly right (2026-11-26).
 
 Everything is stated in the configuration, a JSON or YAML file with these sections:
 

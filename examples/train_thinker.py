@@ -1,9 +1,7 @@
 """Train a Thinker on conversations of any kind: `python examples/train_thinker.py examples/train_thinker.json`.
 
-`examples/nano_world/think.json` is the long part of nano's training: 4,000 steps, .95 h on a shared core. Worded anew,
-answers then took 5,000 steps more, 1.0 hours. Of 100 rows each that training never had, 82 % of spoken questions about
-images are answered and 94 % of images described exactly rightly, and 14 % of the words of spoken sentences are
-written down wrongly (2026-11-26).
+The long part of the training of the nano that ships was 4,000 steps, .95 h on a shared core, of a smaller world. Worded
+anew, answers then took 5,000 steps more, 1.0 hours (2026-11-26). `examples/nano_world/think.json` is that of the next.
 
 Everything is stated in the configuration, a JSON or YAML file with these sections:
 

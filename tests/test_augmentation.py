@@ -222,3 +222,19 @@ def test_rows_without_a_number_and_the_assistant_stay_as_they_are():
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         AudioAugmentation(**settings)
+
+
+def test_rows_of_torch_are_numbered_too():
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return {"text": "abc"[index]}
+
+    numbered = number_rows(Rows())
+    assert [numbered[index] for index in range(3)] == [
+        {"text": "abc"[index], "row_number": index} for index in range(3)
+    ]
+    assert numbered[-1]["row_number"] == 2
+    assert len(numbered) == 3

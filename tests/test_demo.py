@@ -1,6 +1,5 @@
 """The demonstration: with any checkpoint it writes what it promises, and with the trained one it is right."""
 
-import json
 import random
 import runpy
 import shutil
@@ -21,10 +20,11 @@ pytest.importorskip("matplotlib", reason="the demonstration draws with matplotli
 
 import demo  # noqa: E402
 from demo_image import Spoken, draw_demo  # noqa: E402
+from nano_world import recorded  # noqa: E402
 from nano_world.grammar import questions  # noqa: E402
 from nano_world.scenes import draw_scene, is_held_out, render  # noqa: E402
 
-RECORDED = json.loads((demo.RECORDINGS / "questions.json").read_text(encoding="utf-8"))
+RECORDED = recorded.list_recordings()
 NANO = ROOT / "nano" / "josie"
 
 
@@ -42,13 +42,13 @@ def test_recorded_questions_can_be_asked_about_unseen_scenes(name):
     draw = random.Random(0)
     scenes = (draw_scene(draw, "test") for _ in range(400))
     assert any(question.text == RECORDED[name]["text"] for scene in scenes for question in questions(scene))
-    info = soundfile.info(demo.find_recording(name))
+    info = soundfile.info(recorded.find_recording(name))
     assert (info.samplerate, info.channels, info.format) == (16000, 1, "FLAC")
     assert 0.8 < info.duration < 3
 
 
 def test_every_recording_is_listed():
-    assert sorted([*(path.name for path in demo.RECORDINGS.glob("*.flac")), demo.EXAMPLE]) == sorted(RECORDED)
+    assert sorted([*(path.name for path in recorded.FOLDER.glob("*.flac")), recorded.EXAMPLE]) == sorted(RECORDED)
 
 
 def test_a_played_question_fits_its_scene():

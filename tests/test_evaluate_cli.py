@@ -13,7 +13,7 @@ from test_cli import contents, fail, run
 
 import josie
 from josie.evaluation import judge
-from josie.evaluation.tasks import Row, is_right, read_tasks, score
+from josie.evaluation.tasks import Row, compare_kinds, is_right, read_tasks, run_task, score
 from josie.evaluation.words import count_word_errors, split_words, word_error_rate
 
 DATA = Path(__file__).parent / "data"
@@ -96,6 +96,18 @@ class TestEvaluate:
         assert [word for word in printed.split() if word in ("exact", "wer", "spoken", "spoken_wer")] == [
             *("exact", "wer", "spoken", "spoken_wer")
         ]
+
+    def test_kinds_are_scored_apart(self, tiny_folder, data, tmp_path, heard):
+        written = {"scores": ["exact", "spoken"], "answer": "One red ball."}
+        rows = [ask(QUESTION) | written | {"kind": kind} for kind in ("big", "small", "big")]
+        printed, found = evaluate(tiny_folder, data(*rows, ask(QUESTION) | written), tmp_path / "report.json")
+        task = found["tasks"]["answer"]
+        assert task["num_rows"] == 4
+        assert {kind: part["num_rows"] for kind, part in task["kinds"].items()} == {"big": 2, "small": 1}
+        assert all(part["scores"] == task["scores"] for part in task["kinds"].values())  # one question, one answer
+        lines = [line.replace("│", " ").split() for line in printed.splitlines()]
+        assert ["answer", "big", "2", "0.0", "100.0"] in lines  # the stand-in hears what is right
+        assert ["answer", "spoken", "big", "100.0", "small", "100.0", "100.0"] in lines
 
     def test_written_and_heard_answers_are_the_models(self, tiny_folder, data, tmp_path, heard):
         rows = evaluate(tiny_folder, data(*ROWS), tmp_path / "report.json")[1]["rows"]
@@ -208,7 +220,8 @@ class TestErrors:
             ("[]", "`--data` must have a JSON object in each line, got [] in line 2."),
             (
                 ask(QUESTION, voice="bob"),
-                "only `task`, `messages`, `speak`, `answer`, `scores` and `word_times`, got ['voice'] in line 2.",
+                "only `task`, `kind`, `messages`, `speak`, `answer`, `scores` and `word_times`, "
+                "got ['voice'] in line 2.",
             ),
             (ask(QUESTION, answer=" "), "a text as `answer`, got ' ' in line 2."),
             (ask(QUESTION, task=None), "a text as `task`, got None in line 2."),
@@ -271,6 +284,21 @@ def test_paths_are_relative_to_the_file(data):
         None,
     ]
     assert second.messages == [{"role": "user", "content": "Hi"}]
+
+
+def test_worst_and_best_kinds():
+    def rows(kind, *written):
+        return [Row(1, "look", "a b", ["exact", "wer"], [], text, kind=kind) for text in written]
+
+    result = run_task(
+        [*rows("few", "a b", "c d"), *rows("all", "a b"), *rows("half", "a b", "a b", "a c", "a c")],
+        lambda batch: [],
+        batch_size=2,
+        sampling_rate=None,
+    )
+    assert {kind: found.num_rows for kind, found in result.kinds.items()} == {"few": 2, "all": 1, "half": 4}
+    assert compare_kinds(result, "exact") == ("few", "all", pytest.approx(2 / 3))
+    assert compare_kinds(result, "wer") == ("few", "all", pytest.approx(0.25))
 
 
 def test_the_judge_hears_speech():

@@ -8,6 +8,7 @@ import torch
 import train_sight
 from nano_world import sight
 from nano_world.scenes import is_held_out
+from PIL import Image
 from transformers import AutoModelForMultimodalLM
 
 import josie
@@ -15,7 +16,7 @@ from josie.modeling_josie.thinker.vision_encoder import JosieVisionEncoder
 
 ROOT = Path(__file__).resolve().parents[1]
 
-DRAWN = sight.SightArguments(stamps=0.0, num_rows=50, num_validation_rows=8)
+DRAWN = sight.SightArguments(stamps=0.0, unknown=0.0, num_rows=50, num_validation_rows=8)
 
 
 def encoder():
@@ -45,6 +46,14 @@ def test_a_patch_with_two_centres_is_not_asked_for():
     marked = sight.mark([("star", "red", "small", 0.01, 0.01), ("heart", "red", "small", 0.2, 0.2)], 4)
     assert marked["classes"][0].tolist() == [-100] * 3
     assert marked["places"].isnan().all()
+
+
+def test_images_of_other_worlds_are_unknown_where_they_are_not_bare():
+    canvas = Image.new("RGB", (64, 64), (250, 250, 250))
+    canvas.paste((10, 200, 30), (32, 0, 64, 16))
+    classes = sight.mark_unknown(canvas, 4)["classes"]
+    assert classes[:, 0].nonzero().flatten().tolist() == [2, 3]
+    assert classes[2].tolist() == [sight.NAMES.index("unknown"), -100, -100]
 
 
 def test_a_number_is_one_image_without_held_out_combinations(monkeypatch):
@@ -82,7 +91,7 @@ def test_every_weight_learns_and_what_is_right_is_counted():
 
 def test_the_recipe_teaches_the_encoder_alone(tiny_folder, tmp_path):
     config = {
-        "data": {"stamps": 0.0, "num_rows": 40, "num_validation_rows": 4},
+        "data": {"stamps": 0.0, "unknown": 0.0, "num_rows": 40, "num_validation_rows": 4},
         "model": {"path": str(tiny_folder)},
         "trainer": {
             "output_dir": str(tmp_path / "run"),

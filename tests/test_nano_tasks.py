@@ -17,10 +17,13 @@ from nano_world import (
     timing,
     voice,
 )
-from nano_world.grammar import caption, chats, questions
+from nano_world.grammar import caption, observe
 from nano_world.scenes import is_held_out
 from nano_world.sentences import split_of
-from nano_world.stamps import STAMPS_FOLDER
+from nano_world.small_talk import chats
+from nano_world.speech import Recordings
+from nano_world.wordings import KINDS, UNKNOWN
+from PIL import Image
 from recipes import word_times
 from recipes.spoken_rows import SpeechEncoder
 from transformers import AutoProcessor
@@ -56,6 +59,29 @@ def make_up_speech(texts, voice, stretch, folder, timed=False):
     return Dataset.from_dict(rows | timing_of)
 
 
+class Spoken:
+    """Recordings of anything, made up when they are played."""
+
+    def __init__(self, texts):
+        self.texts = texts
+
+    def __contains__(self, text):
+        return True
+
+    def play(self, text, draw):
+        return Recordings([make_up_speech([text], draw.choice("abcd"), 1.0, None)]).play(text, draw)
+
+
+class Heard:
+    """A made-up `HeardSpeech`."""
+
+    def __init__(self, packages, recordings, split, rounds, num_voices):
+        texts = [f"{name} has {number} {split} words." for number in range(5) for name in ("Ada", "Bob", "Eve", "Ira")]
+        self.questions, self.sentences = Spoken(["Where is the star?", "What is red?"]), Spoken(texts)
+        self.people, self.unknown = Spoken(["I am a person."]), Spoken(["Who is Ada?", "What is an anvil?"])
+        self.chats = Spoken([said for said, _ in chats()])
+
+
 @pytest.fixture(autouse=True)
 def without_flite_and_debian(monkeypatch):
     """Make sentences and voices up: neither packages nor flite are needed."""
@@ -64,12 +90,12 @@ def without_flite_and_debian(monkeypatch):
         split: tuple(f"{name} has {number} {split} words." for number in range(5) for name in names)
         for split in ("train", "validation", "test")
     }
-    monkeypatch.setattr(tasks, "sentences", lambda packages, split: made_up[split])
+    monkeypatch.setattr(tasks, "HeardSpeech", Heard)
+    monkeypatch.setattr(tasks, "draw_image", lambda draw, kind, split, packages, size: Image.new("RGB", (size, size)))
     monkeypatch.setattr(voice, "sentences", lambda packages, split: made_up[split])
     monkeypatch.setattr(voice, "phrases", lambda packages, count: ("Words eve.", "Has train ira has.")[:count])
     monkeypatch.setattr(tasks, "_NUM_CENSUS_SCENES", 300)
-    for module in (tasks, voice):
-        monkeypatch.setattr(module, "spoken", make_up_speech)
+    monkeypatch.setattr(voice, "spoken", make_up_speech)
     monkeypatch.setattr(word_times, "pronounce", lambda word: tuple(word.lower()))
     tasks._census.cache_clear()
     yield
@@ -130,8 +156,11 @@ def test_tasks_are_what_they_say(one_task):
             "look": ["image", "text"],
             "caption": ["image", "text"],
             "transcribe": ["audio", "text"],
+            "people": ["audio", "text"],
         }.get(row["task"], kinds)
-        if row["task"] == "transcribe":
+        if row["task"] == "unknown":
+            assert {message["content"] for message in row["messages"][1::2]} == {UNKNOWN}
+        if row["task"] in ("transcribe", "people"):
             assert parts[0]["text"] == row["messages"][1]["content"]
             assert len(parts[0]["audio"]) == 200 * len(parts[0]["text"])
         if row["task"] == "chat":
@@ -179,12 +208,36 @@ def test_images_show_no_held_out_combination(monkeypatch):
             for part in message["content"] if message["role"] == "user" else ():
                 if part["type"] == "image":
                     scene = drawn.pop(0)
-                    answers = {question.answer for question in questions(scene)}
+                    answers = {seen.answer for kind in KINDS for seen in observe(scene, kind)}
                     answers |= {caption(scene)} if len(scene.things) < 3 else set()
                     seen.append(scene)
             assert message["role"] == "user" or message["content"] in answers
     assert len(seen) > 300
     assert not any(map(is_held_out, seen))
+
+
+def test_a_pair_is_about_one_image_and_in_one_batch(monkeypatch, one_task):
+    drawn = []
+    monkeypatch.setattr(tasks, "render", lambda scene, size: drawn.append(scene) or size)
+    rows = make(num_rows=128, tasks={"look": 1.0, "answer": 1.0}, batch_size=8)
+    differ = 0
+    for start in range(0, 128, 8):
+        batch = [rows[index]["messages"] for index in range(start, start + 8)]
+        scenes = Counter(drawn[-8:])
+        assert set(scenes.values()) == {2}
+        said = [[message["content"] for message in messages[1::2]] for messages in batch]
+        pairs = [[said[place] for place in range(8) if drawn[-8 + place] == scene] for scene in scenes]
+        differ += sum(first != second for first, second in pairs)
+    assert differ > 48  # of 64
+
+
+def test_unknown_things_of_every_kind_come(monkeypatch, one_task):
+    shown = Counter()
+    monkeypatch.setattr(tasks, "draw_image", lambda draw, kind, *rest: shown.update([kind]) or Image.new("RGB", (8, 8)))
+    rows = list(make(num_rows=200, tasks={"unknown": 1.0}))
+    parts = [tuple(part["type"] for part in row["messages"][0]["content"]) for row in rows]
+    assert set(shown) == set(tasks.IMAGES)
+    assert {("text",), ("audio",), ("image", "text"), ("image", "audio"), ("audio", "text")} <= set(parts)
 
 
 @pytest.mark.parametrize("wrong", [{}, {"dance": 1.0}, {"look": -1.0}, {"look": 0.0}], ids=str)
@@ -229,7 +282,7 @@ def test_the_voice_has_codes_of_what_it_says(tiny_folder):
     )
     assert len(rows["validation"]) == 3
     assert [row["messages"][0]["content"][0]["text"] for row in rows["train"]][:4] == list(
-        tasks.sentences(None, "train")[:4]
+        voice.sentences(None, "train")[:4]
     )
     for row in rows["validation"]:
         text, codes = row["messages"][0]["content"][0]["text"], row["speech_codes"]
@@ -271,7 +324,7 @@ def test_phrases_have_every_word_alike_and_no_held_out_sentence():
     assert max(counts.values()) < 3 * sum(counts.values()) / len(counts)
 
 
-@pytest.mark.skipif(not (PACKAGES / "root" / STAMPS_FOLDER).exists(), reason=f"no stamps in {PACKAGES}")
+@pytest.mark.skipif(not (PACKAGES / "fonts-noto-color-emoji.done").exists(), reason=f"no emoji in {PACKAGES}")
 def test_stamps_are_drawn():
     rows = make(tasks={"stamp": 1.0}, packages=PACKAGES)
     assert all(row["messages"][1]["content"].startswith("It is a") for row in rows)

@@ -287,8 +287,28 @@ def _list_noises(folder: str) -> tuple[Path, ...]:
     return tuple(effects.list_noises(Path(folder)))
 
 
+class NumberedRows(torch.utils.data.Dataset):
+    """Rows of a data set of torch with their number.
+
+    Args:
+        rows ([`~torch.utils.data.Dataset`]): With a length; its rows are mappings.
+    """
+
+    def __init__(self, rows: Any):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return row `index`, with its number."""
+        return _number(self.rows[index], range(len(self))[index])
+
+
 def number_rows(rows: Any) -> Any:
-    """Return rows of `datasets`, in memory or a stream, with their number, which lets them be augmented."""
+    """Return rows of `datasets`, in memory or a stream, or of torch with their number, which lets them be augmented."""
+    if isinstance(rows, torch.utils.data.Dataset) and not hasattr(rows, "map"):
+        return NumberedRows(rows)
     if hasattr(rows, "add_column") and hasattr(rows, "__len__"):
         return rows.add_column(NUMBER, np.arange(len(rows)))
     return rows.map(_number, with_indices=True)

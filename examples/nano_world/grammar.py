@@ -1,8 +1,10 @@
-"""Questions and answers about drawn scenes, and small talk: short sentences, each question with one right answer.
+"""Questions and answers about drawn scenes: short sentences, each question with one right answer.
 
-Answers are scored by exact match and judged by ear: they have one form each, at least two words, only words that a
-speech recogniser writes in one way. How they are worded was chosen by ear, of what JOSIE's voice says: Whisper tiny.en
-hears "The heart is purple" as "The hardest purple", and "It is big", from JOSIE's codec, as "Here it is a bag".
+Answers are scored by exact match and judged by ear. How they are worded was chosen by ear, of what JOSIE's voice says:
+Whisper tiny.en hears "The heart is purple" as "The hardest purple".
+
+Questions come in pairs about one scene and in one wording, whose answers differ: where the one thing is, and where the
+other; the same statement turned round. So nothing but the image tells the answers apart, and both are in one batch.
 
     python examples/make_nano.py count
 
@@ -13,7 +15,6 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from itertools import permutations
 
 from nano_world.scenes import (
@@ -31,31 +32,29 @@ from nano_world.scenes import (
     layouts,
     relation,
 )
+from nano_world.small_talk import chats
+from nano_world.wordings import (
+    ABSENT,
+    ANSWERS,
+    KINDS,
+    NO,
+    NOT_THERE,
+    NUMBERS,
+    PHRASES,
+    THERE,
+    UNKNOWN,
+    UNSEEN,
+    WORDINGS,
+    YES,
+    article,
+    choose_wordings,
+    fill,
+)
 
-KINDS = ("colour", "shape", "size", "count", "where", "what", "yes_no")
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 SPEAKING_RATE = 15  # characters a second
-LONGEST_QUESTION = 45  # characters
-
-# Questions of each kind, and what an answer to it is. `{thing}` is told apart from all others of its scene by as few
-# words as possible; in answers it is named by colour and shape.
-WORDINGS = {
-    "colour": ("What colour is the {thing}?", "Which colour is the {thing}?", "Tell me the colour of the {thing}."),
-    "shape": ("What is {colour}?", "Which shape is {colour}?", "What is the {colour} thing?"),
-    "size": ("How big is the {thing}?", "What size is the {thing}?", "Is the {thing} big or small?"),
-    "count": ("How many {things} are there?", "How many {things} do you see?", "Count the {things}."),
-    "where": ("Where is the {thing}?", "Where do you see the {thing}?"),
-    "what": ("What is {relation} the {thing}?", "What do you see {relation} the {thing}?"),
-    "yes_no": ("Is the {thing} {relation} the {other}?",),
-}
-ANSWERS = {
-    "colour": "It looks {colour}.",
-    "shape": "It looks like {article} {shape}.",
-    "size": "It looks {size}.",
-    "where": "It is {relation} the {thing}.",
-    "what": "It looks like {article} {thing}.",
-}
-YES, NO = "Yes, it is.", "No, it is not."
+KIND_SHARES = {"where": 2.0, "what": 2.0, "yes_no": 2.0}  # others 1
+FIRST_PHRASE = 0.7  # how often a thing or a direction is called by the first of its phrases
+OFF_AXIS = 0.08  # how often a statement that is wrong is of the other axis
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,29 @@ class Question:
     answer: str
 
 
-def article(word: str) -> str:
-    """Return "a" or "an"."""
-    return "an" if word[0] in "aeiou" else "a"
+@dataclass(frozen=True)
+class Observation:
+    """Something that can be asked of a scene, in any wording.
+
+    Args:
+        kind (`str`): One of `KINDS`.
+        worded (`str`): Kind of its wordings.
+        parts (`dict[str, tuple[str, ...]]`): What stands in their braces: phrases that mean the same.
+        answer (`str`): The only right answer.
+    """
+
+    kind: str
+    worded: str
+    parts: dict[str, tuple[str, ...]]
+    answer: str
+
+    def ask(self, wording: str, draw: random.Random) -> Question:
+        """Return the question in a wording, with random phrases."""
+        chosen = {
+            name: phrases[0] if draw.random() < FIRST_PHRASE else draw.choice(phrases)
+            for name, phrases in self.parts.items()
+        }
+        return Question(self.kind, fill(wording, **chosen), self.answer)
 
 
 def name(thing: Thing) -> str:
@@ -88,73 +107,207 @@ def shortest_name(thing: Thing, scene: Scene) -> str:
     return thing.shape if sum(other.shape == thing.shape for other in scene.things) == 1 else name(thing)
 
 
+def _names(thing: Thing, scene: Scene) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((shortest_name(thing, scene), name(thing))))
+
+
 def count(number: int) -> str:
     """Return how many there are."""
     return "There is one." if number == 1 else f"There are {NUMBERS[number] if number else 'none'}."
 
 
-def questions(scene: Scene) -> list[Question]:
-    """Return everything that can be asked of a scene, in each wording.
+def questions(scene: Scene, unseen: bool = False) -> list[Question]:
+    """Return everything that can be asked of a scene, in each wording of training or each that it never has.
 
-    Of a scene without held-out combinations no question mentions one either, not even to be answered with no.
+    Things are called by as few words as possible, directions as `DIRECTIONS` has them. Of a scene without held-out
+    combinations no question mentions one either, not even to be answered with no.
     """
-    return [
-        Question(kind, wording.format(**parts), answer)
-        for kind, parts, answer in _observations(scene)
-        for wording in WORDINGS[kind]
-        if len(wording.format(**parts)) <= LONGEST_QUESTION
-    ]
+    found = {
+        Question(seen.kind, text, seen.answer): None
+        for kind in KINDS
+        for seen in observe(scene, kind)
+        for wording in choose_wordings(seen.worded, unseen)
+        for text in [fill(wording, **{part: phrases[0] for part, phrases in seen.parts.items()})]
+    }
+    return list(found)
 
 
-def _observations(scene: Scene) -> Iterator[tuple[str, dict[str, str], str]]:
-    for thing in scene.things:
-        called = {"thing": shortest_name(thing, scene)}
-        yield "colour", called, ANSWERS["colour"].format(colour=thing.colour)
-        yield "size", called, ANSWERS["size"].format(size=thing.size)
+def observe(scene: Scene, kind: str) -> Iterator[Observation]:
+    """Yield what can be asked of a scene by questions of a kind."""
+    if kind == "absent":
+        yield from _observe_absent(scene)
+    elif kind == "count":
+        for shape in (None, *SHAPES):
+            things = [thing for thing in scene.things if shape in (None, thing.shape)]
+            yield Observation(kind, kind, {"things": (f"{shape or 'thing'}s",)}, count(len(things)))
+    elif kind == "there":
+        for thing in scene.things:
+            yield Observation(kind, kind, {"thing": tuple(dict.fromkeys((thing.shape, name(thing))))}, THERE)
+        for absent in _absent(scene):
+            yield Observation(kind, kind, {"thing": (absent,)}, NOT_THERE)
+    elif kind == "yes_no":
+        for thing, other in permutations(scene.things, 2):
+            for direction in DIRECTIONS:
+                yield from _state(scene, thing, direction, other)
+    elif kind == "where":
+        for thing, other in permutations(scene.things) if len(scene.things) == 2 else ():
+            answer = ANSWERS[kind].format(relation=relation(thing, other), thing=name(other))
+            yield Observation(kind, kind, {"thing": _names(thing, scene)}, answer)
+    else:
+        for thing in scene.things:
+            yield from _observe_thing(scene, kind, thing)
+
+
+def _observe_thing(scene: Scene, kind: str, thing: Thing) -> Iterator[Observation]:
+    called = {"thing": _names(thing, scene)}
+    if kind == "colour":  # which a name must not tell
+        yield from [Observation(kind, kind, {"thing": (thing.shape,)}, ANSWERS[kind].format(colour=thing.colour))] * (
+            shortest_name(thing, scene) == thing.shape
+        )
+    elif kind == "size":
+        yield Observation(kind, kind, called, ANSWERS[kind].format(size=thing.size))
+    elif kind == "shape":
         if sum(other.colour == thing.colour for other in scene.things) == 1:
-            answer = ANSWERS["shape"].format(article=article(thing.shape), shape=thing.shape)
-            yield "shape", {"colour": thing.colour}, answer
-    yield "count", {"things": "things"}, count(len(scene.things))
-    for shape in SHAPES:
-        yield "count", {"things": f"{shape}s"}, count(sum(thing.shape == shape for thing in scene.things))
-    if len(scene.things) == 2:
-        for thing, other in permutations(scene.things):
-            answer = ANSWERS["where"].format(relation=relation(thing, other), thing=name(other))
-            yield "where", {"thing": shortest_name(thing, scene)}, answer
-    for thing in scene.things:
+            answer = ANSWERS[kind].format(article=article(thing.shape), shape=thing.shape)
+            yield Observation(kind, kind, {"colour": (thing.colour,)}, answer)
+    elif kind == "what":
         for direction in DIRECTIONS:
             found = [other for other in scene.things if other is not thing and relation(other, thing) == direction]
             if len(found) == 1:
-                answer = ANSWERS["what"].format(article=article(found[0].colour), thing=name(found[0]))
-                yield "what", {"relation": direction, "thing": shortest_name(thing, scene)}, answer
-    yield from _statements(scene)
+                answer = ANSWERS[kind].format(article=article(found[0].colour), thing=name(found[0]))
+                yield Observation(kind, kind, {"relation": PHRASES[direction], **called}, answer)
 
 
-def _statements(scene: Scene) -> Iterator[tuple[str, dict[str, str], str]]:
-    hides = not is_held_out(scene)
-    for thing, other in permutations(scene.things, 2):
-        called = {"thing": shortest_name(thing, scene), "other": shortest_name(other, scene)}
-        longest = WORDINGS["yes_no"][0].format(**called, relation=max(DIRECTIONS, key=len))
-        if len(longest) > LONGEST_QUESTION:
-            continue  # in no direction, or the short ones would be more often true than others
-        for direction in DIRECTIONS:
-            mentioned = {
-                (thing.colour, thing.shape, direction),
-                (other.colour, other.shape, OPPOSITES[direction]),
-            }
-            if not (hides and mentioned & HELD_OUT):
-                yield "yes_no", {**called, "relation": direction}, YES if relation(thing, other) == direction else NO
+def _state(scene: Scene, thing: Thing, direction: str, other: Thing) -> Iterator[Observation]:
+    """Yield the question whether `thing` is there, seen from `other`, unless it mentions what is held out."""
+    mentioned = {(thing.colour, thing.shape, direction), (other.colour, other.shape, OPPOSITES[direction])}
+    if mentioned & HELD_OUT and not is_held_out(scene):
+        return
+    parts = {"thing": _names(thing, scene), "relation": PHRASES[direction], "other": _names(other, scene)}
+    yield Observation("yes_no", "yes_no", parts, YES if relation(thing, other) == direction else NO)
 
 
-def ask(scene: Scene, draw: random.Random) -> Question:
-    """Return a random question about a scene: each kind, each number and yes and no are equally likely."""
-    groups: dict[str, dict[str, list[Question]]] = {}
-    for question in questions(scene):
-        number = question.answer.split()[2] if question.kind == "count" else ""
-        answer = question.answer if question.kind == "yes_no" else number
-        groups.setdefault(question.kind, {}).setdefault(answer, []).append(question)
-    kind = groups[draw.choice(sorted(groups))]
-    return draw.choice(kind[draw.choice(sorted(kind))])
+def _absent(scene: Scene) -> list[str]:
+    """Return the shapes that a scene does not have, and shapes that it has in another colour."""
+    shapes = [shape for shape in SHAPES if all(shape != thing.shape for thing in scene.things)]
+    found = {name(thing) for thing in scene.things}
+    return shapes + [
+        f"{colour} {shape}" for shape in SHAPES if shape not in shapes for colour in COLOURS
+        if f"{colour} {shape}" not in found
+    ]  # fmt: skip
+
+
+def _observe_absent(scene: Scene) -> Iterator[Observation]:
+    colours = [colour for colour in COLOURS if all(colour != thing.colour for thing in scene.things)]
+    for kind in ABSENT:
+        if kind == "shape":
+            for colour in colours:
+                yield _miss(kind, {"colour": (colour,)}, f"{colour} thing")
+            continue
+        for absent in _absent(scene):
+            if kind in ("colour", "size", "where") and not (kind == "colour" and " " in absent):
+                yield _miss(kind, {"thing": (absent,)}, absent)
+            for thing in scene.things if kind in ("what", "yes_no") else ():
+                for direction in DIRECTIONS:
+                    turned = {"relation": PHRASES[direction]}
+                    if kind == "what":
+                        yield _miss(kind, {**turned, "thing": (absent,)}, absent)
+                        continue
+                    parts = {"thing": (absent,), **turned, "other": _names(thing, scene)}
+                    if not _mentions_held_out(scene, absent, direction, thing):
+                        yield _miss(kind, parts, absent)
+
+
+def _mentions_held_out(scene: Scene, absent: str, direction: str, other: Thing) -> bool:
+    """Return whether a statement about what is absent mentions a held-out combination of a training scene."""
+    colour, _, shape = absent.rpartition(" ")
+    mentioned = {(colour, shape, direction), (other.colour, other.shape, OPPOSITES[direction])}
+    return bool(mentioned & HELD_OUT) and not is_held_out(scene)
+
+
+def _miss(kind: str, parts: dict[str, tuple[str, ...]], absent: str) -> Observation:
+    return Observation("absent", kind, parts, ANSWERS["absent"].format(thing=absent))
+
+
+def ask(scene: Scene, draw: random.Random, kind: str | None = None, unseen: bool = False) -> Question:
+    """Return a random question about a scene, one of [`ask_pair`].
+
+    Raises:
+        `ValueError`: The scene has no question of this kind.
+    """
+    return draw.choice(ask_pair(scene, draw, kind, unseen))
+
+
+def ask_pair(
+    scene: Scene, draw: random.Random, kind: str | None = None, unseen: bool = False
+) -> tuple[Question, Question]:
+    """Return two questions about a scene, in one wording and with two answers wherever there are two.
+
+    Args:
+        scene ([`Scene`]): What is asked about.
+        draw (`random.Random`): What chances come from.
+        kind (`str`, *optional*): One of `KINDS`; drawn by `KIND_SHARES` if not given.
+        unseen (`bool`): In a wording that training never has.
+
+    Raises:
+        `ValueError`: The scene has no question of this kind.
+    """
+    kinds = [kind] if kind is not None else list(KINDS)
+    while kinds:
+        chosen = draw.choices(kinds, [KIND_SHARES.get(one, 1.0) for one in kinds])[0]
+        pair = _pair_statements(scene, draw) if chosen == "yes_no" else _pair_others(scene, chosen, draw)
+        if pair is not None:
+            wording = draw.choice(choose_wordings(pair[1].worded, unseen))
+            asked = [seen.ask(wording, draw) for seen in pair]
+            return asked[0], asked[1]
+        kinds.remove(chosen)
+    raise ValueError(f"`kind` must be one that the scene has questions of, got {kind!r}.")
+
+
+def _pair_statements(scene: Scene, draw: random.Random) -> tuple[Observation, Observation] | None:
+    """Return a statement that is right and the same one turned round, or at times moved to the other axis."""
+    pairs = list(permutations(scene.things, 2))
+    draw.shuffle(pairs)
+    for thing, other in pairs:
+        direction = relation(thing, other)
+        turned = [(thing, OPPOSITES[direction], other), (other, direction, thing)]
+        if draw.random() < OFF_AXIS:
+            turned = [(thing, one, other) for one in DIRECTIONS if one not in (direction, OPPOSITES[direction])]
+        draw.shuffle(turned)
+        right = list(_state(scene, thing, direction, other))
+        wrong = [seen for statement in turned for seen in _state(scene, *statement)]
+        if right and wrong:
+            return _shuffle(right[0], wrong[0], draw)
+    return None
+
+
+def _pair_others(scene: Scene, kind: str, draw: random.Random) -> tuple[Observation, Observation] | None:
+    groups: dict[str, list[Observation]] = {}
+    for seen in observe(scene, kind):
+        if kind == "absent":
+            groups.setdefault(seen.worded, []).append(seen)
+        else:
+            groups.setdefault(seen.answer, []).append(seen)
+    if not groups:
+        return None
+    first, second = [draw.choice(groups[one]) for one in draw.choices(sorted(groups), k=2)]
+    if kind == "absent":  # beside what is there, in the same words
+        others = [seen for seen in observe(scene, first.worded) if not (mentions(seen) & mentions(first))]
+        same = [seen for seen in others if len(seen.parts["thing"][0].split()) == 1] if "thing" in first.parts else []
+        return _shuffle(first, draw.choice(same or others or groups[first.worded]), draw)
+    different = [one for one in sorted(groups) if one != first.answer]
+    if different:
+        second = draw.choice(groups[draw.choice(different)])
+    return _shuffle(first, second, draw)
+
+
+def mentions(seen: Observation) -> set[str]:
+    """Return the words that fill the braces of an observation, directions apart."""
+    return {word for part, phrases in seen.parts.items() if part != "relation" for word in phrases}
+
+
+def _shuffle(first: Observation, second: Observation, draw: random.Random) -> tuple[Observation, Observation]:
+    return (first, second) if draw.random() < 0.5 else (second, first)
 
 
 def caption(scene: Scene) -> str:
@@ -174,62 +327,14 @@ def caption(scene: Scene) -> str:
     return f"A {first.size} {name(first)} {relation(first, second)} a {second.size} {name(second)}."
 
 
-@cache
-def chats() -> tuple[tuple[str, str], ...]:
-    """Return all small talk: what is said, and the answer."""
-    pairs = [*TALK.items(), *_sums(), *_orders()]
-    for first, second in OPPOSITE_WORDS:
-        for one, other in ((first, second), (second, first)):
-            pairs.append((f"What is the opposite of {one}?", f"The opposite of {one} is {other}."))
-    for colour, subjects in COLOURED.items():
-        for subject in subjects.split(", "):
-            verb = "are" if subject.endswith("s") and subject != "grass" else "is"
-            pairs.append((f"What colour {verb} {subject}?", f"{subject.capitalize()} {verb} {colour}."))
-    for number, animals in LEGS.items():
-        for animal in animals.split(", "):
-            owner = f"{article(animal)} {animal}"
-            pairs.append((f"How many legs does {owner} have?", f"{owner.capitalize()} has {number} legs."))
-    for number, shape in enumerate(("triangle", "square"), 3):
-        pairs.append((f"How many sides does a {shape} have?", f"A {shape} has {NUMBERS[number]} sides."))
-    pairs.extend((f"What is the capital of {country}?", f"It is {capital}.") for country, capital in CAPITALS.items())
-    return tuple(pairs)
-
-
-def chat(draw: random.Random) -> tuple[str, str]:
-    """Return something that is said, and the answer to it."""
-    return draw.choice(chats())
-
-
-def _sums() -> Iterator[tuple[str, str]]:
-    for first, second in permutations(range(11), 2):
-        if second and first + second <= 10:
-            yield f"What is {_number(first)} plus {_number(second)}?", f"It is {_number(first + second)}."
-        if second and first > second:
-            yield f"What is {_number(first)} minus {_number(second)}?", f"It is {_number(first - second)}."
-    for number in range(1, 6):
-        yield f"What is {_number(number)} plus {_number(number)}?", f"It is {_number(2 * number)}."
-
-
-def _number(number: int) -> str:
-    return NUMBERS[number] if number else "zero"
-
-
-def _orders() -> Iterator[tuple[str, str]]:
-    numbers = [(None, one, two) for one, two in zip(NUMBERS[1:], NUMBERS[2:], strict=False)]
-    days = [("day", one, DAYS[(index + 1) % 7]) for index, one in enumerate(DAYS)]
-    months = [("month", one, MONTHS[(index + 1) % 12]) for index, one in enumerate(MONTHS)]
-    for what, earlier, later in (*numbers, *days, *months):
-        asked = f"Which {what}" if what else "What"
-        yield f"{asked} comes after {earlier}?", f"{later.capitalize()} comes after {earlier}."
-        yield f"{asked} comes before {later}?", f"{earlier.capitalize()} comes before {later}."
-
-
 def words() -> set[str]:
-    """Return every word that this module can ask or answer, in lower case."""
-    scene_texts = [*(wording for wordings in WORDINGS.values() for wording in wordings), *ANSWERS.values(), YES, NO]
+    """Return every word that this module and small talk can ask or answer, in lower case."""
+    wordings = [text for table in (WORDINGS, UNSEEN) for texts in table.values() for text in texts]
+    scene_texts = [*wordings, *ANSWERS.values(), YES, NO, THERE, NOT_THERE, UNKNOWN]
     names = [*SHAPES, *(f"{shape}s" for shape in SHAPES), *COLOURS, *SIZES, *DIRECTIONS, "a an thing things"]
+    phrases = [phrase for phrases in PHRASES.values() for phrase in phrases]
     counts = [count(number) for number in range(4)]
-    texts = [re.sub(r"{\w+}", "", text) for text in scene_texts] + names + counts
+    texts = [re.sub(r"{\w+}", "", text) for text in scene_texts] + names + phrases + counts
     texts.extend(text for pair in chats() for text in pair)
     return set(re.findall(r"[a-z]+", " ".join(texts).lower()))
 
@@ -249,7 +354,7 @@ class WorldSize:
     hours: float
 
 
-def measure_world(split: Split, num_things: int, num_samples: int = 500) -> WorldSize:
+def measure_world(split: Split, num_things: int, num_samples: int = 100) -> WorldSize:
     """Return how much there is, from all questions of `num_samples` layouts, or of all if these are not more."""
     every = list(layouts(split, num_things))
     sample = random.Random(0).sample(every, min(num_samples, len(every)))
@@ -257,82 +362,3 @@ def measure_world(split: Split, num_things: int, num_samples: int = 500) -> Worl
     share = len(sample) / len(every)
     seconds = sum(len(question.text) + len(question.answer) for question in asked) / SPEAKING_RATE
     return WorldSize(len(every), round(len(asked) / share), seconds / 3600 / share)
-
-
-DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-MONTHS = (
-    *("January", "February", "March", "April", "May", "June"),
-    *("July", "August", "September", "October", "November", "December"),
-)
-TALK = {
-    "Hello.": "Hello, nice to meet you.",
-    "Hello, Josie.": "Hello, nice to meet you.",
-    "Good morning.": "Good morning to you.",
-    "Good evening.": "Good evening to you.",
-    "Good night.": "Good night to you.",
-    "Goodbye.": "Goodbye, see you soon.",
-    "Thank you.": "You are welcome.",
-    "Thank you very much.": "You are welcome.",
-    "How are you?": "I am very well.",
-    "How are you today?": "I am very well.",
-    "What is your name?": "My name is Josie.",
-    "Who are you?": "My name is Josie.",
-    "Tell me your name.": "My name is Josie.",
-    "What can you do?": "I can listen, look and speak.",
-    "Can you hear me?": "Yes, I can hear you.",
-    "Can you see?": "Yes, I can see pictures.",
-    "Can you speak?": "Yes, I can speak.",
-    "Can you sing?": "No, I can not sing.",
-    "Can you fly?": "No, I can not fly.",
-    "Are you a person?": "No, I am a computer program.",
-    "Are you a computer program?": "Yes, I am a computer program.",
-    "Who made you?": "People made me.",
-    "What are you?": "I am a computer program.",
-    "What do bees make?": "Bees make honey.",
-    "What do cows eat?": "Cows eat grass.",
-    "What do cows give?": "Cows give milk.",
-    "What do hens lay?": "Hens lay eggs.",
-    "Where do fish live?": "Fish live in water.",
-    "When does the sun rise?": "The sun rises in the morning.",
-    "When does the sun set?": "The sun sets in the evening.",
-    "How many days are in a week?": "There are seven days in a week.",
-    "How many months are in a year?": "There are twelve months in a year.",
-    "How many fingers are on a hand?": "There are five fingers on a hand.",
-}
-OPPOSITE_WORDS = (
-    *(("hot", "cold"), ("big", "small"), ("up", "down"), ("left", "right"), ("open", "closed"), ("fast", "slow")),
-    *(("old", "young"), ("happy", "sad"), ("full", "empty"), ("wet", "dry"), ("black", "white"), ("early", "late")),
-    *(("good", "bad"), ("high", "low"), ("above", "below"), ("inside", "outside"), ("rich", "poor"), ("easy", "hard")),
-    *(("first", "last"), ("light", "dark"), ("soft", "loud"), ("long", "short"), ("clean", "dirty"), ("thick", "thin")),
-)
-COLOURED = {
-    "green": "grass, a leaf, a frog",
-    "blue": "the sky, the sea",
-    "white": "snow, milk, a cloud, salt",
-    "yellow": "a lemon, a banana, the sun",
-    "red": "blood, a strawberry, a tomato",
-    "black": "coal, a crow, the night",
-    "orange": "a carrot, a pumpkin",
-    "brown": "chocolate, a potato",
-}
-LEGS = {
-    "two": "man, hen, duck, bird",
-    "four": "dog, cat, horse, cow, lion, table, chair",
-    "six": "bee, fly",
-    "eight": "spider",
-    "no": "snake, fish",
-}
-CAPITALS = {
-    "France": "Paris",
-    "Italy": "Rome",
-    "Spain": "Madrid",
-    "Germany": "Berlin",
-    "England": "London",
-    "Russia": "Moscow",
-    "Japan": "Tokyo",
-    "Greece": "Athens",
-    "Austria": "Vienna",
-    "Poland": "Warsaw",
-    "Ireland": "Dublin",
-    "Egypt": "Cairo",
-}

@@ -38,17 +38,17 @@ def _read_list(words: str) -> list[str]:
     return words.split()
 
 
-_FIRST_NAMES = _read_list("""
+FIRST_NAMES = _read_list("""
     James Mary Robert Linda Ahmed Sofia Chen Olga Pedro Aisha George Emma Hassan Julia Kenji Anna Paul Nina
     Oscar Ruth Victor Grace Samuel Alice Diego Maya Thomas Helen Igor Fatima Peter Laura Ravi Clara Hugo Zoe
     Martin Ingrid Leo Rosa
 """)
-_LAST_NAMES = _read_list("""
+LAST_NAMES = _read_list("""
     Smith Johnson Nguyen Garcia Brown Kowalski Miller Davis Tanaka Wilson Moore Schmidt Taylor Ivanov Lee
     Walker Rossi Hall Young King Silva Wright Lopez Hill Scott Green Adams Baker Okafor Carter Mitchell
     Larsen Turner Phillips Khan
 """)
-_PLACES = _read_list("""
+PLACES = _read_list("""
     London Paris Tokyo Berlin Cairo Toronto Chicago Madrid Lisbon Boston Nairobi Sydney Oslo Vienna Dublin
     Prague Lima Denver Seattle Mumbai Geneva Athens Warsaw Helsinki Texas Canada Brazil Norway Kenya India
     Japan Mexico Scotland
@@ -200,9 +200,9 @@ def _draw_numbers() -> Iterator[str]:
 
 
 def _slots(draw: random.Random) -> dict[str, object]:
-    place, other = draw.sample(_PLACES, 2)
-    first, other_first = draw.sample(_FIRST_NAMES, 2)
-    last, hour = draw.choice(_LAST_NAMES), draw.randint(1, 11)
+    place, other = draw.sample(PLACES, 2)
+    first, other_first = draw.sample(FIRST_NAMES, 2)
+    last, hour = draw.choice(LAST_NAMES), draw.randint(1, 11)
     small, tens = draw.randint(2, 20), draw.randint(21, 99)
     year = draw.randint(1700, 2029)
     day = draw.randint(1, 28)

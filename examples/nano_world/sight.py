@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from PIL.Image import Image
+from PIL.Image import Image, Resampling
 from torch import nn
 from torch.utils.data import Dataset
 from transformers.modeling_outputs import ModelOutput
@@ -20,8 +21,9 @@ from transformers.modeling_outputs import ModelOutput
 from josie.configuration_josie.constants import IGNORE_INDEX
 from nano_world.scenes import COLOURS, SHAPES, SIZES, Split, draw_scene, render
 from nano_world.stamps import STAMPS, draw_stamp, find_stamps, render as render_stamp
+from nano_world.unknown import IMAGES, draw_image
 
-NAMES = ("nothing", *SHAPES, *(stamp for stamp in STAMPS))
+NAMES = ("nothing", *SHAPES, *STAMPS, "unknown")
 CLASSES = (len(NAMES), len(COLOURS), len(SIZES))
 NUM_PLACES = 4  # of a centre: across and down, in its patch and in the image
 IMAGE_SIZE = 128
@@ -33,7 +35,9 @@ class SightArguments:
 
     Args:
         packages (`str`): Folder that keeps Debian packages.
-        stamps (`float`): Share of images of a stamp; the others are drawn scenes.
+        stamps (`float`): Share of images of a stamp.
+        unknown (`float`): Share of images of other worlds; the rest are drawn scenes.
+        source (`str`): Images of stamps, `"emoji"` or `"tuxpaint"`.
         num_rows (`int`): How many images there are; an epoch.
         num_validation_rows (`int`): Further ones, of scenes as in training.
         seed (`int`): Of what is drawn.
@@ -41,6 +45,8 @@ class SightArguments:
 
     packages: str = "runs/data/debian"
     stamps: float = 0.15
+    unknown: float = 0.1
+    source: str = "emoji"
     num_rows: int = 1_000_000
     num_validation_rows: int = 200
     seed: int = 0
@@ -67,10 +73,15 @@ class Sights(Dataset):
         """Return `image`, and of [`mark`] `classes` and `places`."""
         index = range(len(self))[index]
         draw = random.Random(f"sight:{self.arguments.seed}:{self.validation}:{index}")
-        if draw.random() < self.arguments.stamps:
+        chance, packages, source = draw.random(), Path(self.arguments.packages), self.arguments.source
+        if chance < self.arguments.stamps:
             stamp = draw_stamp(draw, self.split)
-            image = render_stamp(stamp, find_stamps(Path(self.arguments.packages)), IMAGE_SIZE)
+            image = render_stamp(stamp, find_stamps(packages, source), IMAGE_SIZE, source)
             return {"image": image, **mark([(stamp.stamp, None, None, stamp.x, stamp.y)], self.grid)}
+        if chance < self.arguments.stamps + self.arguments.unknown:
+            split = "validation" if self.validation else self.split
+            image = draw_image(draw, draw.choice(IMAGES), split, packages, IMAGE_SIZE)
+            return {"image": image, **mark_unknown(image, self.grid)}
         scene = draw_scene(draw, self.split)
         things = [(thing.shape, thing.colour, thing.size, thing.x, thing.y) for thing in scene.things]
         return {"image": render(scene, IMAGE_SIZE), **mark(things, self.grid)}
@@ -101,6 +112,20 @@ def mark(things: Iterable[tuple[str, str | None, str | None, float, float]], gri
         classes[place, 2] = IGNORE_INDEX if size is None else list(SIZES).index(size)
         places[place] = torch.tensor([x * grid - column, y * grid - row, x, y]) * 2 - 1
     return {"classes": classes, "places": places}
+
+
+def mark_unknown(image: Image, grid: int) -> dict[str, torch.Tensor]:
+    """Return what [`mark`] does of an image of another world: unknown wherever a tenth of a patch is not bare ground.
+
+    Args:
+        image (`Image`): Square; its first pixel is of the ground.
+        grid (`int`): Patches a side.
+    """
+    pixels = np.asarray(image.resize((8 * grid, 8 * grid), Resampling.BOX)).astype(int)
+    painted = (np.abs(pixels - pixels[0, 0]) > 8).any(-1).reshape(grid, 8, grid, 8).mean((1, 3)) > 0.1
+    marked = mark([], grid)
+    marked["classes"][torch.from_numpy(painted.flatten()), 0] = NAMES.index("unknown")
+    return marked
 
 
 @dataclass

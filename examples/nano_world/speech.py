@@ -1,4 +1,4 @@
-"""Speech of flite's voices, made once and kept in shards.
+"""Speech of synthetic voices, made once and kept in shards.
 
 Everything said is FLAC inside data sets of `datasets`, one Arrow file for so many sentences of a voice, so that a run
 that was interrupted goes on where it stopped, and more sentences begin with the same shards.
@@ -18,8 +18,8 @@ from datasets import Dataset, concatenate_datasets
 from datasets.utils.logging import disable_progress_bar
 from recipes.debian import require_tool
 
-SAMPLING_RATE = 16000
-QUESTIONERS = ("slt", "rms", "awb", "kal16")
+from nano_world.voices import SAMPLING_RATE, Voice
+
 JOSIE_VOICE, JOSIE_STRETCH = "rms", 1.2  # which the judge understands best, slower than flite speaks by itself
 SHARD_SIZE = 1000
 
@@ -50,7 +50,7 @@ def speak_in_time(text: str, voice: str, stretch: float) -> tuple[np.ndarray, li
 
 
 def spoken(texts: Sequence[str], voice: str, stretch: float, folder: Path, timed: bool = False) -> Dataset:
-    """Return a data set with `text`, `voice` and `flac` (bytes) of all texts, made where it was not made before.
+    """Return a data set with `text`, `voice` and `flac` (bytes) of what flite says, made where it was not made before.
 
     Where it is `timed`, it also has `phones` and their `ends`, in seconds.
     """
@@ -66,12 +66,27 @@ def spoken(texts: Sequence[str], voice: str, stretch: float, folder: Path, timed
     return concatenate_datasets(shards)
 
 
+def asked(texts: Sequence[str], voice: Voice, path: Path) -> Dataset:
+    """Return a data set with `text`, `voice` and `flac` (bytes) of what a voice says, written to `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    disable_progress_bar()
+    rows = Dataset.from_dict({"text": list(texts)})
+    return rows.map(_ask, fn_kwargs={"voice": voice}, cache_file_name=str(path))
+
+
 def _say(row: dict[str, str], voice: str, stretch: float, timed: bool) -> dict[str, object]:
-    file = io.BytesIO()
     samples, phones, ends = speak_in_time(row["text"], voice, stretch)
+    return _pack(samples, voice) | ({"phones": phones, "ends": ends} if timed else {})
+
+
+def _ask(row: dict[str, str], voice: Voice) -> dict[str, object]:
+    return _pack(voice.say(row["text"]), voice.key)
+
+
+def _pack(samples: np.ndarray, voice: str) -> dict[str, object]:
+    file = io.BytesIO()
     soundfile.write(file, samples, SAMPLING_RATE, format="FLAC")
-    said = {"voice": voice, "flac": file.getvalue(), "seconds": len(samples) / SAMPLING_RATE}
-    return said | ({"phones": phones, "ends": ends} if timed else {})
+    return {"voice": voice, "flac": file.getvalue(), "seconds": len(samples) / SAMPLING_RATE}
 
 
 class Recordings:

@@ -1,25 +1,76 @@
-"""One Tux Paint stamp on a canvas, anywhere, in any size, perhaps mirrored: "What is this?"
+"""One stamp on a canvas, anywhere, in any size, perhaps mirrored: "What is this?"
 
-The images are those of Debian's `tuxpaint-stamps-default` (GPL-2), downloaded once. Each stamp stands in one of four
-quadrants of the canvas; for every stamp one quadrant is held out: a training image never shows the stamp there, a
-test image always does.
+The images are those of Noto Color Emoji (SIL Open Font License 1.1), of Debian's `fonts-noto-color-emoji`, or where
+they are asked for those of Tux Paint (GPL-2), of `tuxpaint-stamps-default`; both are downloaded once. Each stamp stands
+in one of four quadrants of the canvas; for every stamp one quadrant is held out: a training image never shows the stamp
+there, a test image always does.
 """
 
 import random
+import unicodedata
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from recipes.debian import fetch_package
 from recipes.image_data import STAMPS as STAMPS_FOLDER, shrink
 
 from nano_world.grammar import Question, article
 from nano_world.scenes import Split, draw_background
 
-PACKAGE = "tuxpaint-stamps-default"
+PACKAGES = {"emoji": "fonts-noto-color-emoji", "tuxpaint": "tuxpaint-stamps-default"}
+FONT = "usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
+FONT_SIZE = 109  # the only one that it has
 STAMPS = {
+    "cat": "\N{CAT}",
+    "dog": "\N{DOG}",
+    "fox": "\N{FOX FACE}",
+    "cow": "\N{COW}",
+    "goat": "\N{GOAT}",
+    "camel": "\N{DROMEDARY CAMEL}",
+    "tiger": "\N{TIGER}",
+    "lion": "\N{LION FACE}",
+    "zebra": "\N{ZEBRA FACE}",
+    "horse": "\N{HORSE}",
+    "elephant": "\N{ELEPHANT}",
+    "giraffe": "\N{GIRAFFE FACE}",
+    "pig": "\N{PIG}",
+    "rabbit": "\N{RABBIT}",
+    "mouse": "\N{MOUSE}",
+    "squirrel": "\N{CHIPMUNK}",
+    "bear": "\N{BEAR FACE}",
+    "kangaroo": "\N{KANGAROO}",
+    "dolphin": "\N{DOLPHIN}",
+    "owl": "\N{OWL}",
+    "duck": "\N{DUCK}",
+    "penguin": "\N{PENGUIN}",
+    "frog": "\N{FROG FACE}",
+    "bee": "\N{HONEYBEE}",
+    "butterfly": "\N{BUTTERFLY}",
+    "snail": "\N{SNAIL}",
+    "apple": "\N{RED APPLE}",
+    "banana": "\N{BANANA}",
+    "orange": "\N{TANGERINE}",
+    "lemon": "\N{LEMON}",
+    "pineapple": "\N{PINEAPPLE}",
+    "carrot": "\N{CARROT}",
+    "tomato": "\N{TOMATO}",
+    "mushroom": "\N{MUSHROOM}",
+    "onion": "\N{ONION}",
+    "glove": "\N{GLOVES}",
+    "sock": "\N{SOCKS}",
+    "camera": "\N{CAMERA}",
+    "guitar": "\N{GUITAR}",
+    "violin": "\N{VIOLIN}",
+    "trumpet": "\N{TRUMPET}",
+    "hammer": "\N{HAMMER}",
+    "candle": "\N{CANDLE}",
+    "moon": "\N{FULL MOON SYMBOL}",
+    "rose": "\N{ROSE}",
+}
+TUX_PAINT = {
     "cat": "seasonal/halloween/blackcat.png",
     "dog": "animals/mammals/dogs/dog.png",
     "fox": "animals/mammals/dogs/fox.png",
@@ -66,6 +117,12 @@ STAMPS = {
     "moon": "space/moon/moon_full.png",
     "rose": "plants/flowers/rose.png",
 }
+# Blocks of drawings in Unicode, without moons and stars, heads of known animals, hearts, clocks, signs and flags.
+_EMOJI = (
+    *((0x1F300, 0x1F310), (0x1F320, 0x1F34E), (0x1F350, 0x1F3FA), (0x1F400, 0x1F42B), (0x1F438, 0x1F438)),
+    *((0x1F43A, 0x1F492), (0x1F4A0, 0x1F4FD), (0x1F5FB, 0x1F64F), (0x1F680, 0x1F6C5), (0x1F90F, 0x1F9AD)),
+    *((0x1F9AF, 0x1F9E0), (0x1F9E2, 0x1F9FF)),
+)
 QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
 WORDINGS = ("What is this?", "What do you see?", "Tell me what this is.")
 SMALLEST, LARGEST = 0.3, 0.46  # longer side, in sides of the canvas
@@ -157,37 +214,79 @@ def words() -> set[str]:
     return {*asked, *STAMPS, "it", "is", "a", "an"}
 
 
-def find_stamps(cache: Path) -> Path:
-    """Return the folder of the stamps, downloaded into `cache` unless that was done before.
+def find_stamps(cache: Path, source: str = "emoji") -> Path:
+    """Return the root of the stamps' files, downloaded into `cache` unless that was done before.
 
     Raises:
         [`FetchError`]: The package cannot be had.
+        `ValueError`: `source` is neither `"emoji"` nor `"tuxpaint"`.
     """
-    return fetch_package(PACKAGE, cache) / STAMPS_FOLDER
+    if source not in PACKAGES:
+        raise ValueError(f"`source` must be one of {list(PACKAGES)}, got {source!r}.")
+    return fetch_package(PACKAGES[source], cache)
 
 
 @cache
-def _read(path: Path) -> Image.Image:
+def _load_font(root: Path) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(root / FONT), FONT_SIZE)
+
+
+@cache
+def emoji() -> tuple[str, ...]:
+    """Return the characters that are drawings, but neither drawn shapes nor heads of animals of `STAMPS`."""
+    every = (chr(code) for first, last in _EMOJI for code in range(first, last + 1))
+    return tuple(one for one in every if unicodedata.east_asian_width(one) == "W")
+
+
+@cache
+def _read_emoji(root: Path, character: str) -> Image.Image:
+    """Return a drawing without the empty space around it, RGBA."""
+    font = _load_font(root)
+    canvas = Image.new("RGBA", (2 * FONT_SIZE, 2 * FONT_SIZE))
+    ImageDraw.Draw(canvas).text((FONT_SIZE // 3, FONT_SIZE // 3), character, font=font, embedded_color=True)
+    return canvas.crop(canvas.getbbox())
+
+
+def draw_emoji(root: Path, character: str, size: int) -> Image.Image:
+    """Return a drawing whose longer side is `size` pixels, RGBA.
+
+    Args:
+        root (`Path`): What [`find_stamps`] returned.
+        character (`str`): One of [`emoji`].
+        size (`int`): In pixels.
+    """
+    return _resize(_read_emoji(root, character), size)
+
+
+def _resize(image: Image.Image, longest: float) -> Image.Image:
+    scale = longest / max(image.size)
+    width, height = (max(round(side * scale), 1) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3)
+
+
+@cache
+def _read_file(path: Path) -> Image.Image:
     with Image.open(path) as image:
         return shrink(image.convert("RGBA"), LONGEST_SIDE)
 
 
-def render(scene: StampScene, folder: Path, size: int = 256) -> Image.Image:
+def render(scene: StampScene, folder: Path, size: int = 256, source: str = "emoji") -> Image.Image:
     """Return an image of a scene, RGB, `size` pixels a side.
 
     Args:
         scene ([`StampScene`]): What to show.
         folder (`Path`): What [`find_stamps`] returned.
         size (`int`): Of the canvas, in pixels.
+        source (`str`): `"emoji"` or `"tuxpaint"`, as [`find_stamps`] was asked for.
     """
     if size < 8:
         raise ValueError(f"`size` must be at least 8, got {size}.")
-    image = _read(folder / STAMPS[scene.stamp])
-    scale = size * scene.size / max(image.size)
-    width, height = (max(round(side * scale), 1) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.LANCZOS)
+    file = folder / STAMPS_FOLDER / TUX_PAINT[scene.stamp]
+    image = _read_file(file) if source == "tuxpaint" else _read_emoji(folder, STAMPS[scene.stamp])
+    image = _resize(image, size * scene.size)
     if scene.mirrored:
         image = ImageOps.mirror(image)
     canvas = Image.new("RGB", (size, size), scene.background)
+    width, height = image.size
     canvas.paste(image, (round(size * scene.x - width / 2), round(size * scene.y - height / 2)), image)
     return canvas

@@ -26,9 +26,10 @@ from transformers import (
 
 from josie import JosieConfig, JosieForConditionalGeneration, JosieProcessor
 from josie.tokenization import train_tokenizer
-from nano_world.grammar import caption, chat, questions
+from nano_world.grammar import caption, questions
 from nano_world.scenes import draw_scene
 from nano_world.sentences import sentences
+from nano_world.small_talk import chat
 
 HERE = Path(__file__).parent
 EMBEDDING_STD = 0.3  # what projected features of the front ends have

@@ -5,32 +5,41 @@
 | `answer` | an image and one or two spoken questions, one after the other | the answers |
 | `look` | an image and one to three written questions | the answers |
 | `caption` | an image, and at times a written question after it | what is on it, and the answer |
-| `stamp` | an image of a Tux Paint stamp and a written question | what it is |
-| `transcribe` | a spoken sentence | the same in writing |
+| `stamp` | an image of a stamp and a written question | what it is |
+| `transcribe` | a sentence that a voice says | the same in writing |
+| `people` | what a person says | the same in writing |
 | `chat` | small talk, written or spoken, once or twice | the answers |
+| `unknown` | an image, a clip or a question of another world | "I do not know." |
+
+Conversations come in pairs, 0 and 1, 2 and 3 ...: of the same tasks, and where there is a scene about the same one,
+with the questions of [`grammar.ask_pair`]. Batches of an even number have both.
 
 A model that has seen one question a conversation answers the second as if it were the first: so some have several, and
 some go on with another task. A number stands for the same conversation on every machine, in every worker and process,
-so that a run that is resumed skips what was seen at no cost. Images are drawn when they are asked for; flite's voices
-are recorded once.
+so that a run that is resumed skips what was seen at no cost. Images are drawn when they are asked for; voices are
+recorded once.
 """
 
 import random
 from dataclasses import dataclass, field
-from functools import cache, cached_property, lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from PIL.Image import Image
 from torch.utils.data import Dataset as TorchDataset
 
-from nano_world.grammar import ask, caption, chats, questions
-from nano_world.scenes import Scene, draw_scene, render
-from nano_world.sentences import sentences
-from nano_world.speech import QUESTIONERS, Recordings, spoken
+from nano_world.grammar import ask, ask_pair, caption, observe
+from nano_world.hearing import HeardSpeech
+from nano_world.scenes import draw_scene, render
+from nano_world.small_talk import chats
+from nano_world.speech import Recordings
 from nano_world.stamps import ask as ask_about_stamp, draw_stamp, find_stamps, render as render_stamp
+from nano_world.unknown import CLIPS, IMAGES, QUESTIONS_ABOUT_IMAGES, draw_clip, draw_image
+from nano_world.voices import SAMPLING_RATE
+from nano_world.wordings import KINDS, UNKNOWN
 
-TASKS = ("answer", "look", "caption", "stamp", "transcribe", "chat")
+TASKS = ("answer", "look", "caption", "stamp", "transcribe", "people", "chat", "unknown")
 TRANSCRIBE, CAPTION = "Write what you hear.", "Describe the picture."
 IMAGE_SIZE = 128
 NUM_TURNS = {  # of a conversation, equally likely
@@ -39,7 +48,9 @@ NUM_TURNS = {  # of a conversation, equally likely
     "caption": (1, 1, 2),
     "stamp": (1,),
     "transcribe": (1,),
+    "people": (1,),
     "chat": (1, 2),
+    "unknown": (1, 1, 2),
 }
 CHANGES_TASK = 0.15  # how often a conversation goes on with another task, perhaps with another image
 NUM_TOKENS = {  # of each task about so many, and as many again for each question
@@ -48,10 +59,14 @@ NUM_TOKENS = {  # of each task about so many, and as many again for each questio
     "caption": (18, 25),
     "stamp": (18, 20),
     "transcribe": (0, 85),
+    "people": (0, 60),
     "chat": (0, 30),
+    "unknown": (18, 30),
 }
 
-_NUM_CENSUS_SCENES = 30000  # as many as show all but the rarest questions and answers
+UNKNOWN_KINDS = ("asked", "image", "image", "clip")  # equally likely
+
+_NUM_CENSUS_SCENES = 30000  # as many as show all but the rarest answers
 _NUM_CAPTIONS = 2000
 _NUM_GROUPED = 8  # batches
 
@@ -66,26 +81,33 @@ class NanoArguments:
     Args:
         tasks (`dict[str, float]`): How often each of `TASKS` comes.
         packages (`str`): Folder that keeps Debian packages.
-        recordings (`str`): Folder that keeps recorded speech.
+        recordings (`str`): Folder that keeps recorded speech, see [`nano_world.hearing`].
         num_rows (`int`): How many conversations there are; an epoch.
-        num_sentences (`int`): Real sentences recorded by each of the four voices.
-        num_validation_rows (`int`): Held out; scenes as in training, and other sentences.
+        rounds (`int`): Of recordings of each voice.
+        num_voices (`int`, *optional*): Only the first ones.
+        stamps (`str`): Images of stamps, `"emoji"` or `"tuxpaint"`, whose licence is GPL-2.
+        num_validation_rows (`int`): Held out; scenes as in training, other voices and other sentences.
         seed (`int`): Of what is drawn.
         batch_size (`int`): Batches of so many rows, the trainer's, get conversations of like length; 0 for any.
     """
 
     LICENCES: ClassVar[list[str]] = [
         "drawn scenes and small talk (Apache-2.0)",
-        "flite's voices (flite's free licence)",
-        "sentences of the King James Bible (public domain) and WordNet (WordNet licence)",
-        "Tux Paint stamps (GPL-2)",
+        "flite's, festival's and espeak-ng's voices (free licences)",
+        "sentences of the King James Bible (public domain), WordNet (WordNet licence) and Debian's fortunes",
+        "prompts of Asterisk, spoken by Allison Smith (CC-BY-SA-3.0)",
+        "Noto Color Emoji (SIL Open Font License 1.1)",
+        "photographs of scikit-image (public domain, CC0)",
+        "photographs of scikit-learn, by danielbuechele and vultilion (CC-BY-2.0)",
     ]
 
     tasks: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TASKS, 1.0))
     packages: str = "runs/data/debian"
-    recordings: str = "runs/data/nano/speech"
+    recordings: str = "runs/data/nano/heard"
     num_rows: int = 1_000_000
-    num_sentences: int = 3000
+    rounds: int = 3
+    num_voices: int | None = None
+    stamps: str = "emoji"
     num_validation_rows: int = 100
     seed: int = 0
     batch_size: int = 0
@@ -97,7 +119,9 @@ def load_nano(arguments: NanoArguments) -> dict[str, Any]:
         "tasks": arguments.tasks,
         "packages": Path(arguments.packages),
         "recordings": Path(arguments.recordings),
-        "num_sentences": arguments.num_sentences,
+        "rounds": arguments.rounds,
+        "num_voices": arguments.num_voices,
+        "stamps": arguments.stamps,
         "seed": arguments.seed,
     }
     held_out = NanoTasks(**shared, split="validation", num_rows=arguments.num_validation_rows)
@@ -121,7 +145,7 @@ def _group(
     seed: int, split: str, tasks: tuple[tuple[str, float], ...], start: int, stop: int, batch_size: int
 ) -> list[int]:
     """Return the numbers from `start` to `stop` in batches of conversations of like length."""
-    plans = {index: plan(_draw(seed, split, index), dict(tasks)) for index in range(start, stop)}
+    plans = {index: plan(_draw(seed, split, index // 2), dict(tasks)) for index in range(start, stop)}
     lengths = {
         index: sum(NUM_TOKENS[task][0] + num_turns * NUM_TOKENS[task][1] for task, num_turns in parts)
         for index, parts in plans.items()
@@ -140,9 +164,10 @@ class NanoTasks(TorchDataset):
         tasks (`dict[str, float]`): How often each of `TASKS` comes.
         packages (`Path`): Folder of unpacked Debian packages.
         recordings (`Path`): Folder of recorded speech.
-        split (`"train"` or `"validation"`): Of sentences. Nothing of it has the combinations of the test's scenes.
+        split (`"train"` or `"validation"`): Of voices and sentences. Nothing has the combinations of the test's scenes.
         num_rows (`int`): How many conversations.
-        num_sentences (`int`): Real sentences recorded by each of the four voices.
+        rounds (`int`), num_voices (`int`, *optional*): Of recordings.
+        stamps (`str`): `"emoji"` or `"tuxpaint"`.
         seed (`int`): Of what is drawn.
         batch_size (`int`): Batches of so many rows get conversations of like length; 0 for any.
     """
@@ -154,7 +179,9 @@ class NanoTasks(TorchDataset):
         recordings: Path,
         split: Literal["train", "validation"] = "train",
         num_rows: int = 1_000_000,
-        num_sentences: int = 3000,
+        rounds: int = 3,
+        num_voices: int | None = None,
+        stamps: str = "emoji",
         seed: int = 0,
         batch_size: int = 0,
     ):
@@ -162,8 +189,8 @@ class NanoTasks(TorchDataset):
         if unknown or not tasks or min(tasks.values()) < 0 or not sum(tasks.values()):
             raise ValueError(f"`tasks` must give shares of {list(TASKS)}, got {tasks}.")
         self.tasks, self.split, self.num_rows, self.seed = tasks, split, num_rows, seed
-        self.packages, self.recordings, self.num_sentences = packages, recordings, num_sentences
-        self.batch_size = batch_size
+        self.packages, self.stamps, self.batch_size = packages, stamps, batch_size
+        self.heard = HeardSpeech(packages, recordings, split, rounds, num_voices)
 
     def __len__(self) -> int:
         return self.num_rows
@@ -176,101 +203,104 @@ class NanoTasks(TorchDataset):
             stop = min(start + _NUM_GROUPED * self.batch_size, self.num_rows)
             order = _group(self.seed, self.split, tuple(self.tasks.items()), start, stop, self.batch_size)
             index = order[index - start]
-        draw = _draw(self.seed, self.split, index)
+        pair, member = divmod(index, 2)
+        draw = _draw(self.seed, self.split, pair)
+        own = random.Random(f"{self.seed}:{self.split}:{pair}:{member}")
         parts = plan(draw, self.tasks)
-        turns = [turn for task, num_turns in parts for turn in getattr(self, f"_{task}")(draw, num_turns)]
+        turns = []
+        for task, num_turns in parts:
+            if task in ("answer", "look"):
+                turns += self._ask(task, num_turns, draw, own, member)
+            else:
+                turns += getattr(self, f"_{task}")(own, num_turns)
         roles = ("user", "assistant")
         messages = [{"role": role, "content": said} for turn in turns for role, said in zip(roles, turn, strict=True)]
         return {"task": parts[0][0], "messages": messages}
 
-    def _answer(self, draw: random.Random, num_turns: int) -> list[Turn]:
+    def _ask(self, task: str, num_turns: int, draw: random.Random, own: random.Random, member: int) -> list[Turn]:
         while True:  # what was not recorded is too rare to miss
             scene = draw_scene(draw, "train")
-            asked = [ask(scene, draw) for _ in range(num_turns)]
-            if all(question.text in self.questions for question in asked):
-                turns = [([self.questions.play(question.text, draw)], question.answer) for question in asked]
-                return _show(render(scene, IMAGE_SIZE), turns)
-
-    def _look(self, draw: random.Random, num_turns: int) -> list[Turn]:
-        scene = draw_scene(draw, "train")
-        return _show(render(scene, IMAGE_SIZE), _ask_in_writing(scene, draw, num_turns))
+            pairs = [ask_pair(scene, draw) for _ in range(num_turns)]
+            if task == "look" or all(one.text in self.heard.questions for pair in pairs for one in pair):
+                break
+        say = _write if task == "look" else lambda text: self.heard.questions.play(text, own)
+        return _show(render(scene, IMAGE_SIZE), [([say(pair[member].text)], pair[member].answer) for pair in pairs])
 
     def _caption(self, draw: random.Random, num_turns: int) -> list[Turn]:
         scene = draw_scene(draw, "train", draw.choice((1, 2, 2)))
-        asked = _ask_in_writing(scene, draw, num_turns - 1)
-        return _show(render(scene, IMAGE_SIZE), [([_write(CAPTION)], caption(scene)), *asked])
+        asked = [ask(scene, draw) for _ in range(num_turns - 1)]
+        written = [([_write(question.text)], question.answer) for question in asked]
+        return _show(render(scene, IMAGE_SIZE), [([_write(CAPTION)], caption(scene)), *written])
 
     def _stamp(self, draw: random.Random, num_turns: int) -> list[Turn]:
         scene = draw_stamp(draw, "train")
         asked = [ask_about_stamp(scene, draw) for _ in range(num_turns)]
-        image = render_stamp(scene, find_stamps(self.packages), IMAGE_SIZE)
+        image = render_stamp(scene, find_stamps(self.packages, self.stamps), IMAGE_SIZE, self.stamps)
         return _show(image, [([_write(question.text)], question.answer) for question in asked])
 
     def _transcribe(self, draw: random.Random, num_turns: int) -> list[Turn]:
-        texts = [draw.choice(self.sentences.texts) for _ in range(num_turns)]
-        return [([self.sentences.play(text, draw), _write(TRANSCRIBE)], text) for text in texts]
+        return self._hear(self.heard.sentences, draw, num_turns)
+
+    def _people(self, draw: random.Random, num_turns: int) -> list[Turn]:
+        return self._hear(self.heard.people, draw, num_turns)
+
+    def _hear(self, said: Recordings, draw: random.Random, num_turns: int) -> list[Turn]:
+        texts = [draw.choice(said.texts) for _ in range(num_turns)]
+        return [([said.play(text, draw), _write(TRANSCRIBE)], text) for text in texts]
 
     def _chat(self, draw: random.Random, num_turns: int) -> list[Turn]:
         pairs = [draw.choice(chats()) for _ in range(num_turns)]
         return [
-            ([_write(said) if draw.random() < 0.5 else self.small_talk.play(said, draw)], answer)
+            ([_write(said) if draw.random() < 0.5 else self.heard.chats.play(said, draw)], answer)
             for said, answer in pairs
         ]
 
-    @cached_property
-    def sentences(self) -> Recordings:
-        """Real sentences, other ones for each voice."""
-        texts = sentences(self.packages, self.split)
-        size = min(self.num_sentences, len(texts) // len(QUESTIONERS))
-        return Recordings(
-            [
-                spoken(texts[place * size : (place + 1) * size], voice, 1.0, self.recordings)
-                for place, voice in enumerate(QUESTIONERS)
-            ]
-        )
+    def _unknown(self, draw: random.Random, num_turns: int) -> list[Turn]:
+        """Return questions and clips without an answer, about an image of another world, a scene or none."""
+        kind = draw.choice(UNKNOWN_KINDS)
+        if kind == "image":
+            image = draw_image(draw, draw.choice(IMAGES), self.split, self.packages, IMAGE_SIZE)
+            return _show(image, [([self._ask_about_image(draw)], UNKNOWN) for _ in range(num_turns)])
+        turns: list[Turn] = []
+        for _ in range(num_turns):
+            if kind == "clip":
+                audio = draw_clip(draw, draw.choice(CLIPS))
+                said = [{"type": "audio", "audio": audio, "sampling_rate": SAMPLING_RATE, "text": ""}]
+                turns.append((said + [_write(TRANSCRIBE)] * (draw.random() < 0.3), UNKNOWN))
+            else:
+                text = draw.choice(self.heard.unknown.texts)
+                turns.append(([_write(text) if draw.random() < 0.5 else self.heard.unknown.play(text, draw)], UNKNOWN))
+        shown = draw.random() < 0.3
+        return _show(render(draw_scene(draw, "train"), IMAGE_SIZE), turns) if shown else turns
 
-    @cached_property
-    def questions(self) -> Recordings:
-        """Questions about scenes, by every voice."""
-        return Recordings([spoken(possible_questions(), voice, 1.0, self.recordings) for voice in QUESTIONERS])
-
-    @cached_property
-    def small_talk(self) -> Recordings:
-        """Recordings of small talk, by every voice."""
-        return Recordings([spoken([said for said, _ in chats()], voice, 1.0, self.recordings) for voice in QUESTIONERS])
-
-
-def possible_questions() -> list[str]:
-    """Return what may be asked about training scenes, in a mixed order; the rarest may be missing."""
-    return _census()[0]
+    def _ask_about_image(self, draw: random.Random) -> dict[str, Any]:
+        """Return a question about an image, of those about scenes, stamps or captions, written or spoken."""
+        if draw.random() < 0.4:
+            return _write(draw.choice((*QUESTIONS_ABOUT_IMAGES, CAPTION)))
+        text = draw.choice(self.heard.questions.texts)
+        return _write(text) if draw.random() < 0.5 else self.heard.questions.play(text, draw)
 
 
 def possible_answers() -> list[str]:
     """Return the answers of small talk, and those about training scenes in a mixed order."""
-    return [*sorted({answer for _, answer in chats()}), *_census()[1]]
+    return [*sorted({answer for _, answer in chats()}), UNKNOWN, *_census()[0]]
 
 
 def possible_captions() -> list[str]:
     """Return many captions of training scenes, in a mixed order."""
-    return _census()[2][:_NUM_CAPTIONS]
+    return _census()[1][:_NUM_CAPTIONS]
 
 
 @cache
-def _census() -> tuple[list[str], list[str], list[str]]:
-    """Return the questions, answers and captions of many training scenes."""
+def _census() -> tuple[list[str], list[str]]:
+    """Return the answers and captions of many training scenes."""
     draw, mix = random.Random(1), random.Random(0)
     scenes = [draw_scene(draw, "train") for _ in range(_NUM_CENSUS_SCENES)]
-    asked = [question for scene in scenes for question in questions(scene)]
     captions = sorted({caption(scene) for scene in scenes if len(scene.things) < 3})
-    answers, texts = sorted({question.answer for question in asked}), sorted({question.text for question in asked})
-    for found in (captions, answers, texts):
+    answers = sorted({seen.answer for scene in scenes for kind in KINDS for seen in observe(scene, kind)})
+    for found in (captions, answers):
         mix.shuffle(found)
-    return texts, answers, captions
-
-
-def _ask_in_writing(scene: Scene, draw: random.Random, num_turns: int) -> list[Turn]:
-    asked = [ask(scene, draw) for _ in range(num_turns)]
-    return [([_write(question.text)], question.answer) for question in asked]
+    return answers, captions
 
 
 def _show(image: Image, turns: list[Turn]) -> list[Turn]:
