@@ -183,10 +183,10 @@ export class Conversation {
       this.show(answer.element);
     },
     "response.output_audio_transcript.delta"({ item_id: id, delta }) {
-      this.answers.get(id)?.write(delta);
+      this.answers.get(id)?.write(delta, true);
     },
     "response.output_text.delta"({ item_id: id, delta }) {
-      this.answers.get(id)?.write(delta);
+      this.answers.get(id)?.write(delta, false);
     },
     "response.output_audio.delta"({ item_id: id, delta }) {
       if (this.dropped.has(id)) return;

@@ -87,6 +87,7 @@ export class AnswerTurn extends Turn {
     this.peak = 0;
     this.status = "speaking";
     this.isComplete = false; // all of its samples are here
+    this.isSpoken = true;
   }
 
   set status(status) {
@@ -101,8 +102,9 @@ export class AnswerTurn extends Turn {
     return this.status === "finished" ? 1 : this.played / Math.max(1, this.received);
   }
 
-  // Text comes before its sound.
-  write(text) {
+  // Text comes before its sound, if it has one.
+  write(text, isSpoken) {
+    this.isSpoken = isSpoken;
     const words = text.match(/\s*\S+|\s+$/g) ?? [];
     this.pieces.push(...words.map((word) => ({ text: word, at: this.received })));
     this.#show();
@@ -166,7 +168,7 @@ export class AnswerTurn extends Turn {
   }
 
   #show() {
-    const isWhole = this.status === "finished" || (this.received === 0 && this.status === "speaking");
+    const isWhole = this.status === "finished" || !this.isSpoken;
     const heard = isWhole ? this.#written : this.#begun;
     const rest = this.#written.slice(heard.length);
     const words = rest.trimStart(); // a space is not struck out
