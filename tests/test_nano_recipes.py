@@ -13,6 +13,7 @@ from nano_world.voices import QUESTIONERS, TRAINING, UNKNOWN, VALIDATION, Voice
 from recipes.audio_ctc import CTCArguments, CTCModel
 from recipes.configuration import read_section
 from recipes.model_cards import CardArguments
+from recipes.teacher import TeacherArguments
 from safetensors.torch import save_file
 from transformers import AutoModelForMultimodalLM
 
@@ -53,6 +54,9 @@ def test_sections_are_read(name):
     assert data.stamps == "emoji"
     assert data.batch_size == config["trainer"]["per_device_train_batch_size"]
     assert data.batch_size % 2 == 0  # both of a pair
+    if name == "hear":
+        teacher = read_section(config, "teacher", TeacherArguments)
+        assert teacher.cache is not None  # Whisper reads 30 seconds of each clip: once is enough
     if name in ("hear", "think"):
         assert read_augmentation(config) is not None
     if config["ctc"] is not None:

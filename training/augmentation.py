@@ -307,7 +307,7 @@ class NumberedRows(torch.utils.data.Dataset):
 
 def number_rows(rows: Any) -> Any:
     """Return rows of `datasets`, in memory or a stream, or of torch with their number, which lets them be augmented."""
-    if isinstance(rows, torch.utils.data.Dataset) and not hasattr(rows, "map"):
+    if not hasattr(rows, "map"):
         return NumberedRows(rows)
     if hasattr(rows, "add_column") and hasattr(rows, "__len__"):
         return rows.add_column(NUMBER, np.arange(len(rows)))
