@@ -122,6 +122,12 @@ def test_a_spoken_question_is_answered_aloud(page):
     assert answer["peak"] > 0.05
     assert 0 < answer["latency"] < 30000
     assert "first sound after" in answer["meta"]
+    ends = [
+        event["transcript_end"] for event in received(page, "response.output_audio.delta") if "transcript_end" in event
+    ]
+    assert ends == sorted(ends)
+    assert len(set(ends)) > 2  # word by word
+    assert ends[-1] == len(answer["text"])
     assert page.evaluate(STATE) == "listening"
     assert page.evaluate("document.querySelectorAll('.turn.user .strip:not([hidden])').length") == 1
     page.click("#microphone")

@@ -188,10 +188,10 @@ export class Conversation {
     "response.output_text.delta"({ item_id: id, delta }) {
       this.answers.get(id)?.write(delta, false);
     },
-    "response.output_audio.delta"({ item_id: id, delta }) {
+    "response.output_audio.delta"({ item_id: id, delta, transcript_end: heard }) {
       if (this.dropped.has(id)) return;
       const samples = decode(delta);
-      this.answers.get(id)?.receive(samples);
+      this.answers.get(id)?.receive(samples, heard);
       this.player.push(id, samples);
     },
     "response.output_audio.done"({ item_id: id }) {

@@ -82,6 +82,8 @@ export class AnswerTurn extends Turn {
     this.coming = element("span", { className: "coming" });
     this.text.append(this.heard, this.coming);
     this.pieces = []; // of text, each with the sample at which it begins to be spoken
+    this.marks = []; // letters that have been heard after so many samples
+    this.kept = undefined; // what was heard of an interrupted answer, as the server knows it
     this.received = 0;
     this.played = 0;
     this.peak = 0;
@@ -110,8 +112,10 @@ export class AnswerTurn extends Turn {
     this.#show();
   }
 
-  receive(samples) {
+  // Samples, and how many letters will have been heard after them, where the server knows.
+  receive(samples, heard) {
     this.received += samples.length;
+    if (heard !== undefined) this.marks.push({ end: this.received, heard });
     this.levels.push(...levels(samples, LEVEL_SIZE));
     this.#show();
   }
@@ -141,13 +145,7 @@ export class AnswerTurn extends Turn {
 
   // The heard text as the server knows it, from the durations of the tokens.
   correct(heard) {
-    const text = this.#written;
-    if (text.startsWith(heard)) {
-      this.pieces = [
-        { text: heard, at: -1 },
-        { text: text.slice(heard.length), at: Infinity },
-      ];
-    }
+    if (this.#written.startsWith(heard)) this.kept = heard;
     this.#show();
   }
 
@@ -155,8 +153,13 @@ export class AnswerTurn extends Turn {
     return this.pieces.map((piece) => piece.text).join("");
   }
 
-  // The text whose sound has begun. A piece begins no sooner than its text came, and takes its part of the whole.
+  // The text whose sound has begun: by the server's marks, or else each word no sooner than its text came, and by its
+  // part of the whole.
   get #begun() {
+    if (this.kept !== undefined) return this.kept;
+    if (this.played === 0) return "";
+    const mark = this.marks.find(({ end }) => end >= this.played);
+    if (mark) return this.#written.slice(0, mark.heard);
     const { length } = this.#written;
     let [text, before] = ["", 0];
     for (const piece of this.pieces) {

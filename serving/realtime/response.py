@@ -129,7 +129,8 @@ class Response:
             chunk = samples[start : start + _DELTA]
             delta = base64.b64encode(encode_pcm(chunk)).decode()
             spoken.num_sent += len(chunk)
-            await self._tell("response.output_audio.delta", **self._place(), delta=delta)
+            heard = {"transcript_end": len(self.text_until(spoken.num_sent / PCM_RATE))} if spoken.word_times else {}
+            await self._tell("response.output_audio.delta", **self._place(), delta=delta, **heard)
 
     def take_back(self, events: list[dict[str, Any]]) -> None:
         """Count audio that was taken out of the outbox as not sent."""
