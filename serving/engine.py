@@ -57,7 +57,7 @@ class Engine:
         self.model, self.processor, self.name = model, processor, name
         self.limits = limits or Limits()
         self.workers = Workers(self.limits.max_jobs, self.limits.max_waiting)
-        self.pace = Pace()
+        self.pace = Pace(self.limits.max_real_time_factor)
         self.created = int(time.time())
         self._hooks = [module.register_forward_pre_hook(lambda *_: pass_on()) for module in self._steps()]
 
@@ -205,7 +205,7 @@ class Engine:
         taker.finish(num_prompt_tokens=0, is_cut=False)
 
     def _taker(self, job: Job, options: AnswerOptions) -> SpeechTaker:
-        return SpeechTaker(job.put, self.decode, self.pace.begin() if options.speaks else None)
+        return SpeechTaker(job, self.decode, self.pace.begin() if options.speaks else None)
 
     def decode(self, tokens: list[int]) -> str:
         """Return the text of tokens, without those that are none."""

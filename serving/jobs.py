@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -41,6 +42,7 @@ class Job:
         self._room = threading.Semaphore(max_waiting)
         self._error: BaseException | None = None
         self._is_ended = False
+        self.paused = 0.0  # seconds that the work has waited for items to be taken
 
     def put(self, item: Any) -> None:
         """Give an item, in the thread of the work; the turn is with others while there is no room for it.
@@ -50,9 +52,11 @@ class Job:
         """
         if not self._room.acquire(blocking=False):
             self.ticket.leave()
+            begin = time.monotonic()
             try:
                 self._room.acquire()
             finally:
+                self.paused += time.monotonic() - begin
                 self.ticket.take()
         self.ticket.pass_on()
         self._tell(item)

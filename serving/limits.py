@@ -18,6 +18,7 @@ class Limits:
         max_items (`int`): Messages of a conversation.
         max_tokens (`int`): Of an answer.
         max_waiting (`int`): Pieces of an answer that a client has not taken before the making of it pauses.
+        max_real_time_factor (`float`): Of the speech of the last seconds, above which no other session begins.
         session_seconds (`float`): Longest session.
         idle_seconds (`float`): Longest time without an event of the client.
         send_seconds (`float`): Longest time that a client takes to take an event.
@@ -34,6 +35,7 @@ class Limits:
     max_items: int = 500
     max_tokens: int = 1024
     max_waiting: int = 32
+    max_real_time_factor: float = 0.9
     session_seconds: float = 3600.0
     idle_seconds: float = 600.0
     send_seconds: float = 20.0

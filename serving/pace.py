@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 _MEMORY = 15.0  # seconds for which a speech that has ended counts
 _SHORTEST = 0.5  # seconds of speech that tell something
-_SLOWEST = 0.9  # real-time factor up to which there is room for one more
 
 
 @dataclass
@@ -15,17 +14,25 @@ class Clock:
 
     Args:
         first (`float`, *optional*): When its first sample was there.
-        last (`float`): When the last one was.
+        last (`float`): When the last one was, as if nothing had paused for a slow client.
+        seen (`float`): When the last one was.
         seconds (`float`): Its length behind the first piece.
     """
 
     first: float | None = None
     last: float = 0.0
+    seen: float = 0.0
     seconds: float = 0.0
 
-    def add(self, seconds: float) -> None:
-        """Note that there is more."""
-        self.last = time.monotonic()
+    def add(self, seconds: float, paused: float = 0.0) -> None:
+        """Note that there is more.
+
+        Args:
+            seconds (`float`): Of speech.
+            paused (`float`): Seconds for which the making has waited for the client until now.
+        """
+        self.seen = time.monotonic()
+        self.last = self.seen - paused
         if self.first is None:
             self.first = self.last
         else:
@@ -40,9 +47,14 @@ class Clock:
 
 
 class Pace:
-    """The speeches of the last seconds."""
+    """The speeches of the last seconds.
 
-    def __init__(self) -> None:
+    Args:
+        slowest (`float`): The real-time factor up to which there is room for one more.
+    """
+
+    def __init__(self, slowest: float = 0.9) -> None:
+        self.slowest = slowest
         self._clocks: deque[Clock] = deque(maxlen=64)
 
     def begin(self) -> Clock:
@@ -54,10 +66,10 @@ class Pace:
     @property
     def real_time_factor(self) -> float | None:
         """The slowest one's, or `None` where nothing was said lately."""
-        recent = [clock for clock in self._clocks if clock.last > time.monotonic() - _MEMORY]
+        recent = [clock for clock in self._clocks if clock.seen > time.monotonic() - _MEMORY]
         return max((factor for clock in recent if (factor := clock.real_time_factor) is not None), default=None)
 
     @property
     def keeps_up(self) -> bool:
         """Whether another session would be heard without gaps, by what the last ones tell."""
-        return (self.real_time_factor or 0.0) <= _SLOWEST
+        return (self.real_time_factor or 0.0) <= self.slowest

@@ -9,6 +9,7 @@ import torch
 from transformers.generation.streamers import BaseStreamer
 
 from ..modeling_josie.outputs import WordTime
+from .jobs import Job
 from .pace import Clock
 
 _UNFINISHED = "\ufffd"  # stands for bytes that are no whole character yet
@@ -84,17 +85,17 @@ class SpeechTaker:
     """A streamer of speech that makes [`Piece`]s for a client.
 
     Args:
-        give (`Callable`): Takes each piece.
+        job ([`Job`]): Takes each piece.
         decode (`Callable`): Gives the text of tokens.
         clock ([`Clock`], *optional*): Notes how fast speech comes.
     """
 
-    def __init__(self, give: Callable[[Any], None], decode: Callable[[list[int]], str], clock: Clock | None = None):
-        self._give, self._clock = give, clock
+    def __init__(self, job: Job, decode: Callable[[list[int]], str], clock: Clock | None = None):
+        self._job, self._clock = job, clock
         self._deltas = TextDeltas(decode)
 
     def _new(self, **values: Any) -> None:
-        self._give(Piece(**values))
+        self._job.put(Piece(**values))
 
     def put(self, piece: Any) -> None:
         """Take a [`SpeechPiece`]."""
@@ -123,4 +124,4 @@ class SpeechTaker:
 
     def _note(self, samples: np.ndarray, sampling_rate: int) -> None:
         if self._clock is not None and len(samples):
-            self._clock.add(len(samples) / sampling_rate)
+            self._clock.add(len(samples) / sampling_rate, self._job.paused)

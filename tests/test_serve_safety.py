@@ -25,6 +25,7 @@ from websockets.sync.client import connect
 from josie.cli.app import app
 from josie.serving.guard import Guard
 from josie.serving.limits import Limits
+from josie.serving.pace import Pace
 from josie.serving.realtime.outbox import Outbox
 from josie.serving.realtime.session import Session
 
@@ -296,3 +297,31 @@ def test_ctrl_c_ends_it(tiny_folder):
             assert process.wait(10) == 0
     assert rest.strip().splitlines()[-1] == "Stopped."
     assert "Traceback" not in rest
+
+
+def test_a_slow_server_takes_no_more_and_a_slow_client_does_not_count(monkeypatch):
+    moments = iter([0.0, 1.0, 2.0, 10.0, 10.0, 10.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(moments))
+    pace = Pace(0.9)
+    clock = pace.begin()
+    clock.add(0.5)
+    clock.add(1.0)
+    assert clock.real_time_factor == 1.0
+    clock.add(1.0, paused=0.5)
+    assert clock.real_time_factor == 0.75
+    clock.add(1.0, paused=8.5)
+    assert clock.real_time_factor == 0.5
+    assert pace.keeps_up
+    clock.last = 10.0
+    assert not pace.keeps_up
+
+
+def test_slow_speech_refuses_the_next_session(port, engine):
+    clock = engine.pace.begin()
+    with talking(port):
+        clock.first, clock.last, clock.seen, clock.seconds = 0.0, 2.0, time.monotonic(), 1.0
+        with connect(f"ws://127.0.0.1:{port}/v1/realtime") as socket:
+            error = json.loads(socket.recv())["error"]
+        clock.seen = 0.0
+    assert error["code"] == "server_busy"
+    assert "as fast as it can" in error["message"]
