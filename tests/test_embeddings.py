@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from tiny import josie_config
 
 from josie.modeling_josie.layers.embeddings import CodeEmbedding, Projector, gather_rows
+from josie.modeling_josie.layers.transformer import JosieMLP
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -55,3 +57,12 @@ def test_nothing_chosen_gives_no_rows():
     chosen, real = gather_rows(torch.zeros(2, 5), torch.randn(2, 5, 3))
     assert chosen.shape == (2, 0, 3)
     assert real.shape == (2, 0)
+
+
+def test_activations_that_there_are_not_are_named():
+    with pytest.raises(ValueError, match="`projector_hidden_act` must be one of gelu, .*, got 'gulu'"):
+        Projector(3, 4, "gulu")
+    config = josie_config().thinker_config.text_config
+    config.hidden_act = "gulu"
+    with pytest.raises(ValueError, match="`hidden_act` must be one of gelu, .*, got 'gulu'"):
+        JosieMLP(config)

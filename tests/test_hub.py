@@ -61,6 +61,7 @@ class TestFlatten:
         assert [flat_name(module) for module in flatten([("modeling_josie", "thinker", "text")])] == [
             "configuration_backbone",
             "configuration_text",
+            "modeling_layers_activations",
             "modeling_layers_backbone",
             "modeling_layers_fast",
             "modeling_layers_transformer",

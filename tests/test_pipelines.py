@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 from this_tree import ROOT
-from transformers import AutoModelForMultimodalLM, AutoModelForSpeechSeq2Seq, AutoProcessor, pipeline
+from transformers import (
+    AutoModelForMultimodalLM,
+    AutoModelForSpeechSeq2Seq,
+    AutoModelForTextToWaveform,
+    AutoProcessor,
+    pipeline,
+)
 
 import josie
 
@@ -181,3 +187,12 @@ def test_arguments_of_a_call_default_to_none():
     parameters = inspect.signature(josie.JosieProcessor.__call__).parameters.values()
     named = [value for value in parameters if value.name != "self" and value.kind is not value.VAR_KEYWORD]
     assert {value.default for value in named} == {None}
+
+
+def test_a_model_for_waveforms_is_taken_as_an_object(tiny_folder, processor):
+    model = AutoModelForTextToWaveform.from_pretrained(tiny_folder)
+    options = dict(generate_kwargs=FRAMES)
+    said = pipeline("text-to-speech", model=model, tokenizer=processor.tokenizer)("Hello", **options)
+    expected = pipeline("text-to-speech", model=str(tiny_folder))("Hello", **options)
+    assert np.array_equal(said["audio"], expected["audio"])
+    assert said["sampling_rate"] == expected["sampling_rate"] == 1600

@@ -2,7 +2,8 @@
 
 import torch
 from torch import nn
-from transformers.activations import ACT2FN
+
+from .activations import make_activation
 
 
 class CodeEmbedding(nn.Module):
@@ -80,7 +81,7 @@ class Projector(nn.Module):
         super().__init__()
         between = hidden_size if hidden_act is None or intermediate_size is None else intermediate_size
         self.linear_1 = nn.Linear(in_size, between)
-        self.act_fn = ACT2FN[hidden_act] if hidden_act is not None else None
+        self.act_fn = None if hidden_act is None else make_activation(hidden_act, "projector_hidden_act")
         self.linear_2 = nn.Linear(between, hidden_size) if hidden_act is not None else None
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
@@ -19,6 +18,7 @@ from transformers.utils import TransformersKwargs
 from typing_extensions import Unpack
 
 from ...configuration_josie import JosieBackboneConfig
+from .activations import make_activation
 from .fast import rms_norm
 
 PositionEmbeddings = tuple[torch.Tensor, torch.Tensor]
@@ -211,7 +211,7 @@ class JosieMLP(nn.Module):
         super().__init__()
         self.is_gated = config.gated_mlp
         self.intermediate_size = config.intermediate_size
-        self.act_fn = ACT2FN[config.hidden_act]
+        self.act_fn = make_activation(config.hidden_act, "hidden_act")
         if self.is_gated:
             self.gate_up_proj = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.mlp_bias)
         else:
