@@ -31,6 +31,9 @@ class JosieAudioEncoderConfig(JosieBackboneConfig):
             after the frame's hop; before a waveform and behind it is silence. The encoder reads waveforms then, and
             makes its spectrogram itself. When `None` it reads the spectrograms of the feature extractor, whose windows
             are centred and whose edges are mirrored.
+        level_half_life (`float`, *optional*): Follow the loudness: mel frames are divided by a level, the power of the
+            loudest frame so far, which falls by half in so many seconds. So a quiet microphone is heard as a loud one,
+            whole clips and streams alike. What is below -60 dB of full scale stays soft. As frames are when `None`.
     """
 
     model_type = "josie_audio_encoder"
@@ -60,6 +63,7 @@ class JosieAudioEncoderConfig(JosieBackboneConfig):
     conv_channels: int = 64
     downsampling_factor: Literal[4, 8] = 4
     mel_lookahead: int | None = None
+    level_half_life: float | int | None = None
 
     @property
     def hop_length(self) -> int:
@@ -109,6 +113,8 @@ class JosieAudioEncoderConfig(JosieBackboneConfig):
             raise ValueError(f"`win_length` must be at most `n_fft` ({self.n_fft}), got {self.win_length}.")
         if self.mel_std <= 0:
             raise ValueError(f"`mel_std` must be above 0, got {self.mel_std}.")
+        if self.level_half_life is not None and not self.level_half_life > 0:
+            raise ValueError(f"`level_half_life` must be above 0, or None, got {self.level_half_life}.")
         if self.mel_lookahead is None:
             return
         if self.win_length < self.mel_hop_length:

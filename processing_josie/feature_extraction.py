@@ -1,6 +1,7 @@
 """Feature extraction: waveforms to what an audio tower or an audio codec reads."""
 
 import inspect
+import math
 import warnings
 from functools import lru_cache
 from typing import Any, Literal, cast
@@ -28,6 +29,8 @@ from .audio import AudioInput, as_waveform, is_clip, load_audio
 from .resampling import require_rate
 from .sources import is_source
 
+_LOUDNESS_BLOCK = 0.4  # seconds
+_SILENCE = -70.0  # LUFS
 # Names in saved settings that say whose they are, or what others say.
 _BOOKKEEPING = ("feature_extractor_type", "processor_class", "auto_map", "_name_or_path", "feature_size")
 # Settings of other extractors, with what is done here anyway.
@@ -58,6 +61,9 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
         mel_power (`float`): 1 for magnitudes, 2 for power.
         log_mel (`bool`): Take the logarithm of the spectrogram.
         do_normalize (`bool`): Bring each waveform to mean 0 and variance 1.
+        loudness (`float`, *optional*): Bring each clip to this loudness, in LUFS (ITU-R BS.1770-4), -23 for instance,
+            so that a quiet microphone is heard as a loud one. Silence (below -70) stays as it is. Clips stay as loud as
+            they are when `None`.
         padding_value (`float`): What follows a clip that is shorter than others of its batch.
 
     Raises:
@@ -76,6 +82,7 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
         mel_power: float = 2.0,
         log_mel: bool = False,
         do_normalize: bool = False,
+        loudness: float | None = None,
         padding_value: float = 0.0,
         **kwargs: Any,
     ):
@@ -102,6 +109,23 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
         self.mel_power = mel_power
         self.log_mel = log_mel
         self.do_normalize = do_normalize
+        self.loudness = loudness
+        if loudness is not None:
+            is_number = isinstance(loudness, (int, float)) and not isinstance(loudness, bool)
+            if not is_number or not -70 < loudness <= 0:
+                raise ValueError(f"`loudness` must be in (-70, 0], in LUFS, or None, got {loudness!r}.")
+            if do_normalize:
+                raise ValueError(f"`loudness` must be None with `do_normalize`, which undoes it, got {loudness}.")
+
+    def require_streaming(self) -> None:
+        """Raise a `ValueError` if clips are changed by what only their end tells, as audio that comes cannot be."""
+        if self.loudness is not None or self.do_normalize:
+            name, value = ("loudness", self.loudness) if self.loudness is not None else ("do_normalize", True)
+            other = "None" if name == "loudness" else "False"
+            raise ValueError(
+                f"`{name}` must be {other} for audio that comes as a stream, of which nobody knows the whole, got "
+                f"{value}; an audio encoder with a `level_half_life` follows the loudness as it comes."
+            )
 
     @property
     def model_input_names(self) -> list[str]:
@@ -197,6 +221,8 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
         Returns:
             [`BatchFeature`] as of [`JosieFeatureExtractor.__call__`].
         """
+        if self.loudness is not None:
+            waveforms = [waveform * self._find_gain(waveform) for waveform in waveforms]
         if self.do_normalize:
             # As transformers' Wav2Vec2FeatureExtractor does; in a quiet clip it matters where the small number stands.
             waveforms = [(waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7) for waveform in waveforms]
@@ -227,6 +253,19 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
         if is_source(audio):
             return {"array": load_audio(audio, rate), "sampling_rate": rate}
         return audio if is_clip(audio) else [self.fetch_audio(clip, rate) for clip in audio]
+
+    def _find_gain(self, waveform: np.ndarray) -> np.float32:
+        """Return what brings a waveform, `(num_channels, num_samples)`, to the wanted loudness."""
+        shortest = math.ceil(_LOUDNESS_BLOCK * self.sampling_rate)
+        length = max(waveform.shape[1], 1)
+        values = torch.from_numpy(waveform)
+        if length < shortest:  # the measure averages over blocks
+            values = torch.nn.functional.pad(values, (0, shortest - length))
+        measured = float(torchaudio.functional.loudness(values, self.sampling_rate))
+        measured += 10 * math.log10(max(shortest / length, 1))
+        if not measured > _SILENCE:  # NaN too
+            return np.float32(1)
+        return np.float32(10 ** ((self.loudness - measured) / 20))  # type: ignore[operator]
 
     def _mel(self, waveform: np.ndarray) -> np.ndarray:
         """Return the mel spectrogram, `(num_mel_bins, num_samples // mel_hop_length + 1)`, of `(num_samples,)`."""

@@ -36,6 +36,9 @@ FORMS = {
     "furthest": {"mel_lookahead": 12, "log_mel": False, "sliding_window": None},
     "plain": {"mel_lookahead": 1, "rope_parameters": None, "sliding_window": 1},
     "mel": {"mel_lookahead": None},
+    "level": {"level_half_life": 0.1},
+    "level-linear": {"level_half_life": 0.05, "log_mel": False, "mel_power": 1.0},
+    "mel-level": {"mel_lookahead": None, "level_half_life": 0.2},
 }
 
 
@@ -216,6 +219,41 @@ def test_the_transform_is_the_extractors_between_the_edges():
     torch.testing.assert_close(found[..., 2:18], expected[..., 2:18], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("changes", [{}, {"log_mel": False}, {"mel_power": 1.0}], ids=str)
+@torch.no_grad()
+def test_a_quiet_clip_is_heard_as_a_loud_one_where_the_level_is_followed(changes):
+    values = torch.randn(1, 1, 400, generator=torch.Generator().manual_seed(2)) * 0.3
+    followed, plain = build(level_half_life=2.0, **changes), build(**changes)
+    heard = [followed._divide_by_level(followed._transform(values * gain, None)[0])[0] for gain in (1, 0.1)]
+    if changes.get("log_mel") is False:
+        torch.testing.assert_close(*heard, atol=1e-6, rtol=1e-4)
+        assert heard[0].sum(dim=1).max() == pytest.approx(1, abs=1e-5)  # the loudest frame is the level
+    else:
+        is_loud = heard[1] > heard[1].max() - 4  # the smallest value of the logarithm is not divided
+        torch.testing.assert_close(heard[0][is_loud], heard[1][is_loud], atol=2e-3, rtol=0)
+        assert heard[0].logsumexp(dim=1).max() == pytest.approx(0, abs=1e-5)
+    silent = followed._divide_by_level(followed._transform(values * 1e-5, None)[0])[0]
+    if changes.get("log_mel") is False:
+        assert silent.amax() < 1e-4
+    else:
+        assert silent.amax() < heard[0].amax() - 1
+    differ = [plain(input_values=values * gain).last_hidden_state for gain in (1, 0.1)]
+    assert not torch.allclose(*differ, atol=1e-2)
+
+
+@torch.no_grad()
+def test_the_level_falls_by_half_in_its_time():
+    encoder = build(level_half_life=0.1, log_mel=False)
+    mel = torch.full((1, 6, 31), 1.0)
+    mel[..., 0] = 1e6
+    divided = (
+        encoder._divide_by_level(mel)[0][0, 0] * 6e6
+    )  # what the frame was divided by the level's share of its start
+    # Ten frames are a tenth of a second at 500 Hz and a hop of 5.
+    assert (divided[20] / divided[10]).item() == pytest.approx(2, rel=1e-4)
+    assert (divided[10] / divided[1]).item() == pytest.approx(2**0.9, rel=1e-4)
+
+
 def test_every_parameter_gets_a_gradient_through_waveforms():
     encoder = build().train()
     encoder(**make_clips(encoder, 90)).last_hidden_state.square().mean().backward()
@@ -269,6 +307,7 @@ def test_what_cannot_stream_is_refused():
             r"`mel_lookahead` must be in \[0, 12\], what a window of .* got 13",
         ),
         ({"mel_lookahead": -1}, r"`mel_lookahead` must be in \[0, 12\].* got -1"),
+        ({"level_half_life": 0}, "`level_half_life` must be above 0, or None, got 0"),
         ({"win_length": 4, "mel_lookahead": 0}, r"`win_length` must be at least `mel_hop_length` \(5\) with a"),
     ],
 )

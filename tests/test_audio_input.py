@@ -1,12 +1,14 @@
 """Laws of audio going in: every form of a clip gives the same features, errors are named."""
 
 import io
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+import torchaudio
 from safetensors.torch import load_file
 from samples import DATA, SPEECH, short, tone
 from transformers import (
@@ -192,3 +194,50 @@ def test_saving_leaves_nothing_half_written(tmp_path, name, values, rate, match)
         save_audio(tmp_path / name, values, rate)
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
     assert (tmp_path / "a.wav").read_bytes() == b"what was here before"
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.39, 2.0])
+def test_clips_are_brought_to_one_loudness(seconds):
+    extractor = JosieFeatureExtractor("values", loudness=-23)
+    clip = np.random.default_rng(0).standard_normal(round(seconds * 16000)).astype(np.float32) * 0.1
+    values = [extractor(clip * gain, sampling_rate=16000)["input_values"] for gain in (1, 0.01)]
+    torch.testing.assert_close(*values, atol=1e-5, rtol=1e-3)
+    if seconds > 1:
+        assert torchaudio.functional.loudness(values[0][0], 16000).item() == pytest.approx(-23, abs=0.05)
+    else:  # as loud as a longer one
+        long = np.resize(clip, 32000)
+        ratio = extractor(long, sampling_rate=16000)["input_values"].std() / values[0].std()
+        assert ratio == pytest.approx(1, abs=0.15)
+
+
+def test_loudness_is_saved_and_silence_stays(tmp_path):
+    assert JosieFeatureExtractor().loudness is None
+    JosieFeatureExtractor("values", loudness=-20.5).save_pretrained(tmp_path)
+    extractor = JosieFeatureExtractor.from_pretrained(tmp_path)
+    assert extractor.loudness == -20.5
+    for silence in (np.zeros(800, np.float32), np.full(8000, 1e-5, np.float32)):
+        np.testing.assert_array_equal(extractor(silence, sampling_rate=16000)["input_values"][0, 0], silence)
+    settings = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    del settings["loudness"]
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    assert JosieFeatureExtractor.from_pretrained(tmp_path).loudness is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loudness": 3}, r"`loudness` must be in \(-70, 0\], in LUFS, or None, got 3"),
+        ({"loudness": "loud"}, r"`loudness` must be in \(-70, 0\], in LUFS, or None, got 'loud'"),
+        ({"loudness": -23, "do_normalize": True}, "`loudness` must be None with `do_normalize`"),
+    ],
+)
+def test_impossible_loudness_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        JosieFeatureExtractor("values", **options)
+
+
+def test_a_stream_has_no_loudness_of_the_whole():
+    JosieFeatureExtractor("values").require_streaming()
+    for options, name in (({"loudness": -23}, "`loudness` must be None"), ({"do_normalize": True}, "`do_normalize`")):
+        with pytest.raises(ValueError, match=f"{name}.* for audio that comes as a stream"):
+            JosieFeatureExtractor("values", **options).require_streaming()

@@ -9,6 +9,7 @@ that a stream needs::
                                       [b   c   d]     -> second; d is the context of what follows
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -23,6 +24,7 @@ from transformers.utils.generic import can_return_tuple
 from typing_extensions import Unpack
 
 from ...configuration_josie import JosieAudioEncoderConfig
+from ...configuration_josie.constants import LOG_FLOOR
 from ..codecs.checks import check_audio, check_sampling_rate
 from ..codecs.mel_transform import encoder_mel
 from ..codecs.streaming import PENDING, AudioStreamingState, enter_stream, run_in_stream
@@ -30,6 +32,10 @@ from ..layers.backbone import JosieBackbone
 from ..layers.masks import length_mask
 from ..outputs import JosieAudioFeaturesOutput
 from ..pretrained import JosiePreTrainedModel
+
+# Name of the running level in a state.
+_LEVEL = "level"
+_MIN_POWER = 1e-6  # of samples
 
 
 class JosieAudioEncoder(JosiePreTrainedModel):
@@ -111,7 +117,7 @@ class JosieAudioEncoder(JosiePreTrainedModel):
         else:
             self._check(input_features, attention_mask)  # type: ignore[arg-type]
             mask = None if attention_mask is None else attention_mask.to(input_features.device, torch.bool)  # type: ignore[union-attr]
-        hidden_states = self._normalize(input_features)  # type: ignore[arg-type]
+        hidden_states = self._normalize(self._divide_by_level(input_features)[0])  # type: ignore[arg-type]
         hidden_states, mask, _ = self._convolve(hidden_states, mask)
         outputs = self.backbone(hidden_states, attention_mask=mask, use_cache=False, return_dict=True, **kwargs)
         last_hidden_state = outputs.last_hidden_state
@@ -183,9 +189,8 @@ class JosieAudioEncoder(JosiePreTrainedModel):
         else:
             self._check(given, mask, allow_empty=True)
             lengths = given.new_full((len(given),), given.shape[2]) if mask is None else mask.sum(dim=1)
-        state = enter_stream(
-            self.backbone, self._context_shapes(len(given)), state, AudioStreamingState, {PENDING: torch.float32}
-        )
+        precise = {PENDING: torch.float32, _LEVEL: torch.float64}
+        state = enter_stream(self.backbone, self._context_shapes(len(given)), state, AudioStreamingState, precise)
         if mask is not None:
             given = given.masked_fill(~mask.to(given.device, torch.bool)[:, None], 0.0)
         pending = torch.cat((state.buffers[PENDING], given.to(state.buffers[PENDING].dtype)), dim=2)
@@ -205,9 +210,10 @@ class JosieAudioEncoder(JosiePreTrainedModel):
         features = pending.new_zeros(len(given), 0, self.config.hidden_size, dtype=self.dtype)
         if num_features:
             mel = encoder_mel(self.config, used[:, 0]) if self.reads_waveforms else used
+            mel, level = self._divide_by_level(mel, state.buffers)
             hidden_states, real, contexts = self._convolve(self._normalize(mel), real, state.buffers)
             features, following = run_in_stream(self.backbone, hidden_states, following)
-            following = replace(following, buffers=following.buffers | contexts)
+            following = replace(following, buffers=following.buffers | contexts | level)
             if real is not None:
                 features = features.masked_fill(~real[..., None], 0.0)
         elif real is not None:
@@ -232,6 +238,8 @@ class JosieAudioEncoder(JosiePreTrainedModel):
         for index in range(len(self.convolutions)):
             shapes[f"convolutions.{index}"] = (batch_size, 1, channels * height)
             height, channels = (height + 1) // 2, self.config.conv_channels
+        if self.config.level_half_life is not None:
+            shapes[_LEVEL] = (batch_size, 1, 1)
         rows = 1 if self.reads_waveforms else self.config.num_mel_bins
         return shapes | {PENDING: (batch_size, rows, self._context_length)}
 
@@ -255,6 +263,32 @@ class JosieAudioEncoder(JosiePreTrainedModel):
         behind = config.mel_lookahead - input_values.shape[2] % -config.mel_hop_length
         samples = nn.functional.pad(input_values[:, 0], (self._context_length, behind))
         return encoder_mel(config, samples), mask
+
+    def _divide_by_level(
+        self, mel: torch.Tensor, buffers: dict[str, torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Divide mel frames, `(batch, num_mel_bins, num_frames)`, by the running level where the configuration says so.
+
+        Returns:
+            The frames, and in a stream the level that follows: its logarithm above the smallest, `(batch, 1, 1)`.
+        """
+        config = self.config
+        if config.level_half_life is None:
+            return mel, {}
+        frames = mel.double()  # sums over a long clip
+        power = frames.logsumexp(dim=1) if config.log_mel else frames.sum(dim=1).clamp(min=LOG_FLOOR).log()
+        # Of white noise at -60 dB: what the bands share, and the window lets through of each.
+        spread, passed = math.log(config.n_fft // 2 + 1), math.log(_MIN_POWER * 0.375 * config.win_length)
+        lowest = spread + config.mel_power / 2 * passed
+        fall = math.log(2) * config.mel_power / 2 * config.mel_hop_length
+        fall /= config.level_half_life * config.sampling_rate
+        start = power.new_zeros(len(mel), 1) if buffers is None else buffers[_LEVEL][:, 0]
+        levels = torch.cat((start, (power - lowest).clamp(min=0)), dim=1)
+        fallen = torch.arange(levels.shape[1], device=mel.device, dtype=levels.dtype) * fall
+        levels = ((levels + fallen).cummax(dim=1).values - fallen)[:, 1:].clamp(min=0)
+        scale = (levels + lowest)[:, None]
+        divided = frames - scale if config.log_mel else frames * (-scale).exp()
+        return divided.to(mel.dtype), {} if buffers is None else {_LEVEL: levels[:, -1:, None].clone()}
 
     def _normalize(self, mel: torch.Tensor) -> torch.Tensor:
         """Return mel frames as the convolutions read them, `(batch, 1, num_frames, num_mel_bins)`."""
