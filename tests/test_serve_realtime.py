@@ -45,6 +45,23 @@ def test_a_session_says_what_it_is(port):
     assert session["output_modalities"] == ["audio"]
 
 
+def test_the_settings_of_speech_to_speech_are_taken(talk):
+    """As `speech-to-speech talk` sends them."""
+    session = {
+        "type": "realtime",
+        "extensions": ["speech_to_speech.input_audio_transcription.snapshot"],
+        "audio": {
+            "input": {
+                "turn_detection": {"type": "server_vad", "interrupt_response": True},
+                "format": {"type": "audio/pcm", "rate": 24000},
+            },
+            "output": {"format": {"type": "audio/pcm", "rate": 24000}, "voice": "bob"},
+        },
+    }
+    talk.send("session.update", session=session)
+    assert talk.until("session.updated")["session"]["audio"]["output"]["voice"] == "bob"
+
+
 def test_text_is_answered_in_text_and_speech(talk):
     talk.say("Hello.", max_output_tokens=12)
     response = talk.until("response.done")["response"]

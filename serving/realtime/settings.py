@@ -67,6 +67,7 @@ class SessionSettings:
         for name in ("include", "prompt", "tracing"):
             fields.only(name, [])
         fields.only("truncation", "auto")
+        fields.items("extensions", 32)  # what the client offers to understand, such as speech-to-speech's; none is used
         settings = self._update_common(fields)
         audio = fields.object("audio")
         if audio is not None:
