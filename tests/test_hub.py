@@ -383,4 +383,4 @@ class TestExport:
         command = [sys.executable, "-m", "josie", "export", str(tmp_path / "plain"), str(tmp_path / "out")]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
-        assert result.stdout == f"{tmp_path / 'out'}: 11 files, 8 of them code\n"
+        assert result.stdout == f"{tmp_path / 'out'}: 12 files, 9 of them code\n"
