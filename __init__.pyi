@@ -96,6 +96,7 @@ from .training.collator import JosieDataCollator as JosieDataCollator
 from .training.length_grouping import LengthGroupedStream as LengthGroupedStream
 from .training.loss_parts import LossParts as LossParts
 from .training.speech_codes import add_speech_codes as add_speech_codes
+from .training.timed_sources import MoshiRows as MoshiRows, place_segments as place_segments
 from .training.trainer import JosieTrainer as JosieTrainer
 from .training.units import add_units as add_units
 

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from ..evaluation.tasks import TaskReport
 
 
+_BATCH_SIZE, _MAX_NEW_TOKENS = 16, 64
+
+
 def evaluate_command(
     folder: Folder,
     data: Annotated[
@@ -42,7 +45,7 @@ def evaluate_command(
     ] = None,
     batch_size: Annotated[
         int, typer.Option(help="Rows at a time; changes the time only.", callback=checked(at_least_one))
-    ] = 16,
+    ] = _BATCH_SIZE,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -62,7 +65,7 @@ def evaluate_command(
             "--duplex", help="The rows are conversations in full duplex: score how it takes turns, unit by unit."
         ),
     ] = False,
-    max_new_tokens: MaxNewTokens = 64,
+    max_new_tokens: MaxNewTokens = _MAX_NEW_TOKENS,
     max_seconds: MaxSeconds = None,
     device: Device = "auto",
     dtype: Dtype = None,
@@ -77,7 +80,9 @@ def evaluate_command(
 ) -> None:
     """Score what a checkpoint writes and says: exact answers, word errors, and what a listener hears."""
     if duplex:
-        of_turns = {"--streaming": streaming, "--max-seconds": max_seconds}
+        of_turns: dict[str, Any] = {"--streaming": streaming, "--max-seconds": max_seconds}
+        of_turns["--batch-size"] = None if batch_size == _BATCH_SIZE else batch_size
+        of_turns["--max-new-tokens"] = None if max_new_tokens == _MAX_NEW_TOKENS else max_new_tokens
         refuse_given("go without `--duplex`", of_turns)
         given = {"data": data, "num": num, "duplex": True, "device": device, "dtype": dtype, "threads": threads}
         _evaluate_duplex(folder, data, num, out, given)

@@ -82,6 +82,10 @@ def test_conversations_are_scored(folder, recording, tmp_path):
         "evaluate", folder, "--data", data, "--duplex", "--streaming"
     )
 
+    assert "`--batch-size` must go without `--duplex`" in fail(
+        "evaluate", folder, "--data", data, "--duplex", "--batch-size", 2
+    )
+
 
 def turn(begin, end, text="It is red.", is_cut=False, heard=None):
     words = [{"text": text, "begin": begin + 0.1, "end": end}]

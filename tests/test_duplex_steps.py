@@ -7,6 +7,7 @@ from duplex_models import (
     LISTEN,
     SPEAK,
     UNIT_FRAMES,
+    duplex_config,
     lay_out,
     make_duplex,
     make_track,
@@ -14,7 +15,9 @@ from duplex_models import (
     written_logits,
 )
 from speech_pieces import TALKERS
+from tiny import build
 
+import josie
 from josie.configuration_josie import split_into_units
 from josie.modeling_josie.duplex.state_files import load_state, save_state
 
@@ -176,3 +179,12 @@ def test_the_layout_of_a_turn_is_that_of_a_session():
         assert written[:length] == counts[:length]
         checked += length
     assert checked >= 3
+
+
+def test_a_backbone_with_a_window_has_one_session_at_a_time():
+    config = duplex_config()
+    config.thinker_config.text_config.sliding_window = 60
+    model = build(josie.JosieForConditionalGeneration, config)
+    with pytest.raises(ValueError, match="`input_ids` must have one row for a text backbone with a window or a recurr"):
+        begin(model, [PROMPT, PROMPT])
+    assert len(run(model, begin(model), make_track(model, 2))) == 2

@@ -46,7 +46,7 @@ class JosieDataCollator:
         "audio_features",
         "speech_durations",
         "speaker",
-        *("turns", "audio", "seconds"),
+        *("turns", "audio", "seconds", "images"),
     )
 
     processor: JosieProcessor

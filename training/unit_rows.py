@@ -111,7 +111,7 @@ def make_unit_row(processor: JosieProcessor, timing: SpeechTiming, row: dict[str
     Args:
         processor ([`JosieProcessor`]): Of a model with units.
         timing ([`SpeechTiming`]): Of the model.
-        row (`dict`): As in [`read_timed_row`].
+        row (`dict`): As in [`read_timed_row`], and `images` that are there from the beginning.
 
     Returns:
         `input_ids` and `labels`, `(length,)`, where placeholders and the prompt are not learned; and the inputs of
@@ -126,7 +126,7 @@ def make_unit_row(processor: JosieProcessor, timing: SpeechTiming, row: dict[str
     timed = read_timed_row(row, thinker.unit_sampling_rate)
     written = lay_out_turns(processor, timing, timed.turns)
     num_units = max(thinker.get_num_units(len(timed.track)), max(written, default=-1) + 2)
-    inputs: Any = processor.process_session_prompt(timed.prompt)
+    inputs: Any = processor.process_session_prompt(timed.prompt, row.get("images") or None)
     items: dict[str, Items] = {
         name: Items([value]) for name, value in inputs.items() if name not in ("input_ids", "attention_mask")
     }

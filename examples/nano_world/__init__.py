@@ -27,6 +27,7 @@ Each goes on where it stopped with the same command. `start --from MODEL` takes 
 | `recorded.py` | eight questions for those who have no voices |
 | `sight.py` | images whose patches are named |
 | `voice.py`, `voice.json` | what JOSIE's voice learns to say; a codec of it and other voices that streams |
+| `duplex.py` | conversations in which both sides speak when they like |
 | `tasks.py` | conversations of all these, each drawn from its number |
 | `start.py`, `model.json` | the model before training |
 | `task_files.py` | the test, as files |

@@ -98,13 +98,13 @@ def draw_conversation(draw: random.Random, split: Split, situation: str, say: Sa
         event = [over, over + _length(clips[-1][1])]
     elif situation == "noise":
         event = [over, over + _length(clips[0 if situation == "pause" else 1][1])]
-    seconds = max(end, *(begin + _length(clip) for begin, clip in clips)) + 1.5
+    seconds = round(max(end, *(begin + _length(clip) for begin, clip in clips)) + 1.5, 3)
     row = {
         "situation": situation,
         "question_end": round(question_end, 3),
         "answers": [question.answer for question in asked],
         "turns": [{name: _rounded(value) for name, value in turn.items()} for turn in turns],
-        "seconds": round(seconds, 3),
+        "seconds": seconds,
         "voice": voice,
         "scene": scene.to_dict(),
     }

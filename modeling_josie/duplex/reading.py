@@ -21,6 +21,18 @@ def most_tokens(config: Any) -> int:
     return _TOKENS_PER_FRAME * (config.unit_speech_frames + config.talker_config.speech_delay) + 4
 
 
+def require_batch(model: Any, batch_size: int) -> None:
+    """Raise a `ValueError` unless rows may read different numbers of tokens, which leave gaps in a batch."""
+    text, backbone = model.config.get_text_config(), model.thinker.model.language_model
+    others = {*(getattr(text, "layer_types", None) or ())} - {"full_attention"}
+    has_window = getattr(text, "sliding_window", None) is not None
+    if batch_size > 1 and (has_window or others or getattr(backbone, "_is_stateful", False)):
+        raise ValueError(
+            "`input_ids` must have one row for a text backbone with a window or a recurrent state, which gaps between "
+            f"the tokens of a row would change: open sessions one by one, got {batch_size} rows."
+        )
+
+
 class SessionReader:
     """The Thinker of a whole model, for sessions.
 

@@ -16,7 +16,7 @@ from ..outputs import HeardToken
 from ..thinker.inputs import pop_inputs
 from .listening import open_listener
 from .memory import Entry, RowMemory, Rows, count_positions
-from .reading import SessionReader, most_tokens
+from .reading import SessionReader, most_tokens, require_batch
 from .state import JosieSessionOutput, JosieSessionState, SessionRow
 from .voice import VoiceTurn
 
@@ -110,6 +110,7 @@ class SessionStepsMixin:
             if options.get(name) is not None:
                 raise ValueError(f"`talker_{name}` must be None in a session, got {options[name]}.")
         batch_size = input_ids.shape[0]
+        require_batch(self, batch_size)
         seeds = options.pop("seed", None)
         if seeds is None:
             seeds = torch.randint(2**31, (batch_size,)).tolist()
