@@ -13,7 +13,7 @@ from .geometry import audio_codec_geometry, encodes_in_stream, is_codec
 
 @dataclass(frozen=True)
 class SpeechTiming:
-    """What the layout of units depends on beside the Thinker: how long the Talker takes to say what.
+    """Times that the layout of units depends on beside the Thinker: how long the Talker takes to say what.
 
     Args:
         unit_frames (`int`): Frames of speech in a unit.

@@ -250,11 +250,14 @@ class TestErrors:
             (("--batch-size", -1), "`--batch-size` must be at least 1, got -1."),
             (("--threads", 0), "`--threads` must be at least 1, got 0."),
             (("--out", "report.txt"), "`--out` must end in .json, got 'report.txt'."),
-            (("--data", "none.jsonl"), "`--data` must be an existing file, got 'none.jsonl'."),
         ],
     )
     def test_options(self, tiny_folder, data, options, message):
         assert fail("evaluate", tiny_folder, "--data", data(ask(QUESTION)), *options) == message
+
+    def test_a_missing_file(self, tiny_folder):
+        message = "`--data` must be an existing file, got 'none.jsonl'."
+        assert fail("evaluate", tiny_folder, "--data", "none.jsonl") == message
 
     def test_a_failure_leaves_no_report(self, tiny_folder, data, tmp_path, heard):
         file = data(ask(QUESTION), ask({"type": "image", "path": "sounds/speech.wav"}))
