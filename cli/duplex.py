@@ -23,6 +23,10 @@ def _not_below_zero(value: float) -> str | None:
     return None if 0 <= value < math.inf else "be a finite number of at least 0"
 
 
+def _not_finite(value: float) -> str | None:
+    return None if math.isfinite(value) else "be a finite number"
+
+
 def duplex_command(
     folder: Folder,
     recording: Annotated[
@@ -40,7 +44,10 @@ def duplex_command(
     tail: Annotated[
         float, typer.Option(help="Seconds of silence behind the recording.", callback=checked(_not_below_zero))
     ] = 5.0,
-    speak_bias: Annotated[float, typer.Option(help="Below 0 it speaks less readily, above 0 more readily.")] = 0.0,
+    speak_bias: Annotated[
+        float,
+        typer.Option(help="Below 0 it speaks less readily, above 0 more readily.", callback=checked(_not_finite)),
+    ] = 0.0,
     seed: Seed = 0,
     temperature: Temperature = None,
     speaker: Speaker = None,
@@ -52,8 +59,8 @@ def duplex_command(
 
     What it said goes to standard output, turn by turn, with the seconds at which it was heard.
     """
-    require_units(folder)
     require_speech(folder, speaker)
+    require_units(folder)
     require_modality(folder, "image", "--image", image)
     path = out or DEFAULT_OUT
     with waiting(f"Loading {folder}"):

@@ -1,5 +1,6 @@
 """Tiny random checkpoints of every family, with tokenizers and processors of their own: what assembly is tried on."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,14 @@ def train_backbone_tokenizer(template: str | None, has_bos: bool, has_pad: bool)
     )
     wrapped.chat_template = template
     return wrapped
+
+
+def lengthen(folder: Path) -> Path:
+    """Give a saved text model a context in which a clip has room."""
+    path = folder / "config.json"
+    config_dict = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(config_dict | {"max_position_embeddings": 512}), encoding="utf-8")
+    return folder
 
 
 def save_text(model_type: str, folder: Path) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from assembly_parts import save_text
+from assembly_parts import lengthen, save_text
 from ctranslate2_whisper import load_whisper
 
 import josie
@@ -49,7 +49,8 @@ def test_its_encoder_gives_the_same_features_in_josie(whisper, tmp_path):
     whisper.save_pretrained(tmp_path / "whisper")
     extractor = transformers.WhisperFeatureExtractor(feature_size=80)
     extractor.save_pretrained(tmp_path / "whisper")
-    model, processor = assemble(save_text("llama", tmp_path / "text"), audio=tmp_path / "whisper")
+    text = lengthen(save_text("llama", tmp_path / "text"))
+    model, processor = assemble(text, audio=tmp_path / "whisper", audio_context_fraction=0.5)
     waveform = josie.load_audio(str(SPEECH), 16000)
     batch = processor(text="<|audio|>", audio=[waveform], sampling_rate=16000)
     features = extractor(waveform, sampling_rate=16000, return_tensors="pt")["input_features"]

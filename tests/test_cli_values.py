@@ -30,6 +30,16 @@ CASES = {
     "codec encode speech.wav --model nano/jodio --out a.safetensors": {"--out": ("a.wav",), **CODEC, **CODEC_INPUT},
     "codec decode codes.safetensors --model nano/jodio --out a.wav": {"--out": ("a.png",), **CODEC},
     "codec roundtrip speech.wav --model nano/jodio --out a.wav": {"--out": ("a.png",), **CODEC, **CODEC_INPUT},
+    "duplex nano speech.wav": {
+        "--image": ("missing",),
+        "--out": ("a.png",),
+        "--tail": (-1, "nan"),
+        "--speak-bias": ("nan", "x"),
+        **SAMPLING,
+        "--speaker": ("nobody",),
+        "--dtype": ("int8",),
+        **MODEL,
+    },
     "info nano": {"--freeze": ("nobody", "")},
     "init nano new": {"--seed": (-1,)},
     "assemble new --text nano": {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from assembly_parts import save_audio, save_codec, save_text, save_vision
+from assembly_parts import lengthen, save_audio, save_codec, save_text, save_vision
 from doc_pages import list_pages, read_anchors, read_blocks, read_links, read_title, without_code
 from doc_run import PageRun
 from this_tree import ROOT
@@ -31,13 +31,6 @@ MAX_LINES = 200
 # In place of nano's test, whose voices need flite: a row of it.
 TEST_FILE = "runs/nano/test/tasks.jsonl"
 TEST_ROW = {"task": "chat", "messages": [{"role": "user", "content": "Hello."}], "answer": "?", "scores": ["exact"]}
-
-
-def lengthen(folder: Path) -> None:
-    """Give a tiny text model a context in which a clip has room."""
-    path = folder / "config.json"
-    config_dict = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(config_dict | {"max_position_embeddings": 512}), encoding="utf-8")
 
 
 def name_of(page: Path) -> str:

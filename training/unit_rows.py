@@ -24,6 +24,7 @@ from ..configuration_josie.constants import IGNORE_INDEX
 from ..processing_josie.audio import as_waveform
 from ..processing_josie.message_forms import row_messages
 from ..processing_josie.messages import list_parts, part_value
+from ..processing_josie.nested_values import to_dict, to_list
 from ..processing_josie.processor import JosieProcessor
 
 _TURN_KEYS = ("begin", "text", "cut_at", "durations", "words")
@@ -38,8 +39,9 @@ def is_unit_row(row: dict[str, Any]) -> bool:
     """Return whether a row has times: turns, or parts of messages that begin somewhere."""
     if row.get("turns") is not None:
         return True
-    messages = row.get("messages") or []
-    return any(isinstance(part, dict) and "begin" in part for message in messages for part in list_parts(message))
+    messages = [to_dict(message) or {} for message in to_list(row.get("messages")) or []]
+    parts = [to_dict(part) or {} for message in messages for part in to_list(message.get("content")) or []]
+    return any(part.get("begin") is not None for part in parts)
 
 
 @dataclass
