@@ -154,6 +154,18 @@ def test_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= MAX_LINES
 
 
+def test_the_front_page_names_every_room():
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    rooms = {name.split(".")[1] for name in packages if "." in name}
+    house = (ROOT / "README.md").read_text(encoding="utf-8").split("## The house")[1]
+    assert [room for room in sorted(rooms) if f"{room}/ " not in house] == []
+
+
+def test_the_size_of_the_shipped_models_is_told():
+    size = sum(path.stat().st_size for path in ROOT.glob("nano/*/*.safetensors")) / 1e6
+    assert f"part of the package ({size:.0f} MB)" in (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+
+
 def test_the_index_names_every_page():
     linked = {
         target.partition("#")[0] for target in read_links((ROOT / "docs" / "README.md").read_text(encoding="utf-8"))
