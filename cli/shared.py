@@ -27,8 +27,7 @@ class OneLineErrors(TyperGroup):
         except Exception as error:
             if not _is_expected(error):
                 raise
-            message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-            report(f"Error: {one_line(message)}")
+            report(f"Error: {one_line(_tell(error))}")
             code = 2
         sys.exit(code or 0)
 
@@ -66,6 +65,18 @@ class CommandLine(typer.Typer):
         """Return the decorator that adds a command; arguments as in typer."""
         chosen: dict[str, Any] = {"cls": EachOptionOnce} | options
         return super().command(name, **chosen)
+
+
+def _tell(error: Exception) -> str:
+    """Return the sentence of an expected error: the option, what it may be, and what came."""
+    if isinstance(error, typer.BadParameter) and error.param is not None:
+        find = getattr(error.__cause__, "errors", None)  # of pydantic, which reads the values for typer
+        found = find() if find is not None else []
+        if len(found) == 1 and found[0]["msg"].startswith("Input should be "):
+            allowed = found[0]["msg"].removeprefix("Input should be ").partition(",")[0]
+            name = max(error.param.opts, key=len) if error.param.param_type_name == "option" else error.param.metavar
+            return f"`{name}` must be {allowed}, got {found[0]['input']!r}."
+    return error.format_message() if isinstance(error, typer.TyperException) else str(error)
 
 
 def _is_expected(error: Exception) -> bool:

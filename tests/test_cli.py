@@ -293,7 +293,7 @@ class TestBrokenWeights:
     [
         (("speek",), "No such command 'speek'. Did you mean 'speak'"),
         (("info",), "Missing argument"),
-        (("generate", "x", "--max-new-tokens", "many"), "Invalid value for '--max-new-tokens'"),
+        (("generate", "x", "--max-new-tokens", "many"), "`--max-new-tokens` must be a valid integer, got 'many'."),
         (("info", "x", "--loud"), "--loud"),
     ],
     ids=["unknown", "argument", "number", "option"],
