@@ -27,6 +27,7 @@ from transformers import (
 from josie import JosieConfig, JosieForConditionalGeneration, JosieProcessor
 from josie.tokenization import train_tokenizer
 from nano_world.grammar import caption, questions
+from nano_world.open_text import KINDS, open_texts
 from nano_world.scenes import draw_scene
 from nano_world.sentences import sentences
 from nano_world.small_talk import chat
@@ -35,9 +36,11 @@ HERE = Path(__file__).parent
 EMBEDDING_STD = 0.3  # what projected features of the front ends have
 
 
-def texts(packages: Path, num_scenes: int = 300) -> Iterator[str]:
-    """Yield what the tokenizer learns from: the real sentences once, and the world's as often as scenes have them."""
+def texts(packages: Path, num_scenes: int = 300, num_open_texts: int = 4000) -> Iterator[str]:
+    """Yield what the tokenizer learns from: sentences and open texts once, the world's as often as scenes have them."""
     yield from sentences(packages, "train")
+    for kind in KINDS:
+        yield from open_texts(packages, "train", kind)[:num_open_texts]
     draw = random.Random(0)
     for _ in range(num_scenes):
         scene = draw_scene(draw, "train")

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from josie.configuration_josie import audio_codec_geometry
 from nano_world.open_text import KINDS, open_texts
 from nano_world.sentences import phrases, sentences
-from nano_world.speech import JOSIE_STRETCH, JOSIE_VOICE, SAMPLING_RATE, read, spoken
+from nano_world.speech import JOSIE_STRETCH, JOSIE_VOICE, SAMPLING_RATE, SHARD_SIZE, read, spoken
 from nano_world.tasks import possible_answers, possible_captions
 from nano_world.timing import time_tokens
 
@@ -50,11 +50,16 @@ def record_voice(arguments: VoiceArguments) -> list[Dataset]:
     """Return what JOSIE's voice says, as [`spoken`] does.
 
     Returns:
-        Open texts of each kind, sentences, phrases and captions; answers; sentences that are held out.
+        Open texts, in parts, so that what was encoded of them is found again when there are more; sentences, phrases
+        and captions; answers; sentences that are held out.
     """
     packages = Path(arguments.packages)
     texts = (
-        *(open_texts(packages, "train", kind)[:count] for kind, count in arguments.open_texts.items()),
+        *(
+            open_texts(packages, "train", kind)[start : min(start + SHARD_SIZE, count)]
+            for kind, count in arguments.open_texts.items()
+            for start in range(0, count, SHARD_SIZE)
+        ),
         sentences(packages, "train")[: arguments.num_sentences],
         phrases(packages, arguments.num_phrases),
         possible_captions(),
@@ -90,8 +95,8 @@ def load_voice(
     frame_rate = audio_codec_geometry(encode.codec.config).frame_rate
     timing = {"tokenizer": tokenizer, "frame_rate": frame_rate}
     *read, answered, held_out = (
-        rows.map(_time, remove_columns=["phones", "ends", "seconds"], fn_kwargs=timing, **options).map(
-            _encode, remove_columns=["text", "voice", "flac"], fn_kwargs={"encode": encode}, **options
+        rows.map(_encode, remove_columns=["voice", "flac"], fn_kwargs={"encode": encode}, **options).map(
+            _time, remove_columns=["text", "phones", "ends", "seconds"], fn_kwargs=timing, **options
         )
         for rows in record_voice(arguments)
     )
