@@ -252,7 +252,7 @@ def finish(
 ) -> dict[str, Any]:
     """Save the model with its processors and its card, and report on the images it never saw."""
     folder, model = Path(trainer.args.output_dir), trainer.model
-    save_in_half(model, folder / "model", codebook_dtype=torch.float8_e4m3fn)
+    save_in_half(model, folder / "model", eight_bits=(".codebook", ".layers."))
     trainer.processing_class.save_pretrained(folder / "model")
     unseen = [image for image in images["test"] if image.source != "video"]
     metrics: dict[str, Any] = {}

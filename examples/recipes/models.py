@@ -102,19 +102,23 @@ def save_model(trainer: Trainer) -> Path:
     return folder
 
 
-def save_in_half(model: PreTrainedModel, folder: Path, codebook_dtype: torch.dtype = torch.float16) -> None:
+def save_in_half(model: PreTrainedModel, folder: Path, eight_bits: tuple[str, ...] = ()) -> None:
     """Save a model with weights of 16 bits, which load as 32.
 
     Args:
         model ([`~transformers.PreTrainedModel`]): What is saved.
         folder (`Path`): Where.
-        codebook_dtype (`torch.dtype`): Of codebooks. `torch.float8_e4m3fn` is enough where the errors of one codebook
-            are what the next ones code.
+        eight_bits (`tuple[str, ...]`): Parts of the names of matrices for which `torch.float8_e4m3fn` is enough, such
+            as codebooks, where the errors of one are what the next ones code.
     """
     half = {
-        name: value.to(codebook_dtype if name.endswith(".codebook") else torch.float16)
+        name: value.to(torch.float8_e4m3fn if _is_among(name, value, eight_bits) else torch.float16)
         if value.is_floating_point()
         else value
         for name, value in model.state_dict().items()
     }
     model.save_pretrained(folder, state_dict=half)
+
+
+def _is_among(name: str, value: torch.Tensor, parts: tuple[str, ...]) -> bool:
+    return value.ndim > 1 and any(part in name for part in parts)
