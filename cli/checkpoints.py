@@ -173,7 +173,13 @@ def read_config(folder: Path) -> "JosieConfig":
 
 @contextmanager
 def reading(folder: Path, what: str, argument: str = "DIR") -> Iterator[None]:
-    """Turn what a damaged file makes its parser raise, which may be anything, into an error that says which one."""
+    """Turn what a damaged file makes its parser raise, which may be anything, into a `ValueError` that says which one.
+
+    Args:
+        folder (`Path`): The checkpoint.
+        what (`str`): What is read from it: `"a valid config.json"`.
+        argument (`str`): The argument of the command that named it.
+    """
     try:
         yield
     except Exception as error:

@@ -167,7 +167,13 @@ def read_clip(path: Path, config: PreTrainedConfig) -> tuple[torch.Tensor, int]:
 
 
 def make_codes(config: PreTrainedConfig, codes: torch.Tensor, length: int) -> Codes:
-    """Return `(1, num_quantizers, num_frames)` codes of `length` samples of audio with their metadata."""
+    """Return the codes of a clip with their metadata.
+
+    Args:
+        config (`PreTrainedConfig`): Of the audio codec.
+        codes (`torch.Tensor`): `(1, num_quantizers, num_frames)`.
+        length (`int`): Samples of the clip.
+    """
     return Codes(modality="audio", codes=codes, length=length, **codec_metadata(config))
 
 

@@ -111,6 +111,11 @@ def write_frames(path: Path, pixels: torch.Tensor, fps: float | None) -> None:
 
     The file appears under its name only when it is complete.
 
+    Args:
+        path (`Path`): The file.
+        pixels (`torch.Tensor`): `(frames, channels, height, width)` in [0, 1], with one or three channels.
+        fps (`float`, *optional*): Frames a second of a video; `None` writes the first frame as an image.
+
     Raises:
         `ImportError`: It is a video and PyAV is not installed.
     """

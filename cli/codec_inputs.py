@@ -48,6 +48,12 @@ def choose_modality(file: Path | None, folder: Path) -> Modality:
 def check_codec_options(folder: Path, modality: Modality, num_quantizers: int | None, stream: bool) -> None:
     """Check options against the codec for a modality, as far as its config.json tells.
 
+    Args:
+        folder (`Path`): A checkpoint with the codec.
+        modality (`"audio"`, `"image"` or `"video"`): What is encoded.
+        num_quantizers (`int`, *optional*): As given.
+        stream (`bool`): Whether `--stream` is given.
+
     Raises:
         `ValueError`: It has fewer quantizers, or does not stream.
     """

@@ -136,7 +136,14 @@ def refuse_speech_options(
 def speech_arguments(
     model: Any, processor: Any, speaker: str | None, max_seconds: float | None, temperature: float | None
 ) -> dict[str, Any]:
-    """Return the arguments of `generate` for an answer that is spoken."""
+    """Return the arguments of `generate` for an answer that is spoken.
+
+    Args:
+        model ([`JosieForConditionalGeneration`]), processor ([`JosieProcessor`]): What answers.
+        speaker (`str`, *optional*): Name of the voice; the first one when `None`.
+        max_seconds (`float`, *optional*): Longest speech.
+        temperature (`float`, *optional*): Of the speech, as in [`sampling_options`].
+    """
     of_answer = {"generation_mode": "audio", "speaker": speaker, "tokenizer": processor.tokenizer}
     return of_answer | talking_options(model, max_seconds, temperature)
 
@@ -147,7 +154,14 @@ def _report_cut(model: Any, reply: Any, max_new_tokens: int) -> None:
 
 
 def require_way_to_play(folder: Path, stream: bool, play_it: bool, out: Path | None, option: str = "--stream") -> None:
-    """Raise a `ValueError` where speech cannot be streamed or played."""
+    """Raise a `ValueError` where speech cannot be streamed or played.
+
+    Args:
+        folder (`Path`): The checkpoint.
+        stream, play_it (`bool`): Whether speech is streamed, and played.
+        out (`Path`, *optional*): The file that it goes to.
+        option (`str`): The option that asks for the stream.
+    """
     if stream:
         instead = "leave it out" if option == "--stream" else "`--whole` reads the text to its end and then says it"
         require_streamed_speech(folder, option, instead)

@@ -56,7 +56,13 @@ class Fields:
         return field in self._values
 
     def fail(self, field: str, required: str, value: Any) -> NoReturn:
-        """Raise a [`ClientError`] about a field."""
+        """Raise a [`ClientError`] about a field.
+
+        Args:
+            field (`str`): Its name in this object.
+            required (`str`): What its value must do: `"be a string"`.
+            value: What came.
+        """
         name = self.name(field)
         raise ClientError(f"`{name}` must {required}, got {_show(value)}.", name, "invalid_value")
 
@@ -65,7 +71,13 @@ class Fields:
         return self._values.pop(field, None)
 
     def text(self, field: str, default: str | None = None, max_length: int = 1000) -> str | None:
-        """Take a string."""
+        """Take a string.
+
+        Args:
+            field (`str`): Its name in this object.
+            default (`str`, *optional*): What is returned when it is not given.
+            max_length (`int`): Most characters.
+        """
         value = self.take(field)
         if value is None:
             return default
@@ -85,7 +97,13 @@ class Fields:
         return value
 
     def choice(self, field: str, allowed: tuple[str, ...], default: str) -> str:
-        """Take one of some strings."""
+        """Take one of some strings.
+
+        Args:
+            field (`str`): Its name in this object.
+            allowed (`tuple[str, ...]`): The strings.
+            default (`str`): What is returned when it is not given.
+        """
         value = self.take(field)
         if value is None:
             return default
@@ -103,7 +121,13 @@ class Fields:
         return value
 
     def number(self, field: str, low: float, high: float, default: float | None = None) -> float | None:
-        """Take a finite number in a range."""
+        """Take a finite number in a range.
+
+        Args:
+            field (`str`): Its name in this object.
+            low, high (`float`): The range; both are allowed.
+            default (`float`, *optional*): What is returned when it is not given.
+        """
         value = self.take(field)
         if value is None:
             return default
@@ -113,7 +137,13 @@ class Fields:
         return float(value)
 
     def integer(self, field: str, low: int, high: int, default: int | None = None) -> int | None:
-        """Take an integer in a range."""
+        """Take an integer in a range.
+
+        Args:
+            field (`str`): Its name in this object.
+            low, high (`int`): The range; both are allowed.
+            default (`int`, *optional*): What is returned when it is not given.
+        """
         value = self.take(field)
         if value is None:
             return default

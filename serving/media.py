@@ -103,6 +103,11 @@ def decode_clip(content: bytes, name: str, limits: Limits) -> tuple[np.ndarray, 
 def decode_image(url: str, name: str, limits: Limits) -> Image.Image:
     """Decode an image in a `data:` URL.
 
+    Args:
+        url (`str`): `data:image/png;base64,...`.
+        name (`str`): The field that it stood in.
+        limits ([`Limits`]): Of its pixels.
+
     Raises:
         [`ClientError`]: It is another address, no image, or a too large one.
     """

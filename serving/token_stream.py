@@ -114,7 +114,13 @@ class SpeechTaker:
         self._new(tokens=tokens, text=self._deltas.add(tokens))
 
     def take_samples(self, samples: np.ndarray, word_times: list[Any], sampling_rate: int) -> None:
-        """Take `(num_samples,)` that were made."""
+        """Take samples that were made.
+
+        Args:
+            samples (`np.ndarray`): `(num_samples,)`, float in [-1, 1].
+            word_times (`list[WordTime]`): Of the tokens that end in them.
+            sampling_rate (`int`): In Hz.
+        """
         self._note(samples, sampling_rate)
         self._new(samples=samples, word_times=word_times)
 

@@ -78,7 +78,13 @@ def wav_head() -> bytes:
 
 
 def encode(form: str, samples: np.ndarray, sampling_rate: int) -> bytes:
-    """Return a whole speech in a container; a WAV knows its length."""
+    """Return a whole speech in a container; a WAV knows its length.
+
+    Args:
+        form (`str`): One of [`MEDIA_TYPES`].
+        samples (`np.ndarray`): `(num_samples,)`, float in [-1, 1].
+        sampling_rate (`int`): Of the samples, in Hz.
+    """
     container = Container(form, sampling_rate)
     content = container.push(samples, is_final=True)
     if form != "wav":

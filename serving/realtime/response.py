@@ -198,7 +198,13 @@ class Response:
 
 
 def heard_text(item: Item, seconds: float, decode: Callable[[list[int]], str]) -> str:
-    """Return the words of a spoken item that were heard after so much time."""
+    """Return the words of a spoken item that were heard after so much time.
+
+    Args:
+        item ([`Item`]): A turn of the model.
+        seconds (`float`): Time that was played, from the beginning of the item.
+        decode (`Callable`): Gives the text of tokens.
+    """
     spoken = item.spoken
     if spoken is None:
         return item.parts[0].text or ""
