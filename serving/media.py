@@ -56,8 +56,8 @@ def to_float(samples: np.ndarray) -> np.ndarray:
 
 
 def encode_pcm(samples: np.ndarray) -> bytes:
-    """Return float samples as little-endian int16; what is beyond [-1, 1] is clipped."""
-    return (np.clip(samples, -1.0, 1.0) * 32767).round().astype("<i2").tobytes()
+    """Return float samples as little-endian int16, the inverse of [`to_float`]; what is beyond is clipped."""
+    return (samples * 32768).round().clip(-32768, 32767).astype("<i2").tobytes()
 
 
 def decode_clip(content: bytes, name: str, limits: Limits) -> tuple[np.ndarray, int]:

@@ -103,8 +103,8 @@ def test_samples_survive_the_protocol(page):
         page,
         """
         const { encode, decode, toInt16 } = await import("/pcm.js");
-        const values = [0, 1, -1, 0.5, -0.25, 2, -2];
-        const there = [0, 32767, -32767, 16384, -8192, 32767, -32767];
+        const values = [0, 1, -1, 0.5, -0.25, 2, -2, 32767 / 32768, 1 / 32768];
+        const there = [0, 32767, -32768, 16384, -8192, 32767, -32768, 32767, 1];
         const back = decode(encode(toInt16(Float32Array.from(values))));
         return toInt16(Float32Array.from(values)).every((value, n) => value === there[n] && back[n] === value / 32768);
         """,

@@ -4,7 +4,7 @@ export const SAMPLING_RATE = 24000;
 export const SAMPLES_PER_MS = SAMPLING_RATE / 1000;
 
 export function toInt16(samples) {
-  return Int16Array.from(samples, (value) => Math.round(Math.max(-1, Math.min(1, value)) * 32767));
+  return Int16Array.from(samples, (value) => Math.max(-32768, Math.min(32767, Math.round(value * 32768))));
 }
 
 export function encode(samples) {
