@@ -78,14 +78,22 @@ def written_logits(model, ids, track):
     return {int(place): logits[place - 1] for place in is_written}
 
 
-def make_pair(talker="embeddings, durations", positions=400, unit_frames=UNIT_FRAMES, unit_window=None, **overrides):
+def make_pair(
+    talker="embeddings, durations",
+    positions=400,
+    unit_frames=UNIT_FRAMES,
+    unit_window=None,
+    codec_options=None,
+    **overrides,
+):
     """Return a model with units that reads any text, and its processor."""
     text = TEXT | dict(vocab_size=301, max_position_embeddings=positions)
-    thinker = dict(text_config=text, audio_config=JODIO, vision_config=VISION_ENCODER, audio_token_id=8)
+    codec = JODIO | (codec_options or {})
+    thinker = dict(text_config=text, audio_config=codec, vision_config=VISION_ENCODER, audio_token_id=8)
     config = josie_config(
         thinker_config=thinker | dict(image_token_id=6) | overrides,
         talker_config=TALKER | TALKERS[talker] | dict(end_of_speech=False),
-        audio_codec_config=JODIO,
+        audio_codec_config=codec,
     )
     model = build(josie.JosieForConditionalGeneration, config)
     processor = josie.JosieProcessor.from_config(config, josie.load_default_tokenizer(301))

@@ -55,6 +55,21 @@ def test_any_pieces_give_the_same_and_as_much(pair):
         assert session.seconds == len(samples) / session.input_sampling_rate
 
 
+def test_audio_that_is_asked_for_at_once_comes_a_unit_earlier(pair):
+    whole, session = start(pair), start(pair)
+    samples = make_samples(whole, 7)
+    expected = whole.push(samples).audio_values
+    pieces = [session.push(unit, at_once=True).audio_values for unit in np.split(samples, 7)]
+    size = len(expected) // 7
+    assert [len(piece) for piece in pieces] == [2 * size, *[size] * 6]
+    joined = np.concatenate(pieces)
+    assert np.array_equal(joined[:-size], expected)
+    assert joined[-size:].any()
+    assert len(session.push(np.zeros(5, np.float32)).audio_values) == 0  # it was given already
+    rest = session.push(np.zeros(session.unit_samples - 5, np.float32), at_once=True)
+    assert len(rest.audio_values) == size
+
+
 def test_turns_have_times_and_are_cut(pair):
     session = start(pair)
     samples = make_samples(session, 8)

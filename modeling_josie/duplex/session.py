@@ -43,7 +43,8 @@ class SessionPiece:
     """An answer to pushed samples.
 
     Args:
-        audio_values (`np.ndarray`): `(num_samples,)`, or `(channels, num_samples)`, as long in time as what was pushed.
+        audio_values (`np.ndarray`): `(num_samples,)`, or `(channels, num_samples)`, as long in time as what was pushed;
+            up to a unit more where it was asked for at once.
         sampling_rate (`int`): Of `audio_values`, in Hz.
         text (`str`): Text that was written.
         heard (`list[HeardToken]`): Tokens whose times were fixed, up to a unit ahead of `audio_values`.
@@ -111,13 +112,15 @@ class JosieSession:
         """Length of what was pushed."""
         return self._progress.num_pushed / self.input_sampling_rate
 
-    def push(self, samples: Any, sampling_rate: int | None = None) -> SessionPiece:
+    def push(self, samples: Any, sampling_rate: int | None = None, at_once: bool = False) -> SessionPiece:
         """Hear samples, and answer with as many seconds.
 
         Args:
             samples (`np.ndarray`, `torch.Tensor` or a list): `(num_samples,)`, any number of floats in [-1, 1], at
                 `input_sampling_rate`.
             sampling_rate (`int`, *optional*): Their rate in Hz, for the check that it is this one.
+            at_once (`bool`): Return all audio that is made, that of the last unit too, which is heard while the next
+                one comes in. For who pushes whole units and plays what comes back behind what is played.
 
         Returns:
             [`SessionPiece`].
@@ -142,6 +145,7 @@ class JosieSession:
                 texts.append(self._take_text())
                 heard += output.heard[0]
             due = progress.num_pushed * self.sampling_rate // self.input_sampling_rate - progress.num_returned
+            due = progress.ready.shape[1] if at_once else max(due, 0)
             values, progress.ready = progress.ready[:, :due], progress.ready[:, due:].clone()
             progress.num_returned += due
             audio = values.numpy()

@@ -27,11 +27,12 @@ export class Conversation {
     this.silence = 0; // ms that the server waits for before it takes speech as ended
     this.padding = 0; // ms that it adds before speech
     this.detectsTurns = true; // the server does: it says when the user begins and ends to speak
+    this.decidesTurns = false; // the model speaks when it likes, and listens meanwhile
   }
 
   get state() {
     if (this.speaking) return "hearing";
-    if (this.playing) return "speaking";
+    if (this.playing || (this.response && this.decidesTurns)) return "speaking";
     return this.response || this.isAwaiting ? "thinking" : "waiting";
   }
 
@@ -89,6 +90,7 @@ export class Conversation {
 
   // The microphone is off: what it heard of a turn that is not over counts as the turn.
   endAudio() {
+    if (this.decidesTurns) this.interrupt(); // its time stands still until it hears again
     if (!this.speaking) return this.connection.send({ type: "input_audio_buffer.clear" });
     this.connection.send({ type: "input_audio_buffer.commit" });
     this.speaking = undefined;
@@ -119,6 +121,12 @@ export class Conversation {
     this.onState();
   }
 
+  // The model itself has stopped: what it did not say is no part of its answer, though all that came was heard.
+  #cut(response) {
+    for (const { id } of response.output ?? []) if (this.answers.has(id)) this.answers.get(id).isComplete = false;
+    this.interrupt({ isCancelled: true });
+  }
+
   #truncate(id, played) {
     const end = Math.floor(played / SAMPLES_PER_MS);
     this.connection.send({ type: "conversation.item.truncate", item_id: id, content_index: 0, audio_end_ms: end });
@@ -128,7 +136,7 @@ export class Conversation {
 
   started(id, time) {
     this.playing = id;
-    this.answers.get(id)?.start(Math.max(0, time - this.askedAt));
+    this.answers.get(id)?.start(this.decidesTurns ? undefined : Math.max(0, time - this.askedAt));
     this.onState();
   }
 
@@ -150,7 +158,7 @@ export class Conversation {
   handlers = {
     "session.created"({ session }) {
       this.#learn(session);
-      if (!this.detectsTurns) return;
+      if (!this.detectsTurns || this.decidesTurns) return;
       const turns = { ...session.audio.input.turn_detection, prefix_padding_ms: PADDING_MS };
       const audio = { input: { turn_detection: turns } };
       this.connection.send({ type: "session.update", session: { type: "realtime", audio } });
@@ -205,6 +213,7 @@ export class Conversation {
     "response.done"({ response }) {
       if (response.id === this.response) this.response = undefined;
       this.isAwaiting = false;
+      if (this.decidesTurns && response.status_details?.reason === "turn_detected") this.#cut(response);
       // What an answer has become that the server itself ended is played; no more of it comes.
       const rest = response.status === "completed" ? [] : (response.output ?? []);
       rest.filter(({ id }) => !this.dropped.has(id)).forEach(({ id }) => this.player.finish(id));
@@ -226,6 +235,7 @@ export class Conversation {
     const detection = session.audio?.input?.turn_detection;
     this.model = session.model;
     this.detectsTurns = Boolean(detection);
+    this.decidesTurns = detection?.type === "model";
     this.silence = detection?.silence_duration_ms ?? 0;
     this.padding = detection?.prefix_padding_ms ?? 0;
     this.onState();

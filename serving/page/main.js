@@ -70,6 +70,9 @@ function showState() {
   find("stop").hidden = !["thinking", "speaking"].includes(state);
   find("microphone").setAttribute("aria-pressed", String(microphone.isOn));
   for (const id of ["microphone", "camera", "file", "message", "send"]) find(id).disabled = Boolean(trouble);
+  const { decidesTurns } = conversation; // such a model is spoken to
+  if (decidesTurns) find("message").disabled = find("send").disabled = true;
+  find("message").placeholder = decidesTurns ? "Press the microphone to talk" : "Write a message";
   if (state !== "speaking") waves.answer.clear();
 }
 

@@ -4,13 +4,12 @@ import asyncio
 import base64
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ...processing_josie.resampling import StreamResampler
 from ..errors import ClientError, server_failure
-from ..jobs import Job
 from ..media import PCM_RATE, encode_pcm
 from ..token_stream import Piece
 from .conversation import Item, Part, Spoken, new_id
@@ -22,13 +21,25 @@ _DELTA = PCM_RATE // 5  # samples of the longest delta
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
+class Pieces(Protocol):
+    """An asynchronous iterator over the [`Piece`]s of an answer: a [`Job`] or a [`TurnFeed`]."""
+
+    def cancel(self) -> None:
+        """End the iteration at once."""
+        ...
+
+    def __aiter__(self) -> "Pieces": ...
+
+    async def __anext__(self) -> Any: ...
+
+
 class Response:
     """An answer that is made.
 
     Args:
         settings ([`SessionSettings`]): Of it.
         send (`Callable`): Sends an event.
-        messages (`list[dict]`): What it answers.
+        begin (`Callable`): Begins the work, and gives its [`Pieces`].
         decode (`Callable`): Gives the text of tokens.
     """
 
@@ -36,17 +47,17 @@ class Response:
         self,
         settings: SessionSettings,
         send: Send,
-        messages: list[dict[str, Any]],
+        begin: Callable[[], Pieces],
         decode: Callable[[list[int]], str],
     ):
-        self.settings, self._send, self._messages, self._decode = settings, send, messages, decode
+        self.settings, self._send, self._begin_work, self._decode = settings, send, begin, decode
         self.id = new_id("resp")
         kind = "audio" if settings.speaks else "text"
         self.item = Item(new_id("item"), "assistant", [Part(kind, "")], "in_progress")
         if settings.speaks:
             self.item.spoken = Spoken(sampling_rate=settings.engine.sampling_rate)
         self.reason: str | None = None  # why it was cancelled
-        self._job: Job | None = None
+        self._job: Pieces | None = None
         self._status, self._error, self._is_cut = "in_progress", None, False
         self._usage = (0, 0)  # tokens read and written
         self._resampler = StreamResampler(self.item.spoken.sampling_rate, PCM_RATE) if self.item.spoken else None
@@ -87,9 +98,8 @@ class Response:
         await self._finish()
 
     async def _begin(self, add_item: Callable[[Item], Awaitable[None]]) -> None:
-        engine = self.settings.engine
         if self.reason is None:
-            self._job = engine.answer(self._messages, self.settings.answer_options(), may_forget=True)
+            self._job = self._begin_work()
         await self._tell("response.output_item.added", item=self.item.to_event())
         await add_item(self.item)
         await self._tell("response.content_part.added", **self._place(), part=self._part())

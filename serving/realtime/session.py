@@ -13,11 +13,13 @@ from ..errors import ClientError, server_failure
 from ..fields import Fields, parse_object
 from ..media import PCM_RATE, decode_base64, decode_pcm, to_float
 from .conversation import Conversation, Item, Part, new_id
+from .duplex import Duplex
 from .item_forms import read_item
 from .outbox import Outbox
 from .response import Response, heard_text
 from .settings import SessionSettings
-from .turn_detection import TurnDetector
+from .turn_detection import ModelTurns, TurnDetector, TurnSettings
+from .turn_feed import TurnFeed
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class Session:
         self._buffer = np.zeros(0, dtype=np.int16)
         self._num_heard = 0  # samples since the beginning
         self._detector: TurnDetector | None = None
+        self._duplex: Duplex | None = None  # where the model decides when to speak, from the first audio on
         self._turn_id: str | None = None
         self._handlers: dict[str, Callable[[Fields], Awaitable[None]]] = {
             "session.update": self._update,
@@ -99,6 +102,7 @@ class Session:
             self.response.cancel("client_cancelled")
         tasks = [task for task in (self._making, *self._writing) if task is not None]
         await self.outbox.close()
+        await self._close_duplex()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -110,17 +114,42 @@ class Session:
 
     def _listen(self) -> None:
         turns = self.settings.turns
-        self._detector = None if turns is None else TurnDetector(turns, self._num_heard)
+        self._detector = TurnDetector(turns, self._num_heard) if isinstance(turns, TurnSettings) else None
+
+    @property
+    def _is_duplex(self) -> bool:
+        """Whether the model decides when to speak."""
+        return isinstance(self.settings.turns, ModelTurns)
+
+    def _open_duplex(self) -> Duplex:
+        """Return the conversation in full duplex; one that failed begins anew."""
+        if self._duplex is None or self._duplex.is_over:
+            messages = self.conversation.to_messages(self.settings.instructions)
+            self._duplex = Duplex(self.engine, self.settings, messages, self)
+        return self._duplex
+
+    async def _close_duplex(self) -> None:
+        duplex, self._duplex = self._duplex, None
+        if duplex is not None:
+            await duplex.close()
 
     async def _update(self, fields: Fields) -> None:
         session = fields.object("session")
         if session is None:
             fields.fail("session", "be an object", None)
         fields.done()
-        turns, self.settings = self.settings.turns, self.settings.update(session)
-        if self.settings.turns != turns:
+        turns, settings = self.settings.turns, self.settings.update(session)
+        if self._duplex is not None and isinstance(settings.turns, ModelTurns):
+            self._duplex.adopt(settings)
+        elif self._duplex is not None:
+            await self.interrupt("client_cancelled")
+            await self._close_duplex()
+        self.settings = settings
+        if settings.turns != turns:
             self._turn_id = None
             self._listen()
+            if self._is_duplex:
+                self._buffer = self._buffer[:0]
         await self.send("session.updated", session=self._describe())
 
     # --- the input buffer
@@ -131,6 +160,9 @@ class Session:
         fields.done()
         if not self.engine.takes("audio"):
             raise ClientError("`audio` must be left out: this model takes no audio.", "audio")
+        if self._is_duplex:
+            self._open_duplex().hear(samples)
+            return
         room = self.engine.limits.max_audio_seconds * PCM_RATE
         if len(samples) > room or (self._detector is None and len(self._buffer) + len(samples) > room):
             raise ClientError(
@@ -166,8 +198,8 @@ class Session:
         keep = min(len(self._buffer), self._num_heard - place)
         self._buffer = self._buffer[len(self._buffer) - keep :]
         await self.send("input_audio_buffer.speech_started", audio_start_ms=_to_ms(place), item_id=self._turn_id)
-        if self.settings.turns is not None and self.settings.turns.interrupt_response:
-            await self._interrupt("turn_detected")
+        if isinstance(self.settings.turns, TurnSettings) and self.settings.turns.interrupt_response:
+            await self.interrupt("turn_detected")
 
     async def _stop_turn(self, place: int, speech_end: int | None = None) -> None:
         await self.send("input_audio_buffer.speech_stopped", audio_end_ms=_to_ms(place), item_id=self._turn_id)
@@ -178,11 +210,16 @@ class Session:
         self._buffer = self._buffer[:length]
         await self._commit()
         self._buffer = rest
-        if self.settings.turns is not None and self.settings.turns.create_response:
+        if isinstance(self.settings.turns, TurnSettings) and self.settings.turns.create_response:
             await self._answer(self.settings, is_asked=False)
 
     async def _commit_now(self, fields: Fields) -> None:
         fields.done()
+        if self._is_duplex:
+            raise ClientError(
+                "The input buffer must not be committed where the model decides when to speak: it hears all of it.",
+                code="input_audio_buffer_commit_of_model",
+            )
         if not len(self._buffer) or (self._detector is not None and self._turn_id is None):
             raise ClientError("The input buffer must have audio to commit, got none.", code="input_audio_buffer_empty")
         if self._detector is not None:
@@ -202,6 +239,8 @@ class Session:
         self._buffer, self._turn_id = np.zeros(0, dtype=np.int16), None
         if self._detector is not None:
             self._detector.stop()
+        if self._duplex is not None:
+            self._duplex.clear()
         await self.send("input_audio_buffer.cleared")
 
     # --- the conversation
@@ -219,10 +258,31 @@ class Session:
             fields.fail("item", "be an object", None)
         fields.done()
         item = await asyncio.to_thread(read_item, form, self.engine.limits, self.engine.takes)
+        if self._duplex is not None and not self._duplex.is_over:
+            await self._show(self._duplex, item, previous_id)
         previous = self.conversation.add(item, previous_id)
         await self._tell_of(item, previous)
         if item.num_samples and item.parts[0].text is None:
             self._transcribe(item)
+
+    async def _show(self, duplex: Duplex, item: Item, previous_id: str | None) -> None:
+        """Show the images of an item to a model that listens."""
+        last_id = self.conversation.items[-1].id if self.conversation.items else "root"
+        if previous_id not in (None, last_id):
+            raise ClientError(
+                "`previous_item_id` must be left out where the model has heard audio: what is new comes now.",
+                "previous_item_id",
+                "invalid_value",
+            )
+        if item.role != "user" or any(part.image is None for part in item.parts):
+            raise ClientError(
+                "`item.content` must have images of the user alone where the model decides when to speak and has heard "
+                "audio; say the rest, or send it before.",
+                "item.content",
+                "invalid_value",
+            )
+        for part in item.parts:
+            await duplex.show(part.image)
 
     def _take_id(self, fields: Fields) -> str:
         return fields.required_text("item_id", 64)
@@ -233,6 +293,13 @@ class Session:
         item = self.conversation.items[place]
         if item.status == "in_progress":
             raise ClientError("`item_id` must be an item that is finished; cancel its response first.", "item_id")
+        if self._duplex is not None and not self._duplex.is_over:
+            raise ClientError(
+                "`item_id` must stay where the model decides when to speak and has heard audio: it forgets nothing on "
+                "demand.",
+                "item_id",
+                "invalid_value",
+            )
         del self.conversation.items[place]
         await self.send("conversation.item.deleted", item_id=item.id)
 
@@ -252,7 +319,7 @@ class Session:
         if end_ms is None or end_ms > -(-spoken.num_sent * 1000 // PCM_RATE):
             fields.fail("audio_end_ms", f"be in [0, {_to_ms(spoken.num_sent)}], what was sent", end_ms)
         if item.status == "in_progress" and self.response is not None:
-            await self._interrupt("client_cancelled")
+            await self.interrupt("client_cancelled")
         item.parts[0].text = heard_text(item, end_ms / 1000, self._decode)
         spoken.num_sent = min(spoken.num_sent, end_ms * PCM_RATE // 1000)
         text = item.parts[0].text
@@ -268,7 +335,32 @@ class Session:
     async def _create_response(self, fields: Fields) -> None:
         settings = self.settings.for_response(fields.object("response"))
         fields.done()
+        if self._is_duplex:
+            await self._ask(settings)
+            return
         await self._answer(settings, is_asked=True)
+
+    async def _ask(self, settings: SessionSettings) -> None:
+        """Make a model that decides when to speak do so with the next unit."""
+        if settings != self.settings:
+            raise ClientError(
+                "`response` must be left out where the model decides when to speak.", "response", "invalid_value"
+            )
+        duplex = self._open_duplex()
+        if duplex.is_answering or self.response is not None:
+            raise ClientError(
+                "There must be no other answer being made or asked for.",
+                code="conversation_already_has_active_response",
+            )
+        duplex.ask()
+
+    async def begin_turn(self, feed: TurnFeed) -> None:
+        """Answer with a turn that the model takes by itself; see [`Answers`]."""
+        while self._making is not None:  # the last one's end is not told yet
+            await asyncio.wait([self._making])
+        self.response = Response(self.settings, self._put, lambda: feed, self._decode)
+        self._making = asyncio.create_task(self._make(self.response))
+        self._making.add_done_callback(lambda _: feed.cancel())
 
     async def _cancel_response(self, fields: Fields) -> None:
         response_id = fields.text("response_id", max_length=64)
@@ -276,9 +368,9 @@ class Session:
         is_other = self.response is not None and response_id not in (None, self.response.id)
         if self.response is None or is_other:
             raise ClientError("There must be an answer to cancel, got none.", code="response_cancel_not_active")
-        await self._interrupt("client_cancelled")
+        await self.interrupt("client_cancelled")
 
-    async def _interrupt(self, reason: str) -> None:
+    async def interrupt(self, reason: str) -> None:
         """End the answer that is being made, if any, and wait until its end is told."""
         response, making = self.response, self._making
         if response is not None and making is not None:
@@ -297,7 +389,10 @@ class Session:
         messages = self.conversation.to_messages(settings.instructions)
         if not any(message["role"] == "user" for message in messages):
             raise ClientError("The conversation must have something of the user to answer, got nothing.", code="empty")
-        self.response = Response(settings, self._put, messages, self._decode)
+        options = settings.answer_options()
+        self.response = Response(
+            settings, self._put, lambda: self.engine.answer(messages, options, may_forget=True), self._decode
+        )
         self._making = asyncio.create_task(self._make(self.response))
 
     async def _make(self, response: Response) -> None:

@@ -4,10 +4,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..engine import AnswerOptions, Engine
+from ..errors import ClientError
 from ..fields import Fields
 from ..media import PCM_RATE
-from .turn_detection import TurnSettings
+from .turn_detection import ModelTurns, TurnSettings
 
+_MOST_BIAS = 100.0  # far more than logits differ by
 _FORMAT = {"type": "audio/pcm", "rate": PCM_RATE}
 
 
@@ -20,8 +22,9 @@ class SessionSettings:
         instructions (`str`): What it is told before the conversation.
         speaks (`bool`): Whether answers are said.
         max_tokens (`int`): Longest answer.
-        turns ([`TurnSettings`], *optional*): Of turn detection; `None` where the client says where turns end.
-        transcribes (`bool`): Whether the user's turns are written down.
+        turns ([`TurnSettings`] or [`ModelTurns`], *optional*): Of turn detection; `None` where the client says where
+            turns end.
+        transcribes (`bool`): Whether the user's turns are written down, where there are some.
         voice (`str`, *optional*): The speaker; the first when `None`.
         speed (`float`): Of speech.
         temperature (`float`, *optional*): Of the text; the likeliest when `None`.
@@ -31,7 +34,7 @@ class SessionSettings:
     instructions: str = ""
     speaks: bool = True
     max_tokens: int = 256
-    turns: TurnSettings | None = TurnSettings()
+    turns: TurnSettings | ModelTurns | None = TurnSettings()
     transcribes: bool = True
     voice: str | None = None
     speed: float = 1.0
@@ -41,7 +44,7 @@ class SessionSettings:
     def begin(cls, engine: Engine) -> "SessionSettings":
         """Return those of a new session."""
         hears = engine.takes("audio")
-        turns = TurnSettings() if hears else None
+        turns = None if not hears else ModelTurns() if decides_turns(engine) else TurnSettings()
         limit = min(256, engine.limits.max_tokens)
         return cls(engine, speaks=engine.speaks, turns=turns, transcribes=hears, max_tokens=limit)
 
@@ -75,7 +78,27 @@ class SessionSettings:
             settings = settings._update_output(audio.object("output"))
             audio.done()
         fields.done()
+        settings._require_obeyed()
         return settings
+
+    def _require_obeyed(self) -> None:
+        """Raise a [`ClientError`] for what turns of the model do not obey."""
+        if not isinstance(self.turns, ModelTurns):
+            return
+        begin = SessionSettings.begin(self.engine)
+        allowed = {
+            "output_modalities": (self.speaks, '["audio"]'),
+            "max_output_tokens": (self.max_tokens == begin.max_tokens, "left out"),
+            "temperature": (not self.temperature, "left out"),
+        }
+        for name, (is_obeyed, required) in allowed.items():
+            if not is_obeyed:
+                raise ClientError(
+                    f"`session.{name}` must be {required} where the model decides when to speak (`turn_detection` of "
+                    'type "model").',
+                    f"session.{name}",
+                    "invalid_value",
+                )
 
     def for_response(self, fields: Fields | None) -> "SessionSettings":
         """Return what `response.create` makes of them for one answer."""
@@ -131,9 +154,14 @@ class SessionSettings:
         _read_format(fields)
         fields.only("noise_reduction")
         hears = self.engine.takes("audio")
+        if "turn_detection" in fields:
+            changes["turns"] = self._read_turns(fields.object("turn_detection"))
+        is_model = isinstance(changes.get("turns", self.turns), ModelTurns)
         if "transcription" in fields:
             transcription = fields.object("transcription")
             changes["transcribes"] = transcription is not None
+            if is_model and transcription is not None:
+                fields.fail("transcription", "be null where the model decides when to speak", "settings")
             if transcription is not None:
                 model = transcription.text("model")
                 if model is not None:
@@ -141,12 +169,31 @@ class SessionSettings:
                 transcription.only("language")
                 transcription.only("prompt", "")
                 transcription.done()
-        if "turn_detection" in fields:
-            changes["turns"] = _read_turns(fields.object("turn_detection"))
         if not hears and (changes.get("transcribes") or changes.get("turns")):
             fields.fail("turn_detection", "be null, as this model takes no audio", "settings")
         fields.done()
         return replace(self, **changes)
+
+    def _read_turns(self, fields: Fields | None) -> TurnSettings | ModelTurns | None:
+        if fields is None:
+            return None
+        kind = fields.choice("type", ("server_vad", "model"), "server_vad")
+        if kind == "model" and not decides_turns(self.engine):
+            fields.fail("type", 'be "server_vad", as this model did not learn when to speak', kind)
+        settings: TurnSettings | ModelTurns
+        if kind == "model":
+            settings = ModelTurns(speak_bias=fields.number("speak_bias", -_MOST_BIAS, _MOST_BIAS, 0.0) or 0.0)
+        else:
+            fields.only("idle_timeout_ms")
+            settings = TurnSettings(
+                threshold=fields.number("threshold", 0, 1, 0.5) or 0.0,
+                prefix_padding_ms=fields.integer("prefix_padding_ms", 0, 5000, 300) or 0,
+                silence_duration_ms=fields.integer("silence_duration_ms", 32, 10_000, 500) or 500,
+                create_response=fields.flag("create_response", True),
+                interrupt_response=fields.flag("interrupt_response", True),
+            )
+        fields.done()
+        return settings
 
     def _update_output(self, fields: Fields | None) -> "SessionSettings":
         if fields is None:
@@ -164,8 +211,10 @@ class SessionSettings:
     def to_event(self, session_id: str, expires_at: int) -> dict[str, Any]:
         """Return them as a client reads them."""
         turns = self.turns
-        detection = None if turns is None else {"type": "server_vad", "idle_timeout_ms": None, **vars(turns)}
-        transcription = {"model": self.engine.name} if self.transcribes else None
+        is_model = isinstance(turns, ModelTurns)
+        kind = {"type": "model"} if is_model else {"type": "server_vad", "idle_timeout_ms": None}
+        detection = None if turns is None else kind | vars(turns)
+        transcription = {"model": self.engine.name} if self.transcribes and not is_model else None
         return {
             "id": session_id,
             "object": "realtime.session",
@@ -184,6 +233,7 @@ class SessionSettings:
             },
             "speaks_in_stream": self.engine.speaks_in_stream,
             "has_word_times": self.engine.has_word_times,
+            "decides_turns": decides_turns(self.engine),
         }
 
 
@@ -195,17 +245,6 @@ def _read_format(fields: Fields) -> None:
         form.done()
 
 
-def _read_turns(fields: Fields | None) -> TurnSettings | None:
-    if fields is None:
-        return None
-    fields.choice("type", ("server_vad",), "server_vad")
-    fields.only("idle_timeout_ms")
-    settings = TurnSettings(
-        threshold=fields.number("threshold", 0, 1, 0.5) or 0.0,
-        prefix_padding_ms=fields.integer("prefix_padding_ms", 0, 5000, 300) or 0,
-        silence_duration_ms=fields.integer("silence_duration_ms", 32, 10_000, 500) or 500,
-        create_response=fields.flag("create_response", True),
-        interrupt_response=fields.flag("interrupt_response", True),
-    )
-    fields.done()
-    return settings
+def decides_turns(engine: Engine) -> bool:
+    """Return whether a model learned when to speak, and so can be talked to in full duplex."""
+    return engine.speaks and engine.model.config.thinker_config.unit_frames is not None

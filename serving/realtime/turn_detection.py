@@ -36,6 +36,17 @@ class TurnSettings:
 
 
 @dataclass(frozen=True)
+class ModelTurns:
+    """Settings of turns that the model takes by itself, while it listens.
+
+    Args:
+        speak_bias (`float`): Below 0 it speaks less readily, above 0 more readily.
+    """
+
+    speak_bias: float = 0.0
+
+
+@dataclass(frozen=True)
 class Edge:
     """A beginning or an end of speech.
 

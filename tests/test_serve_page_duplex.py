@@ -1,0 +1,62 @@
+"""Full duplex on the page of `josie serve`, in Chromium: listening and speaking are shown as the model decides."""
+
+import pytest
+from duplex_models import make_pair
+
+pytest.importorskip("websockets", reason="drives Chromium: josie[serve]")
+pytest.importorskip("uvicorn", reason="runs the server: josie[serve]")
+
+from chromium import EXECUTABLE, open_page
+from serving_clients import running
+
+from josie.serving.engine import Engine
+from josie.serving.realtime import duplex
+
+pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="needs Chromium: apt-get install chromium")
+STATE = "document.body.dataset.state"
+LAST = "[...document.querySelectorAll('.turn.answer')].at(-1)"
+
+
+@pytest.fixture(scope="module")
+def address():
+    # Units of 0.15 s, which a slow machine too hears as they come.
+    model, processor = make_pair(codec_options=dict(sampling_rate=24000, upsampling_ratios=[40, 30]))
+    with running(Engine(model.prepare_for_inference(), processor, "tiny")) as port:
+        yield f"http://127.0.0.1:{port}/"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory, address):
+    with open_page(tmp_path_factory.mktemp("profile")) as page:
+        page.emulate(1000, 800)
+        page.open(address)
+        page.wait_for(f"{STATE} === 'ready'")
+        yield page
+
+
+def test_the_page_shows_when_the_model_listens_and_speaks(page, monkeypatch):
+    decisions = iter("llssssssss")  # of the first units; then it listens
+
+    def choose(self, session):
+        return 100.0 if next(decisions, "l") == "s" else -100.0
+
+    monkeypatch.setattr(duplex.Duplex, "_choose_bias", choose)
+    assert page.evaluate("document.querySelector('#message').disabled")
+    page.click("#microphone")
+    page.wait_for(f"{STATE} === 'listening'")
+    page.wait_for(f"{STATE} === 'speaking'", 20)
+    page.wait_for(f"{LAST}?.dataset.status === 'interrupted'", 20)
+    page.wait_for(f"{STATE} === 'listening'", 20)
+    answer = page.evaluate(f"({{ ...{LAST}.dataset, meta: {LAST}.querySelector('.meta').textContent }})")
+    assert int(answer["playedSamples"]) > 3600
+    assert "latencyMs" not in answer
+    assert answer["meta"].startswith("interrupted: ")
+    events = [event for direction, event in page.frames if direction == "sent"]
+    (truncate,) = [event for event in events if event["type"] == "conversation.item.truncate"]
+    assert truncate["audio_end_ms"] == int(answer["playedSamples"]) // 24
+    received = [event["type"] for direction, event in page.frames if direction == "received"]
+    assert received.count("response.done") == received.count("conversation.item.truncated") == 1
+    assert "error" not in received
+    page.click("#microphone")
+    page.wait_for(f"{STATE} === 'ready'")
+    assert not page.errors
