@@ -1,6 +1,7 @@
 """`josie serve` under several conversations at once, over a thousand short ones, and under random events.
 
     python benchmarks/serve.py --sessions 1 4 8
+    python benchmarks/serve.py --sessions 4 8 --apart
     python benchmarks/serve.py --short 1000
     python benchmarks/serve.py --events 100000
 
@@ -10,11 +11,13 @@ trained for that, and what it says is noise, of the cost of speech. Server and c
 First audio: from the request to the first delta, at the client. Real-time factor: time between the first and the last
 delta over the seconds of audio in all but the first. Underrun: how long a client that plays from the first delta on
 waits for one of the later ones. Cancelled: from `speech_started` to the end of the answer that the speech interrupts.
+`--apart` measures each number of sessions a second time, with steps that are made one by one.
 """
 
 import argparse
 import asyncio
 import gc
+import itertools
 import math
 import random
 import resource
@@ -24,6 +27,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoProcessor
@@ -33,6 +37,7 @@ from josie.serving.engine import Engine
 from josie.serving.limits import Limits
 from josie.serving.realtime.outbox import Outbox
 from josie.serving.realtime.session import Session
+from josie.serving.shared_steps import SharedSteps
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from serving_clients import Talk, running, spoken_question, talking
@@ -65,6 +70,15 @@ def make_engine() -> Engine:
     )
 
 
+class ApartSteps(SharedSteps):
+    """Steps that every job makes for itself."""
+
+    def run(self, ticket: Any, make: Callable, part: Any, key: Any, max_waiting_steps: int) -> Any:
+        """Make a step of one job."""
+        ticket.pass_on()
+        return make([part])[0]
+
+
 def percentile(values: list[float], share: float) -> float:
     """Return the value below which a share of them lies."""
     return sorted(values)[min(int(share * len(values)), len(values) - 1)]
@@ -95,14 +109,15 @@ def run_threads(count: int, work: Callable[[], None]) -> None:
         thread.join()
 
 
-def measure_sessions(engine: Engine, counts: list[int]) -> None:
-    """Print a row for each number of sessions."""
+def measure_sessions(engine: Engine, counts: list[int], apart: bool = False) -> None:
+    """Print a row for each number of sessions; `apart`, another without batches."""
     question = spoken_question(0.1, 0.0)
     print("sessions | first audio p50, p95 (s) | real-time factor p95 | largest underrun (s) | cancelled p95 (s)")
     with running(engine) as port:
         with talking(port) as talk:  # all that is made once
             ask(talk)
-        for count in counts:
+        for count, steps in itertools.product(counts, (SharedSteps(), ApartSteps()) if apart else (SharedSteps(),)):
+            engine.workers.steps = steps
             rows: list[tuple[float, float, float, float]] = []
             stops: list[float] = []
 
@@ -129,6 +144,8 @@ def measure_sessions(engine: Engine, counts: list[int]) -> None:
             print(
                 f"{count:8d} | {statistics.median(firsts):.3f}, {percentile(list(firsts), 0.95):.3f} | "
                 f"{percentile(list(factors), 0.95):.2f} | {max(underruns):.3f} | {stop} ({len(stops)} of {count})"
+                + " | one by one"
+                * isinstance(steps, ApartSteps)
             )
 
 
@@ -173,13 +190,14 @@ def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sessions", type=int, nargs="+", default=[], help="numbers of conversations at once")
+    parser.add_argument("--apart", action="store_true", help="also measure them with steps that are made one by one")
     parser.add_argument("--short", type=int, default=0, help="number of short conversations, one after the other")
     parser.add_argument("--events", type=int, default=0, help="number of random events")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.sessions:
-        measure_sessions(make_engine(), arguments.sessions)
+        measure_sessions(make_engine(), arguments.sessions, arguments.apart)
     if arguments.short:
         measure_memory(make_engine(), arguments.short)
     if arguments.events:

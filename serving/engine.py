@@ -59,11 +59,8 @@ class Engine:
         self.workers = Workers(self.limits.max_jobs, self.limits.max_waiting)
         self.pace = Pace(self.limits.max_real_time_factor)
         self.created = int(time.time())
-        self._hooks = [module.register_forward_pre_hook(lambda *_: pass_on()) for module in self._steps()]
-
-    def _steps(self) -> list[Any]:
-        """Return modules that run once at each step of the Thinker and of the Talker."""
-        return [self.model.thinker.model, *([self.model.talker.head] if self.model.talker is not None else [])]
+        # Steps of the Talker and of the codec are shared; before each of the Thinker's the turn is passed on.
+        self._hook = model.thinker.model.register_forward_pre_hook(lambda *_: pass_on())
 
     # --- what the model can do
 
@@ -248,5 +245,4 @@ class Engine:
     def close(self) -> None:
         """End all jobs, and leave the model as it was."""
         self.workers.close()
-        for hook in self._hooks:
-            hook.remove()
+        self._hook.remove()

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
 
+from ..modeling_josie.layers.shared_steps import share_steps
 from .errors import server_busy
+from .shared_steps import SharedSteps
 from .turns import CancelledError, Ticket, Turns
 
 _TICKET: ContextVar[Ticket | None] = ContextVar("ticket", default=None)
@@ -33,10 +35,11 @@ class Job:
     Args:
         turns ([`Turns`]): Of the model.
         max_waiting (`int`): Items that wait to be taken before the work pauses.
+        steps ([`SharedSteps`]): Those of all jobs.
     """
 
-    def __init__(self, turns: Turns, max_waiting: int):
-        self.ticket = Ticket(turns)
+    def __init__(self, turns: Turns, max_waiting: int, steps: SharedSteps):
+        self.ticket, self._steps = Ticket(turns), steps
         self._loop = asyncio.get_running_loop()
         self._items: asyncio.Queue[Any] = asyncio.Queue()
         self._room = threading.Semaphore(max_waiting)
@@ -58,14 +61,19 @@ class Job:
             finally:
                 self.paused += time.monotonic() - begin
                 self.ticket.take()
-        self.ticket.pass_on()
+        self.ticket.check()
         self._tell(item)
+
+    def _run_step(
+        self, make: Callable[[list[Any]], list[Any]], part: Any, key: Hashable, max_waiting_steps: int
+    ) -> Any:
+        return self._steps.run(self.ticket, make, part, key, max_waiting_steps)
 
     def run(self, work: Callable[["Job"], Any]) -> None:
         """Do the work, in a thread."""
         token = _TICKET.set(self.ticket)
         try:
-            with contextlib.suppress(CancelledError), self.ticket:
+            with contextlib.suppress(CancelledError), self.ticket, share_steps(self._run_step):
                 work(self)
         except BaseException as error:  # raised again where items are taken
             self._error = error
@@ -112,7 +120,7 @@ class Workers:
     """
 
     def __init__(self, max_jobs: int, max_waiting: int):
-        self.turns = Turns()
+        self.turns, self.steps = Turns(), SharedSteps()
         self.max_jobs, self.max_waiting = max_jobs, max_waiting
         self._pool = ThreadPoolExecutor(max_jobs, "josie-serve")
         self._jobs: set[Job] = set()
@@ -125,7 +133,7 @@ class Workers:
         """
         if len(self._jobs) >= self.max_jobs:
             raise server_busy("The server has as much to do as it can; try again later.")
-        job = Job(self.turns, self.max_waiting)
+        job = Job(self.turns, self.max_waiting, self.steps)
         self._jobs.add(job)
         done = self._pool.submit(job.run, work)
         done.add_done_callback(lambda _: self._jobs.discard(job))

@@ -100,5 +100,9 @@ class Ticket:
         if not self.is_cancelled and self.turns.is_wanted:
             self.leave()
             self.take()
+        self.check()
+
+    def check(self) -> None:
+        """Raise a `CancelledError` if the work was cancelled."""
         if self.is_cancelled:
             raise CancelledError

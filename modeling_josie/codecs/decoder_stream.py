@@ -15,6 +15,8 @@ from transformers.modeling_utils import PreTrainedModel
 
 from ...configuration_josie import audio_codec_geometry, decodes_in_stream
 from ...configuration_josie.constants import STREAMING_CODECS
+from ..layers.shared_steps import run_step
+from .streaming import join_states, split_state
 
 BLOCKS = (1, 1, 2, 4)  # frames of the first blocks of a row; the last number holds from then on
 _ALIGNMENT = 64  # bytes, of every tensor that torch allocates on a CPU
@@ -24,8 +26,16 @@ _CONTEXT_FRAMES = 16  # of Mimi's SEANet decoder at its transformer's rate, more
 class DecoderStream(Protocol):
     """A decoder of one row."""
 
-    def push(self, codes: torch.Tensor) -> torch.Tensor:
-        """Decode `(num_quantizers, num_frames)`, at least one frame, to `(channels, num_frames * hop_length)`."""
+    def push(self, codes: torch.Tensor, max_waiting_steps: int = 0) -> torch.Tensor:
+        """Decode.
+
+        Args:
+            codes (`torch.LongTensor`): `(num_quantizers, num_frames)`, at least one frame.
+            max_waiting_steps (`int`): As of [`run_step`].
+
+        Returns:
+            Samples, `(channels, num_frames * hop_length)`.
+        """
         ...
 
 
@@ -54,11 +64,24 @@ class JodioDecoderStream:
         self.codec = codec
         self.state = None
 
-    def push(self, codes: torch.Tensor) -> torch.Tensor:
+    def push(self, codes: torch.Tensor, max_waiting_steps: int = 0) -> torch.Tensor:
         """As in [`DecoderStream`]."""
-        output = self.codec.decode(codes[None], streaming_state=self.state, use_streaming=True)
-        self.state = output.streaming_state
-        return output.audio_values[0]
+        part = self.codec, codes, self.state
+        samples, self.state = run_step(_decode_rows, part, (self.codec, codes.shape), max_waiting_steps)
+        return samples
+
+
+def _decode_rows(parts: list[tuple[Any, torch.Tensor, Any]]) -> list[tuple[torch.Tensor, Any]]:
+    """Decode the codes of some streams of a JODIO, equally many frames of each; return samples and the next states."""
+    codec, codes, state = parts[0]
+    if len(parts) == 1:
+        output = codec.decode(codes[None], streaming_state=state, use_streaming=True)
+        return [(output.audio_values[0], output.streaming_state)]
+    decoding = codec.get_decoding()
+    states = [decoding.enter_stream(state, 1) for _, _, state in parts]
+    codes = torch.stack([codes for _, codes, _ in parts])
+    output = codec.decode(codes, streaming_state=join_states(states), use_streaming=True)
+    return list(zip(output.audio_values, split_state(output.streaming_state, states), strict=True))
 
 
 class MimiDecoderStream:
@@ -78,8 +101,8 @@ class MimiDecoderStream:
         self.latent: torch.Tensor | None = None  # the last one
         self.context: torch.Tensor | None = None  # the last states, `(1, hidden_size, frames)`
 
-    def push(self, codes: torch.Tensor) -> torch.Tensor:
-        """As in [`DecoderStream`]."""
+    def push(self, codes: torch.Tensor, max_waiting_steps: int = 0) -> torch.Tensor:
+        """As in [`DecoderStream`]; other streams are not waited for."""
         num_frames = codes.shape[1]
         latents = self.quantizer.decode(codes[None])
         known = latents if self.latent is None else torch.cat((self.latent, latents), dim=2)
@@ -126,11 +149,17 @@ class RowDecoder:
         """Take the `(num_quantizers,)` codes of a frame; give the samples of the block that it completes."""
         self._waiting.append(codes)
         if len(self._waiting) == BLOCKS[min(self.num_blocks, len(BLOCKS) - 1)]:
-            yield from self.finish()
+            # Nothing is waited for until there is audio to play. Later blocks wait for streams whose own end soon: from
+            # then on all of them end at the same steps.
+            yield from self.finish(BLOCKS[-1] if self.num_blocks >= len(BLOCKS) - 1 else 0)
 
-    def finish(self) -> Iterator[torch.Tensor]:
-        """Give the samples of the frames that wait, `(channels, num_samples)`; at the end of a row."""
+    def finish(self, max_waiting_steps: int = 0) -> Iterator[torch.Tensor]:
+        """Give the samples of the frames that wait, `(channels, num_samples)`; at the end of a row.
+
+        Args:
+            max_waiting_steps (`int`): As of [`DecoderStream.push`].
+        """
         if self._waiting:
             codes = torch.stack(self._waiting, dim=1)
             self._waiting, self.num_blocks = [], self.num_blocks + 1
-            yield self.stream.push(codes)
+            yield self.stream.push(codes, max_waiting_steps)

@@ -1,6 +1,7 @@
 """Streaming state: what a causal model carries from chunk to chunk. It goes in and comes out; no module keeps it."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ from transformers.utils import logging
 
 from ...configuration_josie import JosieBackboneConfig
 from ..layers.backbone import JosieBackbone
+from ..layers.row_caches import RowCaches, run_rows
 
 # Name of the inputs in a state that do not fill a frame yet.
 PENDING = "pending"
@@ -28,12 +30,16 @@ def build_cache(config: JosieBackboneConfig) -> DynamicCache | None:
     return DynamicCache(config=config) if needs_cache(config) else None
 
 
-def check_cache(cache: Cache | None, batch_size: int, config: JosieBackboneConfig) -> None:
+def check_cache(cache: Cache | RowCaches | None, batch_size: int, config: JosieBackboneConfig) -> None:
     """Check the keys and values of a state.
 
     Raises:
         `ValueError`: They are not those of a backbone of this configuration and batch size.
     """
+    if isinstance(cache, RowCaches):
+        for one, size in zip(cache.caches, cache.sizes, strict=True):
+            check_cache(one, size, config)
+        return
     expected = config.num_hidden_layers if needs_cache(config) else 0
     layers = [] if cache is None else cache.layers
     if len(layers) != expected:
@@ -74,14 +80,14 @@ class AudioStreamingState:
         buffers (`dict[str, torch.Tensor]`): By convolution: its last inputs, `(batch, context, channels)`; and, when
             encoding, under `"pending"`, samples that do not fill a frame yet, `(batch, channels, num_samples)`; of an
             audio encoder with those that the next window reaches back to, or mel frames.
-        cache (`Cache`, *optional*): Keys and values of the transformer.
-        num_frames (`int`): Frames that went through so far.
+        cache (`Cache` or [`RowCaches`], *optional*): Keys and values of the transformer.
+        num_frames (`int`): Frames that went through so far; of joined states those since they were joined.
         row_starts (`torch.LongTensor`, *optional*): `(batch,)`, the frame at which each row began anew; all at 0 when
             `None`.
     """
 
     buffers: dict[str, torch.Tensor] = field(default_factory=dict)
-    cache: Cache | None = None
+    cache: Cache | RowCaches | None = None
     num_frames: int = 0
     row_starts: torch.Tensor | None = None
 
@@ -115,7 +121,7 @@ class JodioStreamingState(AudioStreamingState):
     """State of one direction (encoding or decoding) of a stream of JODIO."""
 
     @property
-    def past_key_values(self) -> Cache | None:
+    def past_key_values(self) -> Cache | RowCaches | None:
         """Former name of `cache`."""
         logger.warning_once("`past_key_values` of a streaming state is deprecated. Use `cache` instead.")
         return self.cache
@@ -187,6 +193,45 @@ class ThinkerStreamingState:
         }
 
 
+def join_states(states: Sequence[_State]) -> _State:
+    """Return the state of a batch whose rows are streams of one model that began at different times.
+
+    Args:
+        states (`Sequence[AudioStreamingState]`): Their states, of the same direction.
+
+    Raises:
+        `ValueError`: Some have rows that began anew.
+    """
+    if any(state.row_starts is not None for state in states):
+        raise ValueError("`states` must have no rows that were reset, to be joined.")
+    buffers = {name: torch.cat([state.buffers[name] for state in states]) for name in states[0].buffers}
+    caches = None
+    if states[0].cache is not None:
+        caches = RowCaches([state.cache for state in states], [state.batch_size for state in states])
+    return replace(states[0], buffers=buffers, cache=caches, num_frames=0)
+
+
+def split_state(joined: _State, before: Sequence[_State]) -> list[_State]:
+    """Return the states of the streams that [`join_states`] joined, after their batch went on.
+
+    Args:
+        joined ([`AudioStreamingState`]): That of the batch.
+        before (`Sequence[AudioStreamingState]`): Those that were joined.
+    """
+    caches = joined.cache.caches if isinstance(joined.cache, RowCaches) else [None] * len(before)
+    sizes = [state.batch_size for state in before]
+    buffers = {name: buffer.split(sizes) for name, buffer in joined.buffers.items()}
+    return [
+        replace(
+            state,
+            buffers={name: parts[number] for name, parts in buffers.items()},
+            cache=caches[number],
+            num_frames=state.num_frames + joined.num_frames,
+        )
+        for number, state in enumerate(before)
+    ]
+
+
 def enter_stream(
     transformer: JosieBackbone,
     shapes: dict[str, tuple[int, ...]],
@@ -235,6 +280,10 @@ def run_in_stream(
     transformer: JosieBackbone, hidden_states: torch.Tensor, state: _State
 ) -> tuple[torch.Tensor, _State]:
     """Run frames through a transformer; also return the state that follows, with the old contexts."""
+    if isinstance(state.cache, RowCaches):
+        caches = RowCaches([fork_cache(cache) for cache in state.cache.caches], state.cache.sizes)
+        output = run_rows(transformer, hidden_states, caches)
+        return output, replace(state, cache=caches, num_frames=state.num_frames + hidden_states.shape[1])
     cache, mask, starts = fork_cache(state.cache), None, state.row_starts
     num_frames, window = state.num_frames + hidden_states.shape[1], transformer.config.sliding_window
     if cache is not None and starts is not None:

@@ -1,6 +1,7 @@
 """Parts of generation loops: steps over a preallocated cache, and the choice of codes from logits."""
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from transformers.generation import (
 from ...configuration_josie import JosieBackboneConfig
 from ..layers.backbone import JosieBackbone
 from ..layers.fast import step_attention
+from ..layers.row_caches import RowCaches, attend_by_rows, join_positions
 from ..layers.transformer import attend_with_mask, get_attention_function
 
 
@@ -162,6 +164,38 @@ class StepLoop:
         return (steps >= torch.tensor(starts, device=like.device)[:, None])[:, None, None]
 
 
+def step_together(
+    loops: Sequence[StepLoop], inputs_embeds: Sequence[torch.Tensor], starts: Sequence[list[int] | None]
+) -> list[torch.Tensor]:
+    """Run the next step of several loops of one backbone, each of a length of its own.
+
+    Args:
+        loops (`Sequence[StepLoop]`): The loops.
+        inputs_embeds, starts (`Sequence`): Of each, as of [`StepLoop.step`].
+
+    Returns:
+        What each loop's step gives.
+    """
+    if len(loops) == 1:
+        return [loops[0].step(inputs_embeds[0], starts[0])]
+    sizes = [len(embeds) for embeds in inputs_embeds]
+    positions = [loop._position() for loop in loops]
+    masks = [
+        None if first is None else loop._mask(first, embeds)
+        for loop, embeds, first in zip(loops, inputs_embeds, starts, strict=True)
+    ]
+    others: Any = dict(cache=RowCaches([loop.cache for loop in loops], sizes), attention_mask=masks)
+    hidden_states = loops[0].backbone.run_layers(
+        torch.cat(list(inputs_embeds)),
+        position_embeddings=None if positions[0] is None else join_positions(positions, sizes),
+        attend=attend_by_rows,
+        **others,
+    )
+    for loop in loops:
+        loop.cache.advance()
+    return list(hidden_states.split(sizes))
+
+
 class CodeSampler:
     """Chooses a code for each row from logits: the likeliest, or a draw after the usual processors.
 
@@ -205,6 +239,11 @@ class CodeSampler:
             if value is not None and value < 1:
                 self.processors.append(warper(value))
 
+    @property
+    def options(self) -> tuple[Any, ...]:
+        """Its options, to tell samplers apart."""
+        return self.do_sample, *((type(processor), *vars(processor).values()) for processor in self.processors)
+
     def seed(self, seeds: list[int], device: torch.device) -> None:
         """Give each row a random stream of its own, so that what it draws does not depend on the other rows."""
         self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
@@ -227,3 +266,12 @@ class CodeSampler:
         for number in self._rows:
             noise[number].exponential_(generator=self.generators[number])
         return (scores.softmax(dim=-1) / noise.flatten(0, 1)).argmax(dim=-1)
+
+
+def join_samplers(samplers: Sequence[CodeSampler]) -> CodeSampler:
+    """Return one sampler for the rows of several that have the same options and, where they draw, are seeded."""
+    if len(samplers) == 1:
+        return samplers[0]
+    joint = copy.copy(samplers[0])
+    joint.generators = [generator for sampler in samplers for generator in sampler.generators]
+    return joint

@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
+from ..layers.shared_steps import run_step
 from ..outputs import JosieTalkerGenerateOutput
 from .decoding import CodeSampler, StepLoop
+from .shared_steps import StreamStep, make_steps
 from .timeline import Timeline
 
 logger = logging.get_logger(__name__)
@@ -261,34 +263,26 @@ class SpeechStream:
         for row in self.rows:
             row.start -= dropped
         starts = [row.start for row in self.rows]
-        state = self._loop.step(self._embed_step()[:, None], starts if any(starts) else None)[:, 0]
         speaking = [number for number, row in enumerate(self.rows) if not row.is_done and row.step >= delay]
+        step = StreamStep(
+            self.talker,
+            self._loop,
+            self._depth_loop,
+            self.sampler,
+            self._embed_step()[:, None],
+            starts if any(starts) else None,
+            speaking,
+            [number for number in speaking if self.rows[number].num_frames < self.min_new_frames],
+        )
+        made = run_step(make_steps, step, (self.talker, self.sampler.options))
         for row in going:
             row.step += 1
-        if not speaking:
+        for number in set(speaking) - set(made.rows):  # they chose to end
+            self.rows[number].is_waiting = True
+        speaking, codes = made.rows, made.codes
+        if codes is None:
             self._codes = self._no_codes
             return None
-        logits = self.talker.head(state)
-        end_id = self.config.end_of_speech_id
-        if end_id is not None:
-            early = [number for number in speaking if self.rows[number].num_frames < self.min_new_frames]
-            if early:
-                logits[early, end_id] = -torch.inf
-        self.sampler.select_rows(speaking)
-        first = self.sampler(logits)
-        if end_id is not None:
-            chosen = first.tolist()
-            for number in [number for number in speaking if chosen[number] == end_id]:
-                self.rows[number].is_waiting = True
-                speaking.remove(number)
-            if not speaking:
-                self._codes = self._no_codes
-                return None
-            first = first.clamp(max=self.config.codebook_size - 1)
-            self.sampler.select_rows(speaking)
-        codes = first[:, None]
-        if self.talker.depth_decoder is not None:
-            codes = self.talker.depth_decoder.generate(state, first, self.sampler, self._depth_loop)
         for number in speaking:
             self.rows[number].num_frames += 1
             self._end_at_limit(number)
