@@ -86,7 +86,13 @@ def build_mimi() -> MimiModel:
 
 
 def stream_both_ways(codec: JodioModel, waveforms: torch.Tensor, codes: torch.Tensor) -> tuple[Any, Any]:
-    """Return functions that encode and decode in chunks of 80 ms."""
+    """Return functions that encode and decode in chunks of 80 ms.
+
+    Args:
+        codec ([`JodioModel`]): The codec.
+        waveforms (`torch.Tensor`): `(batch, channels, num_samples)`, to encode.
+        codes (`torch.LongTensor`): `(batch, num_quantizers, num_frames)`, to decode.
+    """
     num_frames = round(CHUNK_SECONDS * codec.config.frame_rate)
     size = num_frames * codec.config.hop_length
 
@@ -117,13 +123,24 @@ def stream_mimi(mimi: MimiModel, waveform: torch.Tensor) -> Any:
 
 
 def compare_streams(codec: JodioModel, name: str, arguments: argparse.Namespace) -> None:
-    """Measure one stream and more, up to `--streams`, each a row of a batch, beside the same rows offline."""
+    """Measure one stream and more, up to `--streams`, each a row of a batch, beside the same rows offline.
+
+    Args:
+        codec, name, arguments: As of [`compare_batch`].
+    """
     for batch_size in (*(number for number in FEW_STREAMS if number < arguments.streams), arguments.streams):
         compare_batch(codec, name, batch_size, arguments)
 
 
 def compare_batch(codec: JodioModel, name: str, batch_size: int, arguments: argparse.Namespace) -> None:
-    """Measure that many streams."""
+    """Measure that many streams.
+
+    Args:
+        codec ([`JodioModel`]): The codec.
+        name (`str`): Of the codec, for the report.
+        batch_size (`int`): Streams.
+        arguments (`argparse.Namespace`): The command line.
+    """
     config = codec.config
     waveforms = 0.1 * torch.randn(batch_size, config.audio_channels, arguments.seconds * config.sampling_rate)
     codes = codec.encode(waveforms, return_dict=False)[0]

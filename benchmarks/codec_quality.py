@@ -94,7 +94,14 @@ def mel_round_trip(name: str, **changes) -> Contestant:
 
 
 def run_ffmpeg(name: str, kbit_rate: float, arguments: list[str], suffix: str) -> Contestant:
-    """Return a codec of ffmpeg's."""
+    """Return a codec of ffmpeg's.
+
+    Args:
+        name (`str`): Of the codec, for the report.
+        kbit_rate (`float`): In kbit/s.
+        arguments (`list[str]`): Of ffmpeg, to encode.
+        suffix (`str`): Of the coded file.
+    """
 
     def transmit(waveform: np.ndarray) -> np.ndarray:
         with tempfile.TemporaryDirectory() as folder:
@@ -155,7 +162,14 @@ def load_clips(folder: Path) -> list[Clip]:
 
 
 def list_clips(manifest: Path, sources: list[str], speakers: list[str], num_clips: int | None) -> list[Clip]:
-    """Return clips of a recipe's manifest, as many of each source, the first by name; of at least a second."""
+    """Return clips of a recipe's manifest, as many of each source, the first by name; of at least a second.
+
+    Args:
+        manifest (`Path`): One JSON object a line.
+        sources (`list[str]`): All when empty.
+        speakers (`list[str]`): All when empty.
+        num_clips (`int`, *optional*): Together; all when `None`.
+    """
     entries = [json.loads(line) for line in manifest.read_text("utf-8").splitlines()]
     entries = [entry for entry in entries if not speakers or entry["speaker"] in speakers]
     groups = [[entry for entry in entries if entry["source"] == source] for source in sources] or [entries]

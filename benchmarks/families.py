@@ -140,7 +140,13 @@ def train_tokenizer() -> transformers.PreTrainedTokenizerFast:
 
 
 def save_part(part: str, family: str, folder: Path) -> None:
-    """Build a part, run a language model once, and save it with its tokenizer or feature extractor."""
+    """Build a part, run a language model once, and save it with its tokenizer or feature extractor.
+
+    Args:
+        part (`str`): `"text"`, or a part of another modality.
+        family (`str`): A `model_type`.
+        folder (`Path`): Where it is saved.
+    """
     if part == "text":
         model = build_model(family, AutoModelForCausalLM)
         model(torch.arange(5, 12)[None])
@@ -155,7 +161,12 @@ def save_part(part: str, family: str, folder: Path) -> None:
 
 
 def try_assembly(folder: Path, part: str, given: dict[str, Any]) -> None:
-    """Assemble, generate from a batch, save, load, compare and train a step; `given` are arguments of `assemble`.
+    """Assemble, generate from a batch, save, load, compare and train a step.
+
+    Args:
+        folder (`Path`): Where the model is saved.
+        part (`str`): Which part is tried.
+        given (`dict`): Arguments of `assemble`.
 
     Raises:
         `ValueError`: The family is refused.

@@ -63,7 +63,13 @@ class Session:
         return "large" if self.is_cuda else "small"
 
     def add(self, table: str, name: str, measure: Callable[[], Row]) -> None:
-        """Append the row that `measure` returns; where it fails or there is no time left, one that says so."""
+        """Append a row; where measuring fails or there is no time left, one that says so.
+
+        Args:
+            table (`str`): Of the report.
+            name (`str`): Of the row.
+            measure (`Callable`): Returns the row.
+        """
         if time.monotonic() > self.end:
             row: Row = {"note": "not run: no time left"}
         else:
@@ -172,7 +178,13 @@ def compare_attentions(session: Session) -> None:
 
 
 def train_step(session: Session, contestant: Contestant, dtype: torch.dtype) -> Row:
-    """Run one training step under autocast of `dtype`, plainly in float32; return its time and what it found."""
+    """Run one training step under autocast of `dtype`, plainly in float32; return its time and what it found.
+
+    Args:
+        session ([`Session`]): Device and clock.
+        contestant ([`Contestant`]): Model and inputs.
+        dtype (`torch.dtype`): Of the autocast; float32 for none.
+    """
     model = contestant.model.to(session.device).train()
     inputs = session.move(contestant.inputs, torch.float32)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
@@ -218,7 +230,13 @@ def modes(session: Session) -> dict[str, str | None]:
 
 @torch.inference_mode()
 def time_text(session: Session, model: Any, mode: str | None) -> Row:
-    """Time `generate` of a language model."""
+    """Time `generate` of a language model.
+
+    Args:
+        session ([`Session`]): Device and clock.
+        model: The language model.
+        mode (`str`, *optional*): Of `torch.compile`; not compiled when `None`.
+    """
     prompt = torch.randint(10, 300, (1, PROMPT), device=session.device)
     options: dict[str, Any] = dict(max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)
     if mode is not None:
@@ -265,7 +283,12 @@ class StaticTalker:
 
 @torch.inference_mode()
 def time_talker(session: Session, talker: Any, mode: str | None) -> Row:
-    """Time the Talker."""
+    """Time the Talker.
+
+    Args:
+        talker: The Talker.
+        session, mode: As of [`time_text`].
+    """
     width = talker.config.thinker_hidden_size
     states = torch.randn(1, PROMPT, width, device=session.device, dtype=talker.dtype)
     if mode is None:
@@ -277,7 +300,12 @@ def time_talker(session: Session, talker: Any, mode: str | None) -> Row:
 
 @torch.inference_mode()
 def time_csm(session: Session, csm: Any, mode: str | None) -> Row:
-    """Time CSM; with static caches its `generate` compiles by itself."""
+    """Time CSM; with static caches its `generate` compiles by itself.
+
+    Args:
+        csm: The model.
+        session, mode: As of [`time_text`].
+    """
     prompt = torch.randint(10, 5000, (1, PROMPT), device=session.device)
     options: dict[str, Any] = dict(
         max_new_tokens=FRAMES, do_sample=False, depth_decoder_do_sample=False, output_audio=False
@@ -291,7 +319,12 @@ def time_csm(session: Session, csm: Any, mode: str | None) -> Row:
 
 @torch.inference_mode()
 def time_codec(session: Session, codec: Any, mode: str | None) -> Row:
-    """Time encoding and decoding of four seconds."""
+    """Time encoding and decoding of four seconds.
+
+    Args:
+        codec: The codec.
+        session, mode: As of [`time_text`].
+    """
     waveform = 0.1 * torch.randn(1, 1, SECONDS * 24000, device=session.device)
     encode, decode = codec.encode, codec.decode
     codes = encode(waveform, return_dict=False)[0].clone()

@@ -47,7 +47,13 @@ CONTESTANTS = {"JOSIE": shrink_by_josie, "Pillow": shrink_by_pillow}
 
 
 def run(name: str, path: Path, side: int) -> tuple[float, float]:
-    """Return the seconds of a run in this process, and by how many MiB it peaks above what was there."""
+    """Return the seconds of a run in this process, and by how many MiB it peaks above what was there.
+
+    Args:
+        name (`str`): A key of `CONTESTANTS`.
+        path (`Path`): The photograph; `small.jpg` lies beside it.
+        side (`int`): Height and width of the result, in pixels.
+    """
     torch.set_num_threads(1)
     CONTESTANTS[name](path.with_name("small.jpg"), side)  # what is loaded at the first call
     Path("/proc/self/clear_refs").write_text("5")  # the peak is the present size from now on

@@ -110,7 +110,13 @@ def run_threads(count: int, work: Callable[[], None]) -> None:
 
 
 def measure_sessions(engine: Engine, counts: list[int], apart: bool = False) -> None:
-    """Print a row for each number of sessions; `apart`, another without batches."""
+    """Print a row for each number of sessions.
+
+    Args:
+        engine ([`Engine`]): The model.
+        counts (`list[int]`): Numbers of sessions.
+        apart (`bool`): Whether to print another row of each without batches.
+    """
     question = spoken_question(0.1, 0.0)
     print("sessions | first audio p50, p95 (s) | real-time factor p95 | largest underrun (s) | cancelled p95 (s)")
     with running(engine) as port:

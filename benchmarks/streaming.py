@@ -132,7 +132,11 @@ def build_josie(codec: dict[str, Any]) -> Any:
 
 
 def answer_in_pieces(model: Any, inputs: dict[str, Any], options: dict[str, Any]) -> tuple[Answer, torch.Tensor]:
-    """Take an answer in pieces; return its times and its samples."""
+    """Take an answer in pieces; return its times and its samples.
+
+    Args:
+        model, inputs, options: As of [`answer_at_once`].
+    """
     streamer, answer, samples, latest = _FirstToken(), Answer(), [], 0.0
     begin = time.perf_counter()
     for piece in model.generate_stream(**inputs, streamer=streamer, **options):
@@ -150,7 +154,13 @@ def answer_in_pieces(model: Any, inputs: dict[str, Any], options: dict[str, Any]
 
 
 def answer_at_once(model: Any, inputs: dict[str, Any], options: dict[str, Any]) -> tuple[Answer, torch.Tensor]:
-    """Take an answer when all of it is there; return its times and its samples."""
+    """Take an answer when all of it is there; return its times and its samples.
+
+    Args:
+        model ([`JosieForConditionalGeneration`]): The model.
+        inputs (`dict`): The prompt.
+        options (`dict`): Of `generate`.
+    """
     streamer, begin = _FirstToken(), time.perf_counter()
     output = model.generate(**inputs, generation_mode="audio", streamer=streamer, **options)
     total, length = time.perf_counter() - begin, int(output.audio_lengths[0])

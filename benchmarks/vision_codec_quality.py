@@ -73,7 +73,14 @@ def save_bytes(image: Image.Image, options: dict[str, Any]) -> bytes:
 
 
 def fit_file(image: Image.Image, options: dict[str, Any], qualities: tuple[int, int], budget: int) -> bytes | None:
-    """Return the file of the highest quality that has at most `budget` bytes; `None` if the lowest has more."""
+    """Return the file of the highest quality that fits; `None` if the lowest does not.
+
+    Args:
+        image (`Image.Image`): The image.
+        options (`dict`): Of `Image.save`.
+        qualities (`tuple[int, int]`): Lowest and highest.
+        budget (`int`): Most bytes.
+    """
     low, high = qualities
     best = None
     while low <= high:
@@ -142,7 +149,13 @@ class Codec:
 
 
 def judge_image(codec: Codec, path: Path, source: str) -> dict[str, Any]:
-    """Return all scores of one image."""
+    """Return all scores of one image.
+
+    Args:
+        codec ([`Codec`]): The codec.
+        path (`Path`): The image.
+        source (`str`): Where it comes from, for the report.
+    """
     original = codec.prepare(path)
     start = time.perf_counter()
     transmitted = list(codec.transmit(original))

@@ -85,7 +85,11 @@ class JovioConfig(JosieCodecConfig):
         return -(-num_frames // self.temporal_patch_size), height // self.patch_size, width // self.patch_size
 
     def get_num_patches(self, num_frames: int, height: int, width: int) -> int:
-        """Return how many patches, each with `num_quantizers` codes, an image or video gives."""
+        """Return how many patches, each with `num_quantizers` codes, an image or video gives.
+
+        Args:
+            num_frames, height, width (`int`): As of [`JovioConfig.get_grid`].
+        """
         time, rows, columns = self.get_grid(num_frames, height, width)
         return time * rows * columns
 

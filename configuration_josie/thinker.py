@@ -149,7 +149,12 @@ class JosieThinkerConfig(PreTrainedConfig):
         return num_image_tokens(self.vision_config, self.vision_feature_select, height, width)
 
     def get_num_video_tokens(self, num_frames: int, height: int, width: int) -> int:
-        """Return the placeholders of one video of `num_frames` frames."""
+        """Return the placeholders of one video of `num_frames` frames.
+
+        Args:
+            num_frames (`int`): Frames that are looked at.
+            height, width (`int`): Their size in pixels.
+        """
         return num_image_tokens(self.vision_config, self.vision_feature_select, height, width, num_frames)
 
     def validate_front_ends(self):

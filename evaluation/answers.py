@@ -57,7 +57,13 @@ def talking_options(
 
 
 def is_cut(model: "JosieForConditionalGeneration", reply: "torch.Tensor", max_new_tokens: int) -> bool:
-    """Return whether an answer, `(length,)`, ends only because it may not be longer."""
+    """Return whether an answer ends only because it may not be longer.
+
+    Args:
+        model ([`JosieForConditionalGeneration`]): Whose tokens end an answer.
+        reply (`torch.LongTensor`): `(length,)`, the answer.
+        max_new_tokens (`int`): Longest answer.
+    """
     ends: set[Any] = set()
     for config in (model.generation_config, model.config.get_text_config()):
         end = config.eos_token_id

@@ -326,7 +326,13 @@ def score(name: str, rows: list[Row]) -> float:
 
 
 def report_dict(command: str, tasks: dict[str, list[Row]], reports: dict[str, TaskReport]) -> dict[str, Any]:
-    """Return scores and answers as they are written to a file: JSON, with the command and the date."""
+    """Return scores and answers as they are written to a file: JSON, with the command and the date.
+
+    Args:
+        command (`str`): What was called.
+        tasks (`dict[str, list[Row]]`): Answered rows of each task.
+        reports (`dict[str, TaskReport]`): Scores of each task.
+    """
     rows = [
         asdict(row) | {"right": {name: is_right(name, row) for name in row.scores if name in _SHARES}}
         for rows in tasks.values()

@@ -151,7 +151,14 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
 
 
 def finish(trainer: Trainer, data: ConversationDataArguments, card: CardArguments, command: str) -> dict[str, Any]:
-    """Save the adapters with the processor and a card."""
+    """Save the adapters with the processor and a card.
+
+    Args:
+        trainer (`Trainer`): After training.
+        data ([`ConversationDataArguments`]): What it was trained on.
+        card ([`CardArguments`]): For the card.
+        command (`str`): How the recipe was called.
+    """
     save_model(trainer)
     metrics = keep_scores_of(trainer.evaluate()) if trainer.eval_dataset is not None else {}
     if trainer.is_world_process_zero():

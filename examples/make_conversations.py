@@ -63,7 +63,13 @@ def speak_answers(texts: list[str], folder: Path) -> dict[str, str]:
 
 
 def write_conversations(folder: Path, num_rows: int, seed: int) -> None:
-    """Write the data set into an empty folder."""
+    """Write the data set into an empty folder.
+
+    Args:
+        folder (`Path`): The folder.
+        num_rows (`int`): Conversations.
+        seed (`int`): Of what is drawn.
+    """
     for name in ("images", "audio", "speech"):
         (folder / name).mkdir()
     listed = list_recordings()

@@ -123,6 +123,11 @@ def join(arguments: argparse.Namespace) -> None:
 def average_talker(model: JosieForConditionalGeneration, checkpoint: Path, share: float) -> None:
     """Average the Talker's weights with those of an earlier checkpoint, which learned less by heart.
 
+    Args:
+        model ([`JosieForConditionalGeneration`]): Whose Talker changes.
+        checkpoint (`Path`): A folder with `model.safetensors`.
+        share (`float`): Of the earlier weights, in [0, 1].
+
     Raises:
         `ValueError`: There is no checkpoint, it is of another Talker, or the share is no share.
     """

@@ -36,7 +36,13 @@ class Row:
 
 
 def row(step: str, document: Any, here: Any, reason: str = "unexpected") -> Row:
-    """Make a row of numbers or of tensors, which stand for their shapes; `reason` is kept where they differ."""
+    """Make a row of numbers or of tensors, which stand for their shapes.
+
+    Args:
+        step (`str`): What is computed.
+        document, here: What μOmni's document says, and what it is here.
+        reason (`str`): Why they differ; kept where they do.
+    """
     texts = [str(tuple(value.shape)) if isinstance(value, torch.Tensor) else str(value) for value in (document, here)]
     return Row(step, *texts, reason="" if texts[0] == texts[1] else reason)
 

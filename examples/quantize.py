@@ -77,7 +77,13 @@ def time_rate(run: Callable[[], object], amount: int) -> float:
 
 @torch.no_grad()
 def compare(model: JosieForConditionalGeneration, method: str, num_tokens: int) -> dict[str, dict[str, float]]:
-    """Return megabytes before and after, relative error of the logits, and rates before and after, of each part."""
+    """Return megabytes before and after, relative error of the logits, and rates before and after, of each part.
+
+    Args:
+        model ([`JosieForConditionalGeneration`]): The model.
+        method (`str`): How it is quantized.
+        num_tokens (`int`): Length of what is read, and of what is written.
+    """
     text_config = model.config.get_text_config()
     ids = torch.randint(text_config.vocab_size // 2, text_config.vocab_size, (1, num_tokens))
     original = model.thinker

@@ -167,7 +167,15 @@ def build_crops(
     seed: int,
     teacher: TeacherArguments | None = None,
 ) -> tuple[AudioCrops, AudioCrops | None]:
-    """Return crops to train on, and fixed ones to validate with if there are clips for it."""
+    """Return crops to train on, and fixed ones to validate with if there are clips for it.
+
+    Args:
+        speech (`dict[str, Dataset]`): Clips by split.
+        model (`PreTrainedModel`): The codec, which gives rate and hop.
+        arguments ([`CropArguments`]): Length and number of the crops.
+        seed (`int`): Of what is drawn.
+        teacher ([`TeacherArguments`], *optional*): Whose features come with the crops.
+    """
     geometry = audio_codec_geometry(model.config)
     hop, rate = round(geometry.sampling_rate / geometry.frame_rate), geometry.sampling_rate
     length = max(round(arguments.seconds * rate / hop), 1) * hop
@@ -240,7 +248,15 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
 def finish(
     trainer: CodecTrainer, speech: dict[str, Dataset], report: ReportArguments, card: CardArguments, command: str
 ) -> dict[str, Any]:
-    """Save the model with its card, and report on the clips it never saw."""
+    """Save the model with its card, and report on the clips it never saw.
+
+    Args:
+        trainer ([`CodecTrainer`]): After training.
+        speech (`dict[str, Dataset]`): Clips by split.
+        report ([`ReportArguments`]): For the report.
+        card ([`CardArguments`]): For the card.
+        command (`str`): How the recipe was called.
+    """
     folder, model = Path(trainer.args.output_dir), trainer.model
     save_in_half(model, folder / "model")
     trainer.processing_class.save_pretrained(folder / "model")

@@ -148,7 +148,14 @@ def start_from_principal_components(model: JovioModel, patches: torch.Tensor, ar
 def fit_codebooks(
     quantizer: ResidualVectorQuantizer, latents: torch.Tensor, hidden_size: int, arguments: StartArguments
 ) -> None:
-    """Train codebooks from latents alone, by averages over all batches so far."""
+    """Train codebooks from latents alone, by averages over all batches so far.
+
+    Args:
+        quantizer ([`ResidualVectorQuantizer`]): Whose codebooks learn.
+        latents (`torch.Tensor`): `(num_latents, width)`.
+        hidden_size (`int`): Width that the quantizer reads; what is missing is 0.
+        arguments ([`StartArguments`]): Steps and batch size.
+    """
     config, was_training = quantizer.config, quantizer.training
     decay, dropout = config.ema_decay, config.quantizer_dropout
     quantizer.train()
@@ -171,7 +178,13 @@ def build_config(section: dict[str, Any]) -> JovioConfig:
 
 
 def build_optimizer(model: JovioModel, arguments: TrainingArguments, scale: float) -> torch.optim.Optimizer:
-    """Return AdamW, with a share of the learning rate for all but the decoder's transformer."""
+    """Return AdamW, with a share of the learning rate for all but the decoder's transformer.
+
+    Args:
+        model ([`JovioModel`]): The codec.
+        arguments (`TrainingArguments`): Learning rate, betas, weight decay.
+        scale (`float`): The share.
+    """
     fast = list(model.decoder.parameters())
     among = {id(parameter) for parameter in fast}
     slow = [parameter for parameter in model.parameters() if id(parameter) not in among]
@@ -250,7 +263,16 @@ def finish(
     card: CardArguments,
     command: str,
 ) -> dict[str, Any]:
-    """Save the model with its processors and its card, and report on the images it never saw."""
+    """Save the model with its processors and its card, and report on the images it never saw.
+
+    Args:
+        trainer ([`CodecTrainer`]): After training.
+        data ([`ImageDataArguments`]): Sources of the images.
+        images (`dict[str, list[StoredImage]]`): Images by split.
+        report ([`ReportArguments`]): For the report.
+        card ([`CardArguments`]): For the card.
+        command (`str`): How the recipe was called.
+    """
     folder, model = Path(trainer.args.output_dir), trainer.model
     save_in_half(model, folder / "model", eight_bits=(".codebook", ".layers."))
     trainer.processing_class.save_pretrained(folder / "model")

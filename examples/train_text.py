@@ -75,7 +75,13 @@ def load_tokenizer(arguments: TokenizerArguments) -> PreTrainedTokenizerBase:
 
 
 def build_config(section: dict[str, Any], tokenizer: PreTrainedTokenizerBase, block_size: int) -> JosieThinkerConfig:
-    """Return the configuration of a new language model from the section `model`."""
+    """Return the configuration of a new language model.
+
+    Args:
+        section (`dict`): The section `model`.
+        tokenizer (`PreTrainedTokenizerBase`): Gives size of the vocabulary and special tokens.
+        block_size (`int`): Tokens of a block, which are as many positions where the section has no number.
+    """
     options = {"model_type": "josie_text"} | section
     known = AutoConfig.for_model(options["model_type"])
     for name in section:
@@ -132,7 +138,14 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
 
 
 def finish(trainer: Trainer, data: TextDataArguments, card: CardArguments, command: str) -> dict[str, Any]:
-    """Save the model with its tokenizer and its card."""
+    """Save the model with its tokenizer and its card.
+
+    Args:
+        trainer (`Trainer`): After training.
+        data ([`TextDataArguments`]): What it was trained on.
+        card ([`CardArguments`]): For the card.
+        command (`str`): How the recipe was called.
+    """
     save_model(trainer)
     metrics = keep_scores_of(trainer.evaluate()) if trainer.eval_dataset is not None else {}
     if trainer.is_world_process_zero():

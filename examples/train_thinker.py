@@ -84,7 +84,12 @@ def freeze(model: Any, names: Any) -> SpeechEncoder | None:
 
 
 def refuse_together(letters: Any, teaching: Any, tokens: Any, hearing: Any) -> None:
-    """Raise a `ValueError` for sections that do not go together."""
+    """Raise a `ValueError` for sections that do not go together.
+
+    Args:
+        letters, teaching, tokens, hearing: The sections `ctc`, `teacher`, `token_ctc` and `hearing`; `None` where they
+            are null.
+    """
     for name, section in (("ctc", letters), ("teacher", teaching)):
         if section is not None and hearing is not None:
             raise ValueError(f"`{name}` must be null with `hearing`, as it teaches the audio encoder, got both.")

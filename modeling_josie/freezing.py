@@ -15,7 +15,13 @@ def nest(name: str, groups: Mapping[str, Iterable[nn.Module | nn.Parameter]]) ->
 
 
 def group_parts(name: str, part: nn.Module | None, children: Mapping[str, Any]) -> Groups:
-    """Return the group of a whole part, and those of its children that are there; none for a part that is absent."""
+    """Return the group of a whole part, and those of its children that are there; none for a part that is absent.
+
+    Args:
+        name (`str`): Name of the part.
+        part (`nn.Module`, *optional*): The part.
+        children (`dict`): Its modules and parameters by name; those that are `None` are absent.
+    """
     if part is None:
         return {}
     return {name: [part]} | nest(name, {child: [member] for child, member in children.items() if member is not None})

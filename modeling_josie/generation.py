@@ -66,7 +66,14 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return which tokens are spoken, `(batch, length)`: labelled ones (all without labels) that are real words."""
+        """Return which tokens are spoken, `(batch, length)`: labelled ones that are real words.
+
+        Args:
+            input_ids (`torch.LongTensor`): `(batch, length)`.
+            attention_mask (`torch.Tensor`, *optional*): `(batch, length)`, 1 for real tokens; all are when `None`.
+            labels (`torch.LongTensor`, *optional*): `(batch, length)`, -100 for what is not labelled; all tokens are
+                when `None`.
+        """
         if input_ids is None:
             raise ValueError("`speech_mask` must be given with `inputs_embeds`, got None.")
         mask = labels != IGNORE_INDEX if labels is not None else torch.ones_like(input_ids, dtype=torch.bool)

@@ -22,7 +22,15 @@ _MIN_LINEAR = 1e-8
 def create_mel_filterbank(
     num_frequencies: int, num_mel_bins: int, sampling_rate: int, f_min: float, f_max: float, norm: str | None
 ) -> torch.Tensor:
-    """Return triangular filters on the HTK mel scale, `(num_frequencies, num_mel_bins)`, float32 on the CPU."""
+    """Return triangular filters on the HTK mel scale, `(num_frequencies, num_mel_bins)`, float32 on the CPU.
+
+    Args:
+        num_frequencies (`int`): Frequencies of the transform, from 0 to half the rate.
+        num_mel_bins (`int`): Filters.
+        sampling_rate (`int`): In Hz.
+        f_min, f_max (`float`): Range of the filters, in Hz.
+        norm (`"slaney"`, *optional*): Whether each filter has an area of 1.
+    """
     with torch.inference_mode(False), torch.device("cpu"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about bands narrower than the transform resolves: they stay empty
         return melscale_fbanks(num_frequencies, f_min, f_max, num_mel_bins, sampling_rate, norm=norm)

@@ -365,7 +365,13 @@ class HeardToken(NamedTuple):
 
 
 def count_heard_tokens(word_times: Sequence[WordTime], num_samples: int, sampling_rate: int) -> int:
-    """Return how many tokens of an answer were heard to their end; those before the first word count as heard."""
+    """Return how many tokens of an answer were heard to their end; those before the first word count as heard.
+
+    Args:
+        word_times (`Sequence[WordTime]`): Of the answer, in order.
+        num_samples (`int`): Samples that were played.
+        sampling_rate (`int`): Of these, in Hz.
+    """
     if not word_times:
         return 0
     # Half a sample of tolerance: an end is a sum of durations, rounded to samples by whoever counts them.

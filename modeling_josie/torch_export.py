@@ -33,7 +33,13 @@ def stack_cache(cache: DynamicCache) -> torch.Tensor:
 
 
 def past_shape(backbone: JosieBackbone, batch_size: int, length: int) -> tuple[int, ...]:
-    """Return the shape of what [`make_cache`] takes."""
+    """Return the shape of what [`make_cache`] takes.
+
+    Args:
+        backbone ([`JosieBackbone`]): The transformer.
+        batch_size (`int`): Rows.
+        length (`int`): Positions of the past.
+    """
     config = backbone.config
     heads: int = config.num_key_value_heads or config.num_attention_heads
     head_dim: int = config.head_dim or config.hidden_size // config.num_attention_heads
@@ -123,7 +129,13 @@ class JodioStep(ExportableStep):
     def attend(
         self, hidden_states: torch.Tensor, past: torch.Tensor, num_frames: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run the transformer on `(batch, frames, hidden_size)`; return the result and the next keys and values."""
+        """Run the transformer.
+
+        Args:
+            hidden_states (`torch.Tensor`): `(batch, frames, hidden_size)`.
+            past (`torch.Tensor`): Keys and values of the `context_frames` before, see [`past_shape`].
+            num_frames (`torch.LongTensor`): `(batch,)`, frames of each row that came before.
+        """
         frames, device = hidden_states.shape[1], hidden_states.device
         queries = torch.arange(frames, device=device)[:, None]
         keys = torch.arange(-self.context_frames, frames, device=device)

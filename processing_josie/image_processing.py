@@ -84,6 +84,11 @@ def fit_size(height: int, width: int, patch_size: int, min_pixels: int, max_pixe
     """Return the multiples of `patch_size` nearest to a size, with an area in `[min_pixels, max_pixels]`.
 
     The aspect ratio is kept as well as patches and, for very long images, the area allow.
+
+    Args:
+        height, width (`int`): The size, in pixels.
+        patch_size (`int`): Side of a patch, in pixels.
+        min_pixels, max_pixels (`int`): Range of the area.
     """
     scale = 1.0
     if (area := _round_up(height, patch_size, round) * _round_up(width, patch_size, round)) > max_pixels:

@@ -53,7 +53,13 @@ class Resize:
 
 
 def interpolate(pixels: torch.Tensor, size: tuple[int, int], mode: Mode) -> torch.Tensor:
-    """Resize `(frames, channels, height, width)` in [0, 1] with antialiasing."""
+    """Resize images with antialiasing.
+
+    Args:
+        pixels (`torch.Tensor`): `(frames, channels, height, width)` in [0, 1].
+        size (`tuple[int, int]`): New height and width.
+        mode (`"bilinear"` or `"bicubic"`): How values in between are found; the second may leave [0, 1].
+    """
     return functional.interpolate(pixels, size=size, mode=mode, antialias=True)
 
 

@@ -60,12 +60,22 @@ def count_audio_tokens(processor: Any, num_samples: int) -> int:
 
 
 def count_image_tokens(processor: Any, height: int, width: int, own: dict[str, Any] | None = None) -> int:
-    """Return the placeholders of an image of a height and width; `own` are options that it has of its own."""
+    """Return the placeholders of an image.
+
+    Args:
+        processor ([`JosieProcessor`]): Whose image processor fits it.
+        height, width (`int`): Its size, in pixels.
+        own (`dict`, *optional*): Options that it has of its own.
+    """
     return processor.thinker_config.get_num_image_tokens(*_fit(processor.image_processor, height, width, own))
 
 
 def count_image_patches(processor: Any, height: int, width: int, own: dict[str, Any] | None = None) -> int:
-    """Return the patches of an image of a height and width, as `image_grid_thw` counts them."""
+    """Return the patches of an image, as `image_grid_thw` counts them.
+
+    Args:
+        processor, height, width, own: As of [`count_image_tokens`].
+    """
     part = processor.image_processor
     height, width = _fit(part, height, width, own)
     return (height // part.patch_size) * (width // part.patch_size)
@@ -74,7 +84,14 @@ def count_image_patches(processor: Any, height: int, width: int, own: dict[str, 
 def count_video_tokens(
     processor: Any, num_frames: int, height: int, width: int, own: dict[str, Any] | None = None
 ) -> int:
-    """Return the placeholders of a video, of which `num_frames` of a height and width are looked at."""
+    """Return the placeholders of a video.
+
+    Args:
+        processor ([`JosieProcessor`]): Whose video processor fits it.
+        num_frames (`int`): Frames that are looked at.
+        height, width (`int`): Their size, in pixels.
+        own (`dict`, *optional*): Options that it has of its own.
+    """
     part = processor.video_processor
     num_frames += -num_frames % part.temporal_patch_size
     return processor.thinker_config.get_num_video_tokens(num_frames, *_fit(part, height, width, own))

@@ -51,7 +51,12 @@ def resampling_ratio(sampling_rate: int, target_rate: int) -> Fraction:
 
 
 def resampled_length(num_samples: int, sampling_rate: int, target_rate: int) -> int:
-    """Return how many samples [`resample`] makes of `num_samples`: as many as it takes to cover their time."""
+    """Return how many samples [`resample`] makes: as many as it takes to cover their time.
+
+    Args:
+        num_samples (`int`): Samples before.
+        sampling_rate, target_rate (`int`): Rates before and after, in Hz.
+    """
     return math.ceil(num_samples * resampling_ratio(sampling_rate, target_rate))
 
 

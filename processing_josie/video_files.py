@@ -67,7 +67,12 @@ class Timeline:
 
 @dataclass(frozen=True)
 class VideoProbe:
-    """Frames of a video file, and their size as they are shown, known without decoding it."""
+    """Frames of a video file, and their size as they are shown, known without decoding it.
+
+    Args:
+        timeline ([`Timeline`]): Its frames.
+        height, width (`int`): Their size in pixels, as shown.
+    """
 
     timeline: Timeline
     height: int

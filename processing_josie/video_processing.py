@@ -21,7 +21,11 @@ VideoInput = Any  # a path, frames as an array, a tensor or a list of images; or
 
 
 class JosieVideosKwargs(JosieImagesKwargs, total=False):
-    """Settings of videos, by the names of [`JosieVideoProcessor`], and what is known of those that are no files."""
+    """Settings of videos, by the names of [`JosieVideoProcessor`], and what is known of those that are no files.
+
+    Args:
+        video_metadata: Of videos that are no files, see [`JosieVideoProcessor.preprocess`].
+    """
 
     temporal_patch_size: int | None
     max_frames: int | None

@@ -46,6 +46,10 @@ class SharedSteps:
     ) -> Any:
         """Make a step of the job that has the turn, as [`run_step`] says, or let another make it.
 
+        Args:
+            ticket ([`Ticket`]): Of the job.
+            make, part, key, max_waiting_steps: As of [`run_step`].
+
         Raises:
             `CancelledError`: The job was cancelled.
         """

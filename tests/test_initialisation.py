@@ -1,5 +1,7 @@
 """Initial weights: modules with a `reset_weights` of their own start by it, and what was loaded stays."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -42,3 +44,9 @@ def test_a_module_that_resets_itself_does():
         scale.scale.fill_(3)
     JosiePreTrainedModel._init_weights(model, scale)
     assert torch.equal(scale.scale.detach(), torch.full((5,), 0.25))
+
+
+def test_modules_say_by_one_method_how_they_begin():
+    package = Path(__file__).parents[1] / "modeling_josie"
+    overriding = [path.name for path in package.rglob("*.py") if "def _init_weights" in path.read_text("utf-8")]
+    assert overriding == ["pretrained.py"]

@@ -35,7 +35,13 @@ def scale(samples: np.ndarray, decibels: float) -> np.ndarray:
 
 
 def make_noise(num_samples: int, color: str, rng: np.random.Generator) -> np.ndarray:
-    """Return noise of a colour of `NOISES`, with a power of about 1."""
+    """Return noise of a colour of `NOISES`, with a power of about 1.
+
+    Args:
+        num_samples (`int`): How many.
+        color (`str`): A key of `NOISES`.
+        rng (`np.random.Generator`): Draws it.
+    """
     spectrum = rng.standard_normal((2, num_samples // 2 + 1))
     frequencies = np.maximum(np.arange(num_samples // 2 + 1), 1)
     shaped = (spectrum[0] + 1j * spectrum[1]) * frequencies ** (-NOISES[color] / 2)
@@ -50,7 +56,14 @@ def list_noises(folder: Path) -> list[Path]:
 
 
 def cut_noise(path: Path, num_samples: int, sampling_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Return so many samples of a recording from anywhere in it; a shorter one is repeated."""
+    """Return so many samples of a recording from anywhere in it; a shorter one is repeated.
+
+    Args:
+        path (`Path`): The recording.
+        num_samples (`int`): How many.
+        sampling_rate (`int`): That of the result, in Hz.
+        rng (`np.random.Generator`): Draws where it begins.
+    """
     noise = load_audio(path, sampling_rate)
     if not len(noise):
         return np.zeros(num_samples, dtype=np.float32)
@@ -59,7 +72,12 @@ def cut_noise(path: Path, num_samples: int, sampling_rate: int, rng: np.random.G
 
 
 def add_noise(samples: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
-    """Add noise at a ratio of powers in dB. Silence, on either side, adds nothing."""
+    """Add noise. Silence, on either side, adds nothing.
+
+    Args:
+        samples, noise (`np.ndarray`): `(num_samples,)`.
+        snr (`float`): Power of the clip over that of the noise, in dB.
+    """
     if not samples.any() or not noise.any():
         return samples
     mixed = functional.add_noise(torch.from_numpy(samples), torch.from_numpy(noise), torch.tensor(float(snr)))
@@ -67,7 +85,13 @@ def add_noise(samples: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
 
 
 def limit_band(samples: np.ndarray, sampling_rate: int, low: float, high: float) -> np.ndarray:
-    """Keep what is between two frequencies in Hz: Butterworth filters of fourth order, of which each runs twice."""
+    """Keep what is between two frequencies: Butterworth filters of second order, of which each runs twice.
+
+    Args:
+        samples (`np.ndarray`): `(num_samples,)`.
+        sampling_rate (`int`): In Hz.
+        low, high (`float`): The frequencies, in Hz; from 0, or from half the rate on, there is no filter.
+    """
     values = torch.from_numpy(samples)
     for _ in range(2):
         if low > 0:
@@ -84,7 +108,13 @@ def through_telephone(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
 
 
 def change_speed(samples: np.ndarray, sampling_rate: int, factor: float) -> np.ndarray:
-    """Play faster, which also makes the pitch higher, or slower (Ko et al., 2015)."""
+    """Play faster, which also makes the pitch higher, or slower (Ko et al., 2015).
+
+    Args:
+        samples (`np.ndarray`): `(num_samples,)`.
+        sampling_rate (`int`): In Hz.
+        factor (`float`): How much faster; below 1 slower.
+    """
     return resample(samples, round(sampling_rate * factor), sampling_rate)
 
 
@@ -101,7 +131,13 @@ def change_tempo(samples: np.ndarray, factor: float) -> np.ndarray:
 
 
 def change_pitch(samples: np.ndarray, sampling_rate: int, semitones: float) -> np.ndarray:
-    """Make the pitch higher or lower at the same length."""
+    """Make the pitch higher or lower at the same length.
+
+    Args:
+        samples (`np.ndarray`): `(num_samples,)`.
+        sampling_rate (`int`): In Hz.
+        semitones (`float`): How much higher; below 0 lower.
+    """
     factor = 2 ** (semitones / 12)
     changed = change_speed(change_tempo(samples, 1 / factor), sampling_rate, factor)
     return fit_length(changed, len(samples))
@@ -133,7 +169,13 @@ def clip_peaks(samples: np.ndarray, decibels: float) -> np.ndarray:
 
 
 def round_trip(samples: np.ndarray, sampling_rate: int, codec: str) -> np.ndarray:
-    """Encode and decode with a codec of `CODECS`; the length stays."""
+    """Encode and decode with a codec of `CODECS`; the length stays.
+
+    Args:
+        samples (`np.ndarray`): `(num_samples,)`.
+        sampling_rate (`int`): In Hz.
+        codec (`str`): A key of `CODECS`.
+    """
     file_format, subtype, rate = CODECS[codec]
     rate = sampling_rate if rate is None else rate
     peak = max(float(np.abs(samples).max(initial=0)), 1.0)  # or what is beyond full scale would be cut

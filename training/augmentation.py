@@ -57,7 +57,13 @@ class Effect:
         return float(rng.uniform(*getattr(self, name)))
 
     def apply(self, samples: np.ndarray, sampling_rate: int, rng: np.random.Generator) -> np.ndarray:
-        """Return another waveform."""
+        """Return another waveform.
+
+        Args:
+            samples (`np.ndarray`): `(num_samples,)`, float32.
+            sampling_rate (`int`): In Hz.
+            rng (`np.random.Generator`): Draws what is random.
+        """
         raise NotImplementedError
 
 

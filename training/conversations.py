@@ -37,7 +37,13 @@ def read_jsonl(path: str | Path, columns: tuple[str, ...] | list[str] = ()) -> I
 
 
 def normalize_row(row: Any, root: Path | None, columns: tuple[str, ...] | list[str]) -> dict[str, Any]:
-    """Return `messages` in JOSIE's form and the other columns to keep, with paths under `root`."""
+    """Return `messages` in JOSIE's form and the other columns to keep, with paths under `root`.
+
+    Args:
+        row (`dict`): With `messages`, or in another form of conversations, see [`row_messages`].
+        root (`Path`, *optional*): Folder of relative paths; they stay as they are when `None`.
+        columns (`tuple[str, ...]`): Names of the other columns; `None` where the row has none of that name.
+    """
     if not isinstance(row, dict):
         raise ValueError(f"A row must have `messages`, a list of dicts, got {row!r}.")
     messages = row_messages(row)

@@ -47,6 +47,12 @@ class RowEncoder:
     ) -> "RowEncoder":
         """Return the encoder of a JOSIE, whose Talker chooses the codes, or of an audio codec alone.
 
+        Args:
+            model (`PreTrainedModel`): A JOSIE or an audio codec.
+            processor ([`JosieProcessor`]): Of the JOSIE; not read for a codec.
+            num_quantizers (`int`, *optional*): Use the first ones only; with a JOSIE, those of its Talker when `None`.
+            has_features (`bool`): Whether to encode clips of the user for the Thinker.
+
         Raises:
             `ValueError`: There is no audio codec, or features are asked for of a model without an audio encoder.
         """

@@ -36,6 +36,7 @@ class JosieTrainer(LastingWorkersTrainer, LossPartsTrainer):
             `whole_model`.
         args (`TrainingArguments`, *optional*): As of `Trainer`.
         data_collator (`Callable`, *optional*): A [`JosieDataCollator`] of the processor when `None`.
+        train_dataset, eval_dataset (*optional*): Rows or examples, as the collator takes them.
         processing_class ([`JosieProcessor`], *optional*): Saved with each checkpoint; the collator's when `None`.
         whole_model (`PreTrainedModel`, *optional*): The model that checkpoints hold, where `model` is a part of it (its
             Talker), or a module with a head of its own around it. The head's weights are in a file beside.

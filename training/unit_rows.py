@@ -195,6 +195,11 @@ def time_tokens(processor: JosieProcessor, timing: SpeechTiming, turn: dict[str,
 
     Durations are those of the turn, or follow from its words' times, or from the model's durations of tokens.
 
+    Args:
+        processor ([`JosieProcessor`]): Tokenizes.
+        timing ([`SpeechTiming`]): Of the model.
+        turn (`dict`): As in [`read_timed_row`].
+
     Raises:
         `ValueError`: There are none, or of another number.
     """

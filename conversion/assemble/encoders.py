@@ -115,6 +115,11 @@ def load_codec(source: Source, argument: str = "codec") -> PreTrainedModel:
 def require_one_codec(audio: Source, audio_config: PreTrainedConfig, codec: Source) -> None:
     """Refuse two codecs: input and output are codes of one.
 
+    Args:
+        audio (`str` or `Path`): Checkpoint of the audio encoder.
+        audio_config (`PreTrainedConfig`): Its configuration.
+        codec (`str` or `Path`): Checkpoint of the codec.
+
     Raises:
         `ValueError`: `audio` is a codec, and `codec` another.
     """

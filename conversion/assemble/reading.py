@@ -80,5 +80,12 @@ def load_model(
 
 
 def misfit(argument: str, source: Source, wanted: str, config: PreTrainedConfig) -> ValueError:
-    """Return the error for a checkpoint of another kind than is wanted."""
+    """Return the error for a checkpoint of another model than is wanted.
+
+    Args:
+        argument (`str`): The caller's name for the checkpoint.
+        source (`str` or `Path`): The checkpoint.
+        wanted (`str`): What it should be: `"a causal language model"`.
+        config (`PreTrainedConfig`): Its configuration.
+    """
     return ValueError(f"`{argument}` must be {wanted}, got {str(source)!r}, of the model type {config.model_type!r}.")

@@ -217,7 +217,13 @@ def _build(target: str, tensors: list[torch.Tensor], shape: torch.Size) -> torch
 
 
 def describe(config: JosieConfig, checkpoint: MuomniCheckpoint, report: ConversionReport) -> list[str]:
-    """Return notes for the user of a converted model."""
+    """Return notes for the user of a converted model.
+
+    Args:
+        config ([`JosieConfig`]): Of the model.
+        checkpoint ([`MuomniCheckpoint`]): What it was converted from.
+        report ([`ConversionReport`]): What became of each key.
+    """
     notes = []
     parts = {
         "thinker": config.get_text_config(),

@@ -68,7 +68,13 @@ class MuomniCheckpoint:
     has_projectors: bool = False
 
     def add(self, key: str, tensor: Any, file: str) -> None:
-        """Take a weight, or note why not."""
+        """Take a weight, or note why not.
+
+        Args:
+            key (`str`): Its name.
+            tensor: What stands under it, a tensor or something else.
+            file (`str`): The file that it came from.
+        """
         if is_dropped(key):
             self.weights[key] = Origin(tensor, file)  # of whatever kind, it is not looked at
         elif not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():

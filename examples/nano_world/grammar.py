@@ -232,6 +232,12 @@ def _miss(kind: str, parts: dict[str, tuple[str, ...]], absent: str) -> Observat
 def ask(scene: Scene, draw: random.Random, kind: str | None = None, unseen: bool = False) -> Question:
     """Return a random question about a scene, one of [`ask_pair`].
 
+    Args:
+        scene ([`Scene`]): What is asked about.
+        draw (`random.Random`): Draws.
+        kind (`str`, *optional*): Kind of the question; any when `None`.
+        unseen (`bool`): As of [`ask_pair`].
+
     Raises:
         `ValueError`: The scene has no question of this kind.
     """
@@ -355,7 +361,13 @@ class WorldSize:
 
 
 def measure_world(split: Split, num_things: int, num_samples: int = 100) -> WorldSize:
-    """Return how much there is, from all questions of `num_samples` layouts, or of all if these are not more."""
+    """Return how much there is, from the questions of some layouts.
+
+    Args:
+        split (`str`): Whose scenes.
+        num_things (`int`): Things in a scene.
+        num_samples (`int`): Most layouts whose questions are counted; all are if these are not more.
+    """
     every = list(layouts(split, num_things))
     sample = random.Random(0).sample(every, min(num_samples, len(every)))
     asked = [question for layout in sample for question in questions(lay_out(layout))]

@@ -139,7 +139,13 @@ class HeardSpeech:
 
 
 def draw_questions(seed: str, count: int, known: set[str]) -> list[str]:
-    """Return so many different questions about training scenes, none of those that are known."""
+    """Return so many different questions about training scenes, none of those that are known.
+
+    Args:
+        seed (`str`): Of what is drawn.
+        count (`int`): How many.
+        known (`set[str]`): Questions to leave out.
+    """
     draw, found = random.Random(f"questions:{seed}"), {}
     while len(found) < count:
         for question in ask_pair(draw_scene(draw, "train"), draw):

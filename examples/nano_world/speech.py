@@ -53,6 +53,13 @@ def spoken(texts: Sequence[str], voice: str, stretch: float, folder: Path, timed
     """Return a data set with `text`, `voice` and `flac` (bytes) of what flite says, made where it was not made before.
 
     Where it is `timed`, it also has `phones` and their `ends`, in seconds.
+
+    Args:
+        texts (`Sequence[str]`): Sentences.
+        voice (`str`): A voice of flite's.
+        stretch (`float`): How much longer it takes.
+        folder (`Path`): Keeps what was made.
+        timed (`bool`): Whether there are also `phones` and their `ends`, in seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     disable_progress_bar()
@@ -67,7 +74,13 @@ def spoken(texts: Sequence[str], voice: str, stretch: float, folder: Path, timed
 
 
 def asked(texts: Sequence[str], voice: Voice, path: Path) -> Dataset:
-    """Return a data set with `text`, `voice` and `flac` (bytes) of what a voice says, written to `path`."""
+    """Return a data set with `text`, `voice` and `flac` (bytes) of what a voice says.
+
+    Args:
+        texts (`Sequence[str]`): Sentences.
+        voice ([`Voice`]): Who says them.
+        path (`Path`): The file that keeps it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     disable_progress_bar()
     rows = Dataset.from_dict({"text": list(texts)})

@@ -37,7 +37,13 @@ EMBEDDING_STD = 0.3  # what projected features of the front ends have
 
 
 def texts(packages: Path, num_scenes: int = 300, num_open_texts: int = 4000) -> Iterator[str]:
-    """Yield what the tokenizer learns from: sentences and open texts once, the world's as often as scenes have them."""
+    """Yield what the tokenizer learns from: sentences and open texts once, the world's as often as scenes have them.
+
+    Args:
+        packages (`Path`): Keeps Debian packages.
+        num_scenes (`int`): Scenes that are drawn.
+        num_open_texts (`int`): Most open texts of each kind.
+    """
     yield from sentences(packages, "train")
     for kind in KINDS:
         yield from open_texts(packages, "train", kind)[:num_open_texts]
@@ -53,7 +59,13 @@ def texts(packages: Path, num_scenes: int = 300, num_open_texts: int = 4000) -> 
 
 
 def build(codec: Path, packages: Path, seed: int = 0) -> tuple[JosieForConditionalGeneration, JosieProcessor]:
-    """Return the model with random weights and a trained codec, and its processor."""
+    """Return the model with random weights and a trained codec, and its processor.
+
+    Args:
+        codec (`Path`): Checkpoint of the codec.
+        packages (`Path`): Keeps Debian packages.
+        seed (`int`): Of the weights.
+    """
     model = _build(AutoModel.from_pretrained(codec), seed)
     model.get_input_embeddings().weight.data.normal_(std=EMBEDDING_STD)
     tokenizer: PreTrainedTokenizerFast = train_tokenizer(texts(packages), model.config.get_text_config().vocab_size)

@@ -70,7 +70,13 @@ class Asked:
 
 
 def add_noise(waveform: np.ndarray, decibels: float, rng: np.random.Generator) -> np.ndarray:
-    """Return speech with white noise that is so many decibels below it."""
+    """Return speech with white noise.
+
+    Args:
+        waveform (`np.ndarray`): `(num_samples,)`.
+        decibels (`float`): How far the noise is below the speech.
+        rng (`np.random.Generator`): Draws it.
+    """
     level = np.sqrt(np.square(waveform).mean()) * 10 ** (-decibels / 20)
     return waveform + level * rng.standard_normal(len(waveform)).astype(np.float32)
 
@@ -85,7 +91,12 @@ def through_telephone(waveform: np.ndarray) -> np.ndarray:
 
 
 def change(waveform: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
-    """Return speech, `(num_samples,)`, changed as `answer_changed` has it.
+    """Return speech changed as `answer_changed` has it.
+
+    Args:
+        waveform (`np.ndarray`): `(num_samples,)`, at 16 kHz.
+        kind (`str`): The change: `"noise20"`.
+        rng (`np.random.Generator`): Draws noise.
 
     Raises:
         `ValueError`: There is no such change.
@@ -133,7 +144,15 @@ class TaskFiles:
         (self.folder / "tasks.jsonl").write_text("".join(lines), encoding="utf-8")
 
     def add(self, task: str, kind: str | None, answer: str, scores: list[str], content: list[dict[str, str]]) -> None:
-        """Add a row that is asked with `content`."""
+        """Add a row.
+
+        Args:
+            task (`str`): Its task.
+            kind (`str`, *optional*): Its kind within the task.
+            answer (`str`): The right answer.
+            scores (`list[str]`): By what answers are scored.
+            content (`list[dict]`): Parts of the question.
+        """
         messages = [{"role": "user", "content": content}]
         row = {"task": task, "messages": messages, "answer": answer, "scores": scores}
         self.rows.append(row if kind is None else row | {"kind": kind})

@@ -49,7 +49,14 @@ class CTCArguments:
 
 @dataclass
 class CTCOutput(ModelOutput):
-    """The output of [`CTCModel`]: the loss, its own parts, and the losses and logits of the model inside."""
+    """The output of [`CTCModel`]: the loss, its own parts, and the losses and logits of the model inside.
+
+    Args:
+        loss (`torch.Tensor`): What is learned: the model's own loss and those that follow, weighted.
+        ctc_loss, teacher_loss (`torch.Tensor`, *optional*): Of letters, and of a teacher's features.
+        text_loss, talker_loss, depth_loss (`torch.Tensor`, *optional*): Of the model inside.
+        logits (`torch.Tensor`, *optional*): Of the model inside.
+    """
 
     loss: torch.Tensor | None = None
     ctc_loss: torch.Tensor | None = None
@@ -141,7 +148,16 @@ class CTCModel(nn.Module):
         ctc_labels: torch.Tensor | None,
         num_items_in_batch: dict[str, torch.Tensor] | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the loss of the model with that of CTC, and the latter; arguments as of `forward` and `encode`."""
+        """Return the loss of the model with that of CTC, and the latter.
+
+        Args:
+            outputs: Of the model.
+            states (`torch.Tensor`, *optional*): Of the audio encoder; `None` without clips.
+            batch (`dict`): Inputs of the model.
+            ctc_labels (`torch.LongTensor`, *optional*): As of `forward`.
+            num_items_in_batch (`dict[str, torch.Tensor]`, *optional*): Targets of the whole update; those of this batch
+                when `None`.
+        """
         loss: Any = outputs.get("loss")
         loss = self.ctc_head.weight.new_zeros(()) if loss is None else loss
         ctc_loss = None

@@ -141,6 +141,12 @@ def run(main: Callable[[], Any]) -> None:
 def run_training(
     description: str | None, train_model: Callable[[CommandLine], Any], argv: list[str] | None = None
 ) -> None:
-    """Run `train_model` on the command line of a training recipe."""
+    """Run a training recipe.
+
+    Args:
+        description (`str`, *optional*): Help of its command line.
+        train_model (`Callable`): Trains, as a [`CommandLine`] says.
+        argv (`list[str]`, *optional*): The command line; that of the process when `None`.
+    """
     line = command_line(description, argv)
     run(lambda: train_model(line))

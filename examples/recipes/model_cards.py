@@ -11,7 +11,13 @@ from josie.conversion.hub.model_card import write_model_card
 
 @dataclass
 class CardArguments:
-    """Entries of a model card that only a person knows."""
+    """Entries of a model card that only a person knows.
+
+    Args:
+        license (`str`, *optional*): Of the weights.
+        hardware (`str`, *optional*): What the model was trained on.
+        limitations (`str`, *optional*): What it cannot do.
+    """
 
     license: str | None = None
     hardware: str | None = None

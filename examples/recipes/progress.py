@@ -11,7 +11,14 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 def progress(items: Iterable[Item], description: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
-    """Yield items while a bar on standard error says how many there were, of how many, and how fast."""
+    """Yield items while a bar on standard error says how many there were, of how many, and how fast.
+
+    Args:
+        items (`Iterable`): What is yielded.
+        description (`str`): In front of the bar.
+        total (`int`, *optional*): How many there are; the length of `items` when `None`, if it has one.
+        unit (`str`): What they are.
+    """
     if total is None and isinstance(items, Sized):
         total = len(items)
     is_terminal = sys.stderr.isatty()

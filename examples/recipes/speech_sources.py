@@ -24,9 +24,17 @@ _DIALOGUE = re.compile(
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip of a source: an audio file that exists, or a function that writes one as WAV to a path.
+    """One clip of a source.
 
     The function returns what else the manifest has of it.
+
+    Args:
+        name (`str`): Within the source.
+        text (`str`, *optional*): What is said, where it is known.
+        language (`str`): Two letters.
+        speaker (`str`): Who says it.
+        audio (`Path` or `Callable`): A file, or a function that writes one as WAV to a path and returns what else the
+            manifest has of the clip.
     """
 
     name: str
@@ -37,7 +45,11 @@ class Clip:
 
 
 def asterisk(root: Path, options: dict[str, Any], scratch: Path) -> Iterator[Clip]:
-    """Yield the prompts of Asterisk. Tones, silence and what is no speech are left out."""
+    """Yield the prompts of Asterisk. Tones, silence and what is no speech are left out.
+
+    Args:
+        root, options, scratch: As of [`Source`].
+    """
     ffmpeg = require_tool("ffmpeg", "ffmpeg")
     texts = {}
     sentences = root / "usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz"
@@ -65,7 +77,11 @@ def asterisk(root: Path, options: dict[str, Any], scratch: Path) -> Iterator[Cli
 
 
 def fillets(root: Path, options: dict[str, Any], scratch: Path) -> Iterator[Clip]:
-    """Yield the dialogues of Fish Fillets in the language that ends the source's name."""
+    """Yield the dialogues of Fish Fillets in the language that ends the source's name.
+
+    Args:
+        root, options, scratch: As of [`Source`].
+    """
     language = options["name"].rpartition("-")[2]
     game = root / "usr/share/games/fillets-ng"
     texts = {}
@@ -81,7 +97,11 @@ def fillets(root: Path, options: dict[str, Any], scratch: Path) -> Iterator[Clip
 
 
 def tuxpaint(root: Path, options: dict[str, Any], scratch: Path) -> Iterator[Clip]:
-    """Yield the spoken captions of Tux Paint's stamps, in all languages or in `languages` only."""
+    """Yield the spoken captions of Tux Paint's stamps, in all languages or in `languages` only.
+
+    Args:
+        root, options, scratch: As of [`Source`].
+    """
     stamps = root / "usr/share/tuxpaint/stamps"
     for path in sorted(stamps.rglob("*_desc*.ogg")):
         stem, _, language = path.name.removesuffix(".ogg").partition("_desc")
@@ -140,7 +160,11 @@ def _choose_sentences(root: Path, options: dict[str, Any]) -> list[str]:
 
 
 def pocketsphinx(root: Path, options: dict[str, Any], scratch: Path) -> Iterator[Clip]:
-    """Yield the test recordings of Pocketsphinx: a reader of LibriVox, and a man who names playing cards."""
+    """Yield the test recordings of Pocketsphinx: a reader of LibriVox, and a man who names playing cards.
+
+    Args:
+        root, options, scratch: As of [`Source`].
+    """
     data = root / "usr/share/pocketsphinx/test/data"
     for folder, file, speaker in (("librivox", "transcription", "librivox"), ("cards", "cards.transcription", "cards")):
         for line in (data / folder / file).read_text(encoding="utf-8").splitlines():
@@ -154,6 +178,12 @@ class Source:
     """Origin of the clips of a source: Debian packages, and a function from the folder of their unpacked files.
 
     The function also takes the source as the configuration has it, and a folder for what it makes on the way.
+
+    Args:
+        packages (`tuple[str, ...]`): Debian packages.
+        licence (`str`): Of the clips.
+        clips (`Callable`): Yields them. It takes `root`, the folder of the unpacked packages; `options`, the source as
+            the configuration has it; and `scratch`, a folder for what it makes on the way.
     """
 
     packages: tuple[str, ...]

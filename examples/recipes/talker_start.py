@@ -35,6 +35,11 @@ class TalkerStartArguments:
 def start_talker(model: Any, tokenizer: PreTrainedTokenizerBase, arguments: TalkerStartArguments) -> list[str]:
     """Give a model's Talker what it begins with.
 
+    Args:
+        model ([`JosieForConditionalGeneration`]): The model.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
+        arguments ([`TalkerStartArguments`]): Where it begins.
+
     Returns:
         Names of the weights that are those of the other Talker.
 

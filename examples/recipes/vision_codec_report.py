@@ -51,7 +51,13 @@ def psnr(pixels: torch.Tensor, target: torch.Tensor) -> float:
 
 @torch.no_grad()
 def reconstruct(model: JovioModel, pixel_values: torch.Tensor, counts: list[int]) -> list[torch.Tensor]:
-    """Return an image, `(1, channels, height, width)`, after each number of quantizers; it is encoded once."""
+    """Return an image after each number of quantizers; it is encoded once.
+
+    Args:
+        model ([`JovioModel`]): The codec.
+        pixel_values (`torch.Tensor`): `(1, channels, height, width)`, in [0, 1].
+        counts (`list[int]`): Numbers of quantizers.
+    """
     encoded = model.encode(pixel_values)
     decoded = (model.decode(encoded.vision_codes[:, :count], encoded.grid_thw, num_frames=1) for count in counts)
     return [output.pixel_values[:, 0] for output in decoded]

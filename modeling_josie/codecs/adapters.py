@@ -44,7 +44,11 @@ class TransformersCodec(ConfiguredCodec):
     def encode_codes(
         self, input_values: torch.Tensor, padding_mask: torch.Tensor | None, num_quantizers: int | None
     ) -> torch.Tensor:
-        """Return codes, `(batch, quantizers, frames)`, of which the first `num_quantizers` are wanted."""
+        """Return codes, `(batch, quantizers, frames)`, of which the first ones are wanted.
+
+        Args:
+            input_values, padding_mask, num_quantizers: As of [`AudioCodec.encode`].
+        """
         return self.model.encode(input_values, padding_mask=padding_mask).audio_codes
 
     def decode(self, audio_codes: torch.Tensor, audio_lengths: torch.Tensor | None = None) -> JosieAudioDecoderOutput:

@@ -29,7 +29,12 @@ def check_sampling_rate(sampling_rate: int | None, expected: int) -> None:
 
 
 def check_codes(codes: torch.Tensor, num_quantizers: int, codebook_size: int, name: str = "codes") -> None:
-    """Check codes of shape `(batch, at most num_quantizers, num_frames)`; exported programs do not.
+    """Check codes; exported programs do not.
+
+    Args:
+        codes (`torch.Tensor`): `(batch, at most num_quantizers, num_frames)`.
+        num_quantizers, codebook_size (`int`): Of the codec.
+        name (`str`): The argument that they came by.
 
     Raises:
         `ValueError`: They are no integers, of another shape, or out of range.
@@ -52,6 +57,12 @@ def check_audio(
     input_values: torch.Tensor, channels: int, padding_mask: torch.Tensor | None = None, allow_empty: bool = False
 ) -> torch.Tensor:
     """Return how many samples each row of a batch of waveforms has, `(batch,)`.
+
+    Args:
+        input_values (`torch.Tensor`): `(batch, channels, num_samples)`.
+        channels (`int`): Of the codec.
+        padding_mask (`torch.Tensor`, *optional*): `(batch, num_samples)`, 1 for real samples, which come first.
+        allow_empty (`bool`): Whether there may be no samples, as in a chunk of a stream.
 
     Raises:
         `ValueError`: Wrong dimensions or channels, no samples, NaN or infinity, or a mask that does not fit.
@@ -85,7 +96,13 @@ def check_audio(
 def check_audio_lengths(
     audio_lengths: torch.Tensor | None, batch_size: int, max_length: int, device: torch.device
 ) -> torch.Tensor:
-    """Return how many samples to decode of each row, `(batch,)`; `max_length` each for `None`.
+    """Return how many samples to decode of each row, `(batch,)`.
+
+    Args:
+        audio_lengths (`torch.Tensor`, *optional*): `(batch,)`; `max_length` each when `None`.
+        batch_size (`int`): Rows.
+        max_length (`int`): Samples that the codes give.
+        device (`torch.device`): Of the result.
 
     Raises:
         `ValueError`: Wrong shape, or a length below 0 or above `max_length`.
@@ -101,7 +118,13 @@ def check_audio_lengths(
 
 
 def check_semantic_targets(semantic_targets: torch.Tensor | None, batch_size: int, size: int | None) -> None:
-    """Raise a `ValueError` unless targets are `(batch, frames, size)`; `size` is `None` without their head."""
+    """Raise a `ValueError` unless semantic targets fit.
+
+    Args:
+        semantic_targets (`torch.Tensor`, *optional*): `(batch, frames, size)`.
+        batch_size (`int`): Rows.
+        size (`int`, *optional*): Width of the targets; `None` without their head.
+    """
     if semantic_targets is None:
         return
     if size is None:
@@ -112,7 +135,13 @@ def check_semantic_targets(semantic_targets: torch.Tensor | None, batch_size: in
 
 
 def check_labels(labels: torch.Tensor | None, batch_size: int, size: int | None) -> None:
-    """Raise a `ValueError` unless labels of CTC are in [1, size) or -100; `size` is `None` without their head."""
+    """Raise a `ValueError` unless labels of CTC fit.
+
+    Args:
+        labels (`torch.LongTensor`, *optional*): `(batch, num_labels)`, in [1, size) or -100.
+        batch_size (`int`): Rows.
+        size (`int`, *optional*): Classes, the blank included; `None` without their head.
+    """
     if labels is None:
         return
     if size is None:

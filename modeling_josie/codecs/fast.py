@@ -17,7 +17,11 @@ _WEIGHTS_PER_OUTPUT = 32
 
 
 def convolve_naive(padded: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, dilation: int = 1) -> torch.Tensor:
-    """Convolve along time without padding: what [`convolve`] computes."""
+    """Convolve along time without padding, as [`convolve`].
+
+    Args:
+        padded, weight, bias, dilation: As of [`convolve`].
+    """
     output = nn.functional.conv1d(padded.transpose(1, 2), weight.transpose(1, 2), bias, dilation=dilation)
     return output.transpose(1, 2)
 
@@ -45,9 +49,12 @@ def convolve(padded: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, dil
 
 
 def multiply_windows(padded: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, dilation: int) -> torch.Tensor:
-    """Do what [`convolve`] does as one matrix product.
+    """Convolve as [`convolve`], by one matrix product.
 
     The weight comes first: on a CPU, matrix products share their work among threads by the rows of the first factor.
+
+    Args:
+        padded, weight, bias, dilation: As of [`convolve`].
     """
     num_taps = weight.shape[1]
     length = padded.shape[1] - (num_taps - 1) * dilation
@@ -57,6 +64,10 @@ def multiply_windows(padded: torch.Tensor, weight: torch.Tensor, bias: torch.Ten
 
 
 def convolve_as_image(padded: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, dilation: int) -> torch.Tensor:
-    """Do what [`convolve`] does as a convolution of images that are one row high, channels last."""
+    """Convolve as [`convolve`], by a convolution of images that are one row high, channels last.
+
+    Args:
+        padded, weight, bias, dilation: As of [`convolve`].
+    """
     images, kernel = padded.transpose(1, 2)[:, :, None], weight.transpose(1, 2)[:, :, None]
     return nn.functional.conv2d(images, kernel, bias, dilation=dilation)[:, :, 0].transpose(1, 2)

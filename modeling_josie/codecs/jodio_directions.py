@@ -64,6 +64,7 @@ class JodioEncoding(JodioDirection):
     Args:
         proj (`nn.Module`): From the convolutions to the transformer.
         audio_channels (`int`): Channels of the waveform.
+        stack ([`SeanetEncoder`] or [`SpectralEncoder`]): Convolutions, as in [`JodioDirection`].
     """
 
     stack: SeanetEncoder | SpectralEncoder
@@ -100,6 +101,7 @@ class JodioDecoding(JodioDirection):
         quantizer ([`ResidualVectorQuantizer`] or [`SplitResidualVectorQuantizer`]): Gives the latents of codes.
         latent_proj (`nn.Module`): From the latents to the transformer.
         proj (`nn.Module`): From the transformer to the convolutions.
+        stack ([`SeanetDecoder`] or [`SpectralDecoder`]): Convolutions, as in [`JodioDirection`].
     """
 
     stack: SeanetDecoder | SpectralDecoder

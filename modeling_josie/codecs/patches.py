@@ -33,7 +33,13 @@ class PatchLayout(NamedTuple):
     def from_grids(
         cls, grids: list[list[int]], padded_grid: tuple[int, int, int], device: torch.device
     ) -> "PatchLayout":
-        """Return the layout of items with these grids."""
+        """Return the layout of items.
+
+        Args:
+            grids (`list[list[int]]`): Patches of each item along time, height and width.
+            padded_grid (`tuple[int, int, int]`): Patches of the padded pixels.
+            device (`torch.device`): Of the layout.
+        """
         sizes = [time * rows * columns for time, rows, columns in grids]
         grid_thw = torch.tensor(grids, device=device)
         places = torch.arange(max(sizes), device=device)
@@ -83,6 +89,12 @@ def read_grids(
     least: tuple[int, int, int] = (1, 1, 1),
 ) -> list[list[int]]:
     """Return `grid_thw` as lists.
+
+    Args:
+        grid_thw (`torch.LongTensor`): `(num_items, 3)`, patches along time, height and width.
+        num_items (`int`): Images or videos there are.
+        most (`tuple[int or None, ...]`): Largest number along each axis; any when `None`.
+        least (`tuple[int, ...]`): Smallest number along each axis.
 
     Raises:
         `ValueError`: Its shape or type is wrong, or an entry is not in [least, most].

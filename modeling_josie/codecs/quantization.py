@@ -19,13 +19,26 @@ __all__ = ["ResidualVectorQuantizer", "SplitResidualVectorQuantizer", "VectorQua
 
 
 def sample_row_quantizers(num_rows: int, num_quantizers: int, probability: float, device: torch.device) -> torch.Tensor:
-    """Return how many quantizers each row uses: with `probability` a random prefix, else all; `(num_rows,)`."""
+    """Return how many quantizers each row uses: a random prefix, or all; `(num_rows,)`.
+
+    Args:
+        num_rows (`int`): Rows.
+        num_quantizers (`int`): All there are.
+        probability (`float`): Of a row to use a prefix.
+        device (`torch.device`): Of the result.
+    """
     prefixes = torch.randint(1, num_quantizers + 1, (num_rows,), device=device)
     return prefixes.where(torch.rand(num_rows, device=device) < probability, num_quantizers)
 
 
 def sample_bypassed_rows(num_rows: int, probability: float, device: torch.device) -> torch.Tensor | None:
-    """Return which rows go on as they are, `(num_rows,)`; `None` where none ever does."""
+    """Return which rows go on as they are, `(num_rows,)`; `None` where none ever does.
+
+    Args:
+        num_rows (`int`): Rows.
+        probability (`float`): Of a row to go on as it is.
+        device (`torch.device`): Of the result.
+    """
     return torch.rand(num_rows, device=device) < probability if probability > 0 else None
 
 
@@ -275,7 +288,11 @@ class SplitResidualVectorQuantizer(nn.Module):
         row_quantizers: torch.Tensor | None = None,
         bypassed_rows: torch.Tensor | None = None,
     ) -> tuple[QuantizerOutput, torch.Tensor]:
-        """Return what `forward` returns and the semantic part of its latents, for heads that supervise it."""
+        """Return what `forward` returns and the semantic part of its latents, for heads that supervise it.
+
+        Args:
+            latents, mask, num_quantizers, row_quantizers, bypassed_rows: As of [`ResidualVectorQuantizer.forward`].
+        """
         num_quantizers = check_num_quantizers(num_quantizers, self.num_quantizers)
         if row_quantizers is None and self.training and self.config.quantizer_dropout > 0:
             row_quantizers = sample_row_quantizers(
@@ -310,7 +327,13 @@ class SplitResidualVectorQuantizer(nn.Module):
 def build_quantizer(
     config: JosieCodecConfig, input_size: int, keep_variance: bool = False
 ) -> ResidualVectorQuantizer | SplitResidualVectorQuantizer:
-    """Return the quantizer that `config` describes, for latents of width `input_size`."""
+    """Return the quantizer that a configuration describes.
+
+    Args:
+        config ([`JosieCodecConfig`]): Of the codec.
+        input_size (`int`): Width of the latents.
+        keep_variance (`bool`): As of [`ResidualVectorQuantizer`].
+    """
     if 0 < config.num_semantic_quantizers < config.num_quantizers:
         return SplitResidualVectorQuantizer(config, input_size, keep_variance)
     return ResidualVectorQuantizer(config, input_size, config.num_quantizers, keep_variance)

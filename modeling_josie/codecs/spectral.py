@@ -123,6 +123,10 @@ class SpectralDecoder(SeanetStack):
     def predict(
         self, hidden_states: torch.Tensor, latents: torch.Tensor, context: ConvContext | None = None
     ) -> SeanetOutput:
-        """Return the normalised mel frames that the last layer inverts, `(batch, length, num_mel_bins)`."""
+        """Return the normalised mel frames that the last layer inverts, `(batch, length, num_mel_bins)`.
+
+        Args:
+            hidden_states, latents, context: As of [`SeanetDecoder`].
+        """
         hidden_states, following = self.run_layers(hidden_states, context, stop=len(self.layers) - 1)
         return SeanetOutput(hidden_states + latents_to_mel(self.config, latents), None, following)

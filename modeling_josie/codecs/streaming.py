@@ -33,6 +33,11 @@ def build_cache(config: JosieBackboneConfig) -> DynamicCache | None:
 def check_cache(cache: Cache | RowCaches | None, batch_size: int, config: JosieBackboneConfig) -> None:
     """Check the keys and values of a state.
 
+    Args:
+        cache (`Cache` or [`RowCaches`], *optional*): Of the state.
+        batch_size (`int`): Rows.
+        config ([`JosieBackboneConfig`]): Of the backbone that goes on with it.
+
     Raises:
         `ValueError`: They are not those of a backbone of this configuration and batch size.
     """
@@ -279,7 +284,13 @@ def enter_stream(
 def run_in_stream(
     transformer: JosieBackbone, hidden_states: torch.Tensor, state: _State
 ) -> tuple[torch.Tensor, _State]:
-    """Run frames through a transformer; also return the state that follows, with the old contexts."""
+    """Run frames through a transformer; also return the state that follows, with the old contexts.
+
+    Args:
+        transformer ([`JosieBackbone`]): The backbone.
+        hidden_states (`torch.Tensor`): `(batch, num_frames, hidden_size)`, the next frames.
+        state: State of the stream, which is not changed.
+    """
     if isinstance(state.cache, RowCaches):
         caches = RowCaches([fork_cache(cache) for cache in state.cache.caches], state.cache.sizes)
         output = run_rows(transformer, hidden_states, caches)

@@ -47,6 +47,7 @@ class RowMemory:
         pending (`list[Entry]`): The end of the last unit (or an image before the next one) that is not read yet.
         was_speaking (`bool`): Whether the last unit of `history` was spoken.
         num_units (`int`): Units so far.
+        shown (`list[Entry]`): Images that were shown since the last unit.
     """
 
     prompt: list[Entry]

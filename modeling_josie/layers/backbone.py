@@ -103,7 +103,13 @@ class JosieBackbone(JosiePreTrainedModel):
         attend: Callable | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """Run layers and final norm on what [`JosieBackbone.forward`] prepares; tight loops prepare it themselves."""
+        """Run layers and final norm on what [`JosieBackbone.forward`] prepares; tight loops prepare it themselves.
+
+        Args:
+            hidden_states (`torch.Tensor`): `(batch, length, hidden_size)`.
+            attention_mask, position_embeddings, cache, attend: As of [`JosieAttention.forward`]; the configured
+                attention function when `attend` is `None`.
+        """
         attend = get_attention_function(self.config) if attend is None else attend
         for layer in self.layers:
             hidden_states = layer(

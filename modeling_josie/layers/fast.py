@@ -11,7 +11,13 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
 def naive_rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """Root mean square norm of the last dimension (Zhang & Sennrich, 2019)."""
+    """Root mean square norm of the last dimension (Zhang & Sennrich, 2019).
+
+    Args:
+        x (`torch.Tensor`): `(..., size)`.
+        weight (`torch.Tensor`): `(size,)`.
+        eps (`float`): Added to the mean square.
+    """
     return nn.functional.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
 
 
@@ -25,6 +31,9 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """[`naive_rms_norm`] by `sqrt(mean(x^2) + eps) = hypot(norm(x), sqrt(n eps)) / sqrt(n)`, in five operations.
 
     On a CPU torch composes its own of nine. Elsewhere, in other dtypes and in compiled programs it has a fused one.
+
+    Args:
+        x, weight, eps: As of [`naive_rms_norm`].
     """
     if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling():
         return naive_rms_norm(x, weight, eps)
@@ -35,14 +44,26 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 def naive_step_attention(
     module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: None, scaling: float, **kwargs
 ) -> tuple[torch.Tensor, None]:
-    """Attention of one step to all keys, by the `sdpa` of transformers; shapes as in `ALL_ATTENTION_FUNCTIONS`."""
+    """Attention of one step to all keys, by the `sdpa` of transformers.
+
+    Args:
+        module ([`JosieAttention`]): Whose attention it is.
+        query (`torch.Tensor`): `(batch, num_heads, 1, head_dim)`.
+        key, value (`torch.Tensor`): `(batch, num_key_value_heads, length, head_dim)`.
+        mask (`None`): All keys are seen.
+        scaling (`float`): Factor of the products.
+    """
     return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, mask, scaling=scaling, **kwargs)
 
 
 def step_attention(
     module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: None, scaling: float, **kwargs
 ) -> tuple[torch.Tensor, None]:
-    """[`naive_step_attention`] by torch's own function, whose wrapper in transformers takes half as long again."""
+    """[`naive_step_attention`] by torch's own function, whose wrapper in transformers takes half as long again.
+
+    Args:
+        module, query, key, value, mask, scaling: As of [`naive_step_attention`].
+    """
     is_grouped = query.shape[1] != key.shape[1]
     attended = nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling, enable_gqa=is_grouped)
     return attended.transpose(1, 2), None

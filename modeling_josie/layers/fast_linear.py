@@ -23,7 +23,13 @@ class OneDNNLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """Map `(num_rows, in_features)` to `(num_rows, out_features)`."""
+        """Map rows.
+
+        Args:
+            x (`torch.Tensor`): `(num_rows, in_features)`.
+            weight (`torch.Tensor`): `(out_features, in_features)`.
+            bias (`torch.Tensor`, *optional*): `(out_features,)`.
+        """
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
     @staticmethod
@@ -56,7 +62,12 @@ class _FastLinears(TorchFunctionMode):
 
 
 def fast_linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """`torch.nn.functional.linear`, with [`OneDNNLinear`]; `input` is `(..., in_features)`, in float32 on a CPU."""
+    """`torch.nn.functional.linear` by [`OneDNNLinear`], in float32 on a CPU.
+
+    Args:
+        input (`torch.Tensor`): `(..., in_features)`.
+        weight, bias: As of [`OneDNNLinear.forward`].
+    """
     rows: Any = OneDNNLinear.apply(input.flatten(0, -2).contiguous(), weight, bias)
     return rows.unflatten(0, input.shape[:-1])
 

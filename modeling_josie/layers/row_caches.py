@@ -30,7 +30,12 @@ class RowCaches:
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-        """Give each cache its rows of `(batch, heads, length, head_dim)`; return the keys and the values of each."""
+        """Give each cache its rows; return the keys and the values of each.
+
+        Args:
+            key_states, value_states (`torch.Tensor`): `(batch, heads, length, head_dim)`.
+            layer_idx (`int`): The layer.
+        """
         new = zip(self.caches, key_states.split(self.sizes), value_states.split(self.sizes), strict=True)
         keys, values = zip(*(cache.update(key, value, layer_idx) for cache, key, value in new), strict=True)
         return keys, values

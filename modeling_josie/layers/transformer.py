@@ -35,7 +35,13 @@ class JosieRMSNorm(nn.RMSNorm):
 
 
 def build_norm(norm_type: str, size: int, eps: float) -> nn.Module:
-    """Return the norm called `norm_type` over the last dimension: `"rms"`, `"layer"` or `"none"`."""
+    """Return a norm over the last dimension.
+
+    Args:
+        norm_type (`"rms"`, `"layer"` or `"none"`): Which one.
+        size (`int`): Its width.
+        eps (`float`): Added to the mean square, or to the variance.
+    """
     if norm_type == "rms":
         return JosieRMSNorm(size, eps=eps)
     return nn.LayerNorm(size, eps=eps) if norm_type == "layer" else nn.Identity()
@@ -107,7 +113,16 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention written out; the reference for every other implementation. Shapes as in `ALL_ATTENTION_FUNCTIONS`."""
+    """Attention written out; the reference for every other implementation.
+
+    Args:
+        module ([`JosieAttention`]): Whose attention it is.
+        query (`torch.Tensor`): `(batch, num_heads, length, head_dim)`.
+        key, value (`torch.Tensor`): `(batch, num_key_value_heads, past + length, head_dim)`.
+        attention_mask (`torch.Tensor`, *optional*): Added to the scores; of a shape that broadcasts to theirs.
+        scaling (`float`): Factor of the products.
+        dropout (`float`): Share of the weights that become 0 in training.
+    """
     batch_size, num_heads, length, head_dim = query.shape
     grouped = query.reshape(batch_size, key.shape[1], -1, head_dim)  # the heads of one group share keys and values
     weights = (grouped @ key.transpose(2, 3)).view(batch_size, num_heads, length, key.shape[2]) * scaling
@@ -128,7 +143,14 @@ def attend_with_mask(
     scaling: float,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of a single step to what a mask of its loop lets it see, whatever the configured attention is."""
+    """Attention of a single step to what a mask of its loop lets it see, whatever the configured attention is.
+
+    Args:
+        module ([`JosieAttention`]): Whose attention it is.
+        query, key, value (`torch.Tensor`): As of [`eager_attention_forward`], with a length of 1.
+        mask (`torch.Tensor`): As `scaled_dot_product_attention` takes it.
+        scaling (`float`): Factor of the products.
+    """
     is_grouped = query.shape[1] != key.shape[1]
     return nn.functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, scale=scaling, enable_gqa=is_grouped
@@ -228,7 +250,13 @@ class JosieMLP(nn.Module):
 
 
 class JosieLayerScale(nn.Module):
-    """A learned scale for each channel of what a sub-layer adds (CaiT, Touvron et al., 2021), then dropout."""
+    """A learned scale for each channel of what a sub-layer adds (CaiT, Touvron et al., 2021), then dropout.
+
+    Args:
+        size (`int`): Channels.
+        start (`float`): Their scale at the start of training.
+        dropout (`float`): Share of what becomes 0 in training.
+    """
 
     def __init__(self, size: int, start: float, dropout: float = 0.0):
         super().__init__()

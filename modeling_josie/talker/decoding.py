@@ -45,7 +45,12 @@ class LoopCache(Cache):
         self.length = 0
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args, **kwargs):
-        """Write `(batch, heads, steps, head_dim)` behind what is there; return all keys and values so far."""
+        """Write steps behind what is there.
+
+        Args:
+            key_states, value_states (`torch.Tensor`): `(batch, heads, steps, head_dim)`.
+            layer_idx (`int`): The layer.
+        """
         steps = key_states.shape[2]
         end = self.length + steps
         start = max(end - self.window, 0)

@@ -140,7 +140,14 @@ def pack(features: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tenso
 
 
 def require_codes(name: str, codes: torch.Tensor | None, raw_name: str, raw: torch.Tensor | None) -> torch.Tensor:
-    """Return `codes`, or raise a `ValueError`: a front end of codes reads nothing else."""
+    """Return `codes`, or raise a `ValueError`: a front end of codes reads nothing else.
+
+    Args:
+        name (`str`): The argument of the codes.
+        codes (`torch.Tensor`, *optional*): As given.
+        raw_name (`str`): The argument of what codes are made of.
+        raw (`torch.Tensor`, *optional*): As given.
+    """
     if raw is not None:
         raise ValueError(
             f"`{raw_name}` cannot be read by a front end of codes: pass `{name}`, or use "
@@ -154,7 +161,14 @@ def require_codes(name: str, codes: torch.Tensor | None, raw_name: str, raw: tor
 def require_features(
     name: str, features: torch.Tensor | None, codes_name: str, codes: torch.Tensor | None
 ) -> torch.Tensor:
-    """Return `features`, or raise a `ValueError`: a continuous encoder reads no codes."""
+    """Return `features`, or raise a `ValueError`: a continuous encoder reads no codes.
+
+    Args:
+        name (`str`): The argument of the features.
+        features (`torch.Tensor`, *optional*): As given.
+        codes_name (`str`): The argument of codes.
+        codes (`torch.Tensor`, *optional*): As given.
+    """
     if codes is not None:
         raise ValueError(f"`{codes_name}` cannot be read by a continuous encoder: pass `{name}`.")
     if features is None:

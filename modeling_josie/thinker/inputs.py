@@ -132,7 +132,13 @@ def spell_inputs(*modalities: str) -> Callable[[_Method], _Method]:
 
 
 def bind_inputs(modality: str, args: tuple[torch.Tensor | None, ...], kwargs: Any) -> ModalInputs:
-    """Return the inputs of one modality, given by their place or, in the dict `kwargs`, which they leave, by name."""
+    """Return the inputs of one modality, given by their place or by name.
+
+    Args:
+        modality (`"audio"`, `"image"` or `"video"`): The modality.
+        args (`tuple`): Those given by their place.
+        kwargs (`dict`): Those given by name, which leave it.
+    """
     names = MODALITY_INPUTS[modality]
     for name, value in zip(names, args, strict=False):
         if name in kwargs:

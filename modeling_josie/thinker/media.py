@@ -139,7 +139,11 @@ class MediaMixin:
         is_step: bool = False,
         **inputs: Unpack[ModalInputs],
     ) -> torch.Tensor:
-        """Embed tokens and put the features of all media in place of their placeholders: `read_inputs` without more."""
+        """Embed tokens and put the features of all media in place of their placeholders.
+
+        Args:
+            input_ids, inputs_embeds, mm_encoder_outputs, is_step, inputs: As of [`MediaMixin.read_inputs`].
+        """
         return self.read_inputs(input_ids, inputs_embeds, mm_encoder_outputs, is_step, **inputs)[0]
 
     def read_inputs(

@@ -38,6 +38,10 @@ class StemConvolution(nn.Conv2d):
         """Standard deviation of the weights with which the output has a mean square of 1 before its GELU."""
         return (self.power * self.weight[0].numel()) ** -0.5
 
+    def reset_weights(self) -> None:
+        """Initialise the weights; called by [`JosiePreTrainedModel`]."""
+        init.normal_(self.weight, std=self.initial_std)
+
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Map `(batch, in_channels, height, width)` to `(batch, out_channels, height / 2, width / 2)`."""
         return nn.functional.gelu(super().forward(input))
@@ -82,13 +86,10 @@ class JosieVisionEncoder(JosiePreTrainedModel):
         else:
             self.register_module("patch_embed", value)
 
-    def _init_weights(self, module: nn.Module):
-        super()._init_weights(module)
-        if module is self:
-            init.normal_(self.cls_token, std=self.config.initializer_range)
-            init.normal_(self.position_embedding, std=self.config.initializer_range)
-        elif isinstance(module, StemConvolution):
-            init.normal_(module.weight, std=module.initial_std)
+    def reset_weights(self) -> None:
+        """Initialise the CLS row and the positions; called by [`JosiePreTrainedModel`]."""
+        init.normal_(self.cls_token, std=self.config.initializer_range)
+        init.normal_(self.position_embedding, std=self.config.initializer_range)
 
     @can_return_tuple
     def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutput:
