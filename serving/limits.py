@@ -18,7 +18,8 @@ class Limits:
         max_items (`int`): Messages of a conversation.
         max_tokens (`int`): Of an answer.
         max_waiting (`int`): Pieces of an answer that a client has not taken before the making of it pauses.
-        max_real_time_factor (`float`): Of the speech of the last seconds, above which no other session begins.
+        max_real_time_factor (`float`): Of speech with one more session, as the last seconds tell it, above which
+            that session does not begin.
         session_seconds (`float`): Longest session.
         idle_seconds (`float`): Longest time without an event of the client.
         send_seconds (`float`): Longest time that a client takes to take an event.

@@ -4,8 +4,11 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
+import numpy as np
+
 _MEMORY = 15.0  # seconds for which a speech that has ended counts
 _SHORTEST = 0.5  # seconds of speech that tell something
+_LEAST_SPREAD = 0.5  # of the numbers of speeches at once, from which on they tell what one more adds
 
 
 @dataclass
@@ -38,6 +41,12 @@ class Clock:
         else:
             self.seconds += seconds
 
+    def share_with(self, other: "Clock") -> float:
+        """Return for which share of its time another speech was in the making too."""
+        if self.first is None or other.first is None or self.seen <= self.first:
+            return float(self is other)
+        return max(0.0, min(self.seen, other.seen) - max(self.first, other.first)) / (self.seen - self.first)
+
     @property
     def real_time_factor(self) -> float | None:
         """Seconds that it took for a second of speech, once there is enough to tell."""
@@ -50,7 +59,7 @@ class Pace:
     """The speeches of the last seconds.
 
     Args:
-        slowest (`float`): The real-time factor up to which there is room for one more.
+        slowest (`float`): The largest real-time factor that there may be with one more.
     """
 
     def __init__(self, slowest: float = 0.9) -> None:
@@ -63,13 +72,40 @@ class Pace:
         self._clocks.append(clock)
         return clock
 
+    def _measure(self) -> list[tuple[float, float]]:
+        """Return how many spoken at once, itself included, and the real-time factor, of each speech that tells."""
+        since = time.monotonic() - _MEMORY
+        recent = [clock for clock in self._clocks if clock.seen > since and clock.first is not None]
+        return [
+            (sum(clock.share_with(other) for other in recent), factor)
+            for clock in recent
+            if (factor := clock.real_time_factor) is not None
+        ]
+
     @property
     def real_time_factor(self) -> float | None:
         """The slowest one's, or `None` where nothing was said lately."""
-        recent = [clock for clock in self._clocks if clock.seen > time.monotonic() - _MEMORY]
-        return max((factor for clock in recent if (factor := clock.real_time_factor) is not None), default=None)
+        return max((factor for _, factor in self._measure()), default=None)
+
+    @property
+    def next_real_time_factor(self) -> float:
+        """The slowest one's if one more spoke; 0 where nothing was said lately.
+
+        One more adds what one more has added, by a line through the speeches of the last seconds: much where steps are
+        made one by one, little in a batch. It adds nothing where all had the same company.
+        """
+        measured = self._measure()
+        if not measured:
+            return 0.0
+        voices, factors = np.array(measured).T
+        slowest = int(factors.argmax())
+        growth = 0.0
+        if np.ptp(voices) >= _LEAST_SPREAD:
+            growth = float(np.polyfit(voices, factors, 1)[0])
+        # Not less than nothing, and not more than one of those who share the time now takes of it.
+        return float(factors[slowest]) + min(max(growth, 0.0), float(factors[slowest] / voices[slowest]))
 
     @property
     def keeps_up(self) -> bool:
         """Whether another session would be heard without gaps, by what the last ones tell."""
-        return (self.real_time_factor or 0.0) <= self.slowest
+        return self.next_real_time_factor <= self.slowest
