@@ -11,8 +11,16 @@ from typing import Annotated, Any
 import typer
 
 from ..evaluation.answers import is_cut, prepare_inputs, sampling_options
-from .checkpoints import load_josie, load_processor, require_modality, require_speech, speaks_in_stream
+from .checkpoints import (
+    load_josie,
+    load_processor,
+    require_modality,
+    require_speech,
+    require_units,
+    speaks_in_stream,
+)
 from .devices import choose_device
+from .duplex import SpeakBias
 from .generate import (
     DEFAULT_OUT,
     files_option,
@@ -22,7 +30,8 @@ from .generate import (
     speech_arguments,
 )
 from .lines import read_lines
-from .media import audio_file, image_file, video_file
+from .live import Lines, LiveOptions, chat_live, require_live
+from .media import audio_file, find_named_file, image_file, video_file
 from .options import (
     Device,
     Dtype,
@@ -37,10 +46,11 @@ from .options import (
     audio_file_to_write,
     check_seconds,
     checked,
+    refuse_given,
 )
 from .playback import Play, can_play_live
 from .progress import waiting
-from .shared import report
+from .shared import report, stop_on_interrupt
 from .streamed_speech import report_speech, take_speech
 
 _MEDIA = {"image": image_file, "audio": audio_file, "video": video_file}
@@ -52,6 +62,9 @@ _COMMANDS = {
     "/help": "show these commands",
     "/quit": "end",
 }
+# Options of a chat by lines.
+_NOT_LIVE = {"speak": "--speak", "stream": "--stream", "mic": "--mic", "history": "--history"}
+_NOT_LIVE |= {"max_new_tokens": "--max-new-tokens", "max_seconds": "--max-seconds"}
 _HELP = "\n".join(f"{name:12} {what}" for name, what in _COMMANDS.items())
 
 
@@ -123,6 +136,7 @@ class Chat:
 
 
 def chat_command(
+    context: typer.Context,
     folder: Folder,
     image: Annotated[
         list[Path] | None,
@@ -133,7 +147,8 @@ def chat_command(
         Path | None,
         typer.Option(
             help="Name of the audio files, reply.wav if not given: reply-1.wav, reply-2.wav, and on after those that "
-            "are there already.",
+            "are there already. With `--live`, a file of all of it, the user on the left and JOSIE on the right, and a "
+            "transcript beside it; none if not given.",
             callback=checked(audio_file_to_write),
         ),
     ] = None,
@@ -147,6 +162,24 @@ def chat_command(
     ] = None,
     mic: Annotated[bool, typer.Option("--mic", help="An empty line listens to the microphone (16 kHz, mono).")] = False,
     seconds: Seconds = None,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Talk by microphone and loudspeaker with a model that listens while it speaks; lines on standard "
+            "input show images meanwhile.",
+        ),
+    ] = False,
+    recording: Annotated[
+        Path | None,
+        typer.Option(
+            "--in",
+            help="With `--live`: a recording in place of the microphone, with five seconds of silence behind it; "
+            "loudspeakers are silent without `--play`.",
+            callback=checked(audio_file),
+        ),
+    ] = None,
+    speak_bias: SpeakBias = 0.0,
     history: Annotated[
         bool, typer.Option(help="Keep the lines in ~/.cache/josie/chat_history, for the arrow keys of the next chat.")
     ] = True,
@@ -163,8 +196,24 @@ def chat_command(
 
     On the way: /image FILE, /audio FILE, /video FILE, /reset, /help and /quit. Ctrl-C stops an answer.
     """
-    check_seconds(seconds, mic)
     require_modality(folder, "image", "--image", image)
+    if live:
+        _refuse_beside_live(context)
+        require_speech(folder, speaker, " for `--live`")
+        require_units(folder)
+        play_it = play_it or recording is None
+        options = LiveOptions(recording, out, play_it, seconds, image or [], seed, temperature, speaker, speak_bias)
+        require_live(options)
+        lines = Lines()
+        with waiting(f"Loading {folder}"):
+            chosen_device = choose_device(device, threads)
+            processor = load_processor(folder)
+            model = load_josie(folder, chosen_device, dtype)
+        with stop_on_interrupt() as stopped:
+            chat_live(model, processor, options, lines, stopped)
+        return
+    refuse_given("go with `--live`", {"--in": recording, "--speak-bias": speak_bias or None})
+    check_seconds(seconds, mic)
     require_modality(folder, "audio", "--mic", mic)
     out_path = out or DEFAULT_OUT
     if speak:
@@ -210,6 +259,15 @@ def chat_command(
                 report("\nStopped.")
 
 
+def _refuse_beside_live(context: typer.Context) -> None:
+    """Raise a `ValueError` for an option that is given and means nothing in a live conversation."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name in _NOT_LIVE and source is not None and source.name != "DEFAULT":
+            raise ValueError(f"`{_NOT_LIVE[name]}` must go without `--live`, got {context.params[name]!r}.")
+
+
 def next_file(path: Path) -> Path:
     """Return the name with the number after the highest one there is: reply-3.wav where there is a reply-2.wav."""
     numbered = re.compile(rf"{re.escape(path.stem)}-([0-9]+){re.escape(path.suffix)}")
@@ -221,7 +279,7 @@ def _take(line: str, chat: Chat, mic: bool, seconds: float | None) -> str | None
     """Do what a line asks for, and return the text of a turn if it is one."""
     command, _, argument = line.partition(" ")
     if command.removeprefix("/") in _MEDIA and command.startswith("/"):
-        chat.waiting.append({"type": command[1:], "path": str(_find_file(command, argument.strip()))})
+        chat.waiting.append({"type": command[1:], "path": str(find_named_file(command, argument, _MEDIA[command[1:]]))})
         return None
     if line == "/reset":
         chat.reset()
@@ -236,19 +294,6 @@ def _take(line: str, chat: Chat, mic: bool, seconds: float | None) -> str | None
     if not line and mic:
         chat.waiting.append(_listen(seconds))
     return line if line or chat.waiting else None
-
-
-def _find_file(command: str, name: str) -> Path:
-    """Return the file that a command names; quotes around it and ~ are understood."""
-    if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"":
-        name = name[1:-1]
-    if not name:
-        raise ValueError(f"`{command} FILE` must name a file, got none.")
-    path = Path(name).expanduser()
-    required = _MEDIA[command.removeprefix("/")](path)
-    if required:
-        raise ValueError(f"`{command} FILE` must {required}, got {name!r}.")
-    return path
 
 
 def _listen(seconds: float | None) -> dict[str, Any]:

@@ -3,11 +3,8 @@
 Everything is done chunk by chunk with states that go in and come out, and gives what the whole clip gives.
 """
 
-import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +13,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from ..configuration_josie import JodioConfig
 from ..processing_josie.resampling import StreamResampler
+from .shared import stop_on_interrupt
 
 # The seed's microphone: mono, float32.
 MICROPHONE_RATE = 16000
@@ -141,7 +139,7 @@ def record_audio(seconds: float | None, num_channels: int) -> Iterator[torch.Ten
     size = round(CHUNK_SECONDS * MICROPHONE_RATE)
     try:
         with (
-            _stop_on_interrupt() as stopped,
+            stop_on_interrupt() as stopped,
             sounddevice.InputStream(samplerate=MICROPHONE_RATE, channels=1, dtype="float32", blocksize=size) as stream,
         ):
             while not stopped.is_set() and (left is None or left > 0):
@@ -150,20 +148,6 @@ def record_audio(seconds: float | None, num_channels: int) -> Iterator[torch.Ten
                 yield torch.from_numpy(values.T.copy()).expand(num_channels, -1)
     except sounddevice.PortAudioError as error:
         raise ValueError(f"`--mic` must have a microphone to listen to: {error}.") from error
-
-
-@contextmanager
-def _stop_on_interrupt() -> Iterator[threading.Event]:
-    """Give an event that Ctrl-C sets in place of raising, so that what was heard so far is kept."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
-        yield stopped
-        return
-    before = signal.signal(signal.SIGINT, lambda *_: stopped.set())
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _mark_end(chunks: Iterable[torch.Tensor], empty: torch.Tensor) -> Iterator[tuple[torch.Tensor, bool]]:

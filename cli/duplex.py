@@ -27,6 +27,37 @@ def _not_finite(value: float) -> str | None:
     return None if math.isfinite(value) else "be a finite number"
 
 
+SpeakBias = Annotated[
+    float,
+    typer.Option(help="Below 0 it speaks less readily, above 0 more readily.", callback=checked(_not_finite)),
+]
+
+
+def session_options(seed: int, temperature: float | None, speaker: str | None, speak_bias: float) -> dict[str, Any]:
+    """Return the arguments of `start_session` for options of the command line.
+
+    Args:
+        seed (`int`): Of what is drawn.
+        temperature (`float`, *optional*): Of the speech; the likeliest codes when `None`.
+        speaker (`str`, *optional*): The voice; the first when `None`.
+        speak_bias (`float`): Below 0 it speaks less readily.
+    """
+    options: dict[str, Any] = {"talker_seed": seed, "speaker": speaker, "speak_bias": speak_bias}
+    if temperature is not None:
+        options |= {"talker_do_sample": True, "talker_temperature": temperature}
+    return options
+
+
+def format_turn(turn: dict[str, Any]) -> str:
+    """Return a line of a transcript: when a turn was heard, and what; of one that was cut, what was heard of it.
+
+    Args:
+        turn (`dict`): Of `transcript()` of a session.
+    """
+    end = "" if turn["end"] is None else f"{turn['end']:.2f}"
+    return f"{turn['begin']:.2f}-{end} {turn['text'] if not turn['is_cut'] else (turn['heard'] or '') + ' --'}"
+
+
 def duplex_command(
     folder: Folder,
     recording: Annotated[
@@ -44,10 +75,7 @@ def duplex_command(
     tail: Annotated[
         float, typer.Option(help="Seconds of silence behind the recording.", callback=checked(_not_below_zero))
     ] = 5.0,
-    speak_bias: Annotated[
-        float,
-        typer.Option(help="Below 0 it speaks less readily, above 0 more readily.", callback=checked(_not_finite)),
-    ] = 0.0,
+    speak_bias: SpeakBias = 0.0,
     seed: Seed = 0,
     temperature: Temperature = None,
     speaker: Speaker = None,
@@ -72,9 +100,7 @@ def duplex_command(
 
     from ..processing_josie import AudioWriter, load_audio
 
-    options: dict[str, Any] = {"talker_seed": seed, "speaker": speaker, "speak_bias": speak_bias}
-    if temperature is not None:
-        options |= {"talker_do_sample": True, "talker_temperature": temperature}
+    options = session_options(seed, temperature, speaker, speak_bias)
     images = [str(file) for file in image] if image else None
     seconds: list[float] = []
     with model.start_session(processor, images=images, **options) as session:
@@ -95,8 +121,7 @@ def duplex_command(
                 writer.write(both)
         turns = session.transcript()
     for turn in turns:
-        end = "" if turn["end"] is None else f"{turn['end']:.2f}"
-        typer.echo(f"{turn['begin']:.2f}-{end} {turn['text'] if not turn['is_cut'] else (turn['heard'] or '') + ' --'}")
+        typer.echo(format_turn(turn))
     values = {"recording": str(recording), "unit_seconds": session.unit_seconds, "turns": turns}
     transcript = path.with_suffix(".json")
     transcript.write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

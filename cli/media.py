@@ -1,5 +1,6 @@
 """Files of audio, images and videos, told apart without torch."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,3 +66,26 @@ def _require(modality: Modality, path: Path, required: str) -> str | None:
     if not path.is_file():
         return "be an existing file"
     return None if modality in find_modalities(path) else required
+
+
+def find_named_file(command: str, name: str, requirement: Callable[[Path], str | None]) -> Path:
+    """Return the file that a line of a conversation names; quotes around it and ~ are understood.
+
+    Args:
+        command (`str`): It: `"/image"`.
+        name (`str`): As it was typed.
+        requirement (`Callable`): As in [`checked`].
+
+    Raises:
+        `ValueError`: It names none, or one that does not fit.
+    """
+    name = name.strip()
+    if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"":
+        name = name[1:-1]
+    if not name:
+        raise ValueError(f"`{command} FILE` must name a file, got none.")
+    path = Path(name).expanduser()
+    required = requirement(path)
+    if required:
+        raise ValueError(f"`{command} FILE` must {required}, got {name!r}.")
+    return path

@@ -85,10 +85,15 @@ def can_play_live() -> bool:
     return _find_audio_device() is not None or find_live_player() is not None
 
 
-def require_live_player(play_it: bool) -> None:
-    """Raise a `ValueError` if audio is to be played while it is made and nothing can do it."""
+def require_live_player(play_it: bool, option: str = "--play") -> None:
+    """Raise a `ValueError` if audio is to be played while it is made and nothing can do it.
+
+    Args:
+        play_it (`bool`): Whether it is to be played.
+        option (`str`): What asks for it, for the message.
+    """
     if play_it and not can_play_live():
-        raise ValueError(f"`--play` must have a loudspeaker and one of {_LIVE_NAMES}, got none.")
+        raise ValueError(f"`{option}` must have a loudspeaker and one of {_LIVE_NAMES}, got none.")
 
 
 class LivePlayer:
@@ -97,14 +102,24 @@ class LivePlayer:
     Args:
         sampling_rate (`int`): In Hz.
         num_channels (`int`): 1 or 2.
+        option (`str`): What asks for it, for messages.
+
+    Raises:
+        `ValueError`: There is no loudspeaker, or none of this rate.
     """
 
-    def __init__(self, sampling_rate: int, num_channels: int):
+    def __init__(self, sampling_rate: int, num_channels: int, option: str = "--play"):
         self._name, self._stream, self._process = "sounddevice", None, None
         card, command = _find_audio_device(), find_live_player()
         if card is not None:
-            self._stream = card.OutputStream(samplerate=sampling_rate, channels=num_channels, dtype="float32")
-            self._stream.start()
+            try:
+                self._stream = card.OutputStream(samplerate=sampling_rate, channels=num_channels, dtype="float32")
+                self._stream.start()
+            except (ValueError, card.PortAudioError) as error:
+                raise ValueError(
+                    f"`{option}` must have a loudspeaker that takes {sampling_rate} Hz, the rate of the model's "
+                    f"speech, got one that does not: {error}."
+                ) from error
         elif command is not None:
             self._name = command[0]
             values = {"rate": sampling_rate, "channels": num_channels, "layout": ("mono", "stereo")[num_channels - 1]}
@@ -113,7 +128,7 @@ class LivePlayer:
                 arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
             )
         else:
-            raise ValueError(f"`--play` must have a loudspeaker and one of {_LIVE_NAMES}, got none.")
+            raise ValueError(f"`{option}` must have a loudspeaker and one of {_LIVE_NAMES}, got none.")
 
     def write(self, values: np.ndarray) -> None:
         """Play `(channels, num_samples)`, float32, behind what is played; wait while there is much."""

@@ -1,7 +1,11 @@
 """Voice of the command line: results on standard output, notes and one-line errors on standard error."""
 
 import logging
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -136,3 +140,22 @@ def print_table(table: "Table") -> None:
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[threading.Event]:
+    """Give an event that Ctrl-C sets in place of raising, so that what was heard is kept; a second one raises."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
+        yield stopped
+        return
+
+    def stop(*_: object) -> None:
+        stopped.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)

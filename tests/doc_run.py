@@ -84,7 +84,7 @@ class PageRun:
 
 def run_josie(arguments: list[str]) -> str:
     """Run a command of ours, but only read its arguments where it would need a microphone."""
-    if "--mic" in arguments:
+    if "--mic" in arguments or ("--live" in arguments and "--in" not in arguments):
         read_arguments(arguments)
         return ""
     result = CliRunner().invoke(app, arguments, input=CHAT if arguments[0] == "chat" else None)

@@ -26,7 +26,16 @@ COUNTS = dict.fromkeys(("--talker-hidden-size", "--talker-layers", "--talker-qua
 CASES = {
     "generate nano --text Hi": {"--text": (" ",), **MEDIA, **SPEECH, **SAMPLING, **TEXT, **MODEL},
     "speak nano Hi": {**SPEECH, **SAMPLING, "--dtype": ("int8",), **MODEL},
-    "chat nano --speak": {"--image": ("missing",), "--seconds": (0, 1), **SPEECH, **SAMPLING, **TEXT, **MODEL},
+    "chat nano --speak": {
+        "--image": ("missing",),
+        "--seconds": (0, 1),
+        "--in": ("missing", "words.txt"),
+        "--speak-bias": ("nan", "x"),
+        **SPEECH,
+        **SAMPLING,
+        **TEXT,
+        **MODEL,
+    },
     "codec encode speech.wav --model nano/jodio --out a.safetensors": {"--out": ("a.wav",), **CODEC, **CODEC_INPUT},
     "codec decode codes.safetensors --model nano/jodio --out a.wav": {"--out": ("a.png",), **CODEC},
     "codec roundtrip speech.wav --model nano/jodio --out a.wav": {"--out": ("a.png",), **CODEC, **CODEC_INPUT},
