@@ -10,6 +10,7 @@ import typer
 
 from .devices import choose_device
 from .options import Device, Threads, at_least_one, checked, dataset_source, folder_name, model_source, words
+from .progress import waiting
 from .shared import quieten, report
 
 _SECONDS_BETWEEN_LINES = 15.0  # in a log
@@ -54,11 +55,13 @@ def encode_command(
     Ranks of `accelerate launch`, on one machine or several with the same disk, share the shards. A run that was stopped
     goes on with the same command. Broken rows are counted and listed in `broken.jsonl`.
     """
-    from datasets import disable_progress_bars
-    from tqdm.auto import tqdm
-
     from ..nano import find_model
-    from ..training.encode_dataset import EncodeArguments, encode_dataset
+
+    with waiting(f"Preparing to encode {dataset}"):
+        from datasets import disable_progress_bars
+        from tqdm.auto import tqdm
+
+        from ..training.encode_dataset import EncodeArguments, encode_dataset
 
     quieten()
     disable_progress_bars()

@@ -87,9 +87,10 @@ def evaluate_command(
         given = {"data": data, "num": num, "duplex": True, "device": device, "dtype": dtype, "threads": threads}
         _evaluate_duplex(folder, data, num, out, given)
         return
-    from ..evaluation import judge, streaming as streams, tasks
+    with waiting(f"Reading {data}"):
+        from ..evaluation import judge, streaming as streams, tasks
 
-    rows_of = {name: rows[:num] for name, rows in tasks.read_tasks(data).items()}
+        rows_of = {name: rows[:num] for name, rows in tasks.read_tasks(data).items()}
     if any(map(tasks.needs_speech, rows_of.values())):
         require_speech(folder, what_for=f" for {list(tasks.SPOKEN)}")
         judge.require_judge()
@@ -157,10 +158,12 @@ def _evaluate_duplex(folder: Path, data: Path, num: int | None, out: Path | None
     require_speech(folder)
 
     from ..conversion.files import new_file
-    from ..evaluation import duplex
-    from ..training.unit_rows import read_timed_row
 
-    read = duplex.read_duplex_rows(data)
+    with waiting(f"Reading {data}"):
+        from ..evaluation import duplex
+        from ..training.unit_rows import read_timed_row
+
+        read = duplex.read_duplex_rows(data)
     rows = [row for name in duplex.SITUATIONS for row in [row for row in read if row.situation == name][:num]]
     with waiting(f"Loading {folder}"):
         chosen_device = choose_device(given["device"], given["threads"])

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -211,7 +212,9 @@ def speak_command(
     if is_streamed:
         begin = time.perf_counter()
         pieces = model.speak_stream(read_text() if flows else text, processor.tokenizer, speaker=speaker, **options)
-        report_speech(take_speech(pieces, out or DEFAULT_OUT, play_it, begin), out or DEFAULT_OUT)
+        with nullcontext() if flows else waiting("Speaking"):  # where text is typed, it is what is seen
+            spoken = take_speech(pieces, out or DEFAULT_OUT, play_it, begin)
+        report_speech(spoken, out or DEFAULT_OUT)
         return
     with waiting("Speaking"):
         output = model.generate_speech(

@@ -87,7 +87,8 @@ def train_tokenizer_command(
     from ..conversion.files import new_folder
 
     with new_folder(out, "--out") as unfinished:
-        from ..tokenization import train_tokenizer
+        with waiting("Preparing to train"):
+            from ..tokenization import train_tokenizer
 
         tokenizer = train_tokenizer(files=files, vocab_size=vocab_size, show_progress=sys.stderr.isatty())
         tokenizer.save_pretrained(unfinished)

@@ -21,6 +21,9 @@ from typer.testing import CliRunner
 
 import josie
 from josie.cli.app import app
+from josie.processing_josie import feature_extraction
+from josie.processing_josie.audio import as_waveform
+from josie.training import row_encoder
 from josie.training.conversations import read_jsonl
 from josie.training.encode_dataset import PLAN_FILE, EncodeArguments, encode_dataset, share_threads
 
@@ -189,6 +192,17 @@ def test_features_are_those_of_each_clip_alone(conversations, tiny_folder, tmp_p
         assert len(row["audio_features"]) == index % 2
         if index % 2:
             torch.testing.assert_close(torch.tensor(row["audio_features"][0]), states[0])
+
+
+def test_a_clip_is_brought_to_its_form_once(tiny_folder, monkeypatch):
+    calls = []
+    for module in (row_encoder, feature_extraction):
+        monkeypatch.setattr(module, "as_waveform", lambda *args: calls.append(args) or as_waveform(*args))
+    model, processor = (cls.from_pretrained(tiny_folder) for cls in (AutoModelForMultimodalLM, AutoProcessor))
+    encoder = row_encoder.RowEncoder.of_model(model, processor, None, has_features=True)
+    states = encoder._listen((np.zeros((2, 4000)), 8000))
+    assert len(calls) == 1
+    assert states == encoder._listen((np.zeros(4000), 8000))
 
 
 def test_what_cannot_be_encoded_is_refused(conversations, tiny_folder, tmp_path):

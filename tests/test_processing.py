@@ -119,8 +119,12 @@ def test_each_clip_is_brought_to_its_form_once(fixture, request, monkeypatch):
     calls = []
     for module in (audio, feature_extraction, clip_inputs):
         monkeypatch.setattr(module, "as_waveform", lambda *args: calls.append(args) or audio_as_waveform(*args))
-    request.getfixturevalue(fixture)(text="a", audio=[SPEECH, (tone(0.1, 8000), 8000)])
+    processor = request.getfixturevalue(fixture)
+    processor(text="a", audio=[SPEECH, (tone(0.1, 8000), 8000)])
     assert len(calls) == 2
+    question = [{"role": "user", "content": [{"type": "audio", "path": str(SPEECH)}]}]
+    processor.apply_chat_template(question, tokenize=True, return_dict=True)
+    assert len(calls) == 3
 
 
 def test_rows_of_a_batch_are_the_rows_alone(processor):

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from ..configuration_josie import audio_codec_geometry, is_codec
 from ..modeling_josie import JosieForConditionalGeneration
 from ..processing_josie.audio import as_waveform
+from ..processing_josie.feature_extraction import JosieFeatureExtractor
 from ..processing_josie.message_forms import read_conversation
 from ..processing_josie.messages import is_audio_part, list_parts, part_value
 from ..processing_josie.spoken_turns import with_codes
@@ -113,8 +114,13 @@ class RowEncoder:
         """Return the encoder's states of a clip, `(num_frames, width)`, as they are for the clip alone."""
         model, processor = self.hearing  # type: ignore[misc]
         extractor = processor.feature_extractor
-        waveform = as_waveform(clip, None, extractor.sampling_rate, 1)[0]
-        inputs = extractor(waveform, sampling_rate=extractor.sampling_rate, return_tensors="pt").to(model.device)
+        rate = extractor.sampling_rate
+        waveform = as_waveform(clip, None, rate, getattr(extractor, "num_channels", 1))
+        if isinstance(extractor, JosieFeatureExtractor):
+            inputs = extractor.extract([waveform])
+        else:
+            inputs = extractor(waveform[0], sampling_rate=rate, return_tensors="pt")
+        inputs = inputs.to(model.device)
         states = model.thinker.get_audio_features(**inputs, return_dict=True).last_hidden_state[0]
         mask = next((value for name, value in inputs.items() if name.endswith("mask")), None)
         share = 1.0 if mask is None else float(mask.sum()) / mask.numel()  # Whisper's inputs are 30 s always
