@@ -3,8 +3,10 @@
 import gc
 import weakref
 
+import numpy as np
 import pytest
 import torch
+from duplex_models import make_pair
 from shared_runs import run_together
 from speech_pieces import make_josie
 from test_speech_stream import SAMPLED, TALKERS, make, text
@@ -189,6 +191,8 @@ def test_states_join_and_split():
     output = codec.decode(codes.expand(2, -1, -1), streaming_state=joined)
     first, second = split_state(output.streaming_state, [fresh, later])
     assert (first.num_frames, second.num_frames) == (5, 10)
+    tensors = [*second.buffers.values(), *(layer.keys for layer in second.cache.layers)]
+    assert all(tensor.untyped_storage().nbytes() <= 2 * tensor.nbytes for tensor in tensors)
     assert isinstance(first, JodioStreamingState)
     for state, before in ((first, None), (second, later)):
         values = codec.decode(codes, streaming_state=before, use_streaming=True)
@@ -220,6 +224,29 @@ def test_answers_of_a_whole_model(codec):
         torch.testing.assert_close(given.audio_values, wanted.audio_values, rtol=1e-4, atol=1e-5)
     assert max(steps.sizes["make_steps"]) == 3
     assert max(steps.sizes["_decode_rows"]) > 1
+
+
+def test_sessions_in_full_duplex():
+    model, processor = make_pair()
+    model.prepare_for_inference()
+
+    def hear(seed):
+        def work(ticket):
+            session = model.start_session(processor, talker_seed=seed, speak_bias=4.0)
+            samples = np.random.default_rng(seed).normal(size=9 * session.unit_samples).astype(np.float32)
+            pieces = [session.push(samples[begin : begin + 40]) for begin in range(0, len(samples), 40)]
+            return "".join(piece.text for piece in pieces), np.concatenate([piece.audio_values for piece in pieces])
+
+        return work
+
+    works = [hear(seed) for seed in range(3)]
+    alone = [work(None) for work in works]
+    together, steps = run_together(works, [0, 1, 4])
+    for given, wanted in zip(together, alone, strict=True):
+        assert given[0] == wanted[0]
+        np.testing.assert_allclose(given[1], wanted[1], rtol=1e-4, atol=1e-5)
+    assert any(wanted[1].any() for wanted in alone)
+    assert max(steps.sizes["make_steps"]) == 3
 
 
 def test_nothing_stays_of_streams_that_ended():

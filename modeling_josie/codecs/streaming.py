@@ -229,7 +229,8 @@ def split_state(joined: _State, before: Sequence[_State]) -> list[_State]:
     return [
         replace(
             state,
-            buffers={name: parts[number] for name, parts in buffers.items()},
+            # Copies: a part would keep the whole batch in memory, and in files.
+            buffers={name: parts[number].clone() for name, parts in buffers.items()},
             cache=caches[number],
             num_frames=state.num_frames + joined.num_frames,
         )
