@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from duplex_models import make_pair
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 IMAGE = np.zeros((24, 24, 3), dtype=np.uint8)
 MESSAGES = [{"role": "system", "content": "Be short."}]
@@ -95,9 +97,9 @@ def test_copies_and_saved_sessions_go_on(pair, tmp_path):
     samples = make_samples(session, 8)
     session.push(samples[:331])
     copy = session.copy()
-    session.save(tmp_path / "session.pt")
+    session.save(tmp_path / "session.safetensors")
     rest = session.push(samples[331:])
-    loaded = model.start_session(processor, path=tmp_path / "session.pt")
+    loaded = model.start_session(processor, path=tmp_path / "session.safetensors")
     for other in (copy, loaded):
         piece = other.push(samples[331:])
         assert np.array_equal(piece.audio_values, rest.audio_values)
@@ -222,8 +224,8 @@ class TestRefusals:
         for number in range(120):
             session.speak_bias = 1e4 if number % 7 == 0 else -1e4
             session.push(np.zeros(session.unit_samples, np.float32))
-            session.save(tmp_path / "session.pt")
-            sizes.append((tmp_path / "session.pt").stat().st_size)
+            session.save(tmp_path / "session.safetensors")
+            sizes.append((tmp_path / "session.safetensors").stat().st_size)
         assert len(session.turns) == 18
         assert max(sizes[60:]) < 1.2 * max(sizes[:60])
 
@@ -231,9 +233,41 @@ class TestRefusals:
         model, processor = pair
         (tmp_path / "text").write_text("no session", encoding="utf-8")
         torch.save({"state": print}, tmp_path / "code")
-        for name in ("text", "code"):
-            with pytest.raises(ValueError, match="`path` must be a file of a session of this model, got"):
+        save_file({"0": torch.zeros(2)}, tmp_path / "weights")
+        save_file({"0": torch.zeros(2)}, tmp_path / "list", {"josie_session": "[]"})
+        for name in ("text", "code", "weights", "list"):
+            with pytest.raises(ValueError, match="of this model, got .*, which is none of a session"):
                 model.start_session(processor, path=tmp_path / name)
+
+    def test_a_file_of_another_model(self, pair, tmp_path):
+        start(pair).save(tmp_path / "session")
+        model, processor = make_pair(talker="states, depth, durations")
+        with pytest.raises(ValueError, match="of this model, got .*, which another model or release wrote"):
+            model.start_session(processor, path=tmp_path / "session")
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ('"class": "RowMemory"', '"class": "Popen"'),
+            ('"class": "JosieSessionState"', '"class": "DynamicLayer"'),
+            ('"module", "', '"module", "no.'),
+            ('"tensor": true', '"weights": true'),
+            ('"tuple": ', '"deque": '),
+        ],
+        ids=["class", "state", "part", "tensor", "container"],
+    )
+    def test_a_damaged_file(self, pair, tmp_path, old, new):
+        model, processor = pair
+        session = start(pair, speak_bias=100)
+        session.push(make_samples(session, 3))
+        session.save(tmp_path / "session")
+        with safe_open(tmp_path / "session", "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tree = file.metadata()["josie_session"]
+        assert old in tree
+        save_file(tensors, tmp_path / "session", {"josie_session": tree.replace(old, new)})
+        with pytest.raises(ValueError, match="of this model, got .*, which is damaged"):
+            model.start_session(processor, path=tmp_path / "session")
 
 
 class _Waiting:

@@ -216,9 +216,10 @@ class JosieSession:
             return session
 
     def save(self, path: str | Path) -> None:
-        """Write the session to a file, from which `start_session(..., path=...)` goes on."""
+        """Write the session to a file, safetensors, from which `start_session(..., path=...)` goes on."""
         with self._use(closes=False):
-            save_state(self.model, (self.state, self._progress, self.speak_bias), path)
+            state = self.state, self._progress, self.speak_bias
+            save_state(self.model, state, path, (_Progress, SessionTurn))
 
     def load(self, path: str | Path) -> None:
         """Go on where the session stopped that was saved in a file.
@@ -227,9 +228,12 @@ class JosieSession:
             `ValueError`: There is no such file, or it is of another model.
         """
         with self._use(closes=False):
-            self.state, self._progress, self.speak_bias = load_state(
-                self.model, path, (JosieSessionState, _Progress, SessionTurn)
-            )
+            loaded = load_state(self.model, path, (_Progress, SessionTurn))
+            if type(loaded) is not tuple or [type(part) for part in loaded[:2]] != [JosieSessionState, _Progress]:
+                raise ValueError(
+                    f"`path` must be a file of a session of this model, got {str(path)!r}, which is damaged."
+                )
+            self.state, self._progress, self.speak_bias = loaded
 
     def close(self) -> None:
         """End the session; it cannot be used any more."""
