@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import transformers
-from test_ecosystem import BACKBONES, CODECS, EAR, EARS
+from test_ecosystem import BACKBONES, CODECS, ENCODER, ENCODERS
 from tiny import JODIO, JOVIO, MEL_CODEC, build
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -143,7 +143,7 @@ def save_audio(model_type: str, folder: Path) -> Path:
         transformers.WhisperForConditionalGeneration(config).save_pretrained(folder)
         transformers.WhisperFeatureExtractor(feature_size=11, chunk_length=1).save_pretrained(folder)
         return folder
-    config = AutoConfig.for_model(model_type, **EAR, **EARS[model_type], vocab_size=20)
+    config = AutoConfig.for_model(model_type, **ENCODER, **ENCODERS[model_type], vocab_size=20)
     build(transformers.AutoModelForCTC._model_mapping[type(config)], config).save_pretrained(folder)
     transformers.Wav2Vec2FeatureExtractor(do_normalize=model_type != "hubert").save_pretrained(folder)
     return folder

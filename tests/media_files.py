@@ -71,8 +71,8 @@ def encode_video(
         if matrix is not None:
             a, b, c, d = (part << 16 for part in matrix)
             stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
-        for time, picture in zip(times or range(len(pixels)), pixels, strict=True):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        for time, image in zip(times or range(len(pixels)), pixels, strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, rate)
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))

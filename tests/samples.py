@@ -7,7 +7,7 @@ import numpy as np
 from josie.configuration_josie import JosieThinkerConfig
 
 DATA = Path(__file__).parent / "data"
-SPEECH, PICTURE, VIDEO = DATA / "speech.wav", DATA / "picture.png", DATA / "video.mp4"
+SPEECH, IMAGE, VIDEO = DATA / "speech.wav", DATA / "picture.png", DATA / "video.mp4"
 IMAGE_ID, VIDEO_ID, AUDIO_ID = 6, 7, 8
 CONTEXT = 256
 AUDIO_ENCODER = {"model_type": "josie_audio_encoder"}

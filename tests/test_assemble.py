@@ -155,10 +155,10 @@ def test_audio_features_are_the_encoders(parts, family, tmp_path):
 def test_image_features_are_the_towers(parts, family, tmp_path):
     folder = parts("vision", family)
     model, processor = assemble(parts("text", "qwen3"), vision=folder)
-    picture = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    batch = processor(text="<|image|> and <|image|>", images=[picture, 255 - picture])
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    batch = processor(text="<|image|> and <|image|>", images=[image, 255 - image])
     theirs = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
-    pixels = theirs([picture, 255 - picture], return_tensors="pt")["pixel_values"]
+    pixels = theirs([image, 255 - image], return_tensors="pt")["pixel_values"]
     step = 1 / 255 / min(theirs.image_std)  # theirs are rounded to bytes after each of two passes
     assert (batch["pixel_values"] - pixels).abs().max() / step <= 3
     original = AutoModel.from_pretrained(folder).eval()
@@ -168,7 +168,7 @@ def test_image_features_are_the_towers(parts, family, tmp_path):
     assert torch.equal(front_end("image", batch["pixel_values"]).rows, front_end.projector(features).flatten(0, 1))
     assert (batch["input_ids"] == model.config.thinker_config.image_token_id).sum() == 18
     loaded, again = save_and_load(model, processor, tmp_path)
-    reread = again(text="<|image|> and <|image|>", images=[picture, 255 - picture])
+    reread = again(text="<|image|> and <|image|>", images=[image, 255 - image])
     assert torch.equal(reread["pixel_values"], batch["pixel_values"])
     assert torch.equal(loaded(**reread).logits, model(**batch).logits)
 
@@ -221,8 +221,8 @@ def test_every_part_trains(parts):
     model, processor = assemble(
         parts("text", "qwen3"), parts("audio", "whisper"), parts("vision", "siglip"), parts("codec", "mimi"), TALKER
     )
-    picture = np.zeros((30, 30, 3), dtype=np.uint8)
-    batch = processor(text="<|image|><|audio|> A red ball.", images=[picture], audio=[noise(800)], sampling_rate=16000)
+    image = np.zeros((30, 30, 3), dtype=np.uint8)
+    batch = processor(text="<|image|><|audio|> A red ball.", images=[image], audio=[noise(800)], sampling_rate=16000)
     model.train()
     codes = torch.randint(0, 16, (1, 3, 5))
     model(**batch, labels=batch["input_ids"], speech_codes=codes).loss.backward()

@@ -30,8 +30,8 @@ def test_every_codec_has_the_surface_of_the_protocol(name):
     codec, geometry = adapt_codec(model), audio_codec_geometry(model.config)
     assert isinstance(codec, AudioCodec)
     assert (codec is model) == (name in ("jodio", "jodio-mel"))
-    for fact in ("sampling_rate", "hop_length", "frame_rate", "num_quantizers", "codebook_size"):
-        assert getattr(codec, fact) == getattr(geometry, fact), fact
+    for field in ("sampling_rate", "hop_length", "frame_rate", "num_quantizers", "codebook_size"):
+        assert getattr(codec, field) == getattr(geometry, field), field
     num_samples = 3 * codec.hop_length
     audio = 0.3 * torch.randn(2, 1, num_samples)
     output = codec.encode(audio, num_quantizers=2)

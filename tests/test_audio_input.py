@@ -138,7 +138,7 @@ def test_feature_extractor_of_each_front_end():
         ("nowhere.wav", None, "`audio` must be an existing file, got 'nowhere.wav'"),
         ("https://example.com/a.wav", None, "offline mode.*got 'https://example.com/a.wav'"),
         (b"", None, "must not be empty"),
-        (b"no sound at all", None, "readable audio file"),
+        (b"no audio at all", None, "readable audio file"),
         ("data:audio/wav;base64,???", None, "valid base64"),
         ({"rate": 3}, None, "as a dict must have"),
         ([], 16000, "at least one clip"),

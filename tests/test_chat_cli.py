@@ -14,7 +14,7 @@ from josie import JosieForConditionalGeneration, JosieProcessor, load_audio
 from josie.cli.app import app
 
 DATA = Path(__file__).parent / "data"
-PICTURE, SPEECH = DATA / "picture.png", DATA / "speech.wav"
+IMAGE, SPEECH = DATA / "picture.png", DATA / "speech.wav"
 
 
 @pytest.fixture
@@ -68,8 +68,8 @@ def test_it_answers_as_generate_does(tiny_folder, prompts):
 
 
 def test_images_and_clips_go_with_the_next_turn(tiny_folder, prompts):
-    lines = ["What is it?", f"/image {PICTURE}", f"/audio {SPEECH}", "Listen.", f"/audio {SPEECH}", "", "Well?"]
-    chat(tiny_folder, lines, "--image", PICTURE, "--image", PICTURE)
+    lines = ["What is it?", f"/image {IMAGE}", f"/audio {SPEECH}", "Listen.", f"/audio {SPEECH}", "", "Well?"]
+    chat(tiny_folder, lines, "--image", IMAGE, "--image", IMAGE)
     asked = [conversation[-1] for conversation in prompts]
     assert [kinds(message) for message in asked] == [
         ["image", "image", "text"],
@@ -80,7 +80,7 @@ def test_images_and_clips_go_with_the_next_turn(tiny_folder, prompts):
 
 
 def test_reset_forgets_and_quit_ends(tiny_folder, prompts):
-    lines = ["One.", f"/image {PICTURE}", "/reset", "Two.", "/quit", "Three."]
+    lines = ["One.", f"/image {IMAGE}", "/reset", "Two.", "/quit", "Three."]
     _, errors = chat(tiny_folder, lines)
     assert errors == ""
     assert [[message["content"][0].get("text") for message in conversation] for conversation in prompts] == [
@@ -103,7 +103,7 @@ def test_answers_are_spoken_into_numbered_files(tiny_folder, tmp_path):
 
 def test_errors_are_told_and_leave_no_trace(tiny_folder, prompts, tmp_path):
     broken = tmp_path / "broken.png"
-    broken.write_bytes(PICTURE.read_bytes()[:200])  # which is seen only when it is decoded
+    broken.write_bytes(IMAGE.read_bytes()[:200])  # which is seen only when it is decoded
     lines = ["One.", "/image none.png", "/sing", f"/image {broken}", "Two.", "words " * 300, "Three."]
     _, errors = chat(tiny_folder, lines)
     told = errors.splitlines()
@@ -120,7 +120,7 @@ class TestMicrophone:
     def test_an_empty_line_listens(self, tiny_folder, prompts, monkeypatch):
         microphone = FakeMicrophone()
         monkeypatch.setitem(sys.modules, "sounddevice", microphone)
-        chat(tiny_folder, ["", "Hello."], "--mic", "--seconds", 0.6, "--image", PICTURE)
+        chat(tiny_folder, ["", "Hello."], "--mic", "--seconds", 0.6, "--image", IMAGE)
         assert microphone.sizes == [4000, 4000, 1600]
         assert [kinds(conversation[-1]) for conversation in prompts] == [["image", "audio"], ["text"]]
         part = prompts[0][-1]["content"][1]

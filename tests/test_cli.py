@@ -107,17 +107,17 @@ class TestGenerate:
             "At least one of `--text`, `--image`, `--audio` and `--video` must be given, got none."
         )
 
-    @pytest.mark.parametrize("kind", ["image", "audio", "video"])
-    def test_missing_file(self, folder, tmp_path, kind):
-        message = fail("generate", folder, f"--{kind}", tmp_path / "none", "--out", tmp_path / "reply.wav")
-        assert message == f"`--{kind}` must be an existing file, got {str(tmp_path / 'none')!r}."
+    @pytest.mark.parametrize("modality", ["image", "audio", "video"])
+    def test_missing_file(self, folder, tmp_path, modality):
+        message = fail("generate", folder, f"--{modality}", tmp_path / "none", "--out", tmp_path / "reply.wav")
+        assert message == f"`--{modality}` must be an existing file, got {str(tmp_path / 'none')!r}."
         assert contents(tmp_path) == []
 
-    @pytest.mark.parametrize("kind", ["image", "audio", "video"])
-    def test_unreadable_file(self, folder, tmp_path, kind):
+    @pytest.mark.parametrize("modality", ["image", "audio", "video"])
+    def test_unreadable_file(self, folder, tmp_path, modality):
         broken = tmp_path / "broken"
         broken.write_bytes(b"no such format" * 9)
-        message = fail("generate", folder, f"--{kind}", broken, "--out", tmp_path / "reply.wav")
+        message = fail("generate", folder, f"--{modality}", broken, "--out", tmp_path / "reply.wav")
         assert "broken" in message
         assert contents(tmp_path) == ["broken"]
 

@@ -68,7 +68,7 @@ def test_every_audio_codec_goes_there_and_back(codec_folder, tmp_path, model_typ
 
 @pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "mp3"])
 def test_formats_channels_and_lengths(jodio, tmp_path, ending):
-    source = tmp_path / f"sound.{ending}"
+    source = tmp_path / f"clip.{ending}"
     soundfile.write(source, 0.1 * np.random.default_rng(0).standard_normal((44100, 2)), 44100)
     printed, _ = run("roundtrip", source, "--model", jodio, "--out", tmp_path / f"out.{ending}".replace("mp3", "flac"))
     assert "1.00 s of audio, 80 frames of 3 × 11 codes, 0.83 kbit/s" in printed
@@ -82,7 +82,7 @@ def test_a_stereo_codec_keeps_two_channels(codec_folder, tmp_path):
 
 @pytest.mark.parametrize("rate", [1600, 16000, 44100, 900])
 def test_a_stream_writes_what_the_whole_writes(jodio, tmp_path, rate):
-    source = tmp_path / "sound.wav"
+    source = tmp_path / "clip.wav"
     soundfile.write(source, resample(load_audio(SPEECH), 16000, rate)[: 2 * rate + 7], rate)
     files = {name: tmp_path / f"{name}.safetensors" for name in ("whole", "stream")}
     run("encode", source, "--model", jodio, "--out", files["whole"])
@@ -141,12 +141,12 @@ class TestImages:
         assert "image, 1×6×8 patches of 3 × 11 codes, 62 bytes" in printed
         assert "Resized from 50×34 to 48×36 pixels." in noted
         run("decode", codes, "--model", folder, "--out", tmp_path / "out.png")
-        picture = Image.open(tmp_path / "out.png")
-        assert (picture.size, picture.mode) == ((48, 36), "RGB")
+        image = Image.open(tmp_path / "out.png")
+        assert (image.size, image.mode) == ((48, 36), "RGB")
         run("roundtrip", source, "--model", folder, "--out", tmp_path / "again.png")
-        assert np.array_equal(np.asarray(Image.open(tmp_path / "again.png")), np.asarray(picture))
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "again.png")), np.asarray(image))
         run("roundtrip", source, "--model", folder, "--out", tmp_path / "fewer.png", "--num-quantizers", 1)
-        assert not np.array_equal(np.asarray(Image.open(tmp_path / "fewer.png")), np.asarray(picture))
+        assert not np.array_equal(np.asarray(Image.open(tmp_path / "fewer.png")), np.asarray(image))
         _, noted = run("roundtrip", source, "--model", folder, "--out", tmp_path / "small.png", "--max-patches", 12)
         assert "Resized from 50×34 to 24×12 pixels." in noted
 

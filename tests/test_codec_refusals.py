@@ -104,7 +104,7 @@ class TestErrors:
         assert fail("codec", "decode", SPEECH, "--model", jodio, *out).startswith("`CODES` must be a file that ")
 
     @pytest.mark.parametrize(
-        ("shape", "value", "facts", "message"),
+        ("shape", "value", "changes", "message"),
         [
             ((1, 3, 179), 0, {}, "`CODES` must have frames for all 3584 samples, got 179 frames."),
             ((1, 3, 180), 11, {}, "`CODES` must be in [0, 10], got values from 11 to 11."),
@@ -116,12 +116,12 @@ class TestErrors:
             ((1, 3, 180), 0, {"format": "pt"}, "`CODES` must be a file that `josie codec encode` wrote"),
         ],
     )
-    def test_damaged_codes(self, jodio, tmp_path, shape, value, facts, message):
+    def test_damaged_codes(self, jodio, tmp_path, shape, value, changes, message):
         codes = tmp_path / "codes.safetensors"
         run("encode", SPEECH, "--model", jodio, "--out", codes)
         with safe_open(codes, "pt") as file:
             metadata = file.metadata()
-        save_file({"codes": torch.full(shape, value, dtype=torch.int16)}, codes, metadata=metadata | facts)
+        save_file({"codes": torch.full(shape, value, dtype=torch.int16)}, codes, metadata=metadata | changes)
         assert fail("codec", "decode", codes, "--model", jodio, "--out", tmp_path / "a.wav").startswith(message)
         assert contents(tmp_path) == ["codes.safetensors"]
 

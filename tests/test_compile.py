@@ -27,7 +27,7 @@ def graphs():
     return CompileCounter()
 
 
-@pytest.mark.parametrize("given", [text_inputs, thinker_inputs], ids=["words", "pictures and sounds"])
+@pytest.mark.parametrize("given", [text_inputs, thinker_inputs], ids=["text", "images and clips"])
 def test_the_thinker_is_one_graph(given, graphs):
     # In double precision, whose bounds are tighter: sums of another order can cost float32 more than its own allow.
     inputs = {name: value.double() if value.is_floating_point() else value for name, value in given().items()}

@@ -19,7 +19,7 @@ from josie.training import speech_codes
 from josie.training.speech_codes import add_speech_codes
 
 DATA = Path(__file__).parent / "data"
-SPEECH, PICTURE = DATA / "speech.wav", DATA / "picture.png"
+SPEECH, IMAGE = DATA / "speech.wav", DATA / "picture.png"
 CONFIG = josie_config(thinker_config=dict(THINKER, text_config=dict(TEXT, vocab_size=301, max_position_embeddings=256)))
 
 
@@ -30,16 +30,16 @@ def processor():
 
 @pytest.fixture(scope="module")
 def codec():
-    facts = {name: value for name, value in MEL_CODEC.items() if name != "model_type"}
-    return build(josie.JosieMelCodecModel, josie.JosieMelCodecConfig(**facts))
+    config_dict = {name: value for name, value in MEL_CODEC.items() if name != "model_type"}
+    return build(josie.JosieMelCodecModel, josie.JosieMelCodecConfig(**config_dict))
 
 
 def tone(num_samples: int, pitch: float = 0.3) -> np.ndarray:
     return np.sin(np.arange(num_samples) * pitch).astype(np.float32) / 2
 
 
-def said(words: str, **sound) -> dict:
-    parts = [{"type": "audio", **sound}] if sound else []
+def said(words: str, **clip) -> dict:
+    parts = [{"type": "audio", **clip}] if clip else []
     return {"role": "assistant", "content": [{"type": "text", "text": words}, *parts]}
 
 
@@ -55,7 +55,7 @@ def coded(num_frames: int) -> np.ndarray:
     return np.random.default_rng(num_frames).integers(0, 11, (3, num_frames))
 
 
-SEEN = {"type": "image", "path": str(PICTURE)}
+SEEN = {"type": "image", "path": str(IMAGE)}
 ROWS = [
     {"messages": [asked(SEEN, heard(700)), said("A ball.")], "speech_codes": coded(7), "speaker": "bob", "length": 3},
     {"messages": [asked(), said("No")], "speech_codes": None, "speaker": None, "length": 1},
@@ -100,7 +100,7 @@ def test_paths_and_what_is_in_memory_give_one_batch(processor):
     values = load_audio(SPEECH)
     paths = [asked(SEEN, {"type": "audio", "path": str(SPEECH)}), said("Yes")]
     memory = [
-        asked({"type": "image", "image": Image.open(PICTURE)}, {"type": "audio", "audio": (values, 16000)}),
+        asked({"type": "image", "image": Image.open(IMAGE)}, {"type": "audio", "audio": (values, 16000)}),
         said("Yes"),
     ]
     collate = JosieDataCollator(processor)
@@ -215,7 +215,7 @@ def test_codes_are_made_once_and_then_read_from_the_cache(processor, codec, tmp_
     speech = {"type": "audio", "text": None, "path": path}
     words = [{"type": "text", "text": text, "path": None} for text in ("Hm", "Yes")]
     question = {"role": "user", "content": words[:1]}
-    rows = [[question, {"role": "assistant", "content": [words[1], *sounds]}] for sounds in ([], [speech])]
+    rows = [[question, {"role": "assistant", "content": [words[1], *clips]}] for clips in ([], [speech])]
     Dataset.from_dict({"messages": rows}).save_to_disk(str(tmp_path / "rows"))
     options = {"batched": True, "batch_size": 1, "writer_batch_size": 1}
     calls = []

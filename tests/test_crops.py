@@ -18,7 +18,7 @@ RATE = 1600
 
 
 @pytest.fixture
-def write_sounds(tmp_path):
+def write_clips(tmp_path):
     """A function that writes noise of given lengths and returns the paths."""
 
     def write(*lengths, rate=RATE, suffix="wav", channels=1):
@@ -40,8 +40,8 @@ def read_all(crops, num_workers=0, persistent=False):
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
 @pytest.mark.parametrize("rate", [RATE, 800, 2205, 4800])
-def test_a_crop_is_a_part_of_the_whole_file(write_sounds, rate, suffix):
-    (path,) = write_sounds(5003, rate=rate, suffix=suffix)
+def test_a_crop_is_a_part_of_the_whole_file(write_clips, rate, suffix):
+    (path,) = write_clips(5003, rate=rate, suffix=suffix)
     whole = torch.from_numpy(load_audio(path, RATE))
     for seed in range(8):
         crop = read_crop(path, CropSettings(RATE, 317), random.Random(seed))
@@ -50,15 +50,15 @@ def test_a_crop_is_a_part_of_the_whole_file(write_sounds, rate, suffix):
         assert (windows - crop["input_values"][0]).abs().amax(1).min() < 1e-5
 
 
-def test_crops_reach_from_the_first_sample_to_the_last(write_sounds):
-    (path,) = write_sounds(12)
+def test_crops_reach_from_the_first_sample_to_the_last(write_clips):
+    (path,) = write_clips(12)
     whole = load_audio(path)
     found = {read_crop(path, CropSettings(RATE, 10), random.Random(seed))["input_values"][0, 0] for seed in range(99)}
     assert {float(value) for value in found} == {float(value) for value in whole[:3]}
 
 
-def test_a_short_file_is_padded_and_masked(write_sounds):
-    (path,) = write_sounds(7)
+def test_a_short_file_is_padded_and_masked(write_clips):
+    (path,) = write_clips(7)
     crop = read_crop(path, CropSettings(RATE, 11), random.Random(0))
     assert crop["padding_mask"].tolist() == [1] * 7 + [0] * 4
     assert torch.equal(crop["input_values"][0, :7], torch.from_numpy(load_audio(path)))
@@ -66,16 +66,16 @@ def test_a_short_file_is_padded_and_masked(write_sounds):
 
 
 @pytest.mark.parametrize(("channels", "num_channels"), [(1, 2), (2, 1), (2, 2)])
-def test_channels_are_averaged_or_repeated(write_sounds, channels, num_channels):
-    (path,) = write_sounds(30, channels=channels)
+def test_channels_are_averaged_or_repeated(write_clips, channels, num_channels):
+    (path,) = write_clips(30, channels=channels)
     values = soundfile.read(path, dtype="float32", always_2d=True)[0].T
     expected = values.mean(0, keepdims=True) if num_channels == 1 else np.broadcast_to(values, (2, 30))
     crop = read_crop(path, CropSettings(RATE, 30, num_channels), random.Random(0))
     np.testing.assert_allclose(crop["input_values"].numpy(), expected, atol=1e-7)
 
 
-def test_gain_changes_loudness_only_and_never_clips(write_sounds):
-    (path,) = write_sounds(400)
+def test_gain_changes_loudness_only_and_never_clips(write_clips):
+    (path,) = write_clips(400)
     whole = torch.from_numpy(load_audio(path))
     gains = []
     for seed in range(20):
@@ -90,20 +90,20 @@ def test_gain_changes_loudness_only_and_never_clips(write_sounds):
 
 
 @pytest.mark.parametrize("form", ["path", "audio", "bytes"])
-def test_forms_of_the_column_are_the_same_to_it(write_sounds, form):
-    paths = write_sounds(90, 100, 110)
-    dataset = Dataset.from_dict({"sound": paths, "other": [1, 2, 3]})
-    expected = read_all(AudioCrops(dataset, CropSettings(RATE, 50), "sound"))
+def test_forms_of_the_column_are_the_same_to_it(write_clips, form):
+    paths = write_clips(90, 100, 110)
+    dataset = Dataset.from_dict({"clip": paths, "other": [1, 2, 3]})
+    expected = read_all(AudioCrops(dataset, CropSettings(RATE, 50), "clip"))
     if form == "bytes":
-        dataset = Dataset.from_dict({"sound": [{"bytes": Path(path).read_bytes(), "path": None} for path in paths]})
+        dataset = Dataset.from_dict({"clip": [{"bytes": Path(path).read_bytes(), "path": None} for path in paths]})
     if form != "path":
-        dataset = dataset.cast_column("sound", Audio())
-    assert torch.equal(read_all(AudioCrops(dataset, CropSettings(RATE, 50), "sound")), expected)
+        dataset = dataset.cast_column("clip", Audio())
+    assert torch.equal(read_all(AudioCrops(dataset, CropSettings(RATE, 50), "clip")), expected)
 
 
 @pytest.mark.parametrize("persistent", [False, True])
-def test_crops_depend_on_seed_epoch_and_place_alone(write_sounds, persistent):
-    dataset = Dataset.from_dict({"audio": write_sounds(*range(200, 207))})
+def test_crops_depend_on_seed_epoch_and_place_alone(write_clips, persistent):
+    dataset = Dataset.from_dict({"audio": write_clips(*range(200, 207))})
     crops, same, other = (AudioCrops(dataset, CropSettings(RATE, 50, seed=seed)) for seed in (1, 1, 2))
     first = read_all(crops)
     loader = DataLoader(same, batch_size=2, num_workers=2, persistent_workers=persistent)
@@ -120,11 +120,11 @@ def test_crops_depend_on_seed_epoch_and_place_alone(write_sounds, persistent):
 
 
 @pytest.fixture
-def broken_sounds(write_sounds, tmp_path):
+def broken_clips(write_clips, tmp_path):
     """Paths of five broken files: missing, no audio, empty, cut short, NaN; and their names in order."""
-    paths = write_sounds(0, 300, 300)
+    paths = write_clips(0, 300, 300)
     missing, text, nan = (str(tmp_path / name) for name in ("missing.wav", "text.wav", "nan.wav"))
-    (tmp_path / "text.wav").write_text("no sound")
+    (tmp_path / "text.wav").write_text("no audio")
     content = Path(paths[1]).read_bytes()
     Path(paths[1]).write_bytes(content[: len(content) // 2])
     soundfile.write(nan, np.full(300, np.nan, np.float32), RATE, subtype="FLOAT")
@@ -132,11 +132,11 @@ def broken_sounds(write_sounds, tmp_path):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_broken_files_are_skipped_named_once_and_counted_everywhere(broken_sounds, tmp_path, caplog, num_workers):
+def test_broken_files_are_skipped_named_once_and_counted_everywhere(broken_clips, tmp_path, caplog, num_workers):
     good = [str(tmp_path / f"good{index}.wav") for index in range(3)]
     for path in good:
         soundfile.write(path, np.full(100, 0.25, np.float32), RATE)
-    dataset = Dataset.from_dict({"audio": [good[0], *broken_sounds, *good[1:]]})
+    dataset = Dataset.from_dict({"audio": [good[0], *broken_clips, *good[1:]]})
     crops = AudioCrops(dataset, CropSettings(RATE, 50))
     for _ in range(3):
         values = read_all(crops, num_workers)
@@ -148,23 +148,23 @@ def test_broken_files_are_skipped_named_once_and_counted_everywhere(broken_sound
         assert sum("Skipped a broken file" in record.message for record in caplog.records) == 5
 
 
-def test_what_replaces_a_broken_file_does_not_depend_on_who_found_it(write_sounds, broken_sounds):
-    dataset = Dataset.from_dict({"audio": [*broken_sounds, *write_sounds(*range(200, 207), rate=2000)]})
+def test_what_replaces_a_broken_file_does_not_depend_on_who_found_it(write_clips, broken_clips):
+    dataset = Dataset.from_dict({"audio": [*broken_clips, *write_clips(*range(200, 207), rate=2000)]})
     first, second = (AudioCrops(dataset, CropSettings(RATE, 50)) for _ in range(2))
     expected = read_all(first)
     assert torch.equal(torch.stack([second[index]["input_values"] for index in reversed(range(12))]), expected.flip(0))
     assert torch.equal(read_all(first, 2), expected)
 
 
-def test_files_that_are_too_short_count_as_broken(write_sounds):
-    crops = AudioCrops(Dataset.from_dict({"audio": write_sounds(9, 100)}), CropSettings(RATE, 50, min_length=10))
+def test_files_that_are_too_short_count_as_broken(write_clips):
+    crops = AudioCrops(Dataset.from_dict({"audio": write_clips(9, 100)}), CropSettings(RATE, 50, min_length=10))
     assert crops[0]["padding_mask"].sum() == 50
     assert crops.num_broken == 1
 
 
 @pytest.mark.parametrize("kind", ["map", "stream"])
-def test_only_broken_files_are_an_error_and_no_endless_loop(broken_sounds, kind):
-    dataset = Dataset.from_dict({"audio": broken_sounds})
+def test_only_broken_files_are_an_error_and_no_endless_loop(broken_clips, kind):
+    dataset = Dataset.from_dict({"audio": broken_clips})
     if kind == "map":
         crops = AudioCrops(dataset, CropSettings(RATE, 50))
     else:
@@ -174,8 +174,8 @@ def test_only_broken_files_are_an_error_and_no_endless_loop(broken_sounds, kind)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_stream_gives_the_same_crops_whatever_workers_read_it(write_sounds, broken_sounds, num_workers):
-    dataset = Dataset.from_dict({"audio": [*write_sounds(*range(200, 207), rate=2000), *broken_sounds]})
+def test_a_stream_gives_the_same_crops_whatever_workers_read_it(write_clips, broken_clips, num_workers):
+    dataset = Dataset.from_dict({"audio": [*write_clips(*range(200, 207), rate=2000), *broken_clips]})
     settings = CropSettings(RATE, 50, seed=4)
 
     def read(crops):
@@ -194,11 +194,11 @@ def test_a_stream_gives_the_same_crops_whatever_workers_read_it(write_sounds, br
     assert read(crops) != expected
 
 
-def test_the_callback_sets_the_epoch_and_logs_the_count(write_sounds, broken_sounds):
+def test_the_callback_sets_the_epoch_and_logs_the_count(write_clips, broken_clips):
     class State:
         epoch, log_history = 2.4, [{}]
 
-    crops = AudioCrops(Dataset.from_dict({"audio": [broken_sounds[0], *write_sounds(100, 100)]}), CropSettings(RATE, 9))
+    crops = AudioCrops(Dataset.from_dict({"audio": [broken_clips[0], *write_clips(100, 100)]}), CropSettings(RATE, 9))
     callback = AudioCropsCallback(crops)
     callback.on_epoch_begin(None, State, None)
     entered = read_all(crops)
@@ -228,7 +228,7 @@ def test_impossible_data_sets_are_errors():
     settings = CropSettings(RATE, 50)
     with pytest.raises(ValueError, match="`dataset` must have at least one file, got none"):
         AudioCrops(Dataset.from_dict({"audio": []}), settings)
-    with pytest.raises(ValueError, match=r"`column` must be one of \['audio'\], got 'sound'"):
-        AudioCrops(Dataset.from_dict({"audio": ["a.wav"]}), settings, "sound")
+    with pytest.raises(ValueError, match=r"`column` must be one of \['audio'\], got 'clip'"):
+        AudioCrops(Dataset.from_dict({"audio": ["a.wav"]}), settings, "clip")
     with pytest.raises(ValueError, match="`column` must hold paths"):
         AudioCrops(Dataset.from_dict({"audio": [1]}), settings)

@@ -27,9 +27,9 @@ def prompt() -> dict[str, torch.Tensor]:
     return {name: inputs[name] for name in inputs if name not in only_in_training}
 
 
-@pytest.fixture(params=["words", "pictures and sounds"])
+@pytest.fixture(params=["text", "images and clips"])
 def inputs(request):
-    return text_inputs() if request.param == "words" else prompt()
+    return text_inputs() if request.param == "text" else prompt()
 
 
 def row(inputs: dict, index: int) -> dict:

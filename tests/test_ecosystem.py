@@ -190,12 +190,12 @@ def test_other_audio_tokenizers_speak_and_hear(model_type):
     assert torch.isfinite(spoken.audio_values).all()
 
 
-EARS = {
+ENCODERS = {
     "wav2vec2": dict(feat_extract_norm="group", mask_time_prob=0.0),
     "hubert": dict(feat_extract_norm="layer", mask_time_prob=0.0),
     "wavlm": dict(feat_extract_norm="layer", mask_time_prob=0.0),
 }
-EAR = dict(
+ENCODER = dict(
     hidden_size=16,
     num_hidden_layers=1,
     num_attention_heads=2,
@@ -210,10 +210,10 @@ EAR = dict(
 )
 
 
-@pytest.mark.parametrize("model_type", list(EARS))
+@pytest.mark.parametrize("model_type", list(ENCODERS))
 def test_encoders_of_waveforms_hear(model_type, tmp_path):
-    ear = AutoConfig.for_model(model_type, **EAR, **EARS[model_type])
-    thinker = dict(text_config=TEXT | dict(vocab_size=400), audio_config=ear, audio_token_id=8)
+    audio = AutoConfig.for_model(model_type, **ENCODER, **ENCODERS[model_type])
+    thinker = dict(text_config=TEXT | dict(vocab_size=400), audio_config=audio, audio_token_id=8)
     config = josie.JosieConfig(thinker_config=thinker)
     model = josie.JosieForConditionalGeneration(config).eval()
     processor = josie.JosieProcessor.from_config(config, josie.load_default_tokenizer(vocab_size=400))
@@ -293,6 +293,6 @@ def test_reading_images_and_clips_compiles_into_one_graph():
     model = CASES["josie"].build().thinker
     inputs = josie_inputs()
     inputs = {name: inputs[name] for name in inputs.keys() & {"input_ids", "attention_mask", "pixel_values"}}
-    inputs["input_ids"] = inputs["input_ids"].masked_fill(inputs["input_ids"] == 8, 20)  # a picture and words only
+    inputs["input_ids"] = inputs["input_ids"].masked_fill(inputs["input_ids"] == 8, 20)  # an image and text only
     compiled = torch.compile(lambda **given: model(**given).logits, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(**inputs), model(**inputs).logits)

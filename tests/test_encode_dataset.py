@@ -139,7 +139,7 @@ def test_another_encoding_is_refused(conversations, tiny_folder, tmp_path):
 def test_broken_rows_are_counted_and_listed(tiny_folder, tmp_path):
     path = write_conversations(tmp_path, number=10)
     lines = path.read_text().splitlines()
-    (tmp_path / "noise.wav").write_bytes(b"no sound")
+    (tmp_path / "noise.wav").write_bytes(b"no audio")
     lines[3] = lines[3].replace("long.wav", "noise.wav").replace("short.wav", "noise.wav")
     lines[5] = lines[5].replace("long.wav", "none.wav").replace("short.wav", "none.wav")
     lines[8] = "{"
@@ -157,21 +157,21 @@ def test_broken_rows_are_counted_and_listed(tiny_folder, tmp_path):
 
 @pytest.mark.parametrize("form", ["folder", "saved"])
 def test_recordings_become_codes_without_an_end(form, tiny_folder, tmp_path):
-    sounds = tmp_path / "sounds"
-    sounds.mkdir()
+    clips = tmp_path / "clips"
+    clips.mkdir()
     waves = [np.sin(np.arange(length) / 9).astype(np.float32) for length in (400, 700, 555)]
     for index, wave in enumerate(waves):
-        soundfile.write(sounds / f"{index}.wav", wave, 1600)
-        (sounds / f"{index}.txt").write_text(f"number {index}\n")
-    source = sounds
+        soundfile.write(clips / f"{index}.wav", wave, 1600)
+        (clips / f"{index}.txt").write_text(f"number {index}\n")
+    source = clips
     if form == "saved":
-        files = sorted(map(str, sounds.glob("*.wav")))
+        files = sorted(map(str, clips.glob("*.wav")))
         rows = Dataset.from_dict({"audio": files, "text": [f"number {index}" for index in range(3)]})
         rows.cast_column("audio", Audio()).save_to_disk(tmp_path / "saved")
         source = tmp_path / "saved"
     encode(source, tiny_folder, tmp_path / "out")
     codec = AutoModelForMultimodalLM.from_pretrained(tiny_folder).audio_codec
-    for row, file in zip(read(tmp_path / "out"), sorted(sounds.glob("*.wav")), strict=True):
+    for row, file in zip(read(tmp_path / "out"), sorted(clips.glob("*.wav")), strict=True):
         values = torch.from_numpy(josie.load_audio(str(file), codec.config.sampling_rate))[None, None]
         assert row["audio_codes"] == codec.encode(values, num_quantizers=3).audio_codes[0].tolist()
         assert row["text"] == file.with_suffix(".txt").read_text().strip()
@@ -181,9 +181,9 @@ def test_recordings_become_codes_without_an_end(form, tiny_folder, tmp_path):
 def test_features_are_those_of_each_clip_alone(conversations, tiny_folder, tmp_path):
     encode(conversations, tiny_folder, tmp_path / "out", features=True)
     model, processor = (cls.from_pretrained(tiny_folder) for cls in (AutoModelForMultimodalLM, AutoProcessor))
-    (sound,) = {str(path) for path in conversations.parent.glob("question.wav")}
+    (clip,) = {str(path) for path in conversations.parent.glob("question.wav")}
     extractor = processor.feature_extractor
-    inputs = extractor(josie.load_audio(sound, extractor.sampling_rate), sampling_rate=extractor.sampling_rate)
+    inputs = extractor(josie.load_audio(clip, extractor.sampling_rate), sampling_rate=extractor.sampling_rate)
     with torch.no_grad():
         states = model.thinker.model.audio_front_end.encoder(
             torch.as_tensor(inputs["input_features"]), attention_mask=torch.as_tensor(inputs["input_features_mask"])

@@ -262,12 +262,12 @@ def test_the_first_row_of_an_image_is_its_cls_row():
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("build", [vision_encoder, stemmed_vision_encoder])
 def test_an_image_equals_the_image_alone(build, attention):
-    encoder, pictures = build(), vision_inputs()["pixel_values"]
+    encoder, images = build(), vision_inputs()["pixel_values"]
     encoder.set_attn_implementation(attention)
     with torch.no_grad():
-        batch = encoder(pictures).last_hidden_state
-        for row, picture in enumerate(pictures):
-            torch.testing.assert_close(batch[row], encoder(picture[None]).last_hidden_state[0], atol=1e-5, rtol=1e-4)
+        batch = encoder(images).last_hidden_state
+        for row, image in enumerate(images):
+            torch.testing.assert_close(batch[row], encoder(image[None]).last_hidden_state[0], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("channels", [[], [6], [6, 8], [6, 8, 10]], ids=str)
@@ -310,12 +310,12 @@ def test_what_is_subtracted_and_divided_by_is_done_in_the_encoder():
         expected = plain((features + 5) / 4, attention_mask=mask).last_hidden_state
         found = shifted(features, attention_mask=mask).last_hidden_state
     torch.testing.assert_close(found, expected)
-    pictures = torch.rand(2, 3, 12, 12)
+    images = torch.rand(2, 3, 12, 12)
     plain, shifted = vision_encoder(), vision_encoder(pixel_mean=0.9, pixel_std=0.2)
     shifted.load_state_dict(plain.state_dict())
     with torch.no_grad():
-        expected = plain((pictures - 0.9) / 0.2).last_hidden_state
-        torch.testing.assert_close(shifted(pictures).last_hidden_state, expected)
+        expected = plain((images - 0.9) / 0.2).last_hidden_state
+        torch.testing.assert_close(shifted(images).last_hidden_state, expected)
 
 
 @pytest.mark.parametrize("name", ["mel_std", "pixel_std"])

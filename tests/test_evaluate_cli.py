@@ -17,11 +17,11 @@ from josie.evaluation.tasks import Row, compare_kinds, is_right, read_tasks, run
 from josie.evaluation.words import count_word_errors, split_words, word_error_rate
 
 DATA = Path(__file__).parent / "data"
-SOUND = {"type": "audio", "path": "sounds/speech.wav"}
-PICTURE = {"type": "image", "path": "picture.png"}
+CLIP = {"type": "audio", "path": "clips/speech.wav"}
+IMAGE = {"type": "image", "path": "picture.png"}
 QUESTION = {"type": "text", "text": "What is on it?"}
 ANSWER = {"task": "answer", "answer": "A red ball.", "scores": ["exact", "spoken"]}
-ASKED = [{"role": "user", "content": [PICTURE, QUESTION]}]
+ASKED = [{"role": "user", "content": [IMAGE, QUESTION]}]
 READ = {"task": "read", "speak": True, "answer": "One red ball.", "scores": ["spoken", "spoken_wer"]}
 
 
@@ -30,11 +30,11 @@ def ask(*parts, **changes):
 
 
 ROWS = [
-    ask(PICTURE, QUESTION),
+    ask(IMAGE, QUESTION),
     READ,
     ask(QUESTION, task="talk", scores=["wer", "exact"]),
-    ask(PICTURE, SOUND),
-    ask(SOUND, QUESTION, PICTURE),
+    ask(IMAGE, CLIP),
+    ask(CLIP, QUESTION, IMAGE),
     READ | {"answer": "Two."},
     READ | {"answer": "A table, and under it the other 3 balls."},
 ]
@@ -44,9 +44,9 @@ ROWS = [
 def data(tmp_path):
     """A function that writes rows into a folder with the files they name."""
     folder = tmp_path / "data"
-    (folder / "sounds").mkdir(parents=True)
+    (folder / "clips").mkdir(parents=True)
     shutil.copy(DATA / "picture.png", folder)
-    shutil.copy(DATA / "speech.wav", folder / "sounds")
+    shutil.copy(DATA / "speech.wav", folder / "clips")
 
     def write(*rows):
         lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
@@ -260,7 +260,7 @@ class TestErrors:
         assert fail("evaluate", tiny_folder, "--data", "none.jsonl") == message
 
     def test_a_failure_leaves_no_report(self, tiny_folder, data, tmp_path, heard):
-        file = data(ask(QUESTION), ask({"type": "image", "path": "sounds/speech.wav"}))
+        file = data(ask(QUESTION), ask({"type": "image", "path": "clips/speech.wav"}))
         (tmp_path / "out").mkdir()
         fail_after = run_and_fail("evaluate", tiny_folder, "--data", file, "--out", tmp_path / "out" / "report.json")
         assert fail_after.startswith("Error: ")
@@ -279,11 +279,11 @@ def run_and_fail(*arguments):
 
 
 def test_paths_are_relative_to_the_file(data):
-    file = data(ask(PICTURE, SOUND, QUESTION), ANSWER | {"messages": [{"role": "user", "content": "Hi"}]})
+    file = data(ask(IMAGE, CLIP, QUESTION), ANSWER | {"messages": [{"role": "user", "content": "Hi"}]})
     first, second = read_tasks(file)["answer"]
     assert [part.get("path") for part in first.messages[0]["content"]] == [
         str(file.parent / "picture.png"),
-        str(file.parent / "sounds" / "speech.wav"),
+        str(file.parent / "clips" / "speech.wav"),
         None,
     ]
     assert second.messages == [{"role": "user", "content": "Hi"}]

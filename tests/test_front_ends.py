@@ -253,9 +253,9 @@ def test_an_audio_encoder_of_unknown_geometry_is_refused():
 @TOWERS_AND_SELECTIONS
 def test_image_features_are_the_towers_projected_and_as_many_as_promised(tower, select):
     front_end = vision_front_end(tower, select, projector_hidden_act="gelu")
-    pictures = torch.rand(3, 3, 8, 8)
-    rows, counts, _ = front_end("image", pictures, torch.tensor([[1, 2, 2]] * 3))
-    whole = front_end.encoder(pixel_values=pictures).last_hidden_state
+    images = torch.rand(3, 3, 8, 8)
+    rows, counts, _ = front_end("image", images, torch.tensor([[1, 2, 2]] * 3))
+    whole = front_end.encoder(pixel_values=images).last_hidden_state
     chosen = whole[:, :1] if select == "cls" else whole[:, -4:]
     assert counts.tolist() == [front_end.config.get_num_image_tokens(8, 8)] * 3
     torch.testing.assert_close(rows, front_end.projector(chosen).flatten(0, 1))

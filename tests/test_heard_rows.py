@@ -30,11 +30,11 @@ def listener(parts, tmp_path_factory):
 def rows():
     """Conversations with clips of different lengths; the last has two, and one has none."""
     draw = np.random.default_rng(0)
-    sounds = [
+    clips = [
         {"type": "audio", "audio": draw.normal(size=int(16000 * seconds), scale=0.1).tolist(), "sampling_rate": 16000}
         for seconds in LENGTHS
     ]
-    asked = [[sound | {"text": "The ball."}] for sound in sounds[:3]] + ["A ball?", sounds[3:]]
+    asked = [[clip | {"text": "The ball."}] for clip in clips[:3]] + ["A ball?", clips[3:]]
     turns = [[{"role": "user", "content": content}, {"role": "assistant", "content": "The ball."}] for content in asked]
     return to_dataset([{"messages": turn} for turn in turns])
 
@@ -127,8 +127,8 @@ def make_learner(listener, rows, folder, **options):
 
 def test_what_was_learned_is_read_token_by_token(listener, tmp_path):
     draw = np.random.default_rng(1)
-    sound = {"type": "audio", "audio": draw.normal(size=12000, scale=0.1).tolist(), "sampling_rate": 16000}
-    turns = [{"role": "user", "content": [sound | {"text": "A ball."}]}, {"role": "assistant", "content": "A ball."}]
+    clip = {"type": "audio", "audio": draw.normal(size=12000, scale=0.1).tolist(), "sampling_rate": 16000}
+    turns = [{"role": "user", "content": [clip | {"text": "A ball."}]}, {"role": "assistant", "content": "A ball."}]
     one, learner, batch = make_learner(listener, to_dataset([{"messages": turns}] * 3), tmp_path, only=True)
     optimizer = torch.optim.Adam([value for value in learner.parameters() if value.requires_grad], lr=0.02)
     for _ in range(150):

@@ -195,7 +195,7 @@ for auto_class, name in {parts!r}.items():
 processor = transformers.AutoProcessor.from_pretrained(folder, **TRUST)
 model = transformers.AutoModelForMultimodalLM.from_pretrained(folder, **TRUST)
 content = [
-    dict(type="image", path={picture!r}), dict(type="audio", path={sound!r}), dict(type="text", text="What is it?")
+    dict(type="image", path={image!r}), dict(type="audio", path={clip!r}), dict(type="text", text="What is it?")
 ]
 messages = [dict(role="user", content=content)]
 inputs = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
@@ -231,15 +231,15 @@ assert served["josie"] == "JosieForConditionalGeneration"
             "AutoTokenizer": "TokenizersBackend",
             "AutoModel": "JosieForConditionalGeneration",
         }
-        picture, sound = str(tests / "data" / "picture.png"), str(tests / "data" / "speech.wav")
+        image, clip = str(tests / "data" / "picture.png"), str(tests / "data" / "speech.wav")
         script = tmp_path / "script.py"
         script.write_text(
             self.SCRIPT.format(
                 tests=str(tests),
                 folder=str(folder),
                 parts=parts,
-                picture=picture,
-                sound=sound,
+                image=image,
+                clip=clip,
                 has_torchvision=importlib.util.find_spec("torchvision") is not None,
             )
         )
@@ -247,8 +247,8 @@ assert served["josie"] == "JosieForConditionalGeneration"
         spoken = torch.load(tmp_path / "spoken.pt", weights_only=False)
         model = josie.JosieForConditionalGeneration.from_pretrained(folder)
         content = [
-            dict(type="image", path=picture),
-            dict(type="audio", path=sound),
+            dict(type="image", path=image),
+            dict(type="audio", path=clip),
             dict(type="text", text="What is it?"),
         ]
         inputs = josie.JosieProcessor.from_pretrained(folder).apply_chat_template(
@@ -342,8 +342,8 @@ class TestExport:
         written = export_folder(tmp_path / "plain", tmp_path / "out")
         assert {"preprocessor_config.json", "modeling_codecs_jodio.py", "processing_audio.py"} <= set(written)
         assert not {"modeling_thinker_model.py", "modeling_talker_model.py", "processing_vision.py"} & set(written)
-        facts = json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())
-        assert facts["auto_map"] == {"AutoFeatureExtractor": "auto_josie.JosieFeatureExtractor"}
+        config_dict = json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())
+        assert config_dict["auto_map"] == {"AutoFeatureExtractor": "auto_josie.JosieFeatureExtractor"}
 
     def test_refuses(self, tmp_path):
         with pytest.raises(ValueError, match="`DIR` must be a folder with a JOSIE checkpoint"):

@@ -294,7 +294,7 @@ def test_overlaps_that_cannot_be_are_refused(overlap):
         config(patch_overlap=overlap)
 
 
-def picture(height: int, width: int, seed: int = 0) -> Image.Image:
+def image(height: int, width: int, seed: int = 0) -> Image.Image:
     values = torch.randint(0, 256, (height, width, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
     return Image.fromarray(values.numpy())
 
@@ -307,7 +307,7 @@ def test_processors_of_a_checkpoint_give_what_the_codec_takes(tmp_path):
     images, videos = AutoImageProcessor.from_pretrained(tmp_path), AutoVideoProcessor.from_pretrained(tmp_path)
     assert isinstance(images, JovioImageProcessor)
     assert isinstance(videos, JovioVideoProcessor)
-    inputs = images(images=[picture(30, 40), picture(17, 9)], return_tensors="pt")
+    inputs = images(images=[image(30, 40), image(17, 9)], return_tensors="pt")
     assert set(inputs) == set(images.model_input_names)
     with torch.no_grad():
         output = jovio(**inputs)
@@ -315,8 +315,8 @@ def test_processors_of_a_checkpoint_give_what_the_codec_takes(tmp_path):
     assert torch.equal(output.grid_thw, inputs["grid_thw"])
     assert inputs["grid_thw"].prod(-1).max() <= 12
 
-    clip = [picture(12, 8, seed) for seed in range(5)]
-    inputs = videos(videos=[[picture(8, 8)], clip, torch.stack([torch.rand(3, 16, 4)] * 2)], return_tensors="pt")
+    clip = [image(12, 8, seed) for seed in range(5)]
+    inputs = videos(videos=[[image(8, 8)], clip, torch.stack([torch.rand(3, 16, 4)] * 2)], return_tensors="pt")
     assert set(inputs) == set(videos.model_input_names)
     assert inputs["num_frames"].tolist() == [1, 5, 2]
     assert inputs["grid_thw"][:, 0].tolist() == [1, 3, 1]
@@ -344,10 +344,10 @@ def test_the_thinker_reads_images_and_videos_as_codes():
         for parameter in josie.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=0.3)
-    clip = [picture(12, 16, seed) for seed in range(3)]
+    clip = [image(12, 16, seed) for seed in range(3)]
     inputs = processor(
         text=["<|image|> what?", "<|video|><|image|> which?"],
-        images=[[picture(20, 30)], [picture(9, 16, 1)]],
+        images=[[image(20, 30)], [image(9, 16, 1)]],
         videos=[[], [clip]],
         padding=True,
         return_tensors="pt",

@@ -13,7 +13,7 @@ from josie.tokenization import load_default_tokenizer
 from josie.tokenization.special_tokens import ASSISTANT_TOKEN, AUDIO_TOKEN, EOS_TOKEN, IMAGE_TOKEN, VIDEO_TOKEN
 
 DATA = Path(__file__).parent / "data"
-SPEECH, PICTURE, VIDEO = DATA / "speech.wav", DATA / "picture.png", DATA / "video.mp4"
+SPEECH, IMAGE, VIDEO = DATA / "speech.wav", DATA / "picture.png", DATA / "video.mp4"
 OPTIONS = {"tokenize": True, "return_dict": True, "output_labels": True}
 
 
@@ -44,16 +44,16 @@ def tone(num_samples: int) -> np.ndarray:
     return np.sin(np.arange(num_samples) / 3).astype(np.float32) / 2
 
 
-PICTURE_PART = {"type": "image", "path": str(PICTURE)}
+IMAGE_PART = {"type": "image", "path": str(IMAGE)}
 CLIP_PART = {"type": "audio", "audio": tone(2801), "sampling_rate": 16000}
 VIDEO_PART = {"type": "video", "path": str(VIDEO)}
 CODES = np.arange(12).reshape(3, 4) % 11
 LONG = [
     {"role": "system", "content": "Be brief."},
-    user(PICTURE_PART, CLIP_PART),
+    user(IMAGE_PART, CLIP_PART),
     {"role": "assistant", "content": "A réd ball ☃."},
     user(VIDEO_PART),
-    assistant(text("This: "), PICTURE_PART, text(" and no more.")),
+    assistant(text("This: "), IMAGE_PART, text(" and no more.")),
 ]
 SHORT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
 SILENT = [{"role": "user", "content": "Hm"}]
@@ -114,7 +114,7 @@ def test_a_cut_conversation_keeps_the_labels_that_are_left(processor, tokenizer)
 
 
 def test_plain_text_is_learned_but_for_placeholders_and_padding(processor):
-    batch = processor(text=["Two words", "One <|image|>"], images=[PICTURE], output_labels=True)
+    batch = processor(text=["Two words", "One <|image|>"], images=[IMAGE], output_labels=True)
     ignored = (batch["attention_mask"] == 0) | (batch["input_ids"] == processor.image_token_id)
     assert ignored.any()
     assert torch.equal(batch["labels"], batch["input_ids"].masked_fill(ignored, -100))
@@ -144,8 +144,8 @@ def test_a_template_without_marks_gives_no_labels(processor):
 
 
 def test_the_assistants_audio_is_learned_and_not_heard(processor, tokenizer):
-    sound = {"type": "audio", "path": str(SPEECH)}
-    spoken = [user(CLIP_PART), assistant(text("Oh"), sound, text(" no")), user(), assistant(text("Yes"))]
+    clip = {"type": "audio", "path": str(SPEECH)}
+    spoken = [user(CLIP_PART), assistant(text("Oh"), clip, text(" no")), user(), assistant(text("Yes"))]
     written = [spoken[0], assistant(text("Oh no")), *spoken[2:]]
     assert processor.apply_chat_template(spoken) == processor.apply_chat_template(written)
     batch = processor.apply_chat_template([spoken, SHORT], **OPTIONS)
@@ -159,12 +159,12 @@ def test_the_assistants_audio_is_learned_and_not_heard(processor, tokenizer):
     waveform = torch.from_numpy(load_audio(SPEECH, processor.output_sampling_rate))
     assert torch.equal(batch["speech_values"][0, 0], waveform)
     assert batch["speech_values_mask"].sum(dim=1).tolist() == [len(waveform), 0]
-    assert sound in spoken[1]["content"], "the caller's conversation must stay as it was"
+    assert clip in spoken[1]["content"], "the caller's conversation must stay as it was"
 
 
 def test_several_clips_are_learned_each_with_its_turn(processor, tokenizer):
-    sounds = [dict(type="audio", audio=tone(length), sampling_rate=1600) for length in (400, 255, 301)]
-    turns = [assistant(text(words), sound) for words, sound in zip(("a b", "c", "d"), sounds, strict=True)]
+    clips = [dict(type="audio", audio=tone(length), sampling_rate=1600) for length in (400, 255, 301)]
+    turns = [assistant(text(words), clip) for words, clip in zip(("a b", "c", "d"), clips, strict=True)]
     rows = [[user(), turns[0], user(), assistant(text("Yes")), user(), turns[1]], SHORT, [user(), turns[2]]]
     batch = processor.apply_chat_template(rows, **OPTIONS)
     assert batch["speech_values"].shape == (3, 2, 1, 400)
@@ -186,12 +186,12 @@ def test_codes_of_the_assistants_audio_are_taken_as_they_are(processor):
 
 
 def test_speech_that_cannot_be_learned_is_refused(processor, tokenizer):
-    sound = {"type": "audio", "audio": tone(400), "sampling_rate": 1600}
-    turn = assistant(text("Yes"), sound)
+    clip = {"type": "audio", "audio": tone(400), "sampling_rate": 1600}
+    turn = assistant(text("Yes"), clip)
     with pytest.raises(ValueError, match="at most one clip in a turn of the assistant, got 2"):
-        processor.apply_chat_template([user(), assistant(text("Yes"), sound, sound)], **OPTIONS)
+        processor.apply_chat_template([user(), assistant(text("Yes"), clip, clip)], **OPTIONS)
     with pytest.raises(ValueError, match="A spoken turn must have words.*got none in row 1"):
-        processor.apply_chat_template([SHORT, [user(), assistant(sound)]], **OPTIONS)
+        processor.apply_chat_template([SHORT, [user(), assistant(clip)]], **OPTIONS)
     flat = assistant(text("Yes"), {"type": "audio", "codes": [1, 2]})
     with pytest.raises(ValueError, match=r"`speech_codes` must be integers of shape .* got int64 of shape \(2,\)"):
         processor.apply_chat_template([user(), flat], **OPTIONS)
@@ -220,7 +220,7 @@ def coded_processor(tokenizer) -> JosieProcessor:
         [user({"type": "audio", "path": str(SPEECH)}), assistant(text("Yes"), CLIP_PART)],
         [user({"type": "video", "video": np.zeros((5, 20, 31, 3), dtype=np.uint8)})],
     ],
-    ids=["text", "files", "picture", "array", "speech", "frames"],
+    ids=["text", "files", "image", "array", "speech", "frames"],
 )
 @pytest.mark.parametrize("kind", ["encoders", "codecs"])
 def test_lengths_are_known_without_decoding(processor, tokenizer, conversation, kind):

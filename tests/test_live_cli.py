@@ -18,7 +18,7 @@ import josie
 from josie.cli.app import app
 
 RATE, UNIT = 1600, 60
-PICTURE = ROOT / "tests" / "data" / "picture.png"
+IMAGE = ROOT / "tests" / "data" / "picture.png"
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def hear(folder, samples, bias=100.0, num_images=0, **options):
     processor = josie.JosieProcessor.from_pretrained(folder)
     session = model.start_session(processor, talker_seed=0, speak_bias=bias, **options)
     for _ in range(num_images):
-        session.show_image(str(PICTURE))
+        session.show_image(str(IMAGE))
     units = [session.push(unit, at_once=True).audio_values[-UNIT:] for unit in np.split(samples, len(samples) // UNIT)]
     return session, np.concatenate(units)
 
@@ -159,14 +159,14 @@ def test_ctrl_c_ends_it_cleanly(folder, samples, tmp_path, monkeypatch):
 
 def test_lines_show_images_and_end_it(folder, recording, samples, monkeypatch):
     options = "--in", recording, "--seconds", 0.375, "--speak-bias", 100
-    lines = [f"/image '{PICTURE}'", "/image none.png", "/sing", "Hello.", ""]
+    lines = [f"/image '{IMAGE}'", "/image none.png", "/sing", "Hello.", ""]
     printed, told = chat(folder, *options, lines=lines)
     heard, _ = soundfile.read(recording, dtype="float32")
     session, _ = hear(folder, heard, num_images=1)
     assert printed == f"0.04- {session.transcript()[0]['text']}\n"
     assert printed != chat(folder, *options)[0]
     notes = told.splitlines()
-    assert notes[0] == f"Shown at 0.00 s: {PICTURE}"
+    assert notes[0] == f"Shown at 0.00 s: {IMAGE}"
     assert notes[1] == "Error: `/image FILE` must be an existing file, got 'none.png'."
     assert notes[2].startswith("Error: A line must be one of ['/image FILE', '/help', '/quit'] while the model listens")
     assert "'Hello.'" in notes[3]
@@ -189,7 +189,7 @@ class TestRefusals:
             (("--live", "--speaker", "eve"), "`--speaker` must be one of ['ada', 'bob'], got 'eve'."),
             (("--live", "--in", "none.wav"), "`--in` must be an existing file, got 'none.wav'."),
             (("--live", "--speak-bias", "nan"), "`--speak-bias` must be a finite number, got nan."),
-            (("--in", PICTURE.with_name("speech.wav")), "`--in` must go with `--live`, got '"),
+            (("--in", IMAGE.with_name("speech.wav")), "`--in` must go with `--live`, got '"),
             (("--speak-bias", 2), "`--speak-bias` must go with `--live`, got 2.0."),
         ],
         ids=lambda value: " ".join(map(str, value))[:30] if isinstance(value, tuple) else "",

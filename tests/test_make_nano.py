@@ -130,8 +130,8 @@ def test_a_start_takes_what_fits(tiny_folder, tmp_path, monkeypatch, capsys, opt
 def test_a_start_needs_the_same_words_and_parts_that_are_there(tiny_folder, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=r"`--from` must have token embeddings of shape \(54, 30\), got \(\d+, 30\)"):
         start_from(tiny_folder, tmp_path, monkeypatch, text_config={"vocab_size": 54})
-    with pytest.raises(SystemExit, match="`--new` must be among .* got 'eyes'"):
-        start_from(tiny_folder, tmp_path, monkeypatch, "--new", "eyes")
+    with pytest.raises(SystemExit, match="`--new` must be among .* got 'tower'"):
+        start_from(tiny_folder, tmp_path, monkeypatch, "--new", "tower")
 
 
 def test_a_new_talker_reads_letters_and_speaks_by_the_codec_that_is_given(tiny_folder, tmp_path, monkeypatch):

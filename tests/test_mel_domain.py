@@ -56,10 +56,10 @@ def test_a_clip_comes_back_at_once(lookahead):
     config, audio = JodioConfig(**(SMALL | {"mel_lookahead": lookahead})), make_tones(4000)
     again, _ = MelSynthesis(config)(synthesis_targets(config, audio))
     assert again.shape == (2, 4000, 1)
-    # Of magnitudes, as a spectrogram that no sound has exactly leaves a little noise in the empty bands.
+    # Of magnitudes, as a spectrogram that no audio has exactly leaves a little noise in the empty bands.
     wanted, actual = (
-        (waveform_to_mel(config, sound[:, 400:]) * config.mel_std + config.mel_mean).exp()
-        for sound in (audio, again[..., 0])
+        (waveform_to_mel(config, clip[:, 400:]) * config.mel_std + config.mel_mean).exp()
+        for clip in (audio, again[..., 0])
     )
     assert (actual - wanted).norm() < 0.15 * wanted.norm()
 

@@ -12,7 +12,7 @@ import soundfile
 import torch
 from datasets import Dataset, Features, Image as ImageFeature, Value
 from PIL import Image
-from samples import AUDIO_ENCODER, PICTURE, SPEECH, TOWER, VIDEO, short, thinker_config, tone
+from samples import AUDIO_ENCODER, IMAGE, SPEECH, TOWER, VIDEO, short, thinker_config, tone
 
 from josie import JosieDataCollator
 from josie.configuration_josie import JosieConfig
@@ -61,22 +61,22 @@ def inputs_of(processor, conversation, **options):
     return output
 
 
-PICTURE_URI = "data:image/png;base64," + base64.b64encode(PICTURE.read_bytes()).decode()
+IMAGE_URI = "data:image/png;base64," + base64.b64encode(IMAGE.read_bytes()).decode()
 SPEECH_64 = base64.b64encode(SPEECH.read_bytes()).decode()
 IMAGE_FORMS = [
-    {"type": "image", "image": PICTURE.as_uri()},
-    {"type": "image", "image": {"bytes": PICTURE.read_bytes(), "path": None}},
-    {"type": "image", "image": {"bytes": None, "path": str(PICTURE)}},
-    {"type": "image", "path": str(PICTURE), "text": None, "audio": None, "video": {"bytes": None, "path": None}},
-    {"type": "image", "image_url": str(PICTURE)},
-    {"image": str(PICTURE)},
-    {"type": "image_url", "image_url": {"url": PICTURE_URI, "detail": "auto"}},
-    {"type": "image_url", "image_url": PICTURE_URI},
-    {"type": "input_image", "image_url": PICTURE_URI},
-    {"type": "file", "file": {"path": str(PICTURE), "mime_type": "image/png", "meta": {"_type": "gradio.FileData"}}},
-    {"type": "file", "file": {"path": str(PICTURE)}},
-    {"type": "file", "file": {"file_data": PICTURE_URI, "filename": "a.png"}},
-    {"type": "input_file", "file_data": PICTURE_URI},
+    {"type": "image", "image": IMAGE.as_uri()},
+    {"type": "image", "image": {"bytes": IMAGE.read_bytes(), "path": None}},
+    {"type": "image", "image": {"bytes": None, "path": str(IMAGE)}},
+    {"type": "image", "path": str(IMAGE), "text": None, "audio": None, "video": {"bytes": None, "path": None}},
+    {"type": "image", "image_url": str(IMAGE)},
+    {"image": str(IMAGE)},
+    {"type": "image_url", "image_url": {"url": IMAGE_URI, "detail": "auto"}},
+    {"type": "image_url", "image_url": IMAGE_URI},
+    {"type": "input_image", "image_url": IMAGE_URI},
+    {"type": "file", "file": {"path": str(IMAGE), "mime_type": "image/png", "meta": {"_type": "gradio.FileData"}}},
+    {"type": "file", "file": {"path": str(IMAGE)}},
+    {"type": "file", "file": {"file_data": IMAGE_URI, "filename": "a.png"}},
+    {"type": "input_file", "file_data": IMAGE_URI},
 ]
 AUDIO_FORMS = [
     {"audio": str(SPEECH)},
@@ -91,9 +91,7 @@ AUDIO_FORMS = [
 
 @pytest.mark.parametrize("part", IMAGE_FORMS, ids=short)
 def test_every_form_of_an_image_is_the_image(processor, part):
-    assert_equal(
-        inputs_of(processor, user(part, HI)), inputs_of(processor, user({"type": "image", "path": PICTURE}, HI))
-    )
+    assert_equal(inputs_of(processor, user(part, HI)), inputs_of(processor, user({"type": "image", "path": IMAGE}, HI)))
 
 
 @pytest.mark.parametrize("part", AUDIO_FORMS, ids=short)
@@ -106,18 +104,18 @@ def test_every_form_of_a_clip_is_the_clip(processor, part):
 @pytest.mark.parametrize(
     "content",
     [
-        {"path": str(PICTURE), "alt_text": None},
-        (str(PICTURE),),
-        (str(PICTURE), "a picture"),
-        {"text": "", "files": [str(PICTURE)]},
-        {"text": "", "files": [{"path": str(PICTURE), "mime_type": "image/png"}]},
-        {"type": "image", "path": str(PICTURE)},
-        np.array([{"type": "image", "path": str(PICTURE)}], dtype=object),
+        {"path": str(IMAGE), "alt_text": None},
+        (str(IMAGE),),
+        (str(IMAGE), "an image"),
+        {"text": "", "files": [str(IMAGE)]},
+        {"text": "", "files": [{"path": str(IMAGE), "mime_type": "image/png"}]},
+        {"type": "image", "path": str(IMAGE)},
+        np.array([{"type": "image", "path": str(IMAGE)}], dtype=object),
     ],
     ids=short,
 )
 def test_every_form_of_a_content_is_the_content(processor, content):
-    expected = inputs_of(processor, user({"type": "image", "path": PICTURE}))
+    expected = inputs_of(processor, user({"type": "image", "path": IMAGE}))
     assert_equal(inputs_of(processor, [{"role": "user", "content": content}]), expected)
     assert_equal(inputs_of(processor, [Message("user", content, {"title": None}, [])]), expected)
 
@@ -149,7 +147,7 @@ def test_options_of_a_part_are_heard(processor):
     with pytest.raises(ValueError, match="`fps` must come with `video_metadata`"):
         inputs_of(processor, user({"type": "video", "video": list(frames), "fps": 4.0}))
     with pytest.raises(ValueError, match="`min_pixels` must be None, as all images of this model have one size"):
-        inputs_of(processor, user({"type": "image", "image": PICTURE, "min_pixels": 100}))
+        inputs_of(processor, user({"type": "image", "image": IMAGE, "min_pixels": 100}))
 
 
 def test_a_list_of_files_in_a_message_is_one_video(processor, tmp_path):
@@ -165,13 +163,13 @@ def test_a_list_of_files_in_a_message_is_one_video(processor, tmp_path):
         output = inputs_of(processor, user({"type": "video", "video": frames}, HI))
         assert output["pixel_values_videos"].shape[:2] == (1, 6)
         assert (output["input_ids"] == processor.video_token_id).sum() == 6
-    for modality, file in (("image", PICTURE), ("audio", SPEECH)):
+    for modality, file in (("image", IMAGE), ("audio", SPEECH)):
         with pytest.raises(ValueError, match=f"type '{modality}' must have one {modality}, got a list of 2"):
             inputs_of(processor, user({"type": modality, modality: [str(file), str(file)]}))
 
 
 CONVERSATION = [
-    {"role": "user", "content": [{"type": "image", "path": str(PICTURE)}, {"type": "text", "text": "What is it?"}]},
+    {"role": "user", "content": [{"type": "image", "path": str(IMAGE)}, {"type": "text", "text": "What is it?"}]},
     {
         "role": "assistant",
         "content": [{"type": "text", "text": "A ball."}, {"type": "audio", "codes": [[1, 2], [3, 4], [5, 6]]}],
@@ -229,17 +227,17 @@ def test_nested_rows_of_values_are_arrays(processor, tmp_path):
     assert read.dtype == object
     part = {"type": "audio", "audio": read, "sampling_rate": 16000}
     assert_equal(inputs_of(processor, user(part)), inputs_of(processor, user(dict(part, audio=clip))))
-    picture = np.asarray(Image.open(PICTURE).convert("RGB"))
-    column = pyarrow.array([picture.tolist()], pyarrow.list_(pyarrow.list_(pyarrow.list_(pyarrow.uint8()))))
+    image = np.asarray(Image.open(IMAGE).convert("RGB"))
+    column = pyarrow.array([image.tolist()], pyarrow.list_(pyarrow.list_(pyarrow.list_(pyarrow.uint8()))))
     nested = pyarrow.table({"image": column}).to_pandas().image[0]
     found = inputs_of(processor, user({"type": "image", "image": nested}))
-    assert_equal(found, inputs_of(processor, user({"type": "image", "image": picture})))
+    assert_equal(found, inputs_of(processor, user({"type": "image", "image": image})))
 
 
 def test_features_of_datasets_are_inputs(processor):
     features = Features(image=ImageFeature(), text=Value("string"))
-    rows = Dataset.from_dict({"image": [str(PICTURE)], "text": ["Hi"]}, features=features)
-    expected = inputs_of(processor, user({"type": "image", "path": PICTURE}, HI))
+    rows = Dataset.from_dict({"image": [str(IMAGE)], "text": ["Hi"]}, features=features)
+    expected = inputs_of(processor, user({"type": "image", "path": IMAGE}, HI))
     for decode in (True, False):
         image = rows.cast_column("image", ImageFeature(decode=decode))[0]["image"]
         assert_equal(inputs_of(processor, user({"type": "image", "image": image}, HI)), expected)
@@ -254,7 +252,7 @@ def test_rows_of_other_data_sets_are_taken_or_refused(processor):
         with pytest.raises(
             ValueError, match=f"A row must have its files inside `messages`, .* got a column '{column}'"
         ):
-            collate([{"messages": own, column: [str(PICTURE)]}])
+            collate([{"messages": own, column: [str(IMAGE)]}])
     collate([{"messages": own, "images": [], "audio": None}])
     with pytest.raises(ValueError, match="A row must have `messages`, a list of dicts, got 3"):
         collate([{"messages": 3}])
@@ -291,24 +289,24 @@ def test_what_has_josies_form_stays_as_it_is():
             user({"type": "thing"}),
             "The `type` of a content part must be 'text', 'image', 'video' or 'audio', got thing",
         ),
-        (user({"text": "a", "image": PICTURE}), "The `type` of a content part must be .* got None"),
+        (user({"text": "a", "image": IMAGE}), "The `type` of a content part must be .* got None"),
         (user({"type": "text"}), "of type 'text' must have a text as 'text', got None"),
         (user({"type": "text", "text": 3}), "of type 'text' must have a text as 'text', got 3"),
-        (user({"type": "text", "text": "a", "image": PICTURE}), "of type 'text' must have its text, got 'image'"),
+        (user({"type": "text", "text": "a", "image": IMAGE}), "of type 'text' must have its text, got 'image'"),
         (
-            user({"type": "image", "image": PICTURE, "text": "a"}),
+            user({"type": "image", "image": IMAGE, "text": "a"}),
             "of type 'image' must have one input.* got 'text', which",
         ),
         (
-            user({"type": "image", "image": PICTURE, "path": "a"}),
+            user({"type": "image", "image": IMAGE, "path": "a"}),
             r"'image' must have one input, got \['image', 'path'\]",
         ),
         (
-            user({"type": "image", "image": PICTURE, "resized_height": 28}),
+            user({"type": "image", "image": IMAGE, "resized_height": 28}),
             "got 'resized_height', which would be left out",
         ),
         (
-            user({"type": "image_url", "image_url": {"url": PICTURE_URI, "detail": "low"}}),
+            user({"type": "image_url", "image_url": {"url": IMAGE_URI, "detail": "low"}}),
             "got 'detail', which would be",
         ),
         (user({"type": "video", "video": VIDEO, "video_start": 1}), "got 'video_start', which would be left out"),
@@ -326,7 +324,7 @@ def test_what_has_josies_form_stays_as_it_is():
             "must be an image, video or audio by its type or suffix, got",
         ),
         (
-            [{"role": "user", "content": "Hi", "images": [PICTURE]}],
+            [{"role": "user", "content": "Hi", "images": [IMAGE]}],
             "A message must have its files as parts of `content`",
         ),
         (
@@ -385,6 +383,6 @@ def test_a_template_that_renders_tools_gets_them(processor):
 
 
 def test_a_uri_of_several_images_is_refused():
-    several = PICTURE_URI + "," + PICTURE_URI.partition(",")[2]
+    several = IMAGE_URI + "," + IMAGE_URI.partition(",")[2]
     with pytest.raises(ValueError, match="`images` must be valid base64"):
         open_source(several, "images")

@@ -15,7 +15,7 @@ from josie.conversion.hub.export import find_processor
 from josie.conversion.hub.model_card import write_model_card
 from josie.conversion.hub.remote_code import add_code
 
-FACTS = dict(
+METADATA = dict(
     data=["openslr/librispeech_asr", "flite's voice slt, 117 s"],
     metrics={"PESQ-WB": 3.68, "WER": 0.0414, "clips": 40},
     evaluated_on="20 verses in another voice",
@@ -97,15 +97,15 @@ def test_pipeline_tags(name, tag):
 
 
 def test_pipeline_tags_of_a_thinker_follow_its_senses():
-    deaf = {key: value for key, value in THINKER.items() if key not in ("audio_config", "vision_config")}
-    assert pipeline_tag(josie.JosieThinkerConfig(**deaf)) == "text-generation"
-    blind = {key: value for key, value in THINKER.items() if key != "vision_config"}
-    assert pipeline_tag(josie.JosieThinkerConfig(**blind)) == "audio-text-to-text"
+    without_audio = {key: value for key, value in THINKER.items() if key not in ("audio_config", "vision_config")}
+    assert pipeline_tag(josie.JosieThinkerConfig(**without_audio)) == "text-generation"
+    without_vision = {key: value for key, value in THINKER.items() if key != "vision_config"}
+    assert pipeline_tag(josie.JosieThinkerConfig(**without_vision)) == "audio-text-to-text"
 
 
 def test_metadata(codec):
     folder, config = codec
-    data = ModelCard.load(write_model_card(folder, config, **FACTS)).data
+    data = ModelCard.load(write_model_card(folder, config, **METADATA)).data
     assert data.pipeline_tag == "audio-to-audio"
     assert data.library_name == "transformers"
     assert data.license == "apache-2.0"
@@ -114,15 +114,15 @@ def test_metadata(codec):
     assert data.tags == ["josie", "jodio", "codec"]
     assert data.model_name == "codec"
     results = {result.metric_name: result for result in data.eval_results}
-    assert {name: result.metric_value for name, result in results.items()} == FACTS["metrics"]
+    assert {name: result.metric_value for name, result in results.items()} == METADATA["metrics"]
     assert results["WER"].metric_type == "wer"
-    assert results["WER"].dataset_name == FACTS["evaluated_on"]
+    assert results["WER"].dataset_name == METADATA["evaluated_on"]
     assert results["WER"].task_type == "audio-to-audio"
 
 
 def test_text(codec):
     folder, config = codec
-    text = ModelCard.load(write_model_card(folder, config, **FACTS)).text
+    text = ModelCard.load(write_model_card(folder, config, **METADATA)).text
     for phrase in (
         "# codec\n",
         "A neural audio codec",
@@ -167,7 +167,7 @@ def test_a_card_by_hand_stays_and_gets_metadata(codec):
 
 def test_a_card_of_ours_is_completed(codec):
     folder, config = codec
-    path = write_model_card(folder, config, **FACTS)
+    path = write_model_card(folder, config, **METADATA)
     path.write_text(path.read_text().replace("# codec\n", "# My codec\n\nMy words.\n") + "\nMore words.\n")
     card = ModelCard.load(write_model_card(folder, config, with_code=True, metrics={"WER": 0.02}))
     for phrase in ("# My codec", "My words.", "More words.", "* time: 1.5 hours", "It has heard", "| WER | 0.02 |"):
@@ -215,6 +215,6 @@ def test_a_card_keeps_the_licence_that_it_has(codec):
 def test_how_it_was_measured(codec):
     folder, config = codec
     measured = dict(evaluation_command="josie evaluate codec", evaluation_date="2026-11-26")
-    text = ModelCard.load(write_model_card(folder, config, **FACTS, **measured)).text
+    text = ModelCard.load(write_model_card(folder, config, **METADATA, **measured)).text
     assert "On 20 verses in another voice, measured on 2026-11-26:" in text
     assert "```bash\njosie evaluate codec\n```" in text

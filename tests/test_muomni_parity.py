@@ -59,9 +59,9 @@ class TestParity:
     def test_tokenizer(self, processor):
         cases = json.loads((SOURCE / "expected_tokens.json").read_text(encoding="utf-8"))
         assert cases
-        for text, facts in cases.items():
-            assert processor.tokenizer(text, add_special_tokens=False)["input_ids"] == facts["ids"]
-            assert processor.batch_decode([[1, *facts["ids"]]], skip_special_tokens=True) == [facts["decoded"]]
+        for text, expected in cases.items():
+            assert processor.tokenizer(text, add_special_tokens=False)["input_ids"] == expected["ids"]
+            assert processor.batch_decode([[1, *expected["ids"]]], skip_special_tokens=True) == [expected["decoded"]]
 
     def test_processor(self, model, inputs, expected):
         config = model.config.thinker_config

@@ -25,23 +25,23 @@ def draw_landscape():
     sky = np.stack((90 + rows * 0.7, 140 + rows * 0.6, 230 - rows * 0.1), axis=-1)
     hill = rows > 115 + 18 * np.sin(columns / 40)
     ground = np.stack((70 + columns * 0.2, 130 - rows * 0.2, 60 + 0 * rows), axis=-1)
-    picture = Image.fromarray(np.where(hill[..., None], ground, sky).clip(0, 255).astype(np.uint8))
-    pen = ImageDraw.Draw(picture)
+    image = Image.fromarray(np.where(hill[..., None], ground, sky).clip(0, 255).astype(np.uint8))
+    pen = ImageDraw.Draw(image)
     pen.ellipse((160, 20, 196, 56), fill=(250, 220, 90))
     pen.rectangle((60, 80, 68, 125), fill=(100, 70, 40))
     pen.ellipse((40, 45, 90, 95), fill=(40, 110, 50))
-    return picture
+    return image
 
 
 def draw_shapes():
     """Shapes in plain colours on white, with thin lines: hard for a codec of patches."""
-    picture = Image.new("RGB", (128, 128), "white")
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (128, 128), "white")
+    pen = ImageDraw.Draw(image)
     pen.ellipse((12, 14, 70, 72), fill=(200, 40, 50), outline=(60, 10, 20), width=2)
     pen.rectangle((60, 60, 118, 110), fill=(50, 90, 190))
     pen.polygon(((20, 118), (50, 76), (66, 120)), fill=(240, 190, 40))
     pen.line((8, 100, 120, 20), fill=(30, 30, 30), width=2)
-    return picture
+    return image
 
 
 def psnr(pixels, target):
@@ -49,14 +49,14 @@ def psnr(pixels, target):
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [ROOT / "tests" / "data" / "picture.png", draw_landscape(), draw_shapes()],
     ids=["file", "landscape", "shapes"],
 )
 @torch.no_grad()
-def test_images_come_back_and_more_quantizers_make_them_better(codec, picture):
+def test_images_come_back_and_more_quantizers_make_them_better(codec, image):
     model, processor = codec
-    inputs = processor(picture)
+    inputs = processor(image)
     encoded = model.encode(**inputs)
     most = model.config.num_quantizers
     assert encoded.vision_codes.shape[1] == most

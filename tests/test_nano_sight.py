@@ -58,7 +58,7 @@ def test_images_of_other_worlds_are_unknown_where_they_are_not_bare():
 
 def test_a_number_is_one_image_without_held_out_combinations(monkeypatch):
     drawn = []
-    monkeypatch.setattr(sight, "render", lambda scene, size: drawn.append(scene) or "picture")
+    monkeypatch.setattr(sight, "render", lambda scene, size: drawn.append(scene) or "image")
     rows = sight.Sights(DRAWN, 4)
     first = [rows[index] for index in range(50)]
     for index in (31, 7):

@@ -119,10 +119,10 @@ def test_scenes_survive_json():
 @pytest.mark.parametrize("size", [64, 129, 256])
 def test_images_show_the_things(size):
     for scene in TRAIN[:30]:
-        picture = nano_scenes.render(scene, size)
-        assert picture.size == (size, size)
-        assert picture.mode == "RGB"
-        pixels = np.asarray(picture).astype(int)
+        image = nano_scenes.render(scene, size)
+        assert image.size == (size, size)
+        assert image.mode == "RGB"
+        pixels = np.asarray(image).astype(int)
         row, column = np.mgrid[:size, :size] / size
         far = np.ones((size, size), bool)
         for thing in scene.things:
@@ -200,21 +200,21 @@ def test_stamps_are_drawn(source):
     if not (PACKAGES / f"{nano_stamps.PACKAGES[source]}.done").exists():
         pytest.skip(f"no {nano_stamps.PACKAGES[source]} in {PACKAGES}")
     root = nano_stamps.find_stamps(PACKAGES, source)
-    pictures = {}
+    images = {}
     for stamp in nano_stamps.STAMPS:
         if source == "tuxpaint":
             file = root / nano_stamps.STAMPS_FOLDER / nano_stamps.TUX_PAINT[stamp]
             assert stamp in words_of(file.with_suffix(".txt").read_text("utf-8").splitlines()[0])
         scene = nano_stamps.StampScene(stamp, 0.3, 0.7, 0.4)
-        picture = nano_stamps.render(scene, root, 97, source)
-        assert picture.size == (97, 97)
-        pixels = np.asarray(picture)
+        image = nano_stamps.render(scene, root, 97, source)
+        assert image.size == (97, 97)
+        pixels = np.asarray(image)
         painted = np.any(pixels != scene.background, axis=-1)
         assert painted[48:, :49].sum() > 100
         assert not painted[:40].any()
         assert not painted[:, 57:].any()
-        pictures[pixels.tobytes()] = stamp
-    assert len(pictures) == len(nano_stamps.STAMPS)
+        images[pixels.tobytes()] = stamp
+    assert len(images) == len(nano_stamps.STAMPS)
 
 
 def test_every_stamp_has_one_drawing_and_unknown_drawings_are_none_of_them():

@@ -86,7 +86,7 @@ def test_joined_files_of_which_the_first_is_read_alone_are_refused(name):
 
 def animated(kind: str) -> bytes:
     file = io.BytesIO()
-    first, *others = (Image.fromarray(np.roll(picture, index, 1)) for index, picture in enumerate(TWENTY))
+    first, *others = (Image.fromarray(np.roll(frame, index, 1)) for index, frame in enumerate(TWENTY))
     first.save(file, kind, save_all=True, append_images=others, duration=40)
     return file.getvalue()
 
@@ -174,12 +174,12 @@ def test_a_size_that_changes_is_refused():
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "tiff", "avif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_images_are_turned_and_measured_upright(kind, orientation):
-    picture = frames(1, 40, 64)[0]
+    frame = frames(1, 40, 64)[0]
     exif = Image.Exif()
     exif[0x0112] = orientation
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, kind, exif=exif, **({} if kind in ("png", "tiff") else {"quality": 95}))
-    upright = picture.swapaxes(0, 1) if orientation > 4 else picture
+    Image.fromarray(frame).save(file, kind, exif=exif, **({} if kind in ("png", "tiff") else {"quality": 95}))
+    upright = frame.swapaxes(0, 1) if orientation > 4 else frame
     flips = {2: (0, 1), 3: (1, 1), 4: (1, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}.get(orientation, (0, 0))
     upright = upright[:: -1 if flips[0] else 1, :: -1 if flips[1] else 1]
     pixels = image_to_pixels(file.getvalue())
@@ -193,14 +193,14 @@ def test_images_are_turned_and_measured_upright(kind, orientation):
 
 
 def test_modes_of_images_become_colours():
-    picture = frames(1, 40, 64)[0]
-    image, grey = Image.fromarray(picture), np.asarray(Image.fromarray(picture).convert("L"))
+    frame = frames(1, 40, 64)[0]
+    image, grey = Image.fromarray(frame), np.asarray(Image.fromarray(frame).convert("L"))
     deep = Image.fromarray(grey.astype(np.uint16) * 257)
     forms = [
-        (image.convert("CMYK"), "jpeg", picture, 4),
-        (image, "bmp", picture, 0),
-        (image.quantize(64), "png", picture, 6),
-        (image.convert("LAB"), "tiff", picture, 30),
+        (image.convert("CMYK"), "jpeg", frame, 4),
+        (image, "bmp", frame, 0),
+        (image.quantize(64), "png", frame, 6),
+        (image.convert("LAB"), "tiff", frame, 30),
         (deep, "png", np.repeat(grey[..., None], 3, -1), 1),
         (deep, "tiff", np.repeat(grey[..., None], 3, -1), 1),
     ]
@@ -215,10 +215,10 @@ def test_modes_of_images_become_colours():
 
 
 def test_arrays_that_may_not_be_written_are_read():
-    picture = frames(1)[0]
-    picture.flags.writeable = False
+    frame = frames(1)[0]
+    frame.flags.writeable = False
     processor = JosieImageProcessor(size={"height": 48, "width": 80}, patch_size=8)
-    assert processor(picture)["pixel_values"].shape == (1, 3, 48, 80)
+    assert processor(frame)["pixel_values"].shape == (1, 3, 48, 80)
     values = SAMPLES / np.float32(2**15)
     values.flags.writeable = False
     assert image_to_pixels(np.asarray(Image.fromarray(frames(1)[0]))).shape == (3, 48, 80)

@@ -15,8 +15,8 @@ from samples import (
     AUDIO_ENCODER,
     AUDIO_ID,
     CONTEXT,
+    IMAGE,
     IMAGE_ID,
-    PICTURE,
     SPEECH,
     TOWER,
     VIDEO,
@@ -81,7 +81,7 @@ def test_text_alone(processor, tokenizer):
 
 
 def test_inputs_of_plain_text_go_in_front_of_it_in_order(processor, tokenizer):
-    output = processor(text="Hi", images=PICTURE, videos=VIDEO, audio=SPEECH)
+    output = processor(text="Hi", images=IMAGE, videos=VIDEO, audio=SPEECH)
     frames = processor.thinker_config.get_num_video_tokens(4, 48, 48)
     clip = processor.thinker_config.get_num_audio_tokens(int(output["input_features_mask"].sum()))
     expected = [IMAGE_ID] + [VIDEO_ID] * frames + [AUDIO_ID] * clip + tokenizer("Hi")["input_ids"]
@@ -91,7 +91,7 @@ def test_inputs_of_plain_text_go_in_front_of_it_in_order(processor, tokenizer):
 
 
 def test_placeholders_are_expanded_where_they_stand(processor, tokenizer):
-    output = processor(text="See <|image|>, hear <|audio|>!", images=PICTURE, audio=(tone(0.1), 16000))
+    output = processor(text="See <|image|>, hear <|audio|>!", images=IMAGE, audio=(tone(0.1), 16000))
     clip = processor.thinker_config.get_num_audio_tokens(11)
     text = f"See <|image|>, hear {'<|audio|>' * clip}!"
     assert output["input_ids"][0].tolist() == tokenizer(text)["input_ids"]
@@ -100,11 +100,11 @@ def test_placeholders_are_expanded_where_they_stand(processor, tokenizer):
 def test_placeholder_counts_agree_with_what_codecs_give(codec_processor):
     config, rate = codec_processor.thinker_config, 24000
     clips = [(tone(seconds, rate), rate) for seconds in (0.3, 0.7, 0.01)]
-    pictures = [np.zeros((20, 30, 3), np.uint8), np.zeros((64, 16, 3), np.uint8)]
+    images = [np.zeros((20, 30, 3), np.uint8), np.zeros((64, 16, 3), np.uint8)]
     output = codec_processor(
         text=["<|audio|><|image|>a<|audio|>", "<|image|><|video|>", "b <|audio|>"],
         audio=clips,
-        images=pictures,
+        images=images,
         videos=[np.zeros((3, 16, 24, 3), np.uint8)],
     )
     frames = [config.audio_config.get_num_frames(int(mask.sum())) for mask in output["padding_mask"]]
@@ -129,11 +129,11 @@ def test_each_clip_is_brought_to_its_form_once(fixture, request, monkeypatch):
 
 def test_rows_of_a_batch_are_the_rows_alone(processor):
     texts = ["One <|image|> and <|image|>", "none", "two"]
-    pictures = [[PICTURE, np.zeros((9, 9, 3))], [], [PICTURE]]
+    images = [[IMAGE, np.zeros((9, 9, 3))], [], [IMAGE]]
     clips = [[], [(tone(0.4), 16000)], [(tone(0.1), 8000)]]
-    batch = processor(text=texts, images=pictures, audio=clips)
+    batch = processor(text=texts, images=images, audio=clips)
     for row in range(3):
-        alone = processor(text=texts[row], images=pictures[row] or None, audio=clips[row] or None)
+        alone = processor(text=texts[row], images=images[row] or None, audio=clips[row] or None)
         ids = batch["input_ids"][row][batch["attention_mask"][row].bool()]
         assert ids.tolist() == alone["input_ids"][0].tolist()
     assert len(batch["pixel_values"]) == 3
@@ -141,11 +141,11 @@ def test_rows_of_a_batch_are_the_rows_alone(processor):
 
 
 def test_one_input_for_each_text(processor):
-    output = processor(text=["a", "b"], images=[PICTURE, PICTURE], audio=[SPEECH, (tone(0.1, 44100), 44100)])
+    output = processor(text=["a", "b"], images=[IMAGE, IMAGE], audio=[SPEECH, (tone(0.1, 44100), 44100)])
     assert count(output["input_ids"], IMAGE_ID) == [1, 1]
     assert len(set(count(output["input_ids"], AUDIO_ID))) == 2
-    assert processor(images=PICTURE)["input_ids"].tolist() == [[IMAGE_ID, 1]]
-    assert processor(images=[[PICTURE], [PICTURE, PICTURE]])["input_ids"].tolist() == [[0, 6, 1], [6, 6, 1]]
+    assert processor(images=IMAGE)["input_ids"].tolist() == [[IMAGE_ID, 1]]
+    assert processor(images=[[IMAGE], [IMAGE, IMAGE]])["input_ids"].tolist() == [[0, 6, 1], [6, 6, 1]]
 
 
 def test_padding_can_be_chosen(processor):
@@ -162,7 +162,7 @@ def test_truncated_rows_have_max_length(processor):
     cut = processor(text=["a b c d e f", "a"], truncation=True, max_length=4)
     assert cut["attention_mask"].sum(dim=1).tolist() == [4, 2]
     assert cut["input_ids"][0].tolist() == processor(text="a b c d e f")["input_ids"][0, :4].tolist()
-    seen = processor(text="a b c d e f", images=PICTURE, truncation=True, max_length=4)["input_ids"][0].tolist()
+    seen = processor(text="a b c d e f", images=IMAGE, truncation=True, max_length=4)["input_ids"][0].tolist()
     assert len(seen) == 4
     assert seen[:2] == [IMAGE_ID, 1]
 
@@ -188,21 +188,21 @@ def test_a_long_clip_is_cut_to_its_share_and_said_so(processor):
         ({}, "must be given, got none"),
         ({"text": 3}, "`text` must be a string or a list"),
         ({"text": []}, "`text` must be a string or a list"),
-        ({"text": "<|image|><|image|>", "images": PICTURE}, r"`images` must be as many as .*\(2\), got 1 in row 0"),
+        ({"text": "<|image|><|image|>", "images": IMAGE}, r"`images` must be as many as .*\(2\), got 1 in row 0"),
         ({"text": "<|image|>"}, r"\(1\), got 0"),
-        ({"text": "<|audio|>", "images": PICTURE, "audio": SPEECH}, r"\(0\), got 1"),
-        ({"text": ["a", "b"], "images": PICTURE}, "`images` must be 2, one for each text, or a list for each, got 1"),
-        ({"text": ["a", "b<|image|>"], "images": [PICTURE] * 2}, r"as many as their placeholders \(1\), got 2"),
-        ({"text": ["a", "b"], "images": [[PICTURE]]}, "`images` must be a list of 2, one for each text, got 1"),
+        ({"text": "<|audio|>", "images": IMAGE, "audio": SPEECH}, r"\(0\), got 1"),
+        ({"text": ["a", "b"], "images": IMAGE}, "`images` must be 2, one for each text, or a list for each, got 1"),
+        ({"text": ["a", "b<|image|>"], "images": [IMAGE] * 2}, r"as many as their placeholders \(1\), got 2"),
+        ({"text": ["a", "b"], "images": [[IMAGE]]}, "`images` must be a list of 2, one for each text, got 1"),
         ({"text": "a", "audio": np.zeros(900)}, "`sampling_rate` must be given"),
         ({"text": "a", "audio": np.zeros(900), "sampling_rate": 0}, "`sampling_rate` must be a positive integer"),
         ({"text": "word " * 300}, f"at most {CONTEXT} tokens long, the context, got"),
         (
-            {"text": "a b c d <|image|>", "images": PICTURE, "truncation": True, "max_length": 2},
+            {"text": "a b c d <|image|>", "images": IMAGE, "truncation": True, "max_length": 2},
             r"`max_length` must leave all 1 <\|image\|>",
         ),
         (
-            {"text": "a", "images": [PICTURE, PICTURE], "truncation": True, "max_length": 2},
+            {"text": "a", "images": [IMAGE, IMAGE], "truncation": True, "max_length": 2},
             "`max_length` must be at least 3, for what goes in front of row 0, got 2",
         ),
         ({"text": "a", "images": 3}, "`images` must be files, arrays"),
@@ -216,13 +216,13 @@ def test_bad_calls_are_refused(processor, kwargs, match):
 
 
 def test_a_model_that_is_without_audio_or_without_vision_takes_no_such_input(tokenizer, tmp_path):
-    blind = JosieProcessor.from_config(thinker_config(audio_config=AUDIO_ENCODER), tokenizer)
+    without_vision = JosieProcessor.from_config(thinker_config(audio_config=AUDIO_ENCODER), tokenizer)
     with pytest.raises(ValueError, match="`images` must be None, as this model takes no image"):
-        blind(text="a", images=PICTURE)
-    deaf = JosieProcessor.from_config(thinker_config(), tokenizer)
+        without_vision(text="a", images=IMAGE)
+    without_audio = JosieProcessor.from_config(thinker_config(), tokenizer)
     with pytest.raises(ValueError, match="`audio` must be None"):
-        deaf(text="a", audio=SPEECH)
-    for each, name in ((blind, "blind"), (deaf, "deaf")):
+        without_audio(text="a", audio=SPEECH)
+    for each, name in ((without_vision, "without_vision"), (without_audio, "without_audio")):
         each.save_pretrained(tmp_path / name)
         loaded = AutoProcessor.from_pretrained(tmp_path / name)
         assert loaded.get_attributes() == each.get_attributes()
@@ -256,7 +256,7 @@ def test_saved_processor_loads_equal_whole_and_in_parts(fixture, request, tmp_pa
     assert isinstance(loaded, JosieProcessor)
     assert loaded.to_dict() == processor.to_dict()
     assert loaded.output_sampling_rate == processor.output_sampling_rate
-    inputs = {"text": "Hi", "images": PICTURE, "videos": VIDEO, "audio": (tone(0.2), 16000)}
+    inputs = {"text": "Hi", "images": IMAGE, "videos": VIDEO, "audio": (tone(0.2), 16000)}
     for name, expected in processor(**inputs).items():
         torch.testing.assert_close(loaded(**inputs)[name], expected, rtol=0, atol=0)
     for auto, name in (
@@ -273,7 +273,7 @@ def test_saved_processor_loads_equal_whole_and_in_parts(fixture, request, tmp_pa
             assert again.to_dict() == part.to_dict()
 
 
-def test_whisper_as_the_ear(tokenizer, tmp_path):
+def test_whisper_as_the_audio_encoder(tokenizer, tmp_path):
     whisper = {"model_type": "whisper", "num_mel_bins": 20, "max_source_positions": 50}
     processor = JosieProcessor.from_config(thinker_config(audio_config=whisper), tokenizer)
     processor.save_pretrained(tmp_path)
@@ -298,17 +298,17 @@ def chat(image: dict, video: dict, audio: dict) -> list[dict]:
 
 
 def test_chat_with_every_kind_of_part(processor, tokenizer):
-    files = chat({"path": str(PICTURE)}, {"url": str(VIDEO)}, {"path": str(SPEECH)})
+    files = chat({"path": str(IMAGE)}, {"url": str(VIDEO)}, {"path": str(SPEECH)})
     options = {"tokenize": True, "return_dict": True, "add_generation_prompt": True}
     output = processor.apply_chat_template(files, **options)
     text = processor.apply_chat_template(files, add_generation_prompt=True)
-    expected = processor(text=text, images=PICTURE, videos=VIDEO, audio=SPEECH)
+    expected = processor(text=text, images=IMAGE, videos=VIDEO, audio=SPEECH)
     assert sorted(output) == sorted(expected)
     for name, value in expected.items():
         torch.testing.assert_close(output[name], value, rtol=0, atol=0)
     assert count(output["input_ids"], tokenizer.bos_token_id) == [1]
     values, rate = soundfile.read(SPEECH, dtype="float32")
-    encoded = {"base64": base64.b64encode(PICTURE.read_bytes()).decode()}
+    encoded = {"base64": base64.b64encode(IMAGE.read_bytes()).decode()}
     arrays = chat(encoded, {"video": str(VIDEO)}, {"audio": values, "sampling_rate": rate})
     torch.testing.assert_close(processor.apply_chat_template(arrays, **options)["input_ids"], output["input_ids"])
     batch = processor.apply_chat_template([files, arrays[:1]], **options)
@@ -316,7 +316,7 @@ def test_chat_with_every_kind_of_part(processor, tokenizer):
 
 
 def test_chat_masks_what_the_assistant_says_past_expanded_placeholders(processor, tokenizer):
-    answered = [*chat({"path": str(PICTURE)}, {"path": str(VIDEO)}, {"path": str(SPEECH)})]
+    answered = [*chat({"path": str(IMAGE)}, {"path": str(VIDEO)}, {"path": str(SPEECH)})]
     answered += [{"role": "assistant", "content": "A red ball."}]
     short = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
     output = processor.apply_chat_template(
@@ -331,7 +331,7 @@ def test_chat_masks_what_the_assistant_says_past_expanded_placeholders(processor
 def test_chat_refuses_clips_without_a_rate_and_parts_without_an_input(processor):
     options = {"tokenize": True, "return_dict": True}
     with pytest.raises(ValueError, match="`sampling_rate` must be given"):
-        processor.apply_chat_template(chat({"path": PICTURE}, {"path": VIDEO}, {"audio": tone(0.1)}), **options)
+        processor.apply_chat_template(chat({"path": IMAGE}, {"path": VIDEO}, {"audio": tone(0.1)}), **options)
     with pytest.raises(ValueError, match="A content part of type 'image' must have 'image'"):
         processor.apply_chat_template(chat({}, {"path": VIDEO}, {"audio": SPEECH}), **options)
     with pytest.raises(ValueError, match="`load_audio_from_video` must be False"):
@@ -386,7 +386,7 @@ def test_everything_works_where_torchvision_is_missing(processor, tmp_path):
         "import josie.processing_josie\n"
         "from transformers import AutoProcessor\n"
         f"processor = AutoProcessor.from_pretrained({str(tmp_path)!r})\n"
-        f"output = processor(text='Hi', images={str(PICTURE)!r}, videos={str(VIDEO)!r})\n"
+        f"output = processor(text='Hi', images={str(IMAGE)!r}, videos={str(VIDEO)!r})\n"
         "print(type(processor).__name__, output['pixel_values'].shape[1], output['pixel_values_videos'].shape[1])\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -396,20 +396,20 @@ def test_everything_works_where_torchvision_is_missing(processor, tmp_path):
 
 def test_collator_joins_examples_of_all_kinds(processor):
     clip = processor(text="Hear", audio=(tone(0.3), 16000))
-    pictures = processor(text="See this here", images=[PICTURE, PICTURE])
+    images = processor(text="See this here", images=[IMAGE, IMAGE])
     clip |= {"labels": clip["input_ids"].clone(), "speech_codes": torch.ones(3, 4, dtype=torch.long)}
-    pictures = {name: value[0] if name == "input_ids" else value for name, value in pictures.items()}
+    images = {name: value[0] if name == "input_ids" else value for name, value in images.items()}
     longer = dict(processor(text="Hear", audio=(tone(0.5), 16000))) | {
         "speech_codes": torch.zeros(1, 3, 6, dtype=torch.long)
     }
-    batch = JosieDataCollator(processor)([dict(clip), pictures, longer])
-    length = max(clip["input_ids"].shape[1], len(pictures["input_ids"]), longer["input_ids"].shape[1])
+    batch = JosieDataCollator(processor)([dict(clip), images, longer])
+    length = max(clip["input_ids"].shape[1], len(images["input_ids"]), longer["input_ids"].shape[1])
     assert batch["input_ids"].shape == batch["labels"].shape == batch["attention_mask"].shape == (3, length)
     assert (batch["labels"][0] == -100).sum() == length - clip["input_ids"].shape[1]
     assert (batch["labels"][1:] == -100).all()
     assert batch["attention_mask"].sum(dim=-1).tolist() == [
         clip["input_ids"].shape[1],
-        len(pictures["input_ids"]),
+        len(images["input_ids"]),
         longer["input_ids"].shape[1],
     ]
     assert batch["input_features"].shape == (2, 128, 51)
@@ -418,7 +418,7 @@ def test_collator_joins_examples_of_all_kinds(processor):
     assert batch["pixel_values"].shape == (2, 3, 48, 48)
     assert batch["speech_codes"].shape == (3, 3, 6)
     assert (batch["speech_codes"] == -100).sum(dim=(1, 2)).tolist() == [6, 18, 0]
-    right = JosieDataCollator(processor, padding_side="right")([dict(clip), pictures])
+    right = JosieDataCollator(processor, padding_side="right")([dict(clip), images])
     assert right["attention_mask"][1].tolist() == sorted(right["attention_mask"][1].tolist(), reverse=True)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from samples import AUDIO_ENCODER, PICTURE, TOWER, VIDEO, short, thinker_config, tone
+from samples import AUDIO_ENCODER, IMAGE, TOWER, VIDEO, short, thinker_config, tone
 from transformers import AutoProcessor, AutoTokenizer, pipeline
 
 import josie
@@ -46,9 +46,9 @@ def codec_processor(tokenizer):
         ({"audio_kwargs": {"max_length": 100}}, "`max_length` must be None, got 100"),
         ({"audio_kwargs": {"truncation": True}}, "`truncation` must be False, got True"),
         ({"load_audio_backend": "torchcodec"}, "`load_audio_backend` must be 'auto', got 'torchcodec'"),
-        ({"images": PICTURE, "do_center_crop": True}, "`do_center_crop` must be False, got True"),
-        ({"images": PICTURE, "crop_size": 8}, "`crop_size` must be one of"),
-        ({"images": PICTURE, "images_kwargs": {"do_pad": False}}, "`do_pad` must be True, got False"),
+        ({"images": IMAGE, "do_center_crop": True}, "`do_center_crop` must be False, got True"),
+        ({"images": IMAGE, "crop_size": 8}, "`crop_size` must be one of"),
+        ({"images": IMAGE, "images_kwargs": {"do_pad": False}}, "`do_pad` must be True, got False"),
         ({"videos": VIDEO, "return_metadata": True}, "`return_metadata` must be False, got True"),
     ],
     ids=short,
@@ -77,7 +77,7 @@ def test_vision_processors_refuse_what_they_do_not_do(part, options, match, tmp_
     with pytest.raises(ValueError, match=match):
         part(**options)
     with pytest.raises(ValueError, match=match):
-        part()(PICTURE if part is JosieImageProcessor else VIDEO, **options)
+        part()(IMAGE if part is JosieImageProcessor else VIDEO, **options)
     part().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=match):
         part.from_pretrained(tmp_path, **options)
@@ -143,10 +143,10 @@ def test_counts_by_size_agree_with_what_is_made(fixture, request):
 
 
 def test_counts_of_what_the_model_does_not_take_are_refused(tokenizer):
-    deaf = JosieProcessor.from_config(configured(), tokenizer)
+    without_audio = JosieProcessor.from_config(configured(), tokenizer)
     with pytest.raises(ValueError, match="as this model takes no image"):
-        deaf._get_num_multimodal_tokens(image_sizes=[[4, 4]])
-    assert deaf._get_num_multimodal_tokens().num_image_tokens is None
+        without_audio._get_num_multimodal_tokens(image_sizes=[[4, 4]])
+    assert without_audio._get_num_multimodal_tokens().num_image_tokens is None
 
 
 def test_the_extractor_says_nothing_of_the_padding_of_text():
@@ -157,7 +157,7 @@ def test_the_extractor_says_nothing_of_the_padding_of_text():
 def test_pipelines_take_batches_of_words_and_images():
     model = josie.JosieForConditionalGeneration.from_pretrained(josie.nano_path())
     processor = JosieProcessor.from_pretrained(josie.nano_path())
-    scene = str(PICTURE.with_name("scene.png"))
+    scene = str(IMAGE.with_name("scene.png"))
 
     def ask(text: str) -> list[dict]:
         return [{"role": "user", "content": [{"type": "image", "path": scene}, {"type": "text", "text": text}]}]

@@ -51,9 +51,9 @@ CONFIG = {
 
 
 @pytest.fixture(scope="module")
-def sounds(tmp_path_factory):
+def recordings(tmp_path_factory):
     """A folder of 24 clips, some with texts; one is broken."""
-    folder = tmp_path_factory.mktemp("sounds")
+    folder = tmp_path_factory.mktemp("recordings")
     generator = np.random.default_rng(0)
     for index in range(24):
         values = 0.3 * np.sin(np.arange(400 + 9 * index) * (0.1 + 0.02 * index)) + 0.01 * generator.normal(
@@ -62,13 +62,13 @@ def sounds(tmp_path_factory):
         soundfile.write(folder / f"{index:02}.wav", values, 1600)
         if index % 2:
             (folder / f"{index:02}.txt").write_text(f"Sentence {index}!\n")
-    (folder / "broken.wav").write_text("no sound")
+    (folder / "broken.wav").write_text("no audio")
     return folder
 
 
 @pytest.fixture
-def config(sounds, tmp_path):
-    source = {"name": "folder", "path": str(sounds), "licence": "CC0"}
+def config(recordings, tmp_path):
+    source = {"name": "folder", "path": str(recordings), "licence": "CC0"}
     data = {"folder": str(tmp_path / "data"), "sources": [source], "validation_share": 0.1, "test_share": 0.2}
     config = json.loads(json.dumps(CONFIG)) | {"data": data}
     config["trainer"]["output_dir"] = str(tmp_path / "run")
@@ -134,7 +134,7 @@ def test_what_cannot_go_on_is_named(config, tmp_path):
     run_recipe(train_jodio, config)
     path = str(Path(config["trainer"]["output_dir"]) / "model")
     for section, message in (
-        ({"path": path, "freeze": ["ear"]}, r"`model.freeze` must be among \['encoder', .*, got 'ear'"),
+        ({"path": path, "freeze": ["head"]}, r"`model.freeze` must be among \['encoder', .*, got 'head'"),
         ({"path": path, "depth": 3}, "`model` must have fields of JodioConfig, got 'depth'"),
         ({}, "`model` must be a section with `model_type` 'jodio' or 'josie_mel_codec', or with `path`"),
     ):
@@ -142,13 +142,13 @@ def test_what_cannot_go_on_is_named(config, tmp_path):
             train_jodio.build_model(section)
 
 
-def test_the_split_is_by_sentence_and_new_sources_move_nothing(sounds, tmp_path):
+def test_the_split_is_by_sentence_and_new_sources_move_nothing(recordings, tmp_path):
     more = tmp_path / "more"
     more.mkdir()
     for index in range(30):
         soundfile.write(more / f"{index}.wav", np.full(500, 0.1), 1600)
         (more / f"{index}.txt").write_text(f"sentence, {index}")
-    sources = [{"name": "folder", "path": str(folder)} for folder in (sounds, more)]
+    sources = [{"name": "folder", "path": str(folder)} for folder in (recordings, more)]
     splits = []
     for chosen in (sources[:1], sources):
         arguments = speech_data.SpeechDataArguments(
@@ -159,15 +159,15 @@ def test_the_split_is_by_sentence_and_new_sources_move_nothing(sounds, tmp_path)
     alone, both = splits
     assert sum(map(len, alone.values())) == 24
     for split, rows in alone.items():
-        assert rows == [row for row in both[split] if row["source"] == sounds.name]
+        assert rows == [row for row in both[split] if row["source"] == recordings.name]
     found = [{speech_sources.sentence_key(row["text"]) for row in rows if row["text"]} for rows in both.values()]
     assert all(found)
     assert sum(map(len, found)) == len(set.union(*found))
 
 
-def test_nanos_codec_hears_recordings_as_nano_keeps_them(sounds, tmp_path):
+def test_nanos_codec_hears_recordings_as_nano_keeps_them(recordings, tmp_path):
     texts = [f"sentence {index}" for index in range(24)]
-    flacs = [(sounds / f"{index:02}.wav").read_bytes() for index in range(24)]
+    flacs = [(recordings / f"{index:02}.wav").read_bytes() for index in range(24)]
     rows = Dataset.from_dict({"text": texts, "flac": flacs})
     rows.map(lambda row: {"seconds": len(row["text"])}, cache_file_name=str(tmp_path / "rms-1.2-timed-0.arrow"))
     config = configuration.read_config(EXAMPLES / "nano_world" / "codec.json")
@@ -196,9 +196,9 @@ def test_the_recipe_of_a_voice_that_streams_is_of_twelve_and_a_half_frames():
     assert model.num_parameters() < 5_000_000
 
 
-def test_a_source_appears_only_when_it_is_complete(sounds, tmp_path, monkeypatch):
+def test_a_source_appears_only_when_it_is_complete(recordings, tmp_path, monkeypatch):
     def clips(root, options, scratch):
-        for path in sorted(sounds.glob("0*.wav")):
+        for path in sorted(recordings.glob("0*.wav")):
             yield speech_sources.Clip(path.stem, None, "en", "tone", path)
         if options.get("fails"):
             raise KeyboardInterrupt
@@ -289,7 +289,7 @@ def test_resuming_needs_a_checkpoint(config):
 
 
 def test_the_report_draws_and_writes_clips(config, tmp_path):
-    pytest.importorskip("matplotlib", reason="the report's pictures need josie[recipes]")
+    pytest.importorskip("matplotlib", reason="the report's images need josie[recipes]")
     speech = speech_data.load_speech(configuration.read_section(config, "data", speech_data.SpeechDataArguments))
     model = train_jodio.build_model(config["model"])
     arguments = train_jodio.ReportArguments(num_clips=3, num_examples=2, min_seconds=0.1)

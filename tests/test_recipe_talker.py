@@ -158,16 +158,16 @@ def test_codes_that_are_given_are_kept(folders):
 
 
 def test_recordings_are_left_out_of_every_turn():
-    sound, words = {"type": "audio", "path": "x.wav"}, {"type": "text", "text": "yes"}
+    clip, words = {"type": "audio", "path": "x.wav"}, {"type": "text", "text": "yes"}
     messages = [
-        {"role": "user", "content": [sound, words]},
-        {"role": "assistant", "content": [words, sound]},
+        {"role": "user", "content": [clip, words]},
+        {"role": "assistant", "content": [words, clip]},
         {"role": "user", "content": "and?"},
-        {"role": "assistant", "content": [sound, words]},
+        {"role": "assistant", "content": [clip, words]},
     ]
     silent = spoken_rows.without_speech(messages)
-    assert [message["content"] for message in silent] == [[sound, words], [words], "and?", [words]]
-    assert messages[1]["content"] == [words, sound]
+    assert [message["content"] for message in silent] == [[clip, words], [words], "and?", [words]]
+    assert messages[1]["content"] == [words, clip]
 
 
 def test_the_recipes_own_configuration_is_valid():

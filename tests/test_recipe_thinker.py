@@ -151,7 +151,7 @@ def test_gradients_accumulated_are_those_of_one_batch(config, tmp_path):
 
 def test_ctc_alone_changes_the_encoder_alone_and_another_run_goes_on_with_it(config, tiny_folder, tmp_path):
     config["ctc"] = CTC | {"only": True, "weight": 1.0}
-    # Also batches without any sound.
+    # Also batches without any audio.
     config["trainer"] |= {"max_steps": 4, "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1}
     metrics = run_recipe(train_thinker, config)
     assert metrics["eval_ctc_loss"] > 0

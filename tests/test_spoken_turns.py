@@ -190,11 +190,11 @@ def test_durations_of_a_row_are_of_all_its_spoken_tokens(processor):
 
 
 def test_clips_become_codes_that_a_data_set_keeps(processor, tmp_path):
-    facts = {name: value for name, value in MEL_CODEC.items() if name != "model_type"}
-    codec = build(josie.JosieMelCodecModel, josie.JosieMelCodecConfig(**facts))
-    sounds = [tone(801), tone(1400, 0.5), tone(333, 0.7)]
-    for index, sound in enumerate(sounds):
-        josie.save_audio(str(tmp_path / f"{index}.wav"), sound, 1600)
+    config_dict = {name: value for name, value in MEL_CODEC.items() if name != "model_type"}
+    codec = build(josie.JosieMelCodecModel, josie.JosieMelCodecConfig(**config_dict))
+    clips = [tone(801), tone(1400, 0.5), tone(333, 0.7)]
+    for index, clip in enumerate(clips):
+        josie.save_audio(str(tmp_path / f"{index}.wav"), clip, 1600)
     speech = [str(tmp_path / f"{index}.wav") for index in range(3)]
     rows = [
         [asked(), said("Yes", path=speech[0]), asked(), said("No", path=speech[1])],

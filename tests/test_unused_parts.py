@@ -16,19 +16,19 @@ AUDIO = ("input_features", "input_features_mask")
 
 
 def without(kind: str) -> dict[str, torch.Tensor]:
-    """Return JOSIE's batch without its clips, its images, its speech, its words to learn, or all but words."""
+    """Return JOSIE's batch without its clips, its images, its speech, its text to learn, or all but text."""
     inputs = josie_inputs()
     ids = inputs["input_ids"]
-    if kind in ("sounds", "all"):
+    if kind in ("clips", "all"):
         ids[ids == 8] = 30
         inputs = {name: value for name, value in inputs.items() if name not in AUDIO}
-    if kind in ("pictures", "all"):
+    if kind in ("images", "all"):
         ids[ids == 6] = 31
         inputs.pop("pixel_values")
     if kind in ("speech", "all"):
         inputs.pop("speech_codes")
         inputs.pop("speaker_ids")
-    if kind == "words":
+    if kind == "text":
         inputs.pop("labels")
     return inputs
 
@@ -41,7 +41,7 @@ def gradients(model, inputs) -> tuple[torch.Tensor, dict[str, torch.Tensor | Non
     return loss, {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-@pytest.mark.parametrize("kind", ["sounds", "pictures", "speech", "words", "all", "all, of codes"])
+@pytest.mark.parametrize("kind", ["clips", "images", "speech", "text", "all", "all, of codes"])
 def test_every_part_gets_gradients_and_nothing_else_changes(kind, monkeypatch):
     inputs = without(kind.partition(",")[0])
     model = CASES["josie-codes" if "codes" in kind else "josie"].build()
@@ -53,7 +53,7 @@ def test_every_part_gets_gradients_and_nothing_else_changes(kind, monkeypatch):
     expected, theirs = gradients(model, inputs)
     assert torch.equal(loss, expected)
     unused = [name for name, gradient in theirs.items() if gradient is None]
-    assert unused or kind == "words"
+    assert unused or kind == "text"
     for name, gradient in ours.items():
         if theirs[name] is None:
             assert not gradient.any(), name
@@ -61,7 +61,7 @@ def test_every_part_gets_gradients_and_nothing_else_changes(kind, monkeypatch):
             assert torch.equal(gradient, theirs[name]), name
 
 
-@pytest.mark.parametrize("kind", ["sounds", "pictures"])
+@pytest.mark.parametrize("kind", ["clips", "images"])
 def test_thinker_alone(kind):
     inputs = {name: value for name, value in without(kind).items() if name in thinker_inputs()}
     model = build(josie.JosieThinkerForConditionalGeneration, josie.JosieThinkerConfig(**THINKER)).train()
@@ -95,11 +95,11 @@ def test_parts_run_on_nothing(name):
 def batches(step: int) -> list[dict[str, torch.Tensor]]:
     """Return the batch of each process: words and clips, spoken; and words and images, silent."""
     torch.manual_seed(step)
-    return [without("pictures"), without("speech") if step % 2 else without_sounds_and_speech()]
+    return [without("images"), without("speech") if step % 2 else without_clips_and_speech()]
 
 
-def without_sounds_and_speech() -> dict[str, torch.Tensor]:
-    inputs = without("sounds")
+def without_clips_and_speech() -> dict[str, torch.Tensor]:
+    inputs = without("clips")
     return {name: value for name, value in inputs.items() if name not in ("speech_codes", "speaker_ids")}
 
 

@@ -128,7 +128,7 @@ def test_a_recording_may_begin_between_key_frames():
 
 
 def animate(pixels: np.ndarray, name: str, duration: int | list[int] = 100) -> bytes:
-    images, file = [Image.fromarray(picture) for picture in pixels], io.BytesIO()
+    images, file = [Image.fromarray(image) for image in pixels], io.BytesIO()
     images[0].save(file, name, save_all=True, append_images=images[1:], duration=duration, lossless=True)
     return file.getvalue()
 
@@ -237,8 +237,8 @@ def test_decoders_and_batches_of_torchcodec_are_videos():
 
 
 def test_a_list_of_files_is_a_video_of_frames(tmp_path):
-    for index, picture in enumerate(FIFTY[:6]):
-        Image.fromarray(picture).save(tmp_path / f"{index}.png")
+    for index, image in enumerate(FIFTY[:6]):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
     files = [tmp_path / f"{index}.png" for index in range(6)]
     forms = [files, [str(file) for file in files], [file.as_uri() for file in files]]
     forms += [[file.read_bytes() for file in files], [{"bytes": file.read_bytes(), "path": None} for file in files]]

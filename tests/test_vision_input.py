@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from samples import PICTURE, SPEECH, VIDEO, short
+from samples import IMAGE, SPEECH, VIDEO, short
 
 from josie.configuration_josie import (
     JovioConfig,
@@ -22,37 +22,37 @@ from josie.processing_josie.video import choose_frames
 
 def test_every_form_of_an_image_gives_the_same_pixels():
     image_processor = JosieImageProcessor()
-    picture = Image.open(PICTURE).convert("RGB")
-    array = np.array(picture)
-    expected = image_processor(picture)["pixel_values"]
+    image = Image.open(IMAGE).convert("RGB")
+    array = np.array(image)
+    expected = image_processor(image)["pixel_values"]
     assert expected.shape == (1, 3, 224, 224)
     assert expected.dtype == torch.float32
     assert expected.min() >= 0
     assert expected.max() <= 1
-    forms = [str(PICTURE), PICTURE, PICTURE.read_bytes(), [picture], [[picture]], array, array[None], array / 255]
-    forms += [array.transpose(2, 0, 1), torch.from_numpy(array).permute(2, 0, 1), picture.convert("RGBA")]
+    forms = [str(IMAGE), IMAGE, IMAGE.read_bytes(), [image], [[image]], array, array[None], array / 255]
+    forms += [array.transpose(2, 0, 1), torch.from_numpy(array).permute(2, 0, 1), image.convert("RGBA")]
     for form in forms:
         torch.testing.assert_close(image_processor(form)["pixel_values"], expected, rtol=0, atol=1e-6)
 
 
 def test_pixels_are_pillows_up_to_its_rounding():
-    picture = Image.open(PICTURE).convert("RGB")
+    image = Image.open(IMAGE).convert("RGB")
     for resample_filter in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC):
-        pillow = np.asarray(picture.resize((224, 224), resample_filter)).transpose(2, 0, 1) / 255
-        pixels = JosieImageProcessor(resample=resample_filter)(picture)["pixel_values"][0]
+        pillow = np.asarray(image.resize((224, 224), resample_filter)).transpose(2, 0, 1) / 255
+        pixels = JosieImageProcessor(resample=resample_filter)(image)["pixel_values"][0]
         np.testing.assert_allclose(pixels, pillow, atol=2.5 / 255)
 
 
 def test_grey_transparent_and_deep_images_become_colours():
     image_processor = JosieImageProcessor(size={"height": 2, "width": 2})
-    for picture, value in (
+    for image, value in (
         (Image.new("L", (2, 2), 51), 0.2),
         (Image.new("1", (2, 2), 1), 1.0),
         (Image.new("RGBA", (2, 2), (0, 0, 0, 0)), 1.0),
         (Image.fromarray(np.full((2, 2), 13107, np.uint16)), 0.2),
         (np.full((2, 2), 51, np.uint8), 0.2),
     ):
-        pixels = image_processor(picture)["pixel_values"]
+        pixels = image_processor(image)["pixel_values"]
         torch.testing.assert_close(pixels, torch.full((1, 3, 2, 2), value))
     grey = JosieImageProcessor(size={"height": 2, "width": 2}, num_channels=1)
     assert grey(Image.new("RGB", (2, 2), (255, 0, 0)))["pixel_values"].flatten()[0] == pytest.approx(0.299)
@@ -73,9 +73,9 @@ def test_codec_images_keep_their_shape_and_are_padded():
     ).values()
     assert grid[0].tolist() == [1, 4, 6]
     assert pixels.shape[2] == 8 * grid[:, 1].max()
-    for picture, (_, rows, columns) in zip(pixels, grid.tolist(), strict=True):
+    for image, (_, rows, columns) in zip(pixels, grid.tolist(), strict=True):
         assert config.get_num_patches(1, 8 * rows, 8 * columns) <= 50
-        assert picture.sum() == picture[:, : 8 * rows, : 8 * columns].sum() == 3 * 64 * rows * columns
+        assert image.sum() == image[:, : 8 * rows, : 8 * columns].sum() == 3 * 64 * rows * columns
 
 
 def test_fitted_sizes_are_multiples_between_the_bounds():
@@ -100,7 +100,7 @@ def test_fitted_sizes_are_multiples_between_the_bounds():
         ([], "at least one image"),
         ("nowhere.png", "existing file, got 'nowhere.png'"),
         ("http://example.com/a.png", "offline mode.*got 'http://example.com/a.png'"),
-        (b"no picture", "which is none"),
+        (b"no image", "which is none"),
         (SPEECH, "which is none"),
     ],
     ids=short,
@@ -111,7 +111,7 @@ def test_bad_images_are_refused(images, match):
 
 
 def test_an_image_that_is_cut_short_or_empty_is_refused():
-    content = PICTURE.read_bytes()
+    content = IMAGE.read_bytes()
     with pytest.raises(ValueError, match="`images` must be readable images, got 600 bytes"):
         JosieImageProcessor()(content[:600])
     with pytest.raises(ValueError, match="at least one pixel, got 0 x 5"):
@@ -134,14 +134,14 @@ def test_bad_image_settings_are_refused(kwargs, match):
     with pytest.raises(ValueError, match=match):
         JosieImageProcessor(**kwargs)
     with pytest.raises(ValueError, match=match):
-        JosieImageProcessor()(PICTURE, **kwargs)
+        JosieImageProcessor()(IMAGE, **kwargs)
 
 
 def test_unresized_images_must_fit_the_patches():
     with pytest.raises(ValueError, match=r"multiples of `patch_size` \(16\)"):
         JosieImageProcessor(do_resize=False)(np.zeros((17, 16, 3), np.uint8))
     with pytest.raises(ValueError, match="must be one of .*'colour'"):
-        JosieImageProcessor()(PICTURE, colour=3)
+        JosieImageProcessor()(IMAGE, colour=3)
 
 
 def test_frames_are_chosen_evenly():

@@ -113,19 +113,20 @@ def data_files(folder: Path) -> list[Path]:
 def test_what_the_wheel_says_of_itself(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("METADATA")]
-        facts = email.message_from_bytes(archive.read(name))
+        metadata = email.message_from_bytes(archive.read(name))
         licences = [name for name in archive.namelist() if "/licenses/" in name]
-    assert facts["Name"] == "josie"
-    assert facts["Author"]
-    assert "omni" in facts["Keywords"]
+    assert metadata["Name"] == "josie"
+    assert metadata["Author"]
+    assert "omni" in metadata["Keywords"]
+    assert metadata["Requires-Python"] == ">=3.11"
     assert {f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)} <= set(
-        facts.get_all("Classifier")
+        metadata.get_all("Classifier")
     )
-    assert "Typing :: Typed" in facts.get_all("Classifier")
-    assert facts["License-Expression"].startswith("Apache-2.0")
+    assert "Typing :: Typed" in metadata.get_all("Classifier")
+    assert metadata["License-Expression"].startswith("Apache-2.0")
     texts = {path.name for path in (ROOT / "LICENSES").iterdir()}
     assert {Path(name).name for name in licences} == {"LICENSE", "NOTICE"} | texts
-    assert facts.get_payload().startswith("# JOSIE")
+    assert metadata.get_payload().startswith("# JOSIE")
 
 
 def test_it_looks_listens_and_answers_away_from_the_tree(installed):

@@ -40,15 +40,15 @@ def make_judged_speech() -> None:
     soundfile.write(FOLDER / "judged.flac", values, sampling_rate)
 
 
-def make_picture() -> None:
+def make_image() -> None:
     """Write a table with a red ball on it."""
-    picture = Image.new("RGB", (320, 240), (190, 220, 245))
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (320, 240), (190, 220, 245))
+    draw = ImageDraw.Draw(image)
     draw.rectangle((40, 150, 280, 165), fill=(120, 80, 40))
     draw.rectangle((60, 165, 75, 235), fill=(95, 60, 30))
     draw.rectangle((245, 165, 260, 235), fill=(95, 60, 30))
     draw.ellipse((130, 80, 200, 150), fill=(210, 30, 30), outline=(110, 10, 10), width=3)
-    picture.save(FOLDER / "picture.png", optimize=True)
+    image.save(FOLDER / "picture.png", optimize=True)
 
 
 def make_video() -> None:
@@ -57,16 +57,16 @@ def make_video() -> None:
         stream = container.add_stream("mpeg4", rate=FRAME_RATE)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for index in range(NUM_FRAMES):
-            picture = Image.new("RGB", (WIDTH, HEIGHT), (190, 220, 245))
+            image = Image.new("RGB", (WIDTH, HEIGHT), (190, 220, 245))
             x = 10 + index * (WIDTH - 20) / (NUM_FRAMES - 1)
             y = 50 - 35 * abs(math.sin(index * math.pi / 8))
-            ImageDraw.Draw(picture).ellipse((x - 8, y - 8, x + 8, y + 8), fill=(210, 30, 30))
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")))
+            ImageDraw.Draw(image).ellipse((x - 8, y - 8, x + 8, y + 8), fill=(210, 30, 30))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")))
         container.mux(stream.encode())
 
 
 if __name__ == "__main__":
     make_speech()
     make_judged_speech()
-    make_picture()
+    make_image()
     make_video()
