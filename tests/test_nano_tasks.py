@@ -1,6 +1,7 @@
 """Lessons of the nano model: the same conversation for a number everywhere, and nothing that it is tested on."""
 
 import io
+import json
 import pickle
 import random
 import re
@@ -18,6 +19,7 @@ from nano_world import (
     voice,
 )
 from nano_world.grammar import caption, observe
+from nano_world.hearing import MAX_SECONDS, HeardSpeech, load_people
 from nano_world.scenes import is_held_out
 from nano_world.sentences import split_of
 from nano_world.small_talk import chats
@@ -298,6 +300,17 @@ def test_a_sentence_has_one_split_however_it_is_written():
     texts = [f"The {word} sat on a mat." for word in ("cat", "dog", "hen", "cow", "pig", "fox")]
     for text in texts:
         assert split_of(text) == split_of(text.upper().rstrip(".")) == split_of(text.replace(" ", "  "))
+
+
+def test_training_leaves_out_clips_that_a_conversation_has_no_room_for(tmp_path):
+    rows = []
+    for name, seconds in (("short", 1.0), ("fits", MAX_SECONDS), ("long", MAX_SECONDS + 0.1)):
+        rows.append({"path": f"{name}.flac", "seconds": seconds, "text": f"{name}."})
+        (tmp_path / "people").mkdir(exist_ok=True)
+        (tmp_path / "people" / f"{name}.flac").write_bytes(hum(name, "a"))
+    (tmp_path / "people" / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert HeardSpeech(tmp_path, tmp_path, "train").people.texts == ["short.", "fits."]
+    assert load_people(tmp_path, tmp_path, "train")["text"] == ["short.", "fits.", "long."]
 
 
 @pytest.mark.skipif(not (PACKAGES / "root" / "usr/bin/bible").exists(), reason=f"no Debian packages in {PACKAGES}")

@@ -41,6 +41,7 @@ from nano_world.wordings import PHRASES, WORDINGS
 SETS = ("questions", "sentences", "chats", "unknown")
 SIZES = {"questions": 500, "sentences": 500, "unknown": 150}
 KINDS_OF_TEXT = ("example", "verse", "fortune")  # of open text, beside plain sentences
+MAX_SECONDS = 8.0  # of a clip of people: two of them and what they say fit into the context
 PEOPLE = SpeechDataArguments(
     sources=[{"name": "asterisk"}], sampling_rate=SAMPLING_RATE, validation_share=0.05, test_share=0.1
 )
@@ -105,8 +106,8 @@ class HeardSpeech:
 
     @cached_property
     def people(self) -> Recordings:
-        """Clips of people, with what they say."""
-        return Recordings([load_people(self.packages, self.recordings, self.split)])
+        """Clips of people, with what they say; those that a conversation has room for."""
+        return Recordings([load_people(self.packages, self.recordings, self.split, MAX_SECONDS)])
 
     def _collect(self, name: str) -> Recordings:
         numbers = range(self.rounds if name != "chats" else 1)
@@ -154,18 +155,20 @@ def draw_questions(seed: str, count: int, known: set[str]) -> list[str]:
     return list(found)[:count]
 
 
-def load_people(packages: Path, recordings: Path, split: Split) -> Dataset:
+def load_people(packages: Path, recordings: Path, split: Split, max_seconds: float = float("inf")) -> Dataset:
     """Return clips of one person, the prompts of Asterisk: `text`, `voice` and `flac`.
 
     Args:
         packages (`Path`): Folder of Debian packages.
         recordings (`Path`): Where clips are kept.
         split (`str`): `"train"`, `"validation"` or `"test"`.
+        max_seconds (`float`): Longer clips are left out.
     """
     folder = recordings / "people"
     if not (folder / f"{split}.jsonl").exists():
         prepare_speech(replace(PEOPLE, cache=str(packages), folder=str(folder)))
-    rows = [row for row in read_manifest(folder / f"{split}.jsonl") if row["text"]]
+    rows = read_manifest(folder / f"{split}.jsonl")
+    rows = [row for row in rows if row["text"] and row["seconds"] <= max_seconds]
     columns = {"text": [row["text"] for row in rows], "voice": ["asterisk"] * len(rows)}
     return Dataset.from_dict(columns | {"flac": [Path(row["path"]).read_bytes() for row in rows]})
 
