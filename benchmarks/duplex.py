@@ -114,7 +114,7 @@ def main() -> None:
         model = josie.JosieForConditionalGeneration.from_pretrained(arguments.model).eval().prepare_for_inference()
         processor = josie.JosieProcessor.from_pretrained(arguments.model)
     begin = time.perf_counter()
-    samples, seconds, num_turns = run_session(model, processor, arguments.minutes, every=20)
+    samples, seconds, num_turns = run_session(model, processor, arguments.minutes, every=2 * arguments.minutes)
     for sample in samples[2::3]:
         print(
             f"{sample.seconds:7.1f} s  {sample.num_positions:5} positions  state {sample.state_bytes / 1024:8.0f} kB  "
