@@ -102,6 +102,7 @@ def make_tiny() -> tuple[Any, Any]:
 
 
 def main() -> None:
+    """Measure, print, and check that memory stays."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0, help="length of the session")
     parser.add_argument("--model", help="a folder with a model that has units, instead of the tiny one")
