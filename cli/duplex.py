@@ -13,7 +13,7 @@ from .devices import choose_device
 from .generate import files_option
 from .media import audio_file, image_file
 from .options import Device, Dtype, Folder, Seed, Speaker, Temperature, Threads, audio_file_to_write, checked
-from .progress import waiting
+from .progress import counting, waiting
 from .shared import report
 
 DEFAULT_OUT = Path("duplex.wav")
@@ -108,8 +108,9 @@ def duplex_command(
         user = np.concatenate((user, np.zeros(round(tail * session.input_sampling_rate), np.float32)))
         left = load_audio(recording, session.sampling_rate)
         num_done = 0
-        with AudioWriter(path, session.sampling_rate, 2) as writer:
-            for start in range(0, len(user), session.unit_samples):
+        starts = range(0, len(user), session.unit_samples)
+        with AudioWriter(path, session.sampling_rate, 2) as writer, counting("units", len(starts)) as advance:
+            for start in starts:
                 begin = time.perf_counter()
                 piece = session.push(user[start : start + session.unit_samples])
                 seconds.append(time.perf_counter() - begin)
@@ -119,6 +120,7 @@ def duplex_command(
                 both[0, : len(known)], both[1] = known, right
                 num_done += len(right)
                 writer.write(both)
+                advance(1)
         turns = session.transcript()
     for turn in turns:
         typer.echo(format_turn(turn))

@@ -1,6 +1,7 @@
 """`josie duplex` and `josie evaluate --duplex`: files, transcripts, tables, and what they refuse."""
 
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from duplex_models import make_pair
 from test_cli import fail, run
 
 import josie
+from josie.cli import duplex
 from josie.evaluation.duplex import DuplexRow, score_rows
 
 RATE = 1600
@@ -47,6 +49,19 @@ def test_a_recording_is_heard_and_answered(folder, recording, tmp_path):
     silent = run("duplex", folder, recording, "--out", tmp_path / "out.wav", "--tail", 0, "--speak-bias", -100)
     assert silent == ""
     assert not soundfile.read(tmp_path / "out.wav")[0][:, 1].any()
+
+
+def test_every_unit_is_counted(folder, recording, tmp_path, monkeypatch):
+    counted = []
+
+    @contextmanager
+    def record(task, total):
+        counted.append((task, total))
+        yield counted.append
+
+    monkeypatch.setattr(duplex, "counting", record)
+    run("duplex", folder, recording, "--out", tmp_path / "out.wav", "--tail", 0)
+    assert counted == [("units", 12), *[1] * 12]  # 700 samples, 60 a unit
 
 
 def test_what_cannot_be_heard(folder, tiny_folder, recording, tmp_path):
