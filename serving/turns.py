@@ -35,9 +35,22 @@ class Turns:
     def leave(self) -> None:
         """Give the turn to who has waited longest."""
         with self._lock:
-            self._holder = self._waiting.popleft() if self._waiting else None
-            if self._holder is not None:
-                self._holder.go.release()
+            self._give()
+
+    def pass_on(self, ticket: "Ticket") -> None:
+        """Give the turn to who has waited longest, and wait for it behind all who wait.
+
+        Both at once: whoever gets it sees that this ticket waits.
+        """
+        with self._lock:
+            self._waiting.append(ticket)
+            self._give()
+        ticket.go.acquire()
+
+    def _give(self) -> None:
+        self._holder = self._waiting.popleft() if self._waiting else None
+        if self._holder is not None:
+            self._holder.go.release()
 
     @property
     def is_wanted(self) -> bool:
@@ -76,13 +89,19 @@ class Ticket:
     def take(self) -> None:
         """Wait for the turn."""
         self.turns.take(self)
-        for source, state in self._generators:
-            source.set_rng_state(state)
+        self._restore_streams()
 
     def leave(self) -> None:
         """Give the turn to another."""
-        self._generators = [(source, source.get_rng_state()) for source, _ in self._generators]
+        self._keep_streams()
         self.turns.leave()
+
+    def _keep_streams(self) -> None:
+        self._generators = [(source, source.get_rng_state()) for source, _ in self._generators]
+
+    def _restore_streams(self) -> None:
+        for source, state in self._generators:
+            source.set_rng_state(state)
 
     def __enter__(self) -> "Ticket":
         self.take()
@@ -98,8 +117,9 @@ class Ticket:
             `CancelledError`: The work was cancelled.
         """
         if not self.is_cancelled and self.turns.is_wanted:
-            self.leave()
-            self.take()
+            self._keep_streams()
+            self.turns.pass_on(self)
+            self._restore_streams()
         self.check()
 
     def check(self) -> None:

@@ -267,3 +267,19 @@ def test_nothing_stays_of_streams_that_ended():
     gc.collect()
     assert [thing for thing in kept if thing() is not None] == []
     assert len(kept) == 9
+
+
+def test_turns_go_round():
+    """Whoever passes the turn on waits again before another goes on, however threads are scheduled."""
+    order = []
+
+    def work(number):
+        def run(ticket):
+            for _ in range(300):
+                order.append(number)
+                ticket.pass_on()
+
+        return run
+
+    run_together([work(number) for number in range(3)])
+    assert order == [0, 1, 2] * 300
