@@ -13,15 +13,25 @@ import torch
 import transformers
 
 
-def parse_arguments(description: str, folders: dict[str, str] | None = None, **defaults: int) -> argparse.Namespace:
-    """Return `--json`, `--rounds`, `--threads`, a path for each of `folders` (with its help) and an integer option for
-    each of `defaults`."""
+def parse_arguments(
+    description: str, folders: dict[str, str] | None = None, flags: dict[str, str] | None = None, **defaults: int
+) -> argparse.Namespace:
+    """Return the options of a benchmark: `--json`, `--rounds`, `--threads` and its own.
+
+    Args:
+        description (`str`): What it measures.
+        folders (`dict[str, str]`, *optional*): Options that take a path, and their help.
+        flags (`dict[str, str]`, *optional*): Switches, and their help.
+        defaults: Options that take an integer, and their values where they are not given.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="also write the table to this file")
     parser.add_argument("--rounds", type=int, default=7, help="timed runs of each contestant")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
     for name, text in (folders or {}).items():
         parser.add_argument("--" + name, type=Path, metavar="DIR", help=text)
+    for name, text in (flags or {}).items():
+        parser.add_argument("--" + name.replace("_", "-"), action="store_true", help=text)
     for name, value in defaults.items():
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=value)
     arguments = parser.parse_args()
