@@ -124,6 +124,15 @@ def test_one_effect_more_leaves_the_draws_of_others():
     assert len(alone) == len(both) != len(samples)
 
 
+def test_what_is_too_loud_is_cut_off():
+    samples = tone(0.1)
+    loud = AudioAugmentation(gain={"probability": 1, "decibels": [20, 20]})(samples, RATE, 0)
+    assert np.array_equal(loud, np.clip(samples * 10, -1, 1))
+    assert np.abs(loud).max() == 1
+    drawn = [AudioAugmentation(**every_effect(1))(samples * 2, RATE, row) for row in range(20)]
+    assert max(np.abs(one).max() for one in drawn) <= 1
+
+
 def test_probability_is_how_often():
     augment = AudioAugmentation(gain={"probability": 0.3, "decibels": [-6, -6]})
     changed = [augment(np.ones(1, np.float32), RATE, row)[0] < 1 for row in range(400)]

@@ -241,7 +241,7 @@ class AudioAugmentation:
             raise ValueError(f"`augmentation` must have effects of {list(EFFECTS)}, got {name!r}.")
 
     def __call__(self, samples: np.ndarray, sampling_rate: int, *numbers: int) -> np.ndarray:
-        """Return an augmented clip.
+        """Return an augmented clip, in [-1, 1]: what would be louder is cut off, as a converter does.
 
         Args:
             samples (`np.ndarray`): `(num_samples,)`.
@@ -255,7 +255,7 @@ class AudioAugmentation:
             rng = np.random.default_rng((self.seed, list(EFFECTS).index(effect.name), *numbers))
             if rng.random() < effect.probability and len(changed):
                 changed = effect.apply(changed, sampling_rate, rng)
-        return np.ascontiguousarray(changed, dtype=np.float32)
+        return np.clip(np.ascontiguousarray(changed, dtype=np.float32), -1, 1)
 
 
 def _read(name: str, values: Any) -> Effect:
