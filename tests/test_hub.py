@@ -103,7 +103,8 @@ class TestFolder:
             for package in transformers.dynamic_module_utils.get_imports(path)
             if package not in sys.stdlib_module_names
         }
-        brought = {"huggingface_hub", "jinja2", "numpy", "typing_extensions"}  # by transformers and torch
+        # By transformers and torch.
+        brought = {"huggingface_hub", "jinja2", "numpy", "safetensors", "typing_extensions"}
         assert needed - brought == {"PIL", "soundfile", "soxr", "torch", "torchaudio", "transformers"}
 
     def test_auto_maps(self, folder):
