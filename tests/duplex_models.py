@@ -98,3 +98,11 @@ def make_pair(
     model = build(josie.JosieForConditionalGeneration, config)
     processor = josie.JosieProcessor.from_config(config, josie.load_default_tokenizer(301))
     return model, josie.add_units(model, processor, unit_frames, unit_window)
+
+
+def save_pair(path, **options):
+    """Save what [`make_pair`] returns; return the folder."""
+    model, processor = make_pair(**options)
+    model.save_pretrained(path)
+    processor.save_pretrained(path)
+    return path

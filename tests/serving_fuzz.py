@@ -1,9 +1,15 @@
 """Random events for a session: right ones, with fields that are wrong, missing, or of any other type."""
 
+import asyncio
 import base64
 import json
 import random
+from collections.abc import Iterable
 from typing import Any
+
+from josie.serving.engine import Engine
+from josie.serving.realtime.outbox import Outbox
+from josie.serving.realtime.session import Session
 
 KINDS = (
     *("session.update", "input_audio_buffer.append", "input_audio_buffer.commit", "input_audio_buffer.clear"),
@@ -56,3 +62,28 @@ def draw_event(draw: random.Random) -> str:
         place = draw.randrange(len(text))
         return text[:place] + draw.choice(("", "{", "\x00", "[" * 3000, "NaN"))
     return text
+
+
+def errors_of(engine: Engine, messages: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the errors that a session answers to messages, each of which must tell of the client's own fault."""
+
+    async def run() -> list[dict[str, Any]]:
+        outbox, events = Outbox(5), []
+        session = Session(engine, outbox)
+
+        async def drain() -> None:
+            while (event := await outbox.get()) is not None:
+                events.append(event)
+
+        draining = asyncio.create_task(drain())
+        await session.begin()
+        for message in messages:
+            await session.receive(message)
+        await session.close()
+        await draining
+        return events
+
+    errors = [event["error"] for event in asyncio.run(run()) if event["type"] == "error"]
+    assert not [error for error in errors if error["code"] == "internal_error"]
+    assert all(error["message"] for error in errors)
+    return errors

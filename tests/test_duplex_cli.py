@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import soundfile
-from duplex_models import make_pair
+from duplex_models import save_pair
 from test_cli import fail, run
 
 import josie
@@ -18,11 +18,7 @@ RATE = 1600
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    model, processor = make_pair()
-    path = tmp_path_factory.mktemp("duplex") / "model"
-    model.save_pretrained(path)
-    processor.save_pretrained(path)
-    return path
+    return save_pair(tmp_path_factory.mktemp("duplex") / "model")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 import soundfile
-from duplex_models import make_pair
+from duplex_models import save_pair
 from test_cli import fail
 from this_tree import ROOT
 from typer.testing import CliRunner
@@ -23,11 +23,7 @@ IMAGE = ROOT / "tests" / "data" / "picture.png"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    model, processor = make_pair()
-    path = tmp_path_factory.mktemp("live") / "model"
-    model.save_pretrained(path)
-    processor.save_pretrained(path)
-    return path
+    return save_pair(tmp_path_factory.mktemp("live") / "model")
 
 
 @pytest.fixture(scope="module")
