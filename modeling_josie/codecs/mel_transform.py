@@ -58,10 +58,11 @@ def encoder_mel(config: JosieAudioEncoderConfig, samples: torch.Tensor) -> torch
         samples = samples.to(torch.promote_types(samples.dtype, torch.float32))
         window = torch.hann_window(config.win_length, dtype=samples.dtype, device=samples.device)
         windows = samples.unfold(-1, config.win_length, config.mel_hop_length)
-        magnitudes = torch.fft.rfft(windows * window, n=config.n_fft).abs()
+        spectra = torch.fft.rfft(windows * window, n=config.n_fft)
+        power = spectra.real.square() + spectra.imag.square()  # `abs` would take a root, only to be squared again
         num_bins, rate = config.n_fft // 2 + 1, config.sampling_rate
-        filters = create_mel_filterbank(num_bins, config.num_mel_bins, rate, 0.0, rate / 2, None).to(magnitudes)
-        mel = magnitudes.pow(config.mel_power) @ filters
+        filters = create_mel_filterbank(num_bins, config.num_mel_bins, rate, 0.0, rate / 2, None).to(power)
+        mel = power.pow(config.mel_power / 2) @ filters
         return (mel.clamp(min=LOG_FLOOR).log() if config.log_mel else mel).transpose(1, 2)
 
 
