@@ -22,8 +22,7 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 
 The user's turns may have images, videos and audio; with `ctc` and `token_ctc`, the `text` of an audio part is its
 transcript. The assistant's recordings are only read where the Talker learns too (`"freeze": []`). `hearing` is for rows
-with clips and texts alone and an encoder that learns nothing, and `token_ctc` needs it. What learns is in float32,
-whatever the checkpoint is in.
+with clips and texts alone and an encoder that learns nothing. What learns is in float32, whatever the checkpoint is in.
 
 With `"audio_features": true` in `data`, features that `josie encode --features` made of the audio are read in its
 place, by a model whose audio encoder is frozen; `hearing` makes them itself.
@@ -48,7 +47,7 @@ from recipes.run_log import RunLog
 from recipes.runs import start_training, train
 from recipes.spoken_rows import SilentCollator, SpeechCollator, SpeechEncoder, SpokenConversations
 from recipes.teacher import TaughtModel, Teacher, TeacherArguments, TeacherCollator
-from recipes.token_ctc import TokenCTCArguments, TokenCTCModel, find_tokens
+from recipes.token_ctc import TokenCTCArguments, TokenCTCCollator, TokenCTCModel, find_tokens, list_tokens
 from transformers import TrainingArguments
 
 from josie import JosieDataCollator, JosieTrainer
@@ -93,8 +92,8 @@ def refuse_together(letters: Any, teaching: Any, tokens: Any, hearing: Any) -> N
     for name, section in (("ctc", letters), ("teacher", teaching)):
         if section is not None and hearing is not None:
             raise ValueError(f"`{name}` must be null with `hearing`, as it teaches the audio encoder, got both.")
-    if tokens is not None and hearing is None:
-        raise ValueError("`hearing` must be a section with `token_ctc`, got null.")
+        if section is not None and tokens is not None:
+            raise ValueError(f"`{name}` must be null with `token_ctc`, got both.")
 
 
 def train_model(line: CommandLine) -> dict[str, Any] | None:
@@ -124,8 +123,9 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
         learn_in_float32(model, arguments.bf16 or arguments.fp16)
         questions = find_questions(data.rows["validation"], asked.num_questions)
         data.require_encoder(model)
-        if data.encoded and not letters is teaching is hearing is None:
-            raise ValueError("`data.audio_features` must be false with `ctc`, `teacher` or `hearing`, got true.")
+        if data.encoded and not letters is teaching is tokens is hearing is None:
+            names = "`ctc`, `teacher`, `token_ctc` or `hearing`"
+            raise ValueError(f"`data.audio_features` must be false with {names}, got true.")
         if augmentation is not None and (data.encoded or hearing is not None):
             raise ValueError("`augmentation` must be null where clips are encoded ahead, got effects.")
         if hearing is not None:
@@ -149,7 +149,11 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
         learner.load_head(str(chosen.path))
         scores = {} if learner.arguments.only else scores  # there is nothing but a loss
     if tokens is not None:
-        learner = TokenCTCModel(model, tokens, find_tokens(rows["train"].select_columns(["transcripts"])))
+        if hearing is None:
+            collator, told_apart = TokenCTCCollator(collator, processor.tokenizer), list_tokens(processor.tokenizer)
+        else:
+            told_apart = find_tokens(rows["train"].select_columns(["transcripts"]))
+        learner = TokenCTCModel(model, tokens, told_apart)
         learner.load_head(str(chosen.path))
         scores = {} if tokens.only else scores
     callbacks, train_rows = [RunLog()], rows["train"]

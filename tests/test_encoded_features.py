@@ -155,8 +155,9 @@ def test_recipes_refuse_features_of_another_encoder(encoded, tiny_folder, tmp_pa
     config = configure(encoded, tiny_folder, tmp_path / "run", freeze=["thinker.audio.encoder", "talker"])
     config["data"]["audio_features"] = True
     refuse(train_thinker, config, "freeze=[]", "`data.audio_features` must be false unless", tmp_path)
-    message = "`data.audio_features` must be false with `ctc`, `teacher` or `hearing`"
+    message = "`data.audio_features` must be false with `ctc`, `teacher`, `token_ctc` or `hearing`"
     refuse(train_thinker, config, "ctc={}", message, tmp_path)
+    refuse(train_thinker, config, "token_ctc={}", message, tmp_path)
     other = AutoModelForMultimodalLM.from_pretrained(tiny_folder)
     next(other.thinker.model.audio_front_end.encoder.parameters()).data.add_(1.0)
     other.save_pretrained(tmp_path / "other")

@@ -14,6 +14,7 @@ from recipes.audio_ctc import CTCArguments, CTCModel
 from recipes.configuration import read_section
 from recipes.model_cards import CardArguments
 from recipes.teacher import TeacherArguments
+from recipes.token_ctc import TokenCTCArguments
 from safetensors.torch import save_file
 from transformers import AutoModelForMultimodalLM
 
@@ -22,7 +23,7 @@ from josie.training.augmentation import read_augmentation
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "examples" / "nano_world"
-CHAIN = ("see", "hear", "look", "think")
+CHAIN = ("see", "hear", "read", "look", "think")
 MOST_PARAMETERS = 22_000_000
 
 
@@ -57,9 +58,11 @@ def test_sections_are_read(name):
     if name == "hear":
         teacher = read_section(config, "teacher", TeacherArguments)
         assert teacher.cache is not None  # Whisper reads 30 seconds of each clip: once is enough
-    if name in ("hear", "think"):
+    if name in ("hear", "read", "think"):
         assert read_augmentation(config) is not None
-    if config["ctc"] is not None:
+    if config.get("token_ctc") is not None:
+        read_section(config, "token_ctc", TokenCTCArguments)
+    if config.get("ctc") is not None:
         read_section(config, "ctc", CTCArguments)
 
 

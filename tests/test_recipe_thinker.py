@@ -9,7 +9,7 @@ import pytest
 import torch
 import train_thinker
 from recipe_runs import interrupt_and_resume, read_losses, refuse, run_recipe, write_conversations
-from recipes import audio_ctc, configuration, conversations as conversation_rows, runs
+from recipes import audio_ctc, configuration, conversations as conversation_rows, runs, token_ctc
 from recipes.answers import AnswerArguments
 from recipes.models import ModelArguments
 from safetensors import safe_open
@@ -157,7 +157,12 @@ def test_ctc_alone_changes_the_encoder_alone_and_another_run_goes_on_with_it(con
     assert metrics["eval_ctc_loss"] > 0
     assert not any("text" in name for name in metrics)
     first = Path(config["trainer"]["output_dir"]) / "model"
-    assert changed(tiny_folder, first) == {"thinker", "thinker.audio", "thinker.audio.encoder"}
+    assert changed(tiny_folder, first) == {
+        "thinker",
+        "thinker.audio",
+        "thinker.audio.encoder",
+        "thinker.audio.projector",
+    }
 
     config["model"]["path"] = str(first)
     config["ctc"] = CTC
@@ -237,6 +242,40 @@ def test_transcripts_are_those_of_the_clips_that_are_heard(conversations, tiny_f
     assert "ctc_labels" not in collate(rows[:1])
 
 
+def test_tokens_are_those_of_the_clips_that_are_heard(conversations, tiny_folder):
+    rows = list(read_jsonl(conversations))
+    processor = AutoProcessor.from_pretrained(tiny_folder)
+    collate = token_ctc.TokenCTCCollator(
+        train_thinker.SilentCollator(josie.JosieDataCollator(processor)), processor.tokenizer
+    )
+    said = processor.tokenizer("No d", add_special_tokens=False)["input_ids"]
+    batch = collate([rows[index] for index in (0, 1, 3)])
+    assert batch["transcripts"].tolist() == [[-100] * len(said), said]
+    assert "transcripts" not in collate(rows[:1])
+    known = token_ctc.list_tokens(processor.tokenizer).tolist()
+    assert known == sorted(known)
+    assert set(said) <= set(known)
+    assert not set(known) & set(processor.tokenizer.all_special_ids)
+
+
+def test_encoder_and_projector_learn_tokens_alone(config, tmp_path, tiny_folder):
+    config["freeze"] = ["talker", "thinker.text", "thinker.vision"]
+    config["token_ctc"] = {"only": True}
+    metrics = run_recipe(train_thinker, config)
+    assert "eval_ctc_loss" in metrics
+    assert "eval_text_loss" not in metrics
+    folder = tmp_path / "run" / "model"
+    assert changed(tiny_folder, folder) == {
+        "thinker",
+        "thinker.audio",
+        "thinker.audio.encoder",
+        "thinker.audio.projector",
+    }
+    model = AutoModelForMultimodalLM.from_pretrained(folder)
+    learner = token_ctc.TokenCTCModel.of_checkpoint(model, folder)
+    assert learner.bias.any()
+
+
 def test_the_recipes_own_configuration_is_valid():
     config = configuration.read_config(EXAMPLES / "train_thinker.json")
     configuration.require_sections(config, *train_thinker.SECTIONS)
@@ -279,6 +318,13 @@ def test_wrong_configurations_are_errors(config, tmp_path, change, message, monk
     monkeypatch.setitem(sys.modules, "nano_world", type(sys)("nano_world"))
     monkeypatch.setitem(sys.modules, "nano_world.tasks", nano)
     refuse(train_thinker, config, change, message, tmp_path)
+
+
+@pytest.mark.parametrize("section", [{"ctc": {}}, {"teacher": {"path": "x"}}], ids=["letters", "teacher"])
+def test_tokens_are_learned_without_letters_or_a_teacher(config, tmp_path, section):
+    (name,) = section
+    config |= section
+    refuse(train_thinker, config, "token_ctc={}", f"`{name}` must be null with `token_ctc`, got both.", tmp_path)
 
 
 def test_a_model_that_hears_otherwise_does_not_spell():

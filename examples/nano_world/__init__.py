@@ -4,9 +4,10 @@
     python examples/make_nano.py voices                             # all that is heard, round by round
     python examples/train_jodio.py examples/nano_world/voice.json   # JOSIE's voice as codes
     python examples/make_nano.py start runs/nano/start --codec runs/nano-voice/model
-    python examples/train_talker.py examples/nano_world/talk.json   # reads aloud; can run beside the next four
+    python examples/train_talker.py examples/nano_world/talk.json   # reads aloud; can run beside the next five
     python examples/train_sight.py examples/nano_world/see.json     # names what it sees
     python examples/train_thinker.py examples/nano_world/hear.json  # spells what it hears
+    python examples/train_thinker.py examples/nano_world/read.json  # gives the tokens of what it hears
     python examples/train_thinker.py examples/nano_world/look.json  # answers in writing, and says what it sees
     python examples/train_thinker.py examples/nano_world/think.json # hears, sees, answers
     python examples/make_nano.py join runs/nano/think/model runs/nano/talk/model runs/nano/josie

@@ -23,6 +23,7 @@ from josie.processing_josie.messages import is_audio_part, list_parts, part_valu
 from recipes.audio_ctc import list_transcripts
 from recipes.progress import progress
 from recipes.spoken_rows import without_speech
+from recipes.token_ctc import pad_transcripts
 
 _FEATURES = Features(
     input_ids=List(Value("int32")),
@@ -236,8 +237,7 @@ class HeardCollator:
         kept = ("input_ids", "labels", "audio_features", "audio_features_mask")
         batch = self.collate([{name: row[name] for name in kept if row.get(name) is not None} for row in rows])
         if self.keeps_transcripts:
-            tokens = [torch.tensor(clip) for row in rows for clip in row["transcripts"]]
-            batch["transcripts"] = torch.nn.utils.rnn.pad_sequence(tokens, True, padding_value=IGNORE_INDEX)
+            batch["transcripts"] = pad_transcripts([clip for row in rows for clip in row["transcripts"]])
         return batch
 
 

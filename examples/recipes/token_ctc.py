@@ -5,7 +5,7 @@ language model would read of it, and something that is no token elsewhere. That 
 language model, which then has to learn from far better rows.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import nn
 from josie.configuration_josie.constants import IGNORE_INDEX
 from josie.modeling_josie.losses.unused_parts import add_zero_gradients
 from josie.training.whole_checkpoints import EXTRA_FILE
-from recipes.audio_ctc import CTCOutput
+from recipes.audio_ctc import CTCOutput, list_transcripts
 
 
 @dataclass
@@ -171,6 +171,42 @@ class TokenCTCModel(nn.Module):
         weights = load_file(path) if path.exists() else {}
         if "token_ids" in weights and torch.equal(weights["token_ids"], self.token_ids):
             self.load_state_dict({name: weights[name] for name in ("blank", "bias")}, strict=False)
+
+
+@dataclass
+class TokenCTCCollator:
+    """Adds to a batch of conversations the tokens of the transcripts of the user's audio.
+
+    A transcript is the `text` of a content part that is audio.
+
+    Args:
+        collate (`Callable`): Makes the batch.
+        tokenizer: Of the language model.
+    """
+
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    tokenizer: Any
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the batch, with `transcripts` where there are clips, see [`pad_transcripts`]."""
+        batch = self.collate(rows)
+        texts = [text or "" for row in rows for text in list_transcripts(row["messages"])]
+        if texts:
+            batch["transcripts"] = pad_transcripts(
+                [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+            )
+        return batch
+
+
+def pad_transcripts(clips: list[list[int]]) -> torch.Tensor:
+    """Return the tokens of clips, `(num_clips, max_tokens)`, filled up with -100."""
+    tokens = [torch.tensor(clip, dtype=torch.long) for clip in clips]
+    return nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=IGNORE_INDEX)
+
+
+def list_tokens(tokenizer: Any) -> torch.Tensor:
+    """Return all tokens of a tokenizer that a transcript may have, in order."""
+    return torch.tensor(sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)))
 
 
 def find_tokens(rows: Iterable[dict[str, Any]]) -> torch.Tensor:
