@@ -4,12 +4,14 @@ python examples/make_nano.py record                         # all that JOSIE's v
 python examples/make_nano.py voices                         # all that JOSIE hears
 python examples/make_nano.py start FOLDER                   # the model before training; or with `--from MODEL`
 python examples/make_nano.py join THINKER TALKER FOLDER     # both parts, trained apart, in one model
+python examples/make_nano.py codec CODEC FOLDER             # the codec of the voice, as it ships
 python examples/make_nano.py test FOLDER                    # the test, for `josie evaluate`
 python examples/make_nano.py count                          # how much of the world there is
 """
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +26,31 @@ from nano_world.voice import VoiceArguments, record_voice
 from recipes.configuration import run
 from recipes.models import save_in_half
 from safetensors.torch import load_file
-from transformers import AutoModelForMultimodalLM, AutoProcessor
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForMultimodalLM, AutoProcessor
 
 from josie import JosieForConditionalGeneration
+from josie.conversion.files import write_file
 from josie.conversion.hub.model_card import write_model_card
 
 MAX_NEW_TOKENS = 64  # of an answer, where a user does not say; no answer in this world has more
+# Parts whose matrices are saved in 8 bits: Whisper hears no difference.
+EIGHT_BITS, EVERY_MATRIX = ("talker.", "audio_codec."), ("",)
 HARDWARE = "two CPU cores that had other work to do; Thinker and Talker at the same time"
 LICENSE = "cc-by-sa-3.0"
-LICENSE_NOTES = (
+CODEC_DATA = (
+    "Asterisk core sounds, spoken by Allison Smith (CC-BY-SA-3.0)",
+    "flite's voices (flite's free licence), which say sentences of the King James Bible (public domain) and WordNet "
+    "(WordNet licence)",
+)
+CODEC_LICENSE_NOTES = (
     "CC-BY-SA-3.0 is the licence of the Asterisk core sounds (2003-2010, Allison Smith), which it was trained on.",
+    "WordNet 3.0 is copyright 2006 by Princeton University.",
+)
+LICENSE_NOTES = (
+    CODEC_LICENSE_NOTES[0],
     "The drawings of stamps are those of Noto Color Emoji (2013-2017, Google), SIL Open Font License 1.1.",
     'The photographs "china.jpg" by danielbuechele and "flower.jpg" by vultilion are under CC-BY-2.0.',
-    "WordNet 3.0 is copyright 2006 by Princeton University.",
+    CODEC_LICENSE_NOTES[1],
 )
 LIMITATIONS = """
 It knows drawn shapes, 45 stamps, and a few hundred questions of small talk.
@@ -66,7 +80,7 @@ def voices(arguments: argparse.Namespace) -> None:
 def start(arguments: argparse.Namespace) -> None:
     """Save a model with random weights, a trained codec and a new tokenizer, or with what fits of another model."""
     if arguments.trained is None:
-        model, processor = build(arguments.codec or Path("runs/nano-codec/model"), arguments.packages)
+        model, processor = build(arguments.codec or Path("runs/nano-voice/model"), arguments.packages)
     else:
         model, processor, new = build_from(arguments.trained, arguments.codec, arguments.new)
         print(f"not from {arguments.trained}: {', '.join(new) or 'nothing'}")
@@ -85,8 +99,8 @@ def join(arguments: argparse.Namespace) -> None:
     if arguments.earlier is not None:
         average_talker(model, arguments.earlier, arguments.share)
     model.generation_config.max_new_tokens = MAX_NEW_TOKENS
-    save_in_half(model, arguments.folder)
-    AutoProcessor.from_pretrained(arguments.talker).save_pretrained(arguments.folder)
+    save_in_half(model, arguments.folder, EIGHT_BITS)
+    AutoProcessor.from_pretrained(arguments.thinker).save_pretrained(arguments.folder)  # it hears and sees
     report: dict[str, Any] = (
         json.loads(arguments.report.read_text(encoding="utf-8")) if arguments.report else {"tasks": {}}
     )
@@ -116,6 +130,29 @@ def join(arguments: argparse.Namespace) -> None:
         source="josie.nano_path()",
         question="What is your name?",
         limitations=LIMITATIONS,
+    )
+    print(f"{arguments.folder}: {model.num_parameters():,} parameters")
+
+
+def codec(arguments: argparse.Namespace) -> None:
+    """Save the trained codec of the voice in as few bits as in the whole model, with a card of its own."""
+    model = AutoModel.from_pretrained(arguments.trained)
+    save_in_half(model, arguments.folder, EVERY_MATRIX)
+    AutoFeatureExtractor.from_pretrained(arguments.trained).save_pretrained(arguments.folder)
+    card = (arguments.trained / "README.md").read_text(encoding="utf-8")
+    write_file(arguments.folder / "README.md", re.sub(r"^# .*", "# JODIO nano", card, count=1, flags=re.MULTILINE))
+    write_model_card(
+        arguments.folder,
+        model.config,
+        model=model,
+        data=CODEC_DATA,
+        command="python examples/train_jodio.py examples/nano_world/voice.json",
+        hours=arguments.hours,
+        hardware="half a CPU core",
+        license=LICENSE,
+        license_notes=CODEC_LICENSE_NOTES,
+        languages=["en"],
+        source='josie.nano_path("jodio")',
     )
     print(f"{arguments.folder}: {model.num_parameters():,} parameters")
 
@@ -169,6 +206,7 @@ def main(argv: list[str] | None = None) -> None:
         (voices, []),
         (start, ["folder"]),
         (join, ["thinker", "talker", "folder"]),
+        (codec, ["trained", "folder"]),
         (test, ["folder"]),
         (count, []),
     ):
@@ -176,11 +214,12 @@ def main(argv: list[str] | None = None) -> None:
         sub.set_defaults(command=command)
         for name in names:
             sub.add_argument(name, type=Path)
+        if command in (join, codec):
+            sub.add_argument("--hours", type=float, help="of training, for the card")
         if command is join:
             sub.add_argument("--earlier", type=Path, help="checkpoint of the Talker's training, for a mean of both")
             sub.add_argument("--share", type=float, default=0.4, help="of the earlier one in that mean")
             sub.add_argument("--report", type=Path, help="what `josie evaluate --out` wrote of it, for the card")
-            sub.add_argument("--hours", type=float, help="of training, for the card")
             sub.add_argument("--date", help="of that report, for the card")
         if command in (record, voices, start, test):
             sub.add_argument(
@@ -191,7 +230,7 @@ def main(argv: list[str] | None = None) -> None:
         if command is voices:
             sub.add_argument("--rounds", type=int, default=4, help="of each voice")
         if command is start:
-            sub.add_argument("--codec", type=Path, help="the trained codec; runs/nano-codec/model, or that of `--from`")
+            sub.add_argument("--codec", type=Path, help="the trained codec; runs/nano-voice/model, or that of `--from`")
             sub.add_argument("--from", dest="trained", type=Path, help="a model to take words and weights of")
             sub.add_argument("--new", nargs="*", default=[], help="parts that begin anew, such as thinker.vision")
         if command is test:

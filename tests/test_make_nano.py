@@ -8,9 +8,17 @@ import pytest
 import torch
 from nano_world import start
 from safetensors.torch import save_file
-from transformers import AutoModelForMultimodalLM, AutoProcessor
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForMultimodalLM, AutoProcessor
+
+from josie.conversion.hub.model_card import write_model_card
 
 STEM = {"image_size": 24, "patch_size": 8, "stem_channels": [4]}
+
+
+def as_saved(value, bits=16):
+    """Return a weight as it is loaded again: matrices of 8 bits, and all else of 16."""
+    saved = torch.float8_e4m3fn if bits == 8 and value.ndim > 1 else torch.float16
+    return value.to(saved if value.is_floating_point() else value.dtype).to(value.dtype)
 
 
 @pytest.fixture
@@ -25,7 +33,9 @@ def halves(tiny_folder, tmp_path):
         torch.nn.init.normal_(parameter)
     for name, model in (("thinker", thinker), ("talker", talker)):
         model.save_pretrained(tmp_path / name)
-        AutoProcessor.from_pretrained(tiny_folder).save_pretrained(tmp_path / name)
+        processor = AutoProcessor.from_pretrained(tiny_folder)
+        processor.tokenizer.model_max_length = {"thinker": 77, "talker": 88}[name]
+        processor.save_pretrained(tmp_path / name)
     return thinker, talker
 
 
@@ -40,14 +50,14 @@ def test_each_half_comes_from_its_own_training(halves, tmp_path):
     joined = AutoModelForMultimodalLM.from_pretrained(folder)
     assert joined.dtype == torch.float32
     assert joined.config.talker_config.frames_per_token == joined.talker.config.frames_per_token == 3
-    for ours, theirs in (
-        (joined.thinker, thinker.thinker),
-        (joined.talker, talker.talker),
-        (joined.audio_codec, talker.audio_codec),  # whose codes it says
+    for ours, theirs, bits in (
+        (joined.thinker, thinker.thinker, 16),
+        (joined.talker, talker.talker, 8),
+        (joined.audio_codec, talker.audio_codec, 8),  # whose codes it says
     ):
         for name, value in theirs.state_dict().items():
-            torch.testing.assert_close(ours.state_dict()[name], value.half().to(value.dtype), msg=name)
-    assert AutoProcessor.from_pretrained(folder).tokenizer is not None
+            torch.testing.assert_close(ours.state_dict()[name], as_saved(value, bits), msg=name)
+    assert AutoProcessor.from_pretrained(folder).tokenizer.model_max_length == 77  # of the half that hears and sees
     card = (folder / "README.md").read_text()
     assert "| look_exact | 0.25 |" in card
     assert "measured on 2026-11-26:" in card
@@ -66,7 +76,7 @@ def test_a_talker_may_be_a_mean_with_its_earlier_self(halves, tmp_path):
     make_nano.main(["join", *names, "--earlier", str(tmp_path / "earlier"), "--share", "0.25"])
     joined = AutoModelForMultimodalLM.from_pretrained(tmp_path / "joined")
     for name, value in talker.talker.state_dict().items():
-        expected = 0.75 * value + 0.25 * earlier[name]
+        expected = as_saved(0.75 * value + 0.25 * earlier[name], 8)
         torch.testing.assert_close(joined.talker.state_dict()[name], expected, rtol=1e-3, atol=1e-3, msg=name)
     for name, value in thinker.thinker.state_dict().items():
         torch.testing.assert_close(joined.thinker.state_dict()[name], value, rtol=1e-3, atol=1e-3, msg=name)
@@ -88,6 +98,23 @@ def test_halves_with_other_words_are_refused(halves, tmp_path):
     with pytest.raises(SystemExit, match="`THINKER` and `TALKER` must have the same token embeddings"):
         make_nano.main(["join", *(str(tmp_path / name) for name in ("thinker", "talker", "joined"))])
     assert not (tmp_path / "joined").exists()
+
+
+def test_the_codec_ships_as_it_is_in_the_whole_model(halves, tmp_path):
+    _, talker = halves
+    trained = tmp_path / "trained"
+    talker.audio_codec.save_pretrained(trained)
+    AutoFeatureExtractor.from_pretrained(tmp_path / "talker").save_pretrained(trained)
+    write_model_card(trained, talker.audio_codec.config)
+    make_nano.main(["codec", str(trained), str(tmp_path / "codec"), "--hours", "2"])
+    make_nano.main(["join", *(str(tmp_path / name) for name in ("thinker", "talker", "joined"))])
+    joined = AutoModelForMultimodalLM.from_pretrained(tmp_path / "joined").audio_codec.state_dict()
+    for name, value in AutoModel.from_pretrained(tmp_path / "codec").state_dict().items():
+        assert value.equal(joined[name]), name
+    assert AutoFeatureExtractor.from_pretrained(tmp_path / "codec") is not None
+    card = (tmp_path / "codec" / "README.md").read_text()
+    assert "# JODIO nano" in card
+    assert "examples/nano_world/voice.json" in card
 
 
 def start_from(folder, tmp_path, monkeypatch, *options, **changes):

@@ -11,6 +11,7 @@
     python examples/train_thinker.py examples/nano_world/look.json  # answers in writing, and says what it sees
     python examples/train_thinker.py examples/nano_world/think.json # hears, sees, answers
     python examples/make_nano.py join runs/nano/think/model runs/nano/talk/model runs/nano/josie
+    python examples/make_nano.py codec runs/nano-voice/model runs/nano/jodio
     python examples/make_nano.py test runs/nano/test
     josie evaluate runs/nano/josie --data runs/nano/test/tasks.jsonl
 

@@ -94,7 +94,7 @@ class NanoArguments:
     LICENCES: ClassVar[list[str]] = [
         "drawn scenes and small talk (Apache-2.0)",
         "flite's, festival's and espeak-ng's voices (free licences)",
-        "sentences of the King James Bible (public domain), WordNet (WordNet licence) and Debian's fortunes",
+        "sentences of the King James Bible (public domain), WordNet (WordNet licence), Debian's fortunes (BSD)",
         "prompts of Asterisk, spoken by Allison Smith (CC-BY-SA-3.0)",
         "Noto Color Emoji (SIL Open Font License 1.1)",
         "photographs of scikit-image (public domain, CC0)",
