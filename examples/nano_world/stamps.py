@@ -15,12 +15,13 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from recipes.debian import fetch_package
-from recipes.image_data import STAMPS as STAMPS_FOLDER, shrink
+from recipes.image_files import shrink
 
 from nano_world.grammar import Question, article
 from nano_world.scenes import Split, draw_background
 
 PACKAGES = {"emoji": "fonts-noto-color-emoji", "tuxpaint": "tuxpaint-stamps-default"}
+STAMPS_FOLDER = "usr/share/tuxpaint/stamps"
 FONT = "usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
 FONT_SIZE = 109  # the only one that it has
 STAMPS = {

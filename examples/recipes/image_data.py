@@ -1,27 +1,17 @@
-"""Free images and a video for the vision codec: fetched, cleaned, split, cut into random crops.
+"""Free images and videos for the vision codec: fetched, cleaned, split, cut into random crops.
 
-`python examples/fetch_data.py images CONFIG`, or the first training,
-fetches about 230 MB once (apt-get, no root needed) and writes each image as an array of at most 384 pixels a side,
-with a manifest that names source, licence, group and split of each, and the images of the test split as PNG files in
-`test`. What cannot be decoded is skipped and counted.
-
-| source | what | licence |
-| --- | --- | --- |
-| Debian `tuxpaint-stamps-default` | stamps, on white | GPL-2 |
-| Debian `fillets-ng-data` | scenery of Fish Fillets, and its intro video in clips of 16 frames | GPL-2 |
-| the wheel of `scikit-image` | photographs and micrographs | public domain or CC0 |
-| the wheel of `scikit-learn` | two photographs, by danielbuechele and vultilion | CC-BY-2.0 |
+`python examples/fetch_data.py images CONFIG`, or the first training, fetches about 125 MB once (no root needed) and
+writes each image as an array of at most 512 pixels a side, with a manifest that names source, collection, licence,
+author, group and split of each, and the images of the test split as PNG files in `test`. What cannot be decoded is
+skipped and counted. `recipes/image_sources.py` has the collections and their licences.
 
 Images that show the same thing share a group, and a group never straddles the split: series of symbols, names that
 differ by a number, a side or a colour, and images whose grey thumbnails, mirrored or not, are nearly equal.
 """
 
 import hashlib
-import importlib.util
 import json
-import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -32,34 +22,14 @@ from torch.utils.data import Dataset
 from transformers.utils import logging
 
 from josie.conversion.files import write_file
-from josie.processing_josie.images import image_to_pixels, open_image
-from recipes.debian import FetchError, fetch_package
+from recipes.image_sources import COLLECTIONS, FREE_COLLECTIONS, FoundImage, find_images
 from recipes.progress import progress
 
 logger = logging.get_logger("josie.examples.image_data")
 
 MANIFEST_FILE = "manifest.json"
 SOURCES = ("stamps", "scenes", "photographs", "video")
-PACKAGES = ("tuxpaint-stamps-default", "fillets-ng-data")
-STAMPS, FILLETS = "usr/share/tuxpaint/stamps", "usr/share/games/fillets-ng/images"
-LONGEST_SIDE = 384  # pixels that are kept of an image
-SMALLEST_SCENE = 160  # pixels; the other images of the game are sprites
-CLIP_FRAMES, CLIP_STEP = 16, 2  # frames of a clip, and every so many of the video's
 SPLITS = {"test": 0.1, "validation": 0.05}  # the rest is for training
-# Words of file names that tell one version of a stamp from another.
-VERSIONS = re.compile(
-    r"[0-9]+|(?<![a-z])(left|right|mirror|flip|flipped|front|side|back|up|down|small|big|large|closed|open|photo|filled|outline|"
-    r"red|green|blue|yellow|white|black|brown|orange|purple|pink|grey|gray|gold|golden|silver|[a-z])(?![a-z])"
-)
-PHOTOGRAPHS = {
-    "skimage": (
-        "data",
-        "public domain or CC0",
-        "astronaut.png brick.png camera.png cell.png chelsea.png clock_motion.png coffee.png coins.png grass.png "
-        "gravel.png hubble_deep_field.jpg ihc.png moon.png motorcycle_left.png page.png retina.jpg rocket.jpg text.png",
-    ),
-    "sklearn": ("datasets/images", "CC-BY-2.0", "china.jpg flower.jpg"),
-}
 
 
 @dataclass
@@ -72,6 +42,8 @@ class ImageDataArguments:
         shapes (`list[list[int]]`): Frames, height and width of crops, drawn with equal chances; crops of several frames
             are cut out of clips.
         weights (`dict[str, float]`): How often each source is drawn; within a source, each group equally often.
+        collections (`list[str]`): Of `recipes/image_sources.py`; without the two under GPL where it is not said. A
+            folder that has a manifest keeps its images.
         num_validation_crops (`int`): Crops that the loss is evaluated on.
     """
 
@@ -80,8 +52,12 @@ class ImageDataArguments:
     shapes: list[list[int]] = field(default_factory=lambda: [[1, 128, 128]])
     weights: dict[str, float] = field(default_factory=lambda: {"stamps": 1.0, "scenes": 1.0, "photographs": 1.0})
     num_validation_crops: int = 96
+    collections: list[str] = field(default_factory=lambda: list(FREE_COLLECTIONS))
 
     def __post_init__(self):
+        unknown = [name for name in self.collections if name not in COLLECTIONS]
+        if unknown or not self.collections:
+            raise ValueError(f"`data.collections` must be of {list(COLLECTIONS)}, got {self.collections}.")
         for shape in self.shapes:
             if len(shape) != 3 or min(shape) < 1:
                 raise ValueError(f"`data.shapes` must be of frames, height and width, got {shape}.")
@@ -99,11 +75,13 @@ class StoredImage:
     Args:
         file (`str`): The array, `(frames, height, width, 3)` in uint8, relative to the manifest.
         source (`str`): `"stamps"`, `"scenes"`, `"photographs"` or `"video"`.
-        origin (`str`): Where it lay in its package.
+        origin (`str`): Where it lay in its package, or what it was drawn from.
         licence (`str`): Of the original.
         group (`str`): Shared by images of the same thing.
         shape (`list[int]`): Of the array.
         split (`str`): `"train"`, `"validation"` or `"test"`.
+        collection (`str`): Where it was had; one of `recipes/image_sources.py`.
+        author (`str`): Who has the copyright of the original; empty where nobody has it.
     """
 
     file: str
@@ -113,72 +91,8 @@ class StoredImage:
     group: str
     shape: list[int]
     split: str = "train"
-
-
-def shrink(frame: Image.Image, longest_side: int = LONGEST_SIDE) -> Image.Image:
-    """Return `frame` with no side longer than `longest_side`."""
-    scale = longest_side / max(frame.size)
-    if scale >= 1:
-        return frame
-    return frame.resize([max(round(side * scale), 1) for side in frame.size], Image.Resampling.LANCZOS)
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Return a file as `(1, height, width, 3)` in uint8, transparent parts white.
-
-    Raises:
-        `ValueError`: It cannot be decoded.
-    """
-    pixels = image_to_pixels(open_image(path))
-    frame = Image.fromarray(pixels.mul(255).round().to(torch.uint8).movedim(0, -1).contiguous().numpy())
-    return np.asarray(shrink(frame))[None]
-
-
-def read_clips(path: Path) -> list[np.ndarray]:
-    """Return clips, `(CLIP_FRAMES, height, width, 3)` in uint8, of a video from its start to its end.
-
-    Raises:
-        `ValueError`: It cannot be decoded.
-    """
-    import av
-
-    frames = []
-    try:
-        with av.open(str(path)) as container:
-            for index, frame in enumerate(container.decode(video=0)):
-                if index % CLIP_STEP == 0:
-                    frames.append(np.asarray(shrink(frame.to_image())))
-    except av.FFmpegError as error:
-        raise ValueError(f"{str(path)!r} cannot be decoded: {error}.") from error
-    starts = range(0, len(frames) - CLIP_FRAMES + 1, CLIP_FRAMES)
-    return [np.stack(frames[start : start + CLIP_FRAMES]) for start in starts]
-
-
-def name_group(path: Path, root: Path) -> str:
-    """Return the group of a stamp by its name: the whole series for symbols, else the name without its version."""
-    parts = path.relative_to(root).parts
-    if parts[0] == "symbols" or "hanukkah" in parts:
-        return "/".join(parts[:2])
-    words = VERSIONS.sub("", path.stem.lower().replace("_", " ").replace("-", " ")).split()
-    return "/".join((*parts[:-1], "".join(words)))
-
-
-def find_images(root: Path) -> Iterator[tuple[str, Path, str, str]]:
-    """Yield source, file, licence and group of everything there is to read, in a fixed order."""
-    stamps, scenes = root / STAMPS, root / FILLETS
-    for path in sorted(stamps.rglob("*.png")):
-        yield "stamps", path, "GPL-2", "stamps/" + name_group(path, stamps)
-    for path in sorted(scenes.rglob("*.png")):
-        with Image.open(path) as image:
-            if min(image.size) >= SMALLEST_SCENE:
-                yield "scenes", path, "GPL-2", "scenes/" + path.parent.name
-    for package, (folder, licence, names) in PHOTOGRAPHS.items():
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            raise FetchError("The photographs come with scikit-image and scikit-learn: pip install 'josie[recipes]'.")
-        for name in names.split():
-            yield "photographs", Path(spec.origin).parent / folder / name, licence, "photographs/" + name
-    yield "video", scenes / "menu" / "intro.mpg", "GPL-2", "video"
+    collection: str = ""
+    author: str = ""
 
 
 def thumbnail(frame: np.ndarray, side: int = 24) -> np.ndarray:
@@ -229,41 +143,48 @@ def split_clip(index: int, num_clips: int) -> str:
     return "test" if index >= first else "validation" if index >= first - 2 else "train"
 
 
-def prepare_images(folder: Path, cache: Path) -> None:
+def prepare_images(folder: Path, cache: Path, collections: list[str]) -> None:
     """Fetch, read, group, split and write everything into `folder`, unless that was done before.
 
     Args:
         folder (`Path`): Gets `manifest.json`, with `images`, a list of [`StoredImage`] as dicts, and `skipped`, the
             number of files of each kind; the arrays; and the images of the test split as PNG files.
         cache (`Path`): Keeps what was downloaded.
+        collections (`list[str]`): Where images are had.
 
     Raises:
         [`FetchError`]: A package cannot be had.
     """
     if (folder / MANIFEST_FILE).exists():
         return
-    root = [fetch_package(package, cache) for package in PACKAGES][0]
+    found = list(find_images(cache, collections))
     (folder / "arrays").mkdir(parents=True, exist_ok=True)
     images: list[StoredImage] = []
     thumbnails: list[np.ndarray] = []
-    skipped = Counter({"svg": sum(1 for _ in (root / STAMPS).rglob("*.svg"))})
+    skipped: Counter[str] = Counter()
 
-    def keep(frames: np.ndarray, source: str, path: Path, licence: str, group: str) -> None:
+    def keep(frames: np.ndarray, collection: str, image: FoundImage, group: str) -> None:
         file = f"arrays/{len(images):05}.npy"
         np.save(folder / file, frames)
-        origin = "/".join(path.parts[-4:])
-        images.append(StoredImage(file, source, origin, licence, group, list(frames.shape)))
+        images.append(
+            StoredImage(
+                *(file, image.source, image.origin, image.licence, group, list(frames.shape)),
+                collection=collection,
+                author=image.author,
+            )
+        )
         thumbnails.append(thumbnail(frames[0]))
 
-    for source, path, licence, group in progress(list(find_images(root)), "Images read", unit="files"):
+    for collection, image in progress(found, "Images read", unit="files"):
         try:
-            clips = read_clips(path) if source == "video" else [read_image(path)]
+            clips = image.read()
         except ValueError as error:
             logger.warning(f"Skipped: {error}")
             skipped["broken"] += 1
             continue
         for index, clip in enumerate(clips):
-            keep(clip, source, path, licence, f"video/{split_clip(index, len(clips))}" if source == "video" else group)
+            is_video = image.source == "video"
+            keep(clip, collection, image, f"{image.group}/{split_clip(index, len(clips))}" if is_video else image.group)
     still = [index for index, image in enumerate(images) if image.source != "video"]
     join_groups([images[index] for index in still], np.stack([thumbnails[index] for index in still]))
     for image in images:
@@ -285,7 +206,7 @@ def write_test_images(folder: Path, images: list[StoredImage]) -> None:
 def load_images(arguments: ImageDataArguments) -> dict[str, list[StoredImage]]:
     """Return the images of each split, fetched and prepared if that was not done before."""
     folder = Path(arguments.folder)
-    prepare_images(folder, Path(arguments.cache))
+    prepare_images(folder, Path(arguments.cache), arguments.collections)
     manifest = json.loads((folder / MANIFEST_FILE).read_text("utf-8"))
     images = [StoredImage(**row) for row in manifest["images"]]
     return {split: [image for image in images if image.split == split] for split in ("train", *SPLITS)}

@@ -1,6 +1,6 @@
 """Model cards of finished runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,15 @@ class CardArguments:
         license (`str`, *optional*): Of the weights.
         hardware (`str`, *optional*): What the model was trained on.
         limitations (`str`, *optional*): What it cannot do.
+        title (`str`, *optional*): Of the card.
+        license_notes (`list[str]`): Sentences about the licence: authors to name, and why it is this one.
     """
 
     license: str | None = None
     hardware: str | None = None
     limitations: str | None = None
+    title: str | None = None
+    license_notes: list[str] = field(default_factory=list)
 
 
 def describe_sources(sources: list[dict[str, Any]]) -> list[str]:
@@ -69,6 +73,8 @@ def write_card(
         hours=max((entry.get("hours", 0.0) for entry in trainer.state.log_history), default=0.0),
         hardware=card.hardware,
         license=card.license,
+        license_notes=card.license_notes,
+        title=card.title,
         limitations=card.limitations,
         **entries,
     )
