@@ -33,8 +33,8 @@ from josie.conversion.files import write_file
 from josie.conversion.hub.model_card import write_model_card
 
 MAX_NEW_TOKENS = 64  # of an answer, where a user does not say; no answer in this world has more
-# Parts whose matrices are saved in 8 bits: Whisper hears no difference.
-EIGHT_BITS, EVERY_MATRIX = ("talker.", "audio_codec."), ("",)
+EIGHT_BITS = ("talker.", "audio_codec.")  # parts of the whole model whose matrices are saved in 8 bits
+EVERY_MATRIX = ("",)  # of the codec alone, which has to be the same there
 HARDWARE = "two CPU cores that had other work to do; Thinker and Talker at the same time"
 LICENSE = "cc-by-sa-3.0"
 CODEC_DATA = (
