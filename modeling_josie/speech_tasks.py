@@ -7,7 +7,7 @@ from transformers import AutoModelForSpeechSeq2Seq, AutoModelForTextToWaveform, 
 from transformers.generation import GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
 
-from ..configuration_josie import JosieConfig
+from ..configuration_josie import JosieConfig, reads_waveforms
 from .generation import TALKER_OPTIONS
 from .josie import JosieForConditionalGeneration
 from .thinker.inputs import MODALITY_INPUTS
@@ -76,8 +76,9 @@ class JosieForSpeechSeq2Seq(JosieForConditionalGeneration):
 
     def __init__(self, config: JosieConfig):
         super().__init__(config)
-        features = getattr(config.thinker_config.audio_config, "num_mel_bins", None)
-        self.main_input_name = "input_features" if features is not None else "input_values"
+        self.main_input_name = (
+            "input_values" if reads_waveforms(config.thinker_config.audio_config) else "input_features"
+        )
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:

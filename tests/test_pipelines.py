@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from this_tree import ROOT
+from tiny import CAUSAL_AUDIO_ENCODER, JODIO, MEL_CODEC, TEXT, THINKER
 from transformers import (
     AutoModelForMultimodalLM,
     AutoModelForSpeechSeq2Seq,
@@ -124,6 +125,23 @@ class TestSpeechRecognition:
         asked = model.generate(**batch, **options, return_dict_in_generate=True, output_scores=True)
         assert torch.equal(asked.sequences, together)
         assert len(asked.scores) == 5
+
+    @pytest.mark.parametrize("encoder", [CAUSAL_AUDIO_ENCODER, JODIO, MEL_CODEC], ids=["causal", "jodio", "mel codec"])
+    def test_an_encoder_may_hear_samples(self, save_checkpoint, tmp_path, encoder):
+        thinker = dict(
+            THINKER, text_config=dict(TEXT, vocab_size=301, max_position_embeddings=256), audio_config=encoder
+        )
+        codec = {"audio_codec_config": encoder} if encoder is not CAUSAL_AUDIO_ENCODER else {}  # one for both ways
+        folder = str(save_checkpoint(tmp_path / "model", thinker_config=thinker, **codec))
+        processor, model = AutoProcessor.from_pretrained(folder), AutoModelForMultimodalLM.from_pretrained(folder)
+        content = [{"type": "audio", "path": SPEECH}, {"type": "text", "text": "Write what you hear."}]
+        chat = [{"role": "user", "content": content}]
+        inputs = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=True)
+        written = model.generate(**inputs, max_new_tokens=5, min_new_tokens=5)
+        expected = processor.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        hear = pipeline("automatic-speech-recognition", model=folder)
+        waveform = josie.load_audio(SPEECH, hear.feature_extractor.sampling_rate)
+        assert hear(waveform, **self.OPTIONS) == {"text": expected}
 
     def test_the_question_may_be_another(self, tiny_folder):
         model = AutoModelForSpeechSeq2Seq.from_pretrained(tiny_folder)
