@@ -40,7 +40,6 @@ from nano_world.sentences import sentences
 from nano_world.small_talk import chats
 from nano_world.speech import JOSIE_STRETCH, JOSIE_VOICE, read, speak_in_time
 from nano_world.stamps import ask as ask_about_stamp, draw_stamp, find_stamps, render as render_stamp
-from nano_world.tasks import CAPTION, TRANSCRIBE
 from nano_world.unknown import (
     CLIPS,
     IMAGES,
@@ -50,7 +49,7 @@ from nano_world.unknown import (
     unknown_questions,
 )
 from nano_world.voices import QUESTIONERS, SAMPLING_RATE, UNKNOWN as UNKNOWN_VOICES, Voice
-from nano_world.wordings import KINDS, UNKNOWN, UNSEEN
+from nano_world.wordings import DESCRIBE, KINDS, UNKNOWN, UNSEEN, WRITE_DOWN
 
 IMAGE_SIZE = 256
 TELEPHONE_BAND = (300, 3400)  # Hz
@@ -235,7 +234,7 @@ class TaskFiles:
         for number in range(2 * self.num_rows):
             count = 1 + number % 2
             scene = draw_scene(self.draw, "test", count)
-            content = [self.show(render(scene, IMAGE_SIZE)), {"type": "text", "text": CAPTION}]
+            content = [self.show(render(scene, IMAGE_SIZE)), {"type": "text", "text": DESCRIBE[0]}]
             self.add("caption", f"things{count}", caption(scene), ["exact"], content)
         for _ in range(self.num_rows):
             stamp = draw_stamp(self.draw, "test")
@@ -270,4 +269,4 @@ class TaskFiles:
                 self.rows.append(row | {"word_times": time_text(text, phones, ends)})
 
     def _add_transcript(self, task: str, kind: str, text: str, waveform: np.ndarray) -> None:
-        self.add(task, kind, text, ["wer"], [self.play(waveform), {"type": "text", "text": TRANSCRIBE}])
+        self.add(task, kind, text, ["wer"], [self.play(waveform), {"type": "text", "text": WRITE_DOWN[0]}])

@@ -37,10 +37,9 @@ from nano_world.speech import Recordings
 from nano_world.stamps import ask as ask_about_stamp, draw_stamp, find_stamps, render as render_stamp
 from nano_world.unknown import CLIPS, IMAGES, QUESTIONS_ABOUT_IMAGES, draw_clip, draw_image
 from nano_world.voices import SAMPLING_RATE
-from nano_world.wordings import KINDS, UNKNOWN
+from nano_world.wordings import DESCRIBE, KINDS, UNKNOWN, WRITE_DOWN
 
 TASKS = ("answer", "look", "caption", "stamp", "transcribe", "people", "chat", "unknown")
-TRANSCRIBE, CAPTION = "Write what you hear.", "Describe the picture."
 IMAGE_SIZE = 128
 NUM_TURNS = {  # of a conversation, equally likely
     "answer": (1, 2),
@@ -230,7 +229,7 @@ class NanoTasks(TorchDataset):
         scene = draw_scene(draw, "train", draw.choice((1, 2, 2)))
         asked = [ask(scene, draw) for _ in range(num_turns - 1)]
         written = [([_write(question.text)], question.answer) for question in asked]
-        return _show(render(scene, IMAGE_SIZE), [([_write(CAPTION)], caption(scene)), *written])
+        return _show(render(scene, IMAGE_SIZE), [([_write(draw.choice(DESCRIBE))], caption(scene)), *written])
 
     def _stamp(self, draw: random.Random, num_turns: int) -> list[Turn]:
         scene = draw_stamp(draw, "train")
@@ -246,7 +245,7 @@ class NanoTasks(TorchDataset):
 
     def _hear(self, said: Recordings, draw: random.Random, num_turns: int) -> list[Turn]:
         texts = [draw.choice(said.texts) for _ in range(num_turns)]
-        return [([said.play(text, draw), _write(TRANSCRIBE)], text) for text in texts]
+        return [([said.play(text, draw), _write(draw.choice(WRITE_DOWN))], text) for text in texts]
 
     def _chat(self, draw: random.Random, num_turns: int) -> list[Turn]:
         pairs = [draw.choice(chats()) for _ in range(num_turns)]
@@ -266,7 +265,7 @@ class NanoTasks(TorchDataset):
             if kind == "clip":
                 audio = draw_clip(draw, draw.choice(CLIPS))
                 said = [{"type": "audio", "audio": audio, "sampling_rate": SAMPLING_RATE, "text": ""}]
-                turns.append((said + [_write(TRANSCRIBE)] * (draw.random() < 0.3), UNKNOWN))
+                turns.append((said + [_write(draw.choice(WRITE_DOWN))] * (draw.random() < 0.3), UNKNOWN))
             else:
                 text = draw.choice(self.heard.unknown.texts)
                 turns.append(([_write(text) if draw.random() < 0.5 else self.heard.unknown.play(text, draw)], UNKNOWN))
@@ -276,7 +275,7 @@ class NanoTasks(TorchDataset):
     def _ask_about_image(self, draw: random.Random) -> dict[str, Any]:
         """Return a question about an image, of those about scenes, stamps or captions, written or spoken."""
         if draw.random() < 0.4:
-            return _write(draw.choice((*QUESTIONS_ABOUT_IMAGES, CAPTION)))
+            return _write(draw.choice((*QUESTIONS_ABOUT_IMAGES, *DESCRIBE)))
         text = draw.choice(self.heard.questions.texts)
         return _write(text) if draw.random() < 0.5 else self.heard.questions.play(text, draw)
 

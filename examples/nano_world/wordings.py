@@ -104,6 +104,30 @@ WORDINGS = {
         "Say if you see a {thing}.",
     ),
 }
+DESCRIBE = (  # an image
+    "Describe the picture.",
+    "Describe the image.",
+    "Describe this picture.",
+    "Describe what you see.",
+    "What do you see?",
+    "What can you see?",
+    "What is in the picture?",
+    "What is in the image?",
+    "What does the picture show?",
+    "Tell me what is in the picture.",
+)
+WRITE_DOWN = (  # what is heard
+    "Write what you hear.",
+    "Write down what you hear.",
+    "Write what is said.",
+    "Please write what you hear.",
+    "What do you hear?",
+    "What did I say?",
+    "What was said?",
+    "What is said?",
+    "Transcribe the audio.",
+    "Transcribe what you hear.",
+)
 UNSEEN = {
     "colour": (
         "Which colour does the {thing} have?",
