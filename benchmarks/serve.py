@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoProcessor
+from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 import josie
 from josie.serving.engine import Engine
@@ -48,26 +48,10 @@ _ROUNDS = 2  # answers of a session
 
 
 def make_engine() -> Engine:
-    """Return nano with a codec that streams."""
-    torch.manual_seed(0)
-    nano = AutoModelForMultimodalLM.from_pretrained(josie.nano_path())
-    codec = AutoModel.from_pretrained(josie.nano_path("jodio"))
-    config = AutoConfig.from_pretrained(josie.nano_path())
-    config.audio_codec_config = codec.config
-    config.talker_config.num_quantizers = codec.config.num_quantizers
-    config.talker_config.end_of_speech = False
-    model = josie.JosieForConditionalGeneration(config)
-    model.thinker, model.audio_codec = nano.thinker, codec
-    for name, module in model.talker.named_children():
-        if name in ("model", "durations"):
-            module.load_state_dict(getattr(nano.talker, name).state_dict())
-    model.eval().prepare_for_inference()
-    return Engine(
-        model,
-        AutoProcessor.from_pretrained(josie.nano_path()),
-        "nano",
-        Limits(max_sessions=64, max_real_time_factor=math.inf),
-    )
+    """Return nano with its processor."""
+    model = AutoModelForMultimodalLM.from_pretrained(josie.nano_path()).eval().prepare_for_inference()
+    limits = Limits(max_sessions=64, max_real_time_factor=math.inf)
+    return Engine(model, AutoProcessor.from_pretrained(josie.nano_path()), "nano", limits)
 
 
 class ApartSteps(SharedSteps):

@@ -29,6 +29,7 @@ import josie
 from josie.configuration_josie import decodes_in_stream
 
 IMAGE_SIZE, LARGE_IMAGE_SIZE = 256, 1024  # pixels a side, for JOSIE and for us
+EXAMPLE_SEED = 436  # of the scene in `nano/examples`
 
 
 @dataclass
@@ -127,7 +128,7 @@ def main() -> None:
     """Draw, ask, answer, show."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("demo"), help="where to write; demo if not given")
-    parser.add_argument("--seed", type=int, default=0, help="of scene, question and voice")
+    parser.add_argument("--seed", type=int, default=EXAMPLE_SEED, help="of scene, question and voice")
     parser.add_argument("--model", help="another checkpoint than the small one that comes with the package")
     arguments = parser.parse_args()
     logging.disable_progress_bar()

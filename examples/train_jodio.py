@@ -1,7 +1,8 @@
 """Train JODIO: `python examples/train_jodio.py examples/train_jodio.json`; 17 minutes, half a core; PESQ 2.1, STOI .92.
 
 Those are 2,800 steps of 10 seconds on a core that had other work to do, without fetching the data, and medians over 50
-unseen clips. The codec in `nano/jodio` is of that run. `examples/train_mel_codec.json` trains the mel codec.
+unseen clips. `examples/nano_world/voice.json` trains the codec in `nano/jodio`, `examples/train_mel_codec.json` the mel
+codec.
 
 Everything is stated in the configuration, a JSON or YAML file with these sections:
 

@@ -121,7 +121,7 @@ def test_warnings_of_the_package_are_notes_of_one_line(capsys):
 class TestLicence:
     def test_of_the_models_of_the_package(self):
         shown = run("info", "nano")
-        assert "licence of the weights: gpl-2.0" in shown
+        assert "licence of the weights: cc-by-sa-3.0" in shown
         assert read_licence(Path(josie.nano_path("jodio"))) == "cc-by-sa-3.0"
 
     @pytest.mark.parametrize(

@@ -59,8 +59,8 @@ def test_a_played_question_fits_its_scene():
         assert asked.waveform.dtype == np.float32
 
 
-def test_the_example_files_are_what_the_first_seed_asks():
-    asked = demo.play_question(random.Random(0))
+def test_the_example_files_are_what_is_asked_by_default():
+    asked = demo.play_question(random.Random(demo.EXAMPLE_SEED))
     shown = np.asarray(Image.open(josie.example_path("scene.png"))).astype(int)
     assert np.abs(shown - np.asarray(render(asked.scene, demo.IMAGE_SIZE))).mean() < 1
     heard = josie.load_audio(josie.example_path("question.flac"), 16000)
@@ -123,5 +123,5 @@ def test_the_trained_model_is_small_and_loads_by_name():
     from transformers import AutoModelForMultimodalLM
 
     model = AutoModelForMultimodalLM.from_pretrained(josie.nano_path())
-    assert model.num_parameters() <= 20_000_000
+    assert model.num_parameters() <= 22_000_000
     assert sum(path.stat().st_size for path in NANO.iterdir()) <= 45_000_000

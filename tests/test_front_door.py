@@ -99,7 +99,7 @@ WRONG = {
     "codec encode {data}/speech.wav --model nano/jodio --out a.safetensors --num-quantizers 0": "`--num-quantizers`",
     "codec encode {data}/speech.wav --model nano/jodio --out a.safetensors --num-quantizers 99": "`--num-quantizers`",
     "codec encode {data}/speech.wav --model nano/jodio --out a.safetensors --seconds 2": "`--seconds`",
-    "codec encode {data}/speech.wav --model nano --out a.safetensors --stream": "`--stream`",
+    "codec encode {data}/speech.wav --model josie_mel_codec --out a.safetensors --stream": "`--stream`",
     "codec encode {data}/picture.png --model nano/jovio --out a.safetensors --max-patches 0": "`--max-patches`",
     "codec encode --model nano/jodio --out a.safetensors": "`FILE`",
     "codec decode note.txt --model nano/jodio --out a.wav": "`CODES`",
@@ -137,8 +137,9 @@ def refusals(tmp_path_factory):
     (folder / "full" / "note").write_text("mine")
     (folder / "note.txt").write_text("hello\n")
     (folder / "tasks.jsonl").write_text(json.dumps(TASK))
-    (folder / "llama").mkdir()
-    (folder / "llama" / "config.json").write_text('{"model_type": "llama"}')
+    for name in ("llama", "josie_mel_codec"):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps({"model_type": name}))
     before = sorted(folder.rglob("*"))
     answers = run_in_process(WRONG, folder)
     assert sorted(folder.rglob("*")) == before  # none of them leaves anything behind

@@ -165,15 +165,15 @@ def test_the_split_is_by_sentence_and_new_sources_move_nothing(recordings, tmp_p
     assert sum(map(len, found)) == len(set.union(*found))
 
 
-def test_nanos_codec_hears_recordings_as_nano_keeps_them(recordings, tmp_path):
+def test_a_codec_hears_recordings_as_nano_keeps_them(recordings, tmp_path):
     texts = [f"sentence {index}" for index in range(24)]
     flacs = [(recordings / f"{index:02}.wav").read_bytes() for index in range(24)]
     rows = Dataset.from_dict({"text": texts, "flac": flacs})
     rows.map(lambda row: {"seconds": len(row["text"])}, cache_file_name=str(tmp_path / "rms-1.2-timed-0.arrow"))
-    config = configuration.read_config(EXAMPLES / "nano_world" / "codec.json")
-    configuration.require_sections(config, *train_jodio.SECTIONS)
-    (source,) = config["data"]["sources"]
-    source["data_files"] = str(tmp_path / Path(source["data_files"]).name)
+    config = configuration.read_config(EXAMPLES / "nano_world" / "voice.json")
+    source = {"name": "datasets", "path": "arrow", "data_files": str(tmp_path / "rms-1.2-timed-*.arrow")}
+    source |= {"audio_column": "flac", "text_column": "text", "licence": "free"}
+    config["data"]["sources"] = [source]
     config["data"] |= {"folder": str(tmp_path / "data"), "validation_share": 0.2, "test_share": 0.2}
     speech = speech_data.load_speech(configuration.read_section(config, "data", speech_data.SpeechDataArguments))
     assert sorted(text for split in speech.values() for text in split["text"]) == sorted(texts)

@@ -136,7 +136,7 @@ def test_a_spoken_question_is_answered_aloud(page):
 
 
 def test_speaking_interrupts_an_answer_and_what_was_heard_is_kept(page):
-    ask(page, "Describe the image.")
+    ask(page, "Describe the picture.")
     page.wait_for(f"Number({LAST}?.dataset.playedSamples) > 12000", 30)
     page.click("#microphone")  # and the recorded question is heard
     page.wait_for(f"{ANSWERS.format('interrupted')} === 1", 30)
@@ -148,7 +148,7 @@ def test_speaking_interrupts_an_answer_and_what_was_heard_is_kept(page):
 
 
 def test_escape_stops_an_answer_at_once(page):
-    ask(page, "Describe the image.")
+    ask(page, "Describe the picture.")
     page.wait_for(f"Number({LAST}?.dataset.playedSamples) > 12000", 30)
     page.press("Escape")
     page.wait_for(f"{ANSWERS.format('interrupted')} === 1")

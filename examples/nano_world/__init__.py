@@ -1,4 +1,4 @@
-"""The world of the next nano model, and how it is trained from nothing, one after the other or as said:
+"""The world of nano, and how it is trained from nothing, one after the other or as said:
 
     python examples/make_nano.py record                             # JOSIE's voice; beside it:
     python examples/make_nano.py voices                             # all that is heard, round by round
@@ -33,6 +33,4 @@ Each goes on where it stopped with the same command. `start --from MODEL` takes 
 | `tasks.py` | conversations of all these, each drawn from its number |
 | `start.py`, `model.json` | the model before training |
 | `task_files.py` | the test, as files |
-
-`codec.json` is the codec of the model that ships.
 """
