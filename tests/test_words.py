@@ -29,7 +29,7 @@ OTHERS = {
 USES = re.compile(
     r"core[- ]sounds|SoundFile\w*|asterisk/sounds|sound/|picture\.png|SoundStream|mel_overhang|game / \"sound\"|"
     r"speech\|sound|salt: str = \"pictures\"|"
-    r"index\(\"sound\"\)|Describe the picture\.|[Dd]oes the picture show|in the picture\b|"
+    r"index\(\"sound\"\)|Describe (the|this) picture\.|[Dd]oes the picture show|in the picture\b|"
     r"Yes, I can see pictures|sounds? (equal|as good|good|like|after)\b|"
     r"(word|speech) sounds\b|bright a sound is|one word or sound|a[ _]sound[ _]card|sounds_a?like|torch\.eye|by ear\b",
 )
