@@ -52,6 +52,11 @@ LICENSE_NOTES = (
     'The photographs "china.jpg" by danielbuechele and "flower.jpg" by vultilion are under CC-BY-2.0.',
     CODEC_LICENSE_NOTES[1],
 )
+CODEC_LIMITATIONS = """
+It was trained for hours, on five English voices, four of them synthetic.
+Other voices and languages, music and noise come out worse.
+Its waveforms follow the spectrum and not the phase of the original, which is why SI-SDR is low.
+"""
 LIMITATIONS = """
 It knows drawn shapes, 45 stamps, and a few hundred questions of small talk.
 Of other questions, images and audio it was taught to say that it does not know them; what it says else is a guess.
@@ -153,6 +158,7 @@ def codec(arguments: argparse.Namespace) -> None:
         license_notes=CODEC_LICENSE_NOTES,
         languages=["en"],
         source='josie.nano_path("jodio")',
+        limitations=CODEC_LIMITATIONS,
     )
     print(f"{arguments.folder}: {model.num_parameters():,} parameters")
 
