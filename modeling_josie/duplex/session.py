@@ -195,16 +195,22 @@ class JosieSession:
                 "is_cut": turn.is_cut,
                 "heard": self.decode([token.token_id for token in turn.heard]) if has_times else None,
                 "words": [
-                    {
-                        "text": self.decode([token.token_id]),
-                        "begin": round(token.begin, 3),
-                        "end": round(token.end, 3),
-                    }
-                    for token in turn.heard
+                    {"text": text, "begin": round(token.begin, 3), "end": round(token.end, 3)}
+                    for text, token in zip(self._split_text(turn.heard), turn.heard, strict=True)
                 ],
             }
             for turn in self.turns
         ]
+
+    def _split_text(self, heard: list[HeardToken]) -> list[str]:
+        """Return what each token adds to the text; a character of several tokens is added by its last one."""
+        ids, texts, shown = [token.token_id for token in heard], [], ""
+        for count in range(1, len(ids) + 1):
+            text = self.decode(ids[:count])
+            is_whole = count == len(ids) or not text.endswith("\N{REPLACEMENT CHARACTER}")
+            texts.append(text[len(shown) :] if is_whole else "")
+            shown = text if is_whole else shown
+        return texts
 
     def copy(self) -> "JosieSession":
         """Return a session that goes on from here by itself; model and processor are shared."""
