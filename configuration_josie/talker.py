@@ -45,6 +45,9 @@ class JosieTalkerConfig(JosieBackboneConfig):
         learns_durations (`bool`): Learn how many frames each spoken token takes, from the lengths of utterances alone,
             and read each token for that long, beside where in it the step is; `frames_per_token` is the beginning.
             With a `speech_delay` of some frames the Talker sees what comes next, and durations need not be exact.
+        duration_left_context, duration_right_context (`int`): How many tokens before and after a token its duration
+            depends on too. A word at the end of a sentence is said longer than elsewhere, and only what comes after
+            it tells; of text that flows in, speech trails by so many tokens more.
         code_noise (`float`): Share of the earlier codes that random ones replace in training, in [0, 1). Against
             exposure bias: in generation the Talker reads its own errors, and must keep to the text after one.
         speech_delay (`int`): Steps by which speech trails the text.
@@ -74,6 +77,8 @@ class JosieTalkerConfig(JosieBackboneConfig):
     text_intermediate_size: int | None = None
     frames_per_token: int = 1
     learns_durations: bool = False
+    duration_left_context: int = 0
+    duration_right_context: int = 0
     code_noise: float | int = 0.0
     speech_delay: int = 0
     depth_loss_fraction: float | int = 1.0
@@ -99,6 +104,11 @@ class JosieTalkerConfig(JosieBackboneConfig):
         require_positive(self, "num_quantizers", "codebook_size", "thinker_hidden_size", "frames_per_token")
         if self.text_intermediate_size is not None:
             require_positive(self, "text_intermediate_size")
+        for name in ("duration_left_context", "duration_right_context"):
+            value = getattr(self, name)
+            if value < 0 or (value and not self.learns_durations):
+                allowed = "at least 0" if self.learns_durations else "0 without `learns_durations`"
+                raise ValueError(f"`{name}` must be {allowed}, got {value}.")
         if not 0 <= self.code_noise < 1:
             raise ValueError(f"`code_noise` must be in [0, 1), got {self.code_noise}.")
         if self.speech_delay < 0:

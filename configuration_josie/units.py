@@ -3,7 +3,8 @@
 Time is cut into units of equal length. In each the Thinker reads the unit's audio, and decides to listen or to speak.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -19,14 +20,17 @@ class SpeechTiming:
         unit_frames (`int`): Frames of speech in a unit.
         frame_rate (`float`): Frames a second.
         speech_delay (`int`): Of the Talker.
-        token_durations (`tuple[float, ...]`, *optional*): For each token of the vocabulary, in frames; `None` where
-            they depend on the Thinker's states.
+        right_context (`int`): How many tokens after a token must be written before it is known how long that one is
+            said.
+        token_durations (`Callable`, *optional*): Takes the ids of a text's spoken tokens, and returns for how many
+            frames each is said; `None` where that depends on the Thinker's states.
     """
 
     unit_frames: int
     frame_rate: float
     speech_delay: int
-    token_durations: tuple[float, ...] | None = None
+    right_context: int = 0
+    token_durations: Callable[[Sequence[int]], list[float]] | None = None
 
 
 def hears_in_units(audio_config: Any) -> bool:
@@ -85,26 +89,33 @@ def speech_frames(unit_frames: int, samples: int, sampling_rate: int, codec_conf
     return int(frames)
 
 
-def split_into_units(durations: Sequence[float], unit_frames: int, speech_delay: int) -> list[int]:
+def split_into_units(
+    durations: Sequence[float], unit_frames: int, speech_delay: int, right_context: int = 0
+) -> list[int]:
     """Return how many tokens of a turn are written in each of its units, up to the one that ends the text.
 
-    A unit has tokens until the Talker can make all of its frames: until their summed durations go beyond the step that
-    makes its last one, which is `speech_delay` steps behind. Where no token is left, the text is ended in that unit.
+    A unit has tokens until the Talker can make all of its frames: until the durations that are known sum to more than
+    the step that makes its last one, which is `speech_delay` steps behind. Where no token is left, the text is ended in
+    that unit.
 
     Args:
         durations (`Sequence[float]`): Frames of each spoken token; 0 for tokens that are not spoken.
         unit_frames (`int`): Frames of speech in a unit.
         speech_delay (`int`): Of the Talker.
+        right_context (`int`): See [`SpeechTiming`].
 
     Returns:
         The numbers; the text ends in the last of these units.
     """
-    counts, end, index = [], 0.0, 0
+    counts, end, index, unknown = [], 0.0, 0, deque()
     while True:
         needed = unit_frames * (len(counts) + 1) + speech_delay - 0.5
         begin = index
         while index < len(durations) and end <= needed:
-            end += durations[index]
+            if durations[index]:
+                unknown.append(durations[index])
+            if len(unknown) > right_context:
+                end += unknown.popleft()
             index += 1
         counts.append(index - begin)
         if end <= needed:  # the text has no more

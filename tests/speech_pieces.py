@@ -10,7 +10,13 @@ import josie
 TALKERS = {
     "states": dict(),
     "states, depth, durations": dict(depth_decoder_config=DEPTH, learns_durations=True, frames_per_token=2),
-    "embeddings, durations": dict(reads_thinker_states=False, learns_durations=True, frames_per_token=3),
+    "embeddings, durations": dict(
+        reads_thinker_states=False,
+        learns_durations=True,
+        duration_left_context=2,
+        duration_right_context=1,
+        frames_per_token=3,
+    ),
 }
 MIMI = dict(
     model_type="mimi",

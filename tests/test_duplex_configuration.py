@@ -41,6 +41,14 @@ def test_tokens_fill_units(durations, frames, delay, counts):
 
 
 @pytest.mark.parametrize(
+    ("durations", "counts"),
+    [([3.0] * 4, [3, 1]), ([3.0, 0.0, 3.0, 3.0], [4, 0]), ([20.0], [1]), ([20.0, 20.0], [2, 0, 0, 0])],
+)
+def test_a_duration_is_known_when_the_next_token_is_written(durations, counts):
+    assert split_into_units(durations, 6, 0, right_context=1) == counts
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         (dict(unit_frames=0), "`unit_frames` must be at least 1, got 0."),

@@ -52,7 +52,7 @@ def test_a_turn_fills_units_as_its_tokens_last(parts):
     assert spoken == list(range(2, 2 + len(spoken)))
     text = [token for unit in units for token in unit[1:]]
     assert text == [*processor.tokenizer("It is red.", add_special_tokens=False)["input_ids"], 2]
-    frames = sum(timing.token_durations[token] for token in text[:-1])
+    frames = sum(timing.token_durations(text[:-1]))
     assert len(spoken) >= np.ceil(np.ceil(frames) / 3)
     labels = made["labels"]
     assert (labels == -100).sum() == 3 * len(units) + 1

@@ -173,7 +173,7 @@ def test_the_layout_of_a_turn_is_that_of_a_session():
     for turn in filter(None, turns):
         tokens = [token for unit in turn for token in unit]
         text = [token for token in tokens if token != 2]
-        counts = split_into_units([float(durations[token]) for token in text], UNIT_FRAMES, 1)
+        counts = split_into_units(durations(text), UNIT_FRAMES, 1, model.config.talker_config.duration_right_context)
         written = [len([token for token in unit if token != 2]) for unit in turn]
         length = min(len(counts), len(turn)) - (2 not in tokens)
         assert written[:length] == counts[:length]

@@ -5,7 +5,7 @@ import torch
 from tiny import CASES, TALKER, build, talker_inputs
 
 import josie
-from josie.modeling_josie.talker.duration_predictor import DurationPredictor
+from josie.modeling_josie.talker.duration_predictor import DurationPredictor, DurationStream
 
 
 def make(**overrides) -> "josie.JosieTalkerForConditionalGeneration":
@@ -53,6 +53,58 @@ def test_durations_begin_as_configured_and_are_0_for_padding():
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
     found = module(torch.randn(2, 3, module.hidden.in_features), mask)
     torch.testing.assert_close(found, 3.0 * mask, atol=0.1, rtol=0)
+
+
+CONTEXT = dict(duration_left_context=2, duration_right_context=1)
+
+
+def predict_naively(module: DurationPredictor, tokens: list[torch.Tensor]) -> list[float]:
+    """Look up each token's neighbours by themselves."""
+    found = []
+    for place in range(len(tokens)):
+        window = [tokens[near] if 0 <= near < len(tokens) else torch.zeros(7) for near in range(place - 2, place + 2)]
+        found.append(float(module.predict(torch.cat(window))))
+    return found
+
+
+def test_durations_depend_on_the_real_tokens_around():
+    torch.manual_seed(0)
+    module = durations_of(**CONTEXT)
+    given, mask = torch.randn(4, 6, 7), torch.tensor([[1] * 6, [0, 0, 1, 1, 1, 1], [1, 0, 1, 1, 0, 1], [0] * 6])
+    with torch.no_grad():
+        found, whole = module(given, mask), module(given[:1], None)
+        for row in range(4):
+            naive = predict_naively(module, [token for token, real in zip(given[row], mask[row], strict=True) if real])
+            torch.testing.assert_close(found[row][mask[row].bool()], torch.tensor(naive))
+            stream, known = DurationStream(module), []
+            for place, token in enumerate(given[row][mask[row].bool()]):
+                known += stream.put(token)
+                assert len(known) == place  # each is known when the next one is there
+            known += [*stream.close(), *stream.close()]
+            assert [float(value) for value in known] == naive
+    assert not found[~mask.bool()].any()
+    torch.testing.assert_close(found[:1], whole)
+
+
+def test_the_last_word_of_a_sentence_can_be_longer():
+    """A token that takes 2 frames, and 5 before the end: only what follows tells."""
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, num_attention_heads=2, head_dim=16, frames_per_token=2)
+    kinds, errors = torch.randn(2, 7), []
+    said = torch.randint(0, 2, (64, 6))
+    told = torch.full((64, 6), 2.0)
+    told[:, -1] = 5.0
+    for context in ({}, CONTEXT):
+        module = durations_of(**sizes, **context)
+        optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
+        for _ in range(150):
+            loss = module.loss(module(kinds[said], None), told.sum(dim=1).long(), told.sum(), told)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        errors.append((module(kinds[said], None) - told).detach().abs().mean())
+    assert errors[0] > 0.4
+    assert errors[1] < 0.1
 
 
 def test_durations_are_learned_from_lengths_of_utterances():

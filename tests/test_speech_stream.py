@@ -20,6 +20,9 @@ TALKERS = {
     "durations, embeddings alone": dict(
         learns_durations=True, reads_thinker_states=False, text_intermediate_size=20, speech_delay=3
     ),
+    "durations, context": dict(
+        learns_durations=True, duration_left_context=1, duration_right_context=2, depth_decoder_config=DEPTH
+    ),
     "window": dict(learns_durations=True, sliding_window=5),
 }
 SAMPLED = dict(do_sample=True, temperature=0.8, top_k=7)
@@ -80,8 +83,11 @@ def test_a_frame_comes_as_soon_as_its_token_is_there(name):
         stream.put(*piece)
         collect(stream, rows)
         counts.append(len(rows[0]))
-    delay, segment = model.config.speech_delay, stream.rows[0].timeline.current
-    for count, (_, end) in zip(counts, segment.times, strict=True):
+    delay, ahead = model.config.speech_delay, model.config.duration_right_context
+    times = stream.rows[0].timeline.current.times
+    assert len(times) == 8 - ahead
+    assert not any(counts[:ahead])
+    for count, (_, end) in zip(counts[ahead:], times, strict=True):
         readable = sum(step + 0.5 < end for step in range(200))
         assert count == max(0, readable - delay)
     assert counts[-1] > 0

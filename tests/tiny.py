@@ -297,7 +297,13 @@ CASES = {
     "talker-durations": Case(
         "JosieTalkerForConditionalGeneration",
         lambda: josie.JosieTalkerConfig(
-            **TALKER, depth_decoder_config=DEPTH, learns_durations=True, frames_per_token=2, text_intermediate_size=20
+            **TALKER,
+            depth_decoder_config=DEPTH,
+            learns_durations=True,
+            duration_left_context=1,
+            duration_right_context=1,
+            frames_per_token=2,
+            text_intermediate_size=20,
         ),
         talker_inputs,
         "depth_logits",

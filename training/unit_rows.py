@@ -174,7 +174,7 @@ def lay_out_turns(processor: JosieProcessor, timing: SpeechTiming, turns: list[d
                 f"that begins at {turn['begin']} s."
             )
         ids, durations = time_tokens(processor, timing, turn)
-        counts = split_into_units(durations, timing.unit_frames, timing.speech_delay)
+        counts = split_into_units(durations, timing.unit_frames, timing.speech_delay, timing.right_context)
         num_units = max(len(counts), math.ceil(math.ceil(sum(durations)) / timing.unit_frames))
         start, units = 0, []
         for unit in range(num_units):
@@ -225,7 +225,8 @@ def time_tokens(processor: JosieProcessor, timing: SpeechTiming, turn: dict[str,
             f"the turn of {text!r}."
         )
     silent = set(tokenizer.all_special_ids)
-    return ids, [0.0 if token in silent else timing.token_durations[token] for token in ids]
+    spoken = iter(timing.token_durations([token for token in ids if token not in silent]))
+    return ids, [0.0 if token in silent else next(spoken) for token in ids]
 
 
 def _spread_words(

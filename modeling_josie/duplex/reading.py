@@ -18,7 +18,8 @@ _TOKENS_PER_FRAME = 2  # a unit has at most so many tokens for each of its frame
 
 def most_tokens(config: Any) -> int:
     """Return how many tokens a unit may have beside its audio."""
-    return _TOKENS_PER_FRAME * (config.unit_speech_frames + config.talker_config.speech_delay) + 4
+    talker = config.talker_config
+    return _TOKENS_PER_FRAME * (config.unit_speech_frames + talker.speech_delay) + talker.duration_right_context + 4
 
 
 def require_batch(model: Any, batch_size: int) -> None:

@@ -31,6 +31,7 @@ from ..layers.fast import step_attention
 from ..layers.transformer import get_attention_function
 from ..outputs import HeardToken
 from ..talker.decoding import CodeSampler, LoopCache, StepLoop
+from ..talker.duration_predictor import DurationStream
 from ..talker.speech_stream import SpeechStream, _Row
 from ..talker.timeline import Segment, Timeline
 from .listening import MimiState
@@ -42,10 +43,10 @@ _CLASSES: tuple[type, ...] = (
     *(DynamicCache, DynamicLayer, DynamicSlidingWindowLayer, MimiConv1dPaddingCache),
     *(LogitsProcessorList, MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper),
     *(JodioDecoderStream, MimiDecoderStream, JodioStreamingState, AudioStreamingState, MimiState, HeardToken),
-    *(CodeSampler, LoopCache, StepLoop, SpeechStream, _Row, Segment, Timeline),
+    *(CodeSampler, LoopCache, StepLoop, SpeechStream, DurationStream, _Row, Segment, Timeline),
     *(RowMemory, Rows, JosieSessionState, SessionRow, VoiceTurn),
 )
-_KEY, _VERSION = "josie_session", 1
+_KEY, _VERSION = "josie_session", 2
 _CONTAINERS: dict[str, type] = {"list": list, "tuple": tuple, "set": set}
 
 

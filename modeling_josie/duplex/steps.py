@@ -5,6 +5,7 @@ Talker can make all frames of the unit, or ends the text; what is left to be sai
 lasts as long as it goes on deciding to speak, and is cut where it decides to listen; the next one begins after that.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from ...configuration_josie import JosieConfig, SpeechTiming, audio_codec_geometry
 from ..codecs.inference import inference_form
 from ..outputs import HeardToken
+from ..talker.duration_predictor import TokenDurations
 from ..thinker.inputs import pop_inputs
 from .listening import open_listener
 from .memory import Entry, RowMemory, Rows, count_positions
@@ -48,26 +50,24 @@ class SessionStepsMixin:
             )
         open_listener(self)  # or an error that says why not
 
-    @torch.no_grad()
-    def get_token_durations(self) -> torch.Tensor:
-        """Return for how many frames each token of the vocabulary is said, `(vocab_size,)`.
+    def get_token_durations(self) -> TokenDurations:
+        """Return the durations of tokens that texts are laid out by, apart from the model and on the CPU.
 
         Raises:
             `ValueError`: There is no Talker, or it reads states of the Thinker, on which durations depend then.
         """
         if self.talker is None:
             raise ValueError("`get_token_durations` must be called on a model with a Talker, got none.")
-        talker, weight = self.config.talker_config, self.get_input_embeddings().weight
-        if not talker.learns_durations:
-            return torch.full((len(weight),), float(talker.frames_per_token))
-        if talker.reads_thinker_states:
+        talker = self.config.talker_config
+        if talker.learns_durations and talker.reads_thinker_states:
             raise ValueError(
                 "`talker_config.reads_thinker_states` must be False for durations that depend on tokens alone, got "
                 "True: give `durations` with each turn."
             )
-        tokens, embed = torch.arange(len(weight), device=weight.device), self.get_input_embeddings()
-        given = (self.talker._join_text(1, None, embed(some[None])) for some in tokens.split(4096))
-        return torch.cat([self.talker.durations(some, None)[0] for some in given]).double().cpu()
+        if not talker.learns_durations:
+            return TokenDurations(None, None, float(talker.frames_per_token))
+        predictor = copy.deepcopy(self.talker.durations).to("cpu")
+        return TokenDurations(predictor, self.get_input_embeddings().weight.detach().to("cpu", copy=True))
 
     def get_speech_timing(self) -> SpeechTiming:
         """Return what rows with times are laid out by, see [`JosieDataCollator`]; of a model with units."""
@@ -78,7 +78,8 @@ class SessionStepsMixin:
             unit_frames=self.config.unit_speech_frames,
             frame_rate=audio_codec_geometry(self.config.audio_codec_config).frame_rate,
             speech_delay=talker.speech_delay,
-            token_durations=None if depends_on_states else tuple(self.get_token_durations().tolist()),
+            right_context=talker.duration_right_context,
+            token_durations=None if depends_on_states else self.get_token_durations(),
         )
 
     @torch.no_grad()

@@ -62,6 +62,7 @@ class VoiceTurn:
             for frame in self.stream.frames():
                 self.frames.append(frame.codes[0])
                 if len(self.frames) == num_frames:
+                    self.stream.end_said()  # which nothing may ask for afterwards
                     break
         return len(self.frames) < num_frames and not self.is_text_over and not self.stream.is_done
 

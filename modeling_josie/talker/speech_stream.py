@@ -19,6 +19,7 @@ from transformers.utils import logging
 from ..layers.shared_steps import run_step
 from ..outputs import JosieTalkerGenerateOutput
 from .decoding import CodeSampler, StepLoop
+from .duration_predictor import DurationStream
 from .shared_steps import StreamStep, make_steps
 from .timeline import Timeline
 
@@ -46,7 +47,8 @@ class _Row:
     """Position of a row.
 
     Args:
-        timeline ([`Timeline`]): Its text.
+        timeline ([`Timeline`]): Its text, up to where durations are known.
+        durations ([`DurationStream`], *optional*): Durations of its tokens; `None` where they are fixed.
         step (`int`): The next step of its segment; -1 is the learned start.
         start (`int`): The step of the loop with which the segment began.
         num_frames (`int`): Frames so far.
@@ -57,9 +59,12 @@ class _Row:
         num_tokens (`int`): Tokens of its text so far.
         times (`list[tuple[float, float]]`): When the tokens that were heard to their end began and ended, in frames.
         num_timed (`int`): Tokens of its segment that are in `times`.
+        untimed (`list[tuple[torch.Tensor, bool]]`): Tokens whose durations are not known yet: what each adds to the
+            steps that read it, and whether it ends a sentence.
     """
 
     timeline: Timeline
+    durations: DurationStream | None
     step: int = -1
     start: int = 0
     num_frames: int = 0
@@ -70,6 +75,7 @@ class _Row:
     num_tokens: int = 0
     times: list[tuple[float, float]] = field(default_factory=list)
     num_timed: int = 0
+    untimed: list[tuple[torch.Tensor, bool]] = field(default_factory=list)
 
     def time_tokens(self, is_over: bool) -> None:
         """Note when the tokens of the segment were heard, all of them once it `is_over`.
@@ -144,7 +150,11 @@ class SpeechStream:
         seeds = self._choose_seeds(seed, batch_size)
         if self.sampler.do_sample:
             self.sampler.seed(seeds, self.device)
-        self.rows = [_Row(Timeline(talker.max_frames)) for _ in range(batch_size)]
+        predictor = talker.durations
+        self.rows = [
+            _Row(Timeline(talker.max_frames), None if predictor is None else DurationStream(predictor))
+            for _ in range(batch_size)
+        ]
         self._has_warned = False
         self._num_steps = 1 + config.speech_delay + talker.max_frames  # of a segment
         self._loop = StepLoop(talker.model, batch_size, self._num_steps, self.start)
@@ -181,31 +191,39 @@ class SpeechStream:
             ends_sentence (`torch.Tensor`, *optional*): `(batch, num_tokens)`, where a long text may be cut.
         """
         given = self.talker._join_text(len(self.rows), hidden_states, embeds)
-        texts, durations = [], []
         real = None if mask is None else mask.bool()
         said = range(given.shape[1]) if real is None else real.any(dim=0).nonzero()[:, 0].tolist()
-        for index in said:  # each by itself, so that the others cannot change its last digit
-            token = given[:, index : index + 1]
-            texts.append(self.talker.embed_tokens(token)[:, 0])
-            if self.config.learns_durations:
-                durations.append(self.talker.durations(token, None)[:, 0])
-        frames = None if not durations else (torch.stack(durations, dim=1).double() / self.speed).tolist()
         real = None if real is None else real.tolist()
         ends = None if ends_sentence is None else ends_sentence.tolist()
-        for place, (index, text) in enumerate(zip(said, texts, strict=True)):
+        known: list[tuple[_Row, torch.Tensor | None]] = []
+        for index in said:  # each by itself, so that the others cannot change its last digit
+            text = self.talker.embed_tokens(given[:, index : index + 1])[:, 0]
             for number, row in enumerate(self.rows):
                 if real is not None and not real[number][index]:
                     continue
                 row.num_tokens += 1
                 if not row.is_done:
-                    duration = self.config.frames_per_token if frames is None else frames[number][place]
-                    row.timeline.add(text[number], duration, ends is not None and bool(ends[number][index]))
+                    row.untimed.append((text[number], ends is not None and bool(ends[number][index])))
+                    durations = [None] if row.durations is None else row.durations.put(given[number, index])
+                    known += [(row, duration) for duration in durations]
+        self._add_to_timelines(known)
 
+    @torch.no_grad()
     def close(self, rows: Sequence[int] | None = None) -> None:
         """Say that no more text will come, in all rows when `None`."""
-        for number, row in enumerate(self.rows):
-            if rows is None or number in rows:
-                row.timeline.is_closed = True
+        closing = [row for number, row in enumerate(self.rows) if rows is None or number in rows]
+        known = [(row, duration) for row in closing if row.durations for duration in row.durations.close()]
+        self._add_to_timelines(known)
+        for row in closing:
+            row.timeline.is_closed = True
+
+    def _add_to_timelines(self, known: list[tuple[_Row, torch.Tensor | None]]) -> None:
+        """Append each row's next token to its timeline, with its duration; one of `frames_per_token` when `None`."""
+        predicted = [duration for _, duration in known if duration is not None]
+        frames = (torch.stack(predicted).double() / self.speed).tolist() if predicted else None
+        for place, (row, _) in enumerate(known):
+            text, ends_sentence = row.untimed.pop(0)
+            row.timeline.add(text, self.config.frames_per_token if frames is None else frames[place], ends_sentence)
 
     @property
     def is_done(self) -> bool:
@@ -221,12 +239,16 @@ class SpeechStream:
         if self.is_done and all(row.timeline.is_closed for row in self.rows):
             self._warn_of_cut_rows()
 
-    def _is_ready(self) -> bool:
-        """Whether all rows that have not ended know what they read next; rows that wait for what follows look again."""
+    def end_said(self) -> None:
+        """End the rows that have said all of their text; rows that wait for what follows look again."""
         for row in self.rows:
             row.is_waiting = row.is_waiting or self._is_said(row)
             if row.is_waiting and row.timeline.knows_what_follows:
                 self._begin_segment(row)
+
+    def _is_ready(self) -> bool:
+        """Whether all rows that have not ended know what they read next."""
+        self.end_said()
         going = [row for row in self.rows if not row.is_done]
         return bool(going) and all(
             not row.is_waiting and (row.step < 0 or row.timeline.can_read(row.step)) for row in going
