@@ -145,6 +145,7 @@ def codec(arguments: argparse.Namespace) -> None:
     save_in_half(model, arguments.folder, EVERY_MATRIX)
     AutoFeatureExtractor.from_pretrained(arguments.trained).save_pretrained(arguments.folder)
     card = (arguments.trained / "README.md").read_text(encoding="utf-8")
+    card = re.sub(r"^- name: .*", f"- name: {arguments.folder.name}", card, count=1, flags=re.MULTILINE)
     write_file(arguments.folder / "README.md", re.sub(r"^# .*", "# JODIO nano", card, count=1, flags=re.MULTILINE))
     write_model_card(
         arguments.folder,
