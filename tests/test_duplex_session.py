@@ -91,6 +91,21 @@ def test_turns_have_times_and_are_cut(pair):
     assert times[-1] <= turn["end"]
 
 
+def test_a_turn_that_ends_at_the_last_position_says_so():
+    endless = start(make_pair(talker="states"))  # it has no durations, and nothing ends its speech
+    samples = make_samples(endless, 30)
+    for unit in np.split(samples, 30):
+        endless.speak_bias = 1e4
+        endless.push(unit)
+    turn = endless.turns[0]
+    assert turn.is_limited
+    assert not turn.is_cut
+    said = start(make_pair())
+    said.speak_bias = 1e4
+    said.push(samples)
+    assert not any(turn.is_limited for turn in said.turns)
+
+
 def test_copies_and_saved_sessions_go_on(pair, tmp_path):
     model, processor = pair
     session = start(pair, talker_do_sample=True)

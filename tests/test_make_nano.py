@@ -105,7 +105,7 @@ def test_the_codec_ships_as_it_is_in_the_whole_model(halves, tmp_path):
     trained = tmp_path / "trained"
     talker.audio_codec.save_pretrained(trained)
     AutoFeatureExtractor.from_pretrained(tmp_path / "talker").save_pretrained(trained)
-    write_model_card(trained, talker.audio_codec.config)
+    write_model_card(trained, talker.audio_codec.config, metrics={"si_sdr": 4.0}, evaluated_on="clips")
     make_nano.main(["codec", str(trained), str(tmp_path / "codec"), "--hours", "2"])
     make_nano.main(["join", *(str(tmp_path / name) for name in ("thinker", "talker", "joined"))])
     joined = AutoModelForMultimodalLM.from_pretrained(tmp_path / "joined").audio_codec.state_dict()
@@ -114,6 +114,7 @@ def test_the_codec_ships_as_it_is_in_the_whole_model(halves, tmp_path):
     assert AutoFeatureExtractor.from_pretrained(tmp_path / "codec") is not None
     card = (tmp_path / "codec" / "README.md").read_text()
     assert "# JODIO nano" in card
+    assert "- name: codec\n" in card
     assert "examples/nano_world/voice.json" in card
 
 

@@ -24,10 +24,10 @@ UNIT_SAMPLES = 60
 DUPLEX = {"type": "model", "speak_bias": -100}
 
 
-def make_engine(end_scale=1.0, positions=400, **limits):
+def make_engine(end_scale=1.0, positions=400, talker="embeddings, durations", **limits):
     """Return the engine of a model that learned when to speak; `end_scale` makes it end its turns sooner."""
     model, processor = make_pair(
-        positions=positions, codec_options=dict(sampling_rate=RATE)
+        talker, positions, codec_options=dict(sampling_rate=RATE)
     )  # so that nothing is resampled, and every sample is known
     with torch.no_grad():
         model.thinker.lm_head.weight[END] *= end_scale
@@ -172,7 +172,7 @@ def test_a_model_that_listens_in_the_middle_has_cut_its_answer(talk, engine):
 
 
 def test_a_turn_that_is_said_is_completed_and_another_begins_when_asked_for():
-    with running(make_engine(end_scale=3)) as port, talking(port) as talk:
+    with running(make_engine(end_scale=6)) as port, talking(port) as talk:
         lean(talk, 100)
         talk.send_audio(noise(40))
         first = talk.until("response.created")["response"]
@@ -196,6 +196,15 @@ def test_a_turn_that_is_said_is_completed_and_another_begins_when_asked_for():
         assert done["id"] == second["id"] != first["id"]
         assert done["status_details"]["reason"] == "turn_detected"
         assert len(talk.audio(second["id"])) == UNIT_SAMPLES
+
+
+def test_a_turn_that_ends_at_the_last_position_is_incomplete():
+    with running(make_engine(talker="states")) as port, talking(port) as talk:
+        lean(talk, 100)
+        talk.send_audio(noise(40))
+        done = talk.until("response.done")["response"]
+        assert done["status"] == "incomplete"
+        assert done["status_details"]["reason"] == "max_output_tokens"
 
 
 def test_an_answer_that_the_client_cancels_is_over_for_the_model_too(talk):

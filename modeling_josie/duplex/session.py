@@ -29,6 +29,7 @@ class SessionTurn:
         token_ids (`list[int]`): What was written.
         heard (`list[HeardToken]`): What was heard of it, token by token; of Talkers that learn durations.
         is_cut (`bool`): Whether the model stopped before it had said all.
+        is_limited (`bool`): Whether its speech was ended as it may not be longer, at the Talker's last position.
     """
 
     begin: float
@@ -36,6 +37,7 @@ class SessionTurn:
     token_ids: list[int] = field(default_factory=list)
     heard: list[HeardToken] = field(default_factory=list)
     is_cut: bool = False
+    is_limited: bool = False
 
 
 @dataclass
@@ -288,6 +290,7 @@ class JosieSession:
             turn.heard += output.heard[0]
             if turn.end is None and row.turn.is_over:
                 turn.end = row.turn_start + row.turn.num_frames / self._frame_rate
+                turn.is_limited = row.turn.is_limited
         progress.is_speaking = output.is_speaking[0]
         return output
 

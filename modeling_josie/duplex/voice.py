@@ -45,6 +45,11 @@ class VoiceTurn:
         """Whether all of it was said."""
         return self.stream.is_done
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether it was ended before its end, as it may not be longer."""
+        return self.stream.rows[0].is_cut or self.stream.rows[0].is_limited
+
     def add(self, token: int, state: torch.Tensor | None, embeds: torch.Tensor) -> None:
         """Append a token to the text; `state` and `embeds` are `(1, 1, hidden_size)`."""
         ends = torch.tensor([[token in self.sentence_end_ids]])

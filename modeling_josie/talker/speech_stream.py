@@ -56,6 +56,7 @@ class _Row:
         is_done (`bool`): Whether it has ended.
         is_waiting (`bool`): Whether its segment has ended, and what follows is not known yet.
         is_cut (`bool`): Whether it ended at `max_new_frames`.
+        is_limited (`bool`): Whether a segment of it was cut at the Talker's last position, or ended as it ran away.
         num_tokens (`int`): Tokens of its text so far.
         times (`list[tuple[float, float]]`): When the tokens that were heard to their end began and ended, in frames.
         num_timed (`int`): Tokens of its segment that are in `times`.
@@ -72,6 +73,7 @@ class _Row:
     is_done: bool = False
     is_waiting: bool = False
     is_cut: bool = False
+    is_limited: bool = False
     num_tokens: int = 0
     times: list[tuple[float, float]] = field(default_factory=list)
     num_timed: int = 0
@@ -328,10 +330,10 @@ class SpeechStream:
         if row.num_frames == self.max_new_frames:
             row.is_done = row.is_cut = True
         elif row.step == self._num_steps - 1:
-            row.is_waiting = True
+            row.is_waiting = row.is_limited = True
             logger.warning(f"The speech of row {number} was cut at the Talker's last position, frame {row.num_frames}.")
         elif self.config.learns_durations and segment.times and num_frames >= 2 * segment.end + _RUNAWAY_FRAMES:
-            row.is_waiting = True
+            row.is_waiting = row.is_limited = True
             logger.warning(
                 f"The speech of row {number} was ended at frame {row.num_frames}: it took more than twice as long as "
                 f"its text."

@@ -300,6 +300,7 @@ class Duplex:
                 word_times=[self._place_token(turn, *token) for token in piece.heard],
                 num_prompt_tokens=session.state.rows[0].position,
                 is_final=self._is_told,
+                is_cut=turn.is_limited,
             )
         )
 
