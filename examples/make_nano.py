@@ -101,6 +101,7 @@ def join(arguments: argparse.Namespace) -> None:
         raise SystemExit("error: `THINKER` and `TALKER` must have the same token embeddings, got others.")
     model.talker, model.config.talker_config = other.talker, other.config.talker_config
     model.audio_codec, model.config.audio_codec_config = other.audio_codec, other.config.audio_codec_config
+    model.config.audio_codec_config._name_or_path = ""  # a folder here
     if arguments.earlier is not None:
         average_talker(model, arguments.earlier, arguments.share)
     model.generation_config.max_new_tokens = MAX_NEW_TOKENS

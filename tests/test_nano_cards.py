@@ -97,3 +97,8 @@ def test_code_and_weights_are_told_apart():
         assert re.search(rf"^nano/{part} +{SPDX[license]} ", notice, re.MULTILINE)
     files = {path.relative_to(ROOT).as_posix() for pattern in project["license-files"] for path in ROOT.glob(pattern)}
     assert files == {"LICENSE", "NOTICE", "LICENSES/MIT-whisper.txt"}
+
+
+@pytest.mark.parametrize("name", ["josie", "jodio", "jovio"])
+def test_configurations_name_no_folder_of_whoever_trained(name):
+    assert '"/' not in (josie.nano_path(name) / "config.json").read_text(encoding="utf-8")
