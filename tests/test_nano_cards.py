@@ -101,4 +101,4 @@ def test_code_and_weights_are_told_apart():
 
 @pytest.mark.parametrize("name", ["josie", "jodio", "jovio"])
 def test_configurations_name_no_folder_of_whoever_trained(name):
-    assert '"/' not in (josie.nano_path(name) / "config.json").read_text(encoding="utf-8")
+    assert '"/' not in (Path(josie.nano_path(name)) / "config.json").read_text(encoding="utf-8")

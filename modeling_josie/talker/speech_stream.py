@@ -219,7 +219,7 @@ class SpeechStream:
         for row in closing:
             row.timeline.is_closed = True
 
-    def _add_to_timelines(self, known: list[tuple[_Row, torch.Tensor | None]]) -> None:
+    def _add_to_timelines(self, known: Sequence[tuple[_Row, torch.Tensor | None]]) -> None:
         """Append each row's next token to its timeline, with its duration; one of `frames_per_token` when `None`."""
         predicted = [duration for _, duration in known if duration is not None]
         frames = (torch.stack(predicted).double() / self.speed).tolist() if predicted else None
