@@ -1,8 +1,9 @@
-"""Conversations in full duplex about drawn scenes, spoken by flite: `python examples/make_duplex.py runs/duplex-data`.
+"""Conversations in full duplex about drawn scenes: `python examples/make_duplex.py runs/duplex-data`.
 
-Writes `train.jsonl` and `test.jsonl` with the user's tracks and images beside them, in equal parts of five situations
-(`nano_world/duplex.py`). Voices, wordings, scenes and times of the test are in no row of training. The rows train
-`train_duplex.py` and are scored by `josie evaluate --duplex`.
+Writes `train.jsonl`, `validation.jsonl` and `test.jsonl` with the user's tracks and images beside them, in equal parts
+of five situations (`nano_world/duplex.py`). Voices, wordings, scenes and times of the test are in no row of training.
+The rows train `train_duplex.py` and are scored by `josie evaluate --duplex`. The voices are those of nano's world:
+flite, festival and espeak-ng have to be installed.
 """
 
 import argparse
@@ -12,25 +13,29 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from nano_world.duplex import SITUATIONS, Say, draw_conversation
+from nano_world.duplex import SITUATIONS, VOICES, Say, draw_conversation
 from nano_world.scenes import render
+from nano_world.sentences import Split
 from nano_world.speech import JOSIE_STRETCH, JOSIE_VOICE, speak
+from nano_world.voices import SAMPLING_RATE
 
 from josie import save_audio
+
+_BY_KEY = {voice.key: voice for voices in VOICES.values() for voice in voices}
 
 
 @lru_cache(maxsize=4096)
 def say(text: str, voice: str | None) -> np.ndarray:
-    """Return what flite says, JOSIE's own voice for `None`."""
-    return speak(text, JOSIE_VOICE, JOSIE_STRETCH) if voice is None else speak(text, voice)
+    """Return what a voice says, JOSIE's own for `None`."""
+    return speak(text, JOSIE_VOICE, JOSIE_STRETCH) if voice is None else _BY_KEY[voice].say(text)
 
 
-def write_rows(folder: Path, split: str, number: int, seed: int, say: Say = say) -> Path:
+def write_rows(folder: Path, split: Split, number: int, seed: int, say: Say = say) -> Path:
     """Write conversations, of each situation in turn, and return the file of rows.
 
     Args:
         folder (`Path`): Where to.
-        split (`str`): `"train"` or `"test"`.
+        split (`"train"`, `"validation"` or `"test"`): Of voices, wordings, scenes and times.
         number (`int`): Of rows.
         seed (`int`): Of all of them.
         say (`Callable`): Speaks.
@@ -40,11 +45,11 @@ def write_rows(folder: Path, split: str, number: int, seed: int, say: Say = say)
     rows = []
     for index in range(number):
         draw = random.Random(f"{seed} {split} {index}")
-        conversation = draw_conversation(draw, split, SITUATIONS[index % len(SITUATIONS)], say)  # type: ignore[arg-type]
-        save_audio(media / f"{index:05}.wav", conversation.track, 16000)
-        render(conversation.scene).save(media / f"{index:05}.png")
+        talk, scene = draw_conversation(draw, split, SITUATIONS[index % len(SITUATIONS)], say)
+        save_audio(media / f"{index:05}.wav", talk.track, SAMPLING_RATE)
+        render(scene).save(media / f"{index:05}.png")
         paths = {"audio": f"{split}/{index:05}.wav", "images": [f"{split}/{index:05}.png"]}
-        rows.append(json.dumps(conversation.row | paths) + "\n")
+        rows.append(json.dumps(talk.row | {"scene": scene.to_dict()} | paths) + "\n")
     file = folder / f"{split}.jsonl"
     file.write_text("".join(rows), encoding="utf-8")
     return file
@@ -55,11 +60,13 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where to")
     parser.add_argument("--train", type=int, default=500, help="rows to train with")
+    parser.add_argument("--validation", type=int, default=50, help="rows to choose with")
     parser.add_argument("--test", type=int, default=50, help="rows to test with")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
     arguments = parser.parse_args(argv)
-    for split, number in (("train", arguments.train), ("test", arguments.test)):
-        print(write_rows(arguments.folder, split, number, arguments.seed))
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+    for split in splits:
+        print(write_rows(arguments.folder, split, getattr(arguments, split), arguments.seed))
 
 
 if __name__ == "__main__":

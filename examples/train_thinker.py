@@ -134,7 +134,9 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
             rows = Listener(model, processor, hearing).encode_splits(data.rows)
         else:
             rows = data.rows if encode is None else data.encode(encode)
-    collator: Any = JosieDataCollator(processor)
+    has_units = processor.thinker_config.unit_frames is not None
+    timing = model.get_speech_timing() if has_units and hasattr(model, "get_speech_timing") else None
+    collator: Any = JosieDataCollator(processor, speech_timing=timing)
     if hearing is not None:
         collator = HeardCollator(collator, keeps_transcripts=tokens is not None)
     else:

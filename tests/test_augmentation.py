@@ -211,6 +211,31 @@ def test_rows_without_a_number_and_the_assistant_stay_as_they_are():
         collator([row | {"row_number": 0, "audio_features": [[0.0]]}])
 
 
+def test_what_has_times_keeps_them():
+    """Tracks of full duplex and clips that begin at a time have no effect that moves what is heard."""
+    effects = {name: {"probability": 1.0} for name in EFFECTS if name not in ("reverberation", "noise")}
+    collate = AugmentingCollator(list, AudioAugmentation(0, **effects), RATE)
+    silence = np.zeros(RATE, np.float32)
+    silence[RATE // 2 :] = tone(0.5)[: RATE // 2]
+    track = {"array": silence, "sampling_rate": RATE}
+    part = {"type": "audio", "audio": track, "begin": 0.5}
+    rows = [
+        {"turns": [], "audio": track, "row_number": 3},
+        {"turns": [], "messages": [{"role": "user", "content": [part]}], "row_number": 3},
+        {"turns": [], "audio": track},
+    ]
+    changed = collate(rows)
+    clips = [changed[0]["audio"]["array"], changed[1]["messages"][0]["content"][0]["audio"]]
+    assert changed[1]["messages"][0]["content"][0]["begin"] == 0.5
+    assert changed[2] == rows[2]
+    assert set(changed[0]) == {"turns", "audio"}
+    for samples in clips:
+        assert len(samples) == RATE
+        assert not np.array_equal(samples, silence)
+        halves = [np.square(half).mean() for half in np.split(samples, 2)]
+        assert halves[0] < 0.02 * halves[1]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 
 import make_duplex
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 import train_duplex
 from duplex_models import make_pair
 from nano_world import duplex
+from nano_world.grammar import Question
 from nano_world.scenes import is_held_out
+from nano_world.wordings import UNSEEN
 from recipe_runs import refuse, run_recipe
 
 import josie
@@ -32,11 +35,11 @@ def draw(split, situation, seed):
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_conversations_are_what_they_say(split, situation):
     for seed in range(8):
-        made = draw(split, situation, seed)
+        made, scene = draw(split, situation, seed)
         row, track = made.row, made.track
         assert len(track) == round(row["seconds"] * RATE)
-        assert row["voice"] in duplex.VOICES[split]
-        assert is_held_out(made.scene) == (split == "test")
+        assert row["voice"] in [voice.key for voice in duplex.VOICES[split]]
+        assert is_held_out(scene) == (split == "test")
         first = row["turns"][0]
         assert first["begin"] == pytest.approx(row["question_end"] + duplex.ANSWER_DELAY, abs=0.002)
         assert first["text"] == row["answers"][0]
@@ -64,15 +67,34 @@ def test_conversations_are_what_they_say(split, situation):
             assert np.abs(track[round((first["begin"] + 0.2) * RATE)]) < 0.3
 
 
-def test_no_wording_of_the_test_is_in_training():
-    asked = {split: set() for split in ("train", "test")}
-    for split, texts in asked.items():
-        for seed in range(60):
-            scene = draw(split, "question", seed).scene
-            texts |= {question.text for question in duplex._questions(scene, split)}
-    assert asked["train"]
-    assert asked["test"]
-    assert not asked["train"] & asked["test"]
+def test_nothing_of_the_test_is_in_training():
+    voices = [{voice.key for voice in voices} for voices in duplex.VOICES.values()]
+    assert not voices[0] & voices[1] | voices[0] & voices[2] | voices[1] & voices[2]
+    assert duplex.STARTS["train"][1] <= duplex.STARTS["test"][0]
+    patterns = [re.sub(r"\{\w+\}", ".+", re.escape(text).replace(r"\{", "{").replace(r"\}", "}"))
+                for texts in UNSEEN.values() for text in texts]  # fmt: skip
+    shares = {}
+    for split in ("train", "test"):
+        asked = [draw(split, "question", seed)[0].text for seed in range(60)]
+        shares[split] = sum(any(re.fullmatch(pattern, text) for pattern in patterns) for text in asked) / 60
+    assert shares["train"] == 0
+    assert 0.3 < shares["test"] < 0.7
+
+
+def test_more_questions_follow_when_the_answer_is_over():
+    asked = [Question("colour", f"What is {text}?", f"It is {text}.") for text in ("one", "two", "three", "four")]
+    for situation, answers in (("question", 4), ("interruption", 4)):
+        made = duplex.hold(random.Random(0), "train", situation, asked, "slt", say, silence=2.0)
+        turns = made.row["turns"]
+        assert [turn["text"] for turn in turns] == [question.answer for question in asked][:answers]
+        assert made.starts[0] >= 2
+        low, high = duplex.GAPS
+        for turn, start in list(zip(turns, made.starts[1:], strict=False))[situation == "interruption" :]:
+            end = turn["begin"] + len(turn["text"]) * 0.05
+            assert low - 0.01 <= start - end <= high + 0.01
+        assert made.text == " ".join(question.text for question in asked)
+    with pytest.raises(ValueError, match="`asked` must be at least 2 questions, got 1."):
+        duplex.hold(random.Random(0), "train", "interruption", asked[:1], "slt", say)
 
 
 def test_other_situations_are_refused():

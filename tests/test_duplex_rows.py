@@ -6,6 +6,7 @@ import torch
 from duplex_models import make_pair
 
 import josie
+from josie.modeling_josie.duplex.memory import RowMemory
 from josie.training.unit_rows import lay_out_turns, make_unit_row
 
 RATE, UNIT = 1600, 0.0375
@@ -109,9 +110,41 @@ def test_parts_with_times(parts):
     assert made["pixel_values"][0].shape[0] == 1
 
 
+def test_what_was_forgotten_is_remembered_as_a_session_does(parts):
+    """A row whose beginning is forgotten is what a session with so little room reads once more."""
+    _, processor, timing = parts
+    row = {"audio": clip(16), "turns": [{"begin": 3 * UNIT, "text": "red"}, {"begin": 12 * UNIT, "text": "a"}]}
+    whole, thinker = make_unit_row(processor, timing, row), processor.thinker_config
+    units, prompt = units_of(processor, whole)
+    for first in (1, 3, 5, 9):
+        made = make_unit_row(processor, timing, row | {"forget_until": first * UNIT - 0.001})
+        memory = RowMemory([prompt])
+        for unit in units:
+            memory.begin_unit(torch.zeros(3, 1))
+            for token in unit:
+                memory.write(token)
+        memory.forget(len(units) - first, 1000, thinker.listen_token_id, thinker.speak_token_id)
+        expected = [
+            token
+            for entry in memory.list_entries()
+            for token in (entry if isinstance(entry, list) else [thinker.audio_token_id] * len(entry))
+        ]
+        assert made["input_ids"].tolist() == expected
+        place = expected.index(thinker.audio_token_id)
+        assert (made["labels"][:place] == -100).all()
+        assert torch.equal(made["labels"][place:], whole["labels"][-len(expected) + place :])
+        assert torch.equal(made["input_values"][0], whole["input_values"][0][..., 60 * first :])
+
+
 def test_rows_of_a_batch_have_the_logits_of_themselves(parts):
     model, processor, timing = parts
     rows = [
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "audio", "audio": clip(4, 0.2)}, {"type": "text", "text": "a"}]},
+                {"role": "assistant", "content": "It is red."},
+            ]
+        },
         {"audio": clip(6), "turns": [{"begin": 2 * UNIT, "text": "red"}]},
         {
             "messages": [{"role": "user", "content": [{"type": "image", "image": IMAGE + 9, "begin": 0.0}]}],
@@ -175,9 +208,6 @@ def test_collators_that_cannot_make_units(parts):
     row = {"turns": [], "audio": clip(2)}
     with pytest.raises(ValueError, match="`speech_timing` of the collator must be `model.get_speech_timing.."):
         josie.JosieDataCollator(processor)([row])
-    collator = josie.JosieDataCollator(processor, speech_timing=timing)
-    with pytest.raises(ValueError, match="`features` must all be rows of full duplex, with times, or none, got both"):
-        collator([row, {"messages": [{"role": "user", "content": "a"}]}])
     model, states = make_pair(talker="states, depth, durations")
     assert model.get_speech_timing().token_durations is None
     with pytest.raises(ValueError, match="`durations` or `words` must stand in each turn for a model whose durations"):

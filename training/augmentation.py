@@ -33,6 +33,8 @@ class Effect:
 
     probability: float = 0.5
 
+    # Whether what is heard stays at its time.
+    keeps_time = True
     # Of each range: smallest and largest value that it may have.
     _limits = {}
 
@@ -72,6 +74,7 @@ class Speed(Effect):
     """Faster or slower, with the pitch; `factors` of the speed."""
 
     factors: list[float] = field(default_factory=lambda: [0.9, 1.1])
+    keeps_time = False
     _limits = {"factors": (0.25, 4.0)}
 
     def apply(self, samples: np.ndarray, sampling_rate: int, rng: np.random.Generator) -> np.ndarray:
@@ -84,6 +87,7 @@ class Tempo(Effect):
     """Faster or slower at the same pitch; `factors` of the speed."""
 
     factors: list[float] = field(default_factory=lambda: [0.9, 1.1])
+    keeps_time = False
     _limits = {"factors": (0.25, 4.0)}
 
     def apply(self, samples: np.ndarray, sampling_rate: int, rng: np.random.Generator) -> np.ndarray:
@@ -240,21 +244,27 @@ class AudioAugmentation:
         for name in effects:
             raise ValueError(f"`augmentation` must have effects of {list(EFFECTS)}, got {name!r}.")
 
-    def __call__(self, samples: np.ndarray, sampling_rate: int, *numbers: int) -> np.ndarray:
+    def __call__(self, samples: np.ndarray, sampling_rate: int, *numbers: int, keeps_time: bool = False) -> np.ndarray:
         """Return an augmented clip, in [-1, 1]: what would be louder is cut off, as a converter does.
 
         Args:
             samples (`np.ndarray`): `(num_samples,)`.
             sampling_rate (`int`): Its rate, in Hz.
             numbers (`int`): Epoch, row and clip, or whatever else tells draws apart.
+            keeps_time (`bool`): Whether the clip is as long as before, and all in it where it was: without the effects
+                that change that.
         """
         require_rate(sampling_rate)
         changed = np.asarray(samples, dtype=np.float32)
         for effect in self.effects:
+            if keeps_time and not effect.keeps_time:
+                continue
             # Each has a generator of its own: one effect more leaves the draws of the others as they are.
             rng = np.random.default_rng((self.seed, list(EFFECTS).index(effect.name), *numbers))
             if rng.random() < effect.probability and len(changed):
                 changed = effect.apply(changed, sampling_rate, rng)
+        if keeps_time:
+            changed = np.pad(changed[: len(samples)], (0, max(len(samples) - len(changed), 0)))
         return np.clip(np.ascontiguousarray(changed, dtype=np.float32), -1, 1)
 
 
@@ -327,6 +337,8 @@ def _number(row: dict[str, Any], index: int) -> dict[str, Any]:
 class AugmentingCollator:
     """Augments the clips that others than the assistant say in numbered rows, and joins the rows.
 
+    Tracks of full duplex and clips that begin at a time have the effects alone that leave times as they are.
+
     Args:
         collate (`Callable`): Makes a batch of conversations.
         augmentation ([`AudioAugmentation`]): The effects.
@@ -358,24 +370,30 @@ class AugmentingCollator:
             return row
         if row.get("audio_features") is not None:
             raise ValueError("`audio_features` must be None in rows whose audio is augmented, got some.")
+        changed = {name: value for name, value in row.items() if name != NUMBER}
         clips, messages = 0, []
-        for message in row["messages"]:
+        if row.get("turns") is not None and row.get("audio") is not None:
+            samples = self._change(row["audio"], number, clips, keeps_time=True)
+            changed["audio"], clips = {"array": samples, "sampling_rate": self.sampling_rate}, clips + 1
+        for message in row.get("messages") or ():
             if message.get("role") != "assistant" and any(map(is_audio_part, list_parts(message))):
                 parts = []
                 for part in list_parts(message):
                     if is_audio_part(part):
-                        part = self._change(part, number, clips)
-                        clips += 1
+                        part, clips = self._change_part(part, number, clips), clips + 1
                     parts.append(part)
                 message = message | {"content": parts}
             messages.append(message)
-        return {name: value for name, value in row.items() if name != NUMBER} | {"messages": messages}
+        return changed | {"messages": messages} if "messages" in row else changed
 
-    def _change(self, part: dict[str, Any], number: int, clip: int) -> dict[str, Any]:
-        samples = as_waveform(part_value(part), None, self.sampling_rate, 1)[0]
-        changed = self.augmentation(samples, self.sampling_rate, int(self._epoch), number, clip)
-        kept = {name: value for name, value in part.items() if name in ("type", "text")}
-        return kept | {"audio": changed, "sampling_rate": self.sampling_rate}
+    def _change_part(self, part: dict[str, Any], number: int, clip: int) -> dict[str, Any]:
+        samples = self._change(part_value(part), number, clip, keeps_time=part.get("begin") is not None)
+        kept = {name: value for name, value in part.items() if name in ("type", "text", "begin")}
+        return kept | {"audio": samples, "sampling_rate": self.sampling_rate}
+
+    def _change(self, audio: Any, number: int, clip: int, keeps_time: bool) -> np.ndarray:
+        samples = as_waveform(audio, None, self.sampling_rate, 1)[0]
+        return self.augmentation(samples, self.sampling_rate, int(self._epoch), number, clip, keeps_time=keeps_time)
 
 
 class EpochCallback(TrainerCallback):

@@ -46,7 +46,7 @@ class JosieDataCollator:
         "audio_features",
         "speech_durations",
         "speaker",
-        *("turns", "audio", "seconds", "images"),
+        *("turns", "audio", "seconds", "images", "forget_until"),
     )
 
     processor: JosieProcessor
@@ -66,7 +66,7 @@ class JosieDataCollator:
                 the messages, and not beside them. All else is ignored, as `speaker` is by a model whose voice has no
                 name.
                 Or rows of full duplex, with `turns` that have times, `audio` and `messages`, see
-                [`read_timed_row`]; all rows of a batch are.
+                [`read_timed_row`]; other rows of the batch may be conversations.
                 Or processed examples, each with `input_ids` of shape `(length,)` or `(1, length)` and, as wanted,
                 others of that shape (`attention_mask`, `labels`, `speech_mask`); a number as `speaker_ids`;
                 `speech_codes` as above, or `(num_turns, num_quantizers, num_frames)`; and the inputs of its clips,
@@ -85,7 +85,10 @@ class JosieDataCollator:
         """
         is_timed = [is_unit_row(feature) for feature in features]
         if any(is_timed):
-            features = self._make_unit_rows(features, is_timed)
+            features = [
+                self._make_unit_row(feature) if timed else self._process_alone(feature)
+                for feature, timed in zip(features, is_timed, strict=True)
+            ]
         if features and all("messages" in feature or "conversations" in feature for feature in features):
             return self._process(features)
         if not features or any("input_ids" not in feature for feature in features):
@@ -113,14 +116,18 @@ class JosieDataCollator:
                 batch[name] = _join_items([torch.atleast_1d(item) for item in items])
         return batch
 
-    def _make_unit_rows(self, features: list[dict[str, Any]], is_timed: list[bool]) -> list[dict[str, Any]]:
-        if not all(is_timed):
-            raise ValueError("`features` must all be rows of full duplex, with times, or none, got both in a batch.")
+    def _make_unit_row(self, feature: dict[str, Any]) -> dict[str, Any]:
         if self.speech_timing is None:
             raise ValueError(
                 "`speech_timing` of the collator must be `model.get_speech_timing()` for rows with times, got None."
             )
-        return [make_unit_row(self.processor, self.speech_timing, feature) for feature in features]
+        return make_unit_row(self.processor, self.speech_timing, feature)
+
+    def _process_alone(self, feature: dict[str, Any]) -> dict[str, Any]:
+        """Return a conversation, or what is processed already, as an example that joins rows of full duplex."""
+        if "messages" not in feature and "conversations" not in feature:
+            return feature
+        return self._process([feature])
 
     def _process(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return a batch of conversations."""

@@ -53,19 +53,22 @@ class TimedRow:
         turns (`list[dict]`): Of the assistant, in order.
         images (`list[tuple[float, Any]]`): Times and images that are shown.
         prompt (`list[dict]`): Messages without times.
+        forget_until (`float`): Units that begin before are remembered as text.
     """
 
     track: np.ndarray
     turns: list[dict[str, Any]]
     images: list[tuple[float, Any]] = field(default_factory=list)
     prompt: list[dict[str, Any]] = field(default_factory=list)
+    forget_until: float = 0.0
 
 
 def read_timed_row(row: dict[str, Any], sampling_rate: int) -> TimedRow:
     """Read a row.
 
     Args:
-        row (`dict`): With `turns`, `audio` (a track), `messages` and `seconds` (the length at least), all optional.
+        row (`dict`): With `turns`, `audio` (a track), `messages`, `seconds` (the length at least) and `forget_until`
+            (seconds before which the audio of units is forgotten, as in a long session), all optional.
         sampling_rate (`int`): Of the result, in Hz.
 
     Raises:
@@ -104,7 +107,9 @@ def read_timed_row(row: dict[str, Any], sampling_rate: int) -> TimedRow:
     for begin, waveform in waveforms:
         start = round(begin * sampling_rate)
         track[start : start + len(waveform)] += waveform
-    return TimedRow(track, sorted(turns, key=lambda turn: turn["begin"]), sorted(images, key=_first), prompt)
+    turns.sort(key=lambda turn: turn["begin"])
+    forget_until = _time(row.get("forget_until") or 0.0, "forget_until")
+    return TimedRow(track, turns, sorted(images, key=_first), prompt, forget_until)
 
 
 def make_unit_row(processor: JosieProcessor, timing: SpeechTiming, row: dict[str, Any]) -> dict[str, Any]:
@@ -116,8 +121,8 @@ def make_unit_row(processor: JosieProcessor, timing: SpeechTiming, row: dict[str
         row (`dict`): As in [`read_timed_row`], and `images` that are there from the beginning.
 
     Returns:
-        `input_ids` and `labels`, `(length,)`, where placeholders and the prompt are not learned; and the inputs of
-        clips and images, as [`Items`].
+        `input_ids` and `labels`, `(length,)`, where placeholders, the prompt and what was forgotten but for its text
+        are not learned; and the inputs of clips and images, as [`Items`].
 
     Raises:
         `ValueError`: As [`read_timed_row`]; turns that follow each other without a unit between them.
@@ -135,18 +140,27 @@ def make_unit_row(processor: JosieProcessor, timing: SpeechTiming, row: dict[str
     ids = inputs["input_ids"][0].tolist()
     labels = [IGNORE_INDEX] * len(ids)
     shown = [(int(begin / thinker.unit_seconds + _ROUNDING), image) for begin, image in timed.images]
+    first = min(math.ceil(timed.forget_until / thinker.unit_seconds - _ROUNDING), num_units - 1)
+    was_speaking = False
     for unit in range(num_units):
         for image in [image for place, image in shown if place == unit]:
             seen = processor.process_shown_image(image)
             ids += seen.pop("input_ids")[0].tolist()
             for name, value in seen.items():
                 items.setdefault(name, Items()).append(value)
-        ids += [thinker.audio_token_id] * int(thinker.unit_frames)
-        labels += [IGNORE_INDEX] * (len(ids) - len(labels))
         new = written.get(unit, [thinker.listen_token_id])
-        ids, labels = ids + new, labels + new
+        is_speaking = new[0] == thinker.speak_token_id
+        if unit < first:  # as `RowMemory.forget` leaves it
+            ids += new[is_speaking == was_speaking :]
+        else:
+            ids += [thinker.audio_token_id] * int(thinker.unit_frames)
+        labels += [IGNORE_INDEX] * (len(ids) - len(labels))
+        if unit >= first:
+            ids, labels = ids + new, labels + new
+        was_speaking = is_speaking
     track = np.zeros(num_units * thinker.unit_samples, np.float32)
     track[: len(timed.track)] = timed.track
+    track = track[first * thinker.unit_samples :]
     items.setdefault("input_values", Items()).append(torch.from_numpy(track)[None, None])
     items.setdefault("padding_mask", Items()).append(torch.ones(1, len(track), dtype=torch.long))
     return {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels), **items}

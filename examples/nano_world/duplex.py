@@ -12,25 +12,33 @@ Rows are those of training (`turns` with times) and of `josie evaluate --duplex`
 """
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .grammar import WORDINGS, Question, questions
-from .scenes import Scene, Split, draw_scene
+from .grammar import Question, ask
+from .scenes import Scene, draw_scene
+from .sentences import Split
+from .voices import SAMPLING_RATE, TRAINING, UNKNOWN, VALIDATION
 
-SAMPLING_RATE = 16000
 SITUATIONS = ("question", "pause", "backchannel", "interruption", "noise")
-VOICES = {"train": ("slt", "rms", "kal16"), "test": ("awb",)}
-PAUSES = {"train": (1.0, 1.6), "test": (1.6, 2.0)}  # seconds
-STARTS = {"train": (0.3, 0.9), "test": (0.9, 1.4)}  # of the question
-EVENTS = {"train": (0.25, 0.6), "test": (0.35, 0.7)}  # after the answer began
-ANSWER_DELAY, REACTION = 0.3, 0.5  # seconds from a question to its answer, and from a second question to silence
-_ECHO = 10 ** (-20 / 20)
+VOICES = {"train": TRAINING, "validation": VALIDATION, "test": UNKNOWN}
+STARTS = {"train": (0.1, 0.9), "validation": (0.1, 0.9), "test": (0.9, 1.4)}  # seconds, of the question
+PAUSES = {"train": (0.8, 2.2), "validation": (1.0, 2.0), "test": (1.0, 2.0)}
+EVENTS = {"train": (0.15, 0.7), "validation": (0.25, 0.6), "test": (0.35, 0.7)}  # after the answer began
+NODS = {  # over an answer
+    "train": ("Mm hm.", "Uh huh.", "Okay.", "I see.", "Right.", "Yes.", "Yeah.", "All right."),
+    "validation": ("Mm hm.", "Uh huh.", "Okay."),
+    "test": ("Mm hm.",),
+}
+ANSWER_DELAY, REACTION = 0.3, 0.25  # seconds from a question to its answer, and from a second question to silence
+GAPS = (0.7, 2.0)  # seconds from an answer to the next question
+ECHO = 10 ** (-20 / 20)
+_END = 1.5  # seconds of silence behind all
 
-# Gives the waveform of a text in a voice; JOSIE's own for `None`.
+# Gives the waveform of a text in a voice, by its key; JOSIE's own for `None`.
 Say = Callable[[str, str | None], np.ndarray]
 
 
@@ -39,119 +47,161 @@ class Conversation:
     """A conversation.
 
     Args:
-        row (`dict`): `situation`, `question_end`, `event`, `answers`, `turns`, `seconds`, `voice`, `scene`.
+        row (`dict`): `situation`, `question_end`, `event`, `answers`, `turns`, `seconds`, `voice`.
         track (`np.ndarray`): `(num_samples,)`, the user's side at 16 kHz.
-        scene ([`Scene`]): What is seen.
+        text (`str`): What the user says.
+        starts (`list[float]`): When each question begins.
     """
 
     row: dict[str, Any]
     track: np.ndarray
-    scene: Scene
+    text: str
+    starts: list[float]
 
 
-def draw_conversation(draw: random.Random, split: Split, situation: str, say: Say) -> Conversation:
-    """Return a random conversation.
+def draw_conversation(draw: random.Random, split: Split, situation: str, say: Say) -> tuple[Conversation, Scene]:
+    """Return a random conversation, and what is seen.
 
     Args:
         draw (`random.Random`): What chances come from.
-        split (`"train"` or `"test"`): Whose voices, wordings, scenes and times.
+        split (`"train"`, `"validation"` or `"test"`): Whose voices, wordings, scenes and times.
         situation (`str`): One of `SITUATIONS`.
         say (`Callable`): Speaks.
 
     Raises:
         `ValueError`: There is no such situation.
     """
+    scene = draw_scene(draw, "test" if split == "test" else "train")
+    asked: list[Question] = []
+    while len(asked) < (2 if situation == "interruption" else 1):
+        question = ask(scene, draw, unseen=split == "test" and draw.random() < 0.5)
+        if question.text not in [one.text for one in asked]:
+            asked.append(question)
+    voice = draw.choice(VOICES[split]).key
+    return hold(draw, split, situation, asked, voice, say), scene
+
+
+def hold(
+    draw: random.Random,
+    split: Split,
+    situation: str,
+    asked: Sequence[Question],
+    voice: str,
+    say: Say,
+    silence: float = 0.0,
+) -> Conversation:
+    """Return a conversation of given questions.
+
+    Args:
+        draw (`random.Random`): What times come from.
+        split (`str`): Whose times.
+        situation (`str`): What happens with the first question; the second one is that of an `interruption`. More of
+            them follow, each when the answer before is over.
+        asked (`Sequence[Question]`): At least one, or two for an `interruption`.
+        voice (`str`): The key of who asks.
+        say (`Callable`): Speaks.
+        silence (`float`): Seconds of it before all.
+
+    Raises:
+        `ValueError`: There is no such situation, or too few questions.
+    """
     if situation not in SITUATIONS:
         raise ValueError(f"`situation` must be one of {list(SITUATIONS)}, got {situation!r}.")
-    scene = draw_scene(draw, split)
-    asked = draw.sample(_questions(scene, split), 2 if situation == "interruption" else 1)
-    voice = draw.choice(VOICES[split])
-    clips: list[tuple[float, np.ndarray]] = []
-    start, event = draw.uniform(*STARTS[split]), None
+    if len(asked) < 1 + (situation == "interruption"):
+        raise ValueError(f"`asked` must be at least {1 + (situation == 'interruption')} questions, got {len(asked)}.")
+    track = _Track(voice, say)
+    row: dict[str, Any] = {"situation": situation, "answers": [question.answer for question in asked]}
+    time, rest = silence + draw.uniform(*STARTS[split]), list(asked[1:])
     if situation == "pause":
-        parts, seconds = _halves(asked[0].text), draw.uniform(*PAUSES[split])
-        first, second = (say(part, voice) for part in parts)
-        begin = start + _length(first)
-        event = [begin, begin + seconds]
-        clips += [(start, first), (begin + seconds, second)]
-        question_end = begin + seconds + _length(second)
+        first, second = halves(asked[0].text)
+        begin = track.add(time, first)
+        time = begin + draw.uniform(*PAUSES[split])
+        row["event"] = [begin, time]
+        end = track.add(time, second)
     else:
-        clip = say(asked[0].text, voice)
-        clips.append((start, clip))
-        question_end = start + _length(clip)
-    answer_begin = question_end + ANSWER_DELAY
-    answer = say(asked[0].answer, None)
-    turns: list[dict[str, Any]] = [{"begin": answer_begin, "text": asked[0].answer}]
-    end = answer_begin + _length(answer)
-    over = answer_begin + draw.uniform(*EVENTS[split])
+        end = track.add(time, asked[0].text)
+    row["question_end"] = end
+    begin, over = end + ANSWER_DELAY, end + ANSWER_DELAY + draw.uniform(*EVENTS[split])
+    end = track.answer(begin, asked[0].answer)
     if situation == "backchannel":
-        clips.append((over, say("mm hm.", voice)))
+        row["event"] = [over, track.add(over, draw.choice(NODS[split]), is_question=False)]
     elif situation == "noise":
-        clips += [(over, _noise(draw)), (answer_begin + 0.1, answer * _ECHO)]
+        row["event"] = [over, track.mix(over, draw_noise(draw))]
+        track.mix(begin + 0.1, say(asked[0].answer, None) * ECHO)
     elif situation == "interruption":
-        clips.append((over, say(asked[1].text, voice)))
-        turns[0]["cut_at"] = over + REACTION
-        end = over + _length(clips[-1][1])
-        turns.append({"begin": end + ANSWER_DELAY, "text": asked[1].answer})
-        end += ANSWER_DELAY + _length(say(asked[1].answer, None))
-    if situation in ("backchannel", "interruption"):
-        event = [over, over + _length(clips[-1][1])]
-    elif situation == "noise":
-        event = [over, over + _length(clips[0 if situation == "pause" else 1][1])]
-    seconds = round(max(end, *(begin + _length(clip) for begin, clip in clips)) + 1.5, 3)
-    row = {
-        "situation": situation,
-        "question_end": round(question_end, 3),
-        "answers": [question.answer for question in asked],
-        "turns": [{name: _rounded(value) for name, value in turn.items()} for turn in turns],
-        "seconds": seconds,
-        "voice": voice,
-        "scene": scene.to_dict(),
-    }
-    if event is not None:
-        row["event"] = [round(time, 3) for time in event]
-    return Conversation(row, _mix(clips, seconds), scene)
+        track.turns[-1]["cut_at"] = over + REACTION
+        asked_end = track.add(over, rest[0].text)
+        row["event"] = [over, asked_end]
+        end = track.answer(asked_end + ANSWER_DELAY, rest.pop(0).answer)
+    for question in rest:
+        end = max(end, track.end) + draw.uniform(*GAPS)
+        end = track.answer(track.add(end, question.text) + ANSWER_DELAY, question.answer)
+    seconds = max(end, track.end) + _END
+    row |= {"turns": track.turns, "seconds": seconds, "voice": voice}
+    return Conversation(_rounded(row), track.render(round(seconds, 3)), " ".join(track.texts), track.starts)
 
 
-def _questions(scene: Scene, split: Split) -> list[Question]:
-    """Return the questions about a scene in the wordings of a split: the last one of each kind is for the test."""
-    held_out = {kind: _pattern(wordings[-1]) for kind, wordings in WORDINGS.items() if len(wordings) > 1}
-    found = [
-        question
-        for question in questions(scene)
-        if question.kind in held_out and (question.text.startswith(held_out[question.kind])) == (split == "test")
-    ]
-    # One of each text, as answers are right to the word.
-    return list({question.text: question for question in found}.values())
-
-
-def _pattern(wording: str) -> str:
-    """Return how a wording begins, up to the first thing that is named."""
-    return wording.partition("{")[0]
-
-
-def _halves(text: str) -> tuple[str, str]:
+def halves(text: str) -> tuple[str, str]:
+    """Return a question in two parts, between which somebody may think."""
     words = text.split()
     middle = max(len(words) // 2, 1)
     return " ".join(words[:middle]), " ".join(words[middle:])
 
 
-def _noise(draw: random.Random) -> np.ndarray:
-    """Return a second of noise and clicks, each below speech."""
+def draw_noise(draw: random.Random, seconds: float = 1.0) -> np.ndarray:
+    """Return noise and up to three clicks, each below speech, float32 at 16 kHz."""
     generator = np.random.default_rng(draw.getrandbits(32))
-    noise = generator.normal(size=SAMPLING_RATE).astype(np.float32) * draw.uniform(0.003, 0.02)
+    noise = generator.normal(size=round(seconds * SAMPLING_RATE)).astype(np.float32) * draw.uniform(0.003, 0.02)
     for _ in range(draw.randint(1, 3)):
-        place = draw.randrange(SAMPLING_RATE - 160)
+        place = draw.randrange(len(noise) - 160)
         noise[place : place + 160] += 0.2 * generator.normal(size=160).astype(np.float32)
     return noise
 
 
-def _mix(clips: list[tuple[float, np.ndarray]], seconds: float) -> np.ndarray:
-    track = np.zeros(round(seconds * SAMPLING_RATE), np.float32)
-    for begin, clip in clips:
-        start = round(begin * SAMPLING_RATE)
-        track[start : start + len(clip)] += clip
-    return track.clip(-1, 1)
+@dataclass
+class _Track:
+    """What the user says, and the turns of the answers.
+
+    Args:
+        voice (`str`): The key of who asks.
+        say (`Callable`): Speaks.
+    """
+
+    voice: str
+    say: Say
+    clips: list[tuple[float, np.ndarray]] = field(default_factory=list)
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    starts: list[float] = field(default_factory=list)
+
+    @property
+    def end(self) -> float:
+        """When the last clip is over."""
+        return max((begin + _length(clip) for begin, clip in self.clips), default=0.0)
+
+    def add(self, begin: float, text: str, is_question: bool = True) -> float:
+        """Say a text, a question or a part of one; return when that ends."""
+        self.texts += [text] * is_question
+        self.starts += [begin] * is_question
+        return self.mix(begin, self.say(text, self.voice))
+
+    def mix(self, begin: float, clip: np.ndarray) -> float:
+        """Add a clip; return when it ends."""
+        self.clips.append((begin, clip))
+        return begin + _length(clip)
+
+    def answer(self, begin: float, text: str) -> float:
+        """Add a turn; return when it is over."""
+        self.turns.append({"begin": begin, "text": text})
+        return begin + _length(self.say(text, None))
+
+    def render(self, seconds: float) -> np.ndarray:
+        """Return the sum of all clips."""
+        track = np.zeros(round(seconds * SAMPLING_RATE), np.float32)
+        for begin, clip in self.clips:
+            start = round(begin * SAMPLING_RATE)
+            track[start : start + len(clip)] += clip[: len(track) - start]
+        return track.clip(-1, 1)
 
 
 def _length(clip: np.ndarray) -> float:
@@ -159,4 +209,9 @@ def _length(clip: np.ndarray) -> float:
 
 
 def _rounded(value: Any) -> Any:
+    """Return a value with all times in whole milliseconds."""
+    if isinstance(value, dict):
+        return {name: _rounded(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_rounded(part) for part in value]
     return round(value, 3) if isinstance(value, float) else value

@@ -6,6 +6,8 @@
 | `sentences` | sentences, verses and sayings, other ones for each voice | 500 |
 | `chats` | small talk | all, in the first round |
 | `unknown` | questions that have no answer here | 150 |
+| `halves` | questions in two parts, between which somebody thinks | 100 of them |
+| `nods` | what is said over an answer | all, in the first round |
 
     python examples/make_nano.py voices --rounds 4
 
@@ -28,18 +30,21 @@ from recipes.debian import fetch_package
 from recipes.speech_data import SpeechDataArguments, prepare_speech, read_manifest
 
 from josie.processing_josie import load_audio
+from nano_world.duplex import NODS, halves
 from nano_world.grammar import ask_pair
 from nano_world.open_text import open_texts
+from nano_world.possible import possible_answers
 from nano_world.scenes import draw_scene
 from nano_world.sentences import Split, choose_rank, sentences
 from nano_world.small_talk import chats
-from nano_world.speech import Recordings, asked
+from nano_world.speech import JOSIE_STRETCH, JOSIE_VOICE, Recordings, asked
 from nano_world.unknown import unknown_questions
 from nano_world.voices import SAMPLING_RATE, TRAINING, VALIDATION, Voice
 from nano_world.wordings import PHRASES, WORDINGS
 
-SETS = ("questions", "sentences", "chats", "unknown")
-SIZES = {"questions": 500, "sentences": 500, "unknown": 150}
+SETS = ("questions", "sentences", "chats", "unknown", "halves", "nods")
+SIZES = {"questions": 500, "sentences": 500, "unknown": 150, "halves": 100}
+ONCE = ("chats", "nods")  # in the first round alone
 KINDS_OF_TEXT = ("example", "verse", "fortune")  # of open text, beside plain sentences
 MAX_SECONDS = 8.0  # of a clip of people: two of them and what they say fit into the context
 PEOPLE = SpeechDataArguments(
@@ -81,7 +86,7 @@ class HeardSpeech:
             for number in range(self.rounds)
             for name in SETS
             for voice in self.voices
-            if name != "chats" or number == 0
+            if name not in ONCE or number == 0
         )
 
     @cached_property
@@ -110,8 +115,30 @@ class HeardSpeech:
         return Recordings([load_people(self.packages, self.recordings, self.split, MAX_SECONDS)])
 
     def _collect(self, name: str) -> Recordings:
-        numbers = range(self.rounds if name != "chats" else 1)
-        return Recordings([self._load(name, voice, number) for voice in self.voices for number in numbers])
+        return Recordings([part for voice in self.voices for part in self._load_all(name, voice)])
+
+    def of_voice(self, voice: Voice) -> Recordings:
+        """Return all that a voice says in conversations: questions, whole and in parts, small talk and nods."""
+        known = self._of_voices.get(voice.key)
+        if known is None:
+            names = [name for name in SETS if name != "sentences"]
+            known = Recordings([part for name in names for part in self._load_all(name, voice)])
+            self._of_voices[voice.key] = known
+        return known
+
+    @cached_property
+    def _of_voices(self) -> dict[str, Recordings]:
+        return {}
+
+    @cached_property
+    def answers(self) -> Recordings:
+        """What JOSIE's own voice says to questions, which its microphone hears too."""
+        voice = Voice("flite", JOSIE_VOICE, JOSIE_STRETCH)
+        path = self.recordings / f"answers-{WORLD}-{voice.key}.arrow"
+        return Recordings([Dataset.from_file(str(path)) if path.exists() else asked(possible_answers(), voice, path)])
+
+    def _load_all(self, name: str, voice: Voice) -> list[Dataset]:
+        return [self._load(name, voice, number) for number in range(1 if name in ONCE else self.rounds)]
 
     def _load(self, name: str, voice: Voice, number: int) -> Dataset:
         path = self.recordings / f"{name}-{self.split}-{WORLD}-{voice.key}-{number}.arrow"
@@ -123,7 +150,12 @@ class HeardSpeech:
     def _texts(self, name: str, voice: Voice, number: int) -> Sequence[str]:
         if name == "chats":
             return [said for said, _ in chats()]
+        if name == "nods":
+            return NODS[self.split]
         size = SIZES[name]
+        if name == "halves":
+            texts = draw_questions(f"halves:{self.split}:{voice.key}:{number}", size, set())
+            return list(dict.fromkeys(part for text in texts for part in halves(text)))
         if name == "questions":
             known = {text for earlier in range(number) for text in self._load(name, voice, earlier)["text"]}
             return draw_questions(f"{self.split}:{voice.key}:{number}", size, known)

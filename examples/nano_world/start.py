@@ -4,7 +4,7 @@ Its parts are those of `model.json`; the codec is the trained one, the tokenizer
 and all other weights are random. Token embeddings stay as they are drawn: Thinker and Talker read the same rows, so
 that both can be trained at the same time. What the Talker makes of them begins as how the tokens are spelled. Or
 tokenizer and all weights that fit are those of a model that was trained before, and what was changed in `model.json`
-begins anew.
+begins anew. Two tokens more are the decisions of full duplex, to listen and to speak.
 """
 
 import json
@@ -24,8 +24,10 @@ from transformers import (
     set_seed,
 )
 
-from josie import JosieConfig, JosieForConditionalGeneration, JosieProcessor
+from josie import JosieConfig, JosieForConditionalGeneration, JosieProcessor, add_units
+from josie.configuration_josie.units import hears_in_units
 from josie.tokenization import train_tokenizer
+from josie.tokenization.special_tokens import LISTEN_TOKEN, SPEAK_TOKEN
 from nano_world.grammar import caption, questions
 from nano_world.open_text import KINDS, open_texts
 from nano_world.scenes import draw_scene
@@ -34,6 +36,7 @@ from nano_world.small_talk import chat
 
 HERE = Path(__file__).parent
 EMBEDDING_STD = 0.3  # what projected features of the front ends have
+UNIT_FRAMES = 3  # tokens of audio in a unit of full duplex, .24 seconds
 
 
 def texts(packages: Path, num_scenes: int = 300, num_open_texts: int = 4000) -> Iterator[str]:
@@ -68,9 +71,10 @@ def build(codec: Path, packages: Path, seed: int = 0) -> tuple[JosieForCondition
     """
     model = _build(AutoModel.from_pretrained(codec), seed)
     model.get_input_embeddings().weight.data.normal_(std=EMBEDDING_STD)
-    tokenizer: PreTrainedTokenizerFast = train_tokenizer(texts(packages), model.config.get_text_config().vocab_size)
+    size = model.config.get_text_config().vocab_size
+    tokenizer: PreTrainedTokenizerFast = train_tokenizer(texts(packages), size)
     teach_spelling(model, tokenizer)
-    return model, JosieProcessor.from_config(model.config, tokenizer)
+    return model, _add_units(model, tokenizer)
 
 
 def build_from(
@@ -90,8 +94,9 @@ def build_from(
     Raises:
         `ValueError`: The models have different token embeddings, or there is no such part.
     """
-    given = AutoModelForMultimodalLM.from_pretrained(folder)
-    model = _build(given.audio_codec if codec is None else AutoModel.from_pretrained(codec), seed)
+    given, tokenizer = AutoModelForMultimodalLM.from_pretrained(folder), AutoProcessor.from_pretrained(folder).tokenizer
+    known = len({LISTEN_TOKEN, SPEAK_TOKEN} & tokenizer.get_vocab().keys())
+    model = _build(given.audio_codec if codec is None else AutoModel.from_pretrained(codec), seed, known)
     ours, theirs = (tuple(one.get_input_embeddings().weight.shape) for one in (model, given))
     if ours != theirs:
         raise ValueError(f"`--from` must have token embeddings of shape {ours}, got {theirs}.")
@@ -105,14 +110,25 @@ def build_from(
         if name in weights and value.shape == weights[name].shape and id(value) not in random_ones
     }
     model.load_state_dict(taken, strict=False)
-    tokenizer = AutoProcessor.from_pretrained(folder).tokenizer
     if not any(name.startswith("talker.text_layer.") for name in taken):
         teach_spelling(model, tokenizer)
-    return model, JosieProcessor.from_config(model.config, tokenizer), _name_others(model, taken)
+    others = _name_others(model, taken)
+    return model, _add_units(model, tokenizer), others
 
 
-def _build(codec: PreTrainedModel, seed: int) -> JosieForConditionalGeneration:
+def _add_units(model: JosieForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> JosieProcessor:
+    """Let a model that hears in a stream decide in units when it speaks; return its processor."""
+    size, processor = len(tokenizer), JosieProcessor.from_config(model.config, tokenizer)
+    if not hears_in_units(model.config.thinker_config.audio_config):
+        return processor
+    add_units(model, processor, UNIT_FRAMES)
+    model.get_input_embeddings().weight.data[size:].normal_(std=EMBEDDING_STD)
+    return processor
+
+
+def _build(codec: PreTrainedModel, seed: int, num_decisions: int = 0) -> JosieForConditionalGeneration:
     values = json.loads((HERE / "model.json").read_text(encoding="utf-8"))
+    values["thinker_config"]["text_config"]["vocab_size"] += num_decisions
     config = JosieConfig.from_dict(values | {"audio_codec_config": codec.config.to_dict()})
     set_seed(seed)
     model = JosieForConditionalGeneration(config)

@@ -10,6 +10,7 @@
 | `people` | what a person says | the same in writing |
 | `chat` | small talk, written or spoken, once or twice | the answers |
 | `unknown` | an image, a clip or a question of another world | "I do not know." |
+| `duplex` | all of these while it listens, see [`nano_world.duplex_rows`] | answers, and when it listens |
 
 Conversations come in pairs, 0 and 1, 2 and 3 ...: of the same tasks, and where there is a scene about the same one,
 with the questions of [`grammar.ask_pair`]. Batches of an even number have both.
@@ -22,14 +23,15 @@ recorded once.
 
 import random
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from PIL.Image import Image
 from torch.utils.data import Dataset as TorchDataset
 
-from nano_world.grammar import ask, ask_pair, caption, observe
+from nano_world.duplex_rows import draw_row
+from nano_world.grammar import ask, ask_pair, caption
 from nano_world.hearing import HeardSpeech
 from nano_world.scenes import draw_scene, render
 from nano_world.small_talk import chats
@@ -37,9 +39,9 @@ from nano_world.speech import Recordings
 from nano_world.stamps import ask as ask_about_stamp, draw_stamp, find_stamps, render as render_stamp
 from nano_world.unknown import CLIPS, IMAGES, QUESTIONS_ABOUT_IMAGES, draw_clip, draw_image
 from nano_world.voices import SAMPLING_RATE
-from nano_world.wordings import DESCRIBE, KINDS, UNKNOWN, WRITE_DOWN
+from nano_world.wordings import DESCRIBE, UNKNOWN, WRITE_DOWN
 
-TASKS = ("answer", "look", "caption", "stamp", "transcribe", "people", "chat", "unknown")
+TASKS = ("answer", "look", "caption", "stamp", "transcribe", "people", "chat", "unknown", "duplex")
 IMAGE_SIZE = 128
 NUM_TURNS = {  # of a conversation, equally likely
     "answer": (1, 2),
@@ -50,6 +52,7 @@ NUM_TURNS = {  # of a conversation, equally likely
     "people": (1,),
     "chat": (1, 2),
     "unknown": (1, 1, 2),
+    "duplex": (1, 1, 2),
 }
 CHANGES_TASK = 0.15  # how often a conversation goes on with another task, perhaps with another image
 NUM_TOKENS = {  # of each task about so many, and as many again for each question
@@ -61,12 +64,11 @@ NUM_TOKENS = {  # of each task about so many, and as many again for each questio
     "people": (0, 60),
     "chat": (0, 30),
     "unknown": (18, 30),
+    "duplex": (160, 60),
 }
 
 UNKNOWN_KINDS = ("asked", "image", "image", "clip")  # equally likely
 
-_NUM_CENSUS_SCENES = 30000  # as many as show all but the rarest answers
-_NUM_CAPTIONS = 2000
 _NUM_GROUPED = 8  # batches
 
 Row = dict[str, Any]
@@ -100,7 +102,7 @@ class NanoArguments:
         "photographs of scikit-learn, by danielbuechele and vultilion (CC-BY-2.0)",
     ]
 
-    tasks: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TASKS, 1.0))
+    tasks: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TASKS[:-1], 1.0))
     packages: str = "runs/data/debian"
     recordings: str = "runs/data/nano/heard"
     num_rows: int = 1_000_000
@@ -195,7 +197,7 @@ class NanoTasks(TorchDataset):
         return self.num_rows
 
     def __getitem__(self, index: int) -> Row:
-        """Return conversation `index`: `messages`, and the `task` that it begins with."""
+        """Return conversation `index`: `messages`, or a row with times, and the `task` that it begins with."""
         index = range(self.num_rows)[index]
         if self.batch_size:
             start = index - index % (_NUM_GROUPED * self.batch_size)
@@ -206,8 +208,12 @@ class NanoTasks(TorchDataset):
         draw = _draw(self.seed, self.split, pair)
         own = random.Random(f"{self.seed}:{self.split}:{pair}:{member}")
         parts = plan(draw, self.tasks)
+        if parts[0][0] == "duplex":
+            return {"task": "duplex"} | draw_row(own, self.split, self.heard, parts[0][1], IMAGE_SIZE)
         turns = []
         for task, num_turns in parts:
+            if task == "duplex":  # has no other task beside it
+                continue
             if task in ("answer", "look"):
                 turns += self._ask(task, num_turns, draw, own, member)
             else:
@@ -278,28 +284,6 @@ class NanoTasks(TorchDataset):
             return _write(draw.choice((*QUESTIONS_ABOUT_IMAGES, *DESCRIBE)))
         text = draw.choice(self.heard.questions.texts)
         return _write(text) if draw.random() < 0.5 else self.heard.questions.play(text, draw)
-
-
-def possible_answers() -> list[str]:
-    """Return the answers of small talk, and those about training scenes in a mixed order."""
-    return [*sorted({answer for _, answer in chats()}), UNKNOWN, *_census()[0]]
-
-
-def possible_captions() -> list[str]:
-    """Return many captions of training scenes, in a mixed order."""
-    return _census()[1][:_NUM_CAPTIONS]
-
-
-@cache
-def _census() -> tuple[list[str], list[str]]:
-    """Return the answers and captions of many training scenes."""
-    draw, mix = random.Random(1), random.Random(0)
-    scenes = [draw_scene(draw, "train") for _ in range(_NUM_CENSUS_SCENES)]
-    captions = sorted({caption(scene) for scene in scenes if len(scene.things) < 3})
-    answers = sorted({seen.answer for scene in scenes for kind in KINDS for seen in observe(scene, kind)})
-    for found in (captions, answers):
-        mix.shuffle(found)
-    return answers, captions
 
 
 def _show(image: Image, turns: list[Turn]) -> list[Turn]:

@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerBase
 
 from josie.configuration_josie import audio_codec_geometry
 from nano_world.open_text import KINDS, open_texts
+from nano_world.possible import possible_answers, possible_captions
 from nano_world.sentences import phrases, sentences
 from nano_world.speech import JOSIE_STRETCH, JOSIE_VOICE, SAMPLING_RATE, SHARD_SIZE, read, spoken
-from nano_world.tasks import possible_answers, possible_captions
 from nano_world.timing import time_tokens
 
 

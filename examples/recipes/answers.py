@@ -39,7 +39,8 @@ class AnswerArguments:
 
 
 def find_questions(rows: Iterable[dict[str, Any]], num_questions: int) -> list[dict[str, Any]]:
-    """Return the first rows whose last message is the assistant's."""
+    """Return the first rows whose last message is the assistant's; none of full duplex."""
+    rows = (row for row in rows if row.get("turns") is None)
     return list(islice((row for row in rows if row["messages"][-1]["role"] == "assistant"), num_questions))
 
 

@@ -289,7 +289,7 @@ class CTCCollator:
         It is filled up with 0, and -100 throughout in a clip that has no text.
         """
         batch = self.collate(rows)
-        texts = [text for row in rows for text in list_transcripts(row["messages"])]
+        texts = [text for row in rows for text in list_row_transcripts(row)]
         if texts:
             letters = [[_UNKNOWN] if text is None else encode_letters(text, self.alphabet) for text in texts]
             longest = max(1, *map(len, letters))
@@ -302,6 +302,11 @@ def list_transcripts(messages: list[dict[str, Any]]) -> list[str | None]:
     """Return the transcript of each clip of the user, `None` where there is none."""
     heard = [message for message in messages if message.get("role") != "assistant"]
     return [part.get("text") for message in heard for part in list_parts(message) if is_audio_part(part)]
+
+
+def list_row_transcripts(row: dict[str, Any]) -> list[str | None]:
+    """Return the transcript of each clip of a row; one of full duplex has a track, and as `text` what is said in it."""
+    return list_transcripts(row["messages"]) if row.get("turns") is None else [row.get("text")]
 
 
 def encode_letters(text: str, alphabet: str = ALPHABET) -> list[int]:

@@ -22,6 +22,7 @@ from recipes.model_cards import describe_sources
 from recipes.word_times import time_tokens
 
 COLUMNS = ("speech_codes", "length", "speaker", "speech_durations", "word_times", "seconds")  # beside `messages`
+_TIMED = ("turns", "audio", "seconds", "images", "forget_until")  # of rows of full duplex
 _ROWS_AT_ONCE = 16
 Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
 
@@ -226,6 +227,7 @@ class SilentCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return the batch."""
-        names = ("messages", "audio_features")
+        names = ("messages", "audio_features", *_TIMED)
         kept = [{name: row[name] for name in names if row.get(name) is not None} for row in rows]
-        return self.collate([row | {"messages": without_speech(row["messages"])} for row in kept])
+        silent = [{"messages": without_speech(row["messages"])} if "messages" in row else {} for row in kept]
+        return self.collate([row | messages for row, messages in zip(kept, silent, strict=True)])

@@ -17,7 +17,7 @@ from torch import nn
 from josie.configuration_josie.constants import IGNORE_INDEX
 from josie.modeling_josie.losses.unused_parts import add_zero_gradients
 from josie.training.whole_checkpoints import EXTRA_FILE
-from recipes.audio_ctc import CTCOutput, list_transcripts
+from recipes.audio_ctc import CTCOutput, list_row_transcripts
 
 
 @dataclass
@@ -190,7 +190,7 @@ class TokenCTCCollator:
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the batch, with `transcripts` where there are clips, see [`pad_transcripts`]."""
         batch = self.collate(rows)
-        texts = [text or "" for row in rows for text in list_transcripts(row["messages"])]
+        texts = [text or "" for row in rows for text in list_row_transcripts(row)]
         if texts:
             batch["transcripts"] = pad_transcripts(
                 [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
