@@ -16,8 +16,10 @@ from PIL import Image
 from serving_clients import RATE, load_engine, running, talking
 from serving_fuzz import draw_event, errors_of
 
+import josie
 from josie.serving.engine import Engine
 from josie.serving.limits import Limits
+from josie.serving.realtime import duplex
 
 END = 2
 UNIT_SAMPLES = 60
@@ -205,6 +207,44 @@ def test_a_turn_that_ends_at_the_last_position_is_incomplete():
         done = talk.until("response.done")["response"]
         assert done["status"] == "incomplete"
         assert done["status_details"]["reason"] == "max_output_tokens"
+
+
+def test_silence_is_heard_where_a_client_sends_nothing(monkeypatch):
+    """A turn is said to its end, and a model that does not begin one hears silence for some time alone."""
+    monkeypatch.setattr(duplex, "_GAP", 0.05)
+    monkeypatch.setattr(duplex, "_PATIENCE", 0.1)
+    with running(make_engine(end_scale=6)) as port, talking(port) as talk:
+        lean(talk, 100)
+        talk.send_audio(noise(3))
+        done = talk.until("response.done")["response"]
+        assert done["status"] == "completed"
+        assert len(talk.audio(done["id"])) > 3 * UNIT_SAMPLES
+    units = []
+    step = josie.JosieForConditionalGeneration.step_sessions
+    monkeypatch.setattr(
+        josie.JosieForConditionalGeneration,
+        "step_sessions",
+        lambda self, *args, **options: units.append(1) or step(self, *args, **options),
+    )
+    with running(make_engine()) as port, talking(port) as talk:
+        lean(talk, -100)
+        talk.send_audio(noise(3))
+        talk.quiet(0.6)
+        seconds = UNIT_SAMPLES / RATE
+        assert len(units) == pytest.approx(3 + 0.1 / seconds, abs=2)
+        talk.send_audio(noise(1))
+        talk.quiet(0.3)
+        assert len(units) == pytest.approx(4 + 2 * 0.1 / seconds, abs=4)
+
+
+def test_what_is_written_before_the_first_audio_is_answered_in_turn(talk):
+    talk.say("Hello.", max_output_tokens=3)
+    done = talk.until("response.done")["response"]
+    assert done["status"] in ("completed", "incomplete")
+    lean(talk, 100)
+    talk.send_audio(noise(12))
+    again = talk.until("response.created")["response"]
+    assert again["id"] != done["id"]
 
 
 def test_an_answer_that_the_client_cancels_is_over_for_the_model_too(talk):

@@ -41,9 +41,10 @@ def test_the_page_shows_when_the_model_listens_and_speaks(page, monkeypatch):
         return 100.0 if next(decisions, "l") == "s" else -100.0
 
     monkeypatch.setattr(duplex.Duplex, "_choose_bias", choose)
-    assert page.evaluate("document.querySelector('#message').disabled")
+    assert not page.evaluate("document.querySelector('#message').disabled")
     page.click("#microphone")
     page.wait_for(f"{STATE} === 'listening'")
+    assert page.evaluate("document.querySelector('#message').disabled")
     page.wait_for(f"{STATE} === 'speaking'", 20)
     page.wait_for(f"{LAST}?.dataset.status === 'interrupted'", 20)
     page.wait_for(f"{STATE} === 'listening'", 20)
@@ -59,4 +60,26 @@ def test_the_page_shows_when_the_model_listens_and_speaks(page, monkeypatch):
     assert "error" not in received
     page.click("#microphone")
     page.wait_for(f"{STATE} === 'ready'")
+    assert not page.errors
+
+
+def test_what_is_typed_is_answered_in_turn(page):
+    page.frames.clear()
+    answers = page.evaluate("document.querySelectorAll('.turn.answer').length")
+    page.evaluate(
+        "document.querySelector('#message').value = 'Hello.'; document.querySelector('#composer').requestSubmit()"
+    )
+    page.wait_for(f"document.querySelectorAll('.turn.answer').length === {answers + 1}", 20)
+    page.wait_for(f"{STATE} === 'speaking'", 20)
+    page.click("#stop")
+    page.wait_for(f"{LAST}?.dataset.status === 'interrupted'", 20)
+    sent = [event for direction, event in page.frames if direction == "sent"]
+    kinds = [event["type"] for event in sent]
+    assert kinds[:3] == ["session.update", "conversation.item.create", "response.create"]
+    assert sent[0]["session"]["audio"]["input"]["turn_detection"] is None
+    assert "error" not in [event["type"] for direction, event in page.frames if direction == "received"]
+    page.click("#microphone")
+    page.wait_for(f"{STATE} === 'listening'", 20)
+    updates = [event for direction, event in page.frames if direction == "sent" and event["type"] == "session.update"]
+    assert updates[-1]["session"]["audio"]["input"]["turn_detection"] == {"type": "model"}
     assert not page.errors

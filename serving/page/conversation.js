@@ -27,7 +27,8 @@ export class Conversation {
     this.silence = 0; // ms that the server waits for before it takes speech as ended
     this.padding = 0; // ms that it adds before speech
     this.detectsTurns = true; // the server does: it says when the user begins and ends to speak
-    this.decidesTurns = false; // the model speaks when it likes, and listens meanwhile
+    this.canDecide = false; // the model has learned when to speak
+    this.decidesTurns = false; // and does so when it likes, and listens meanwhile
   }
 
   get state() {
@@ -46,12 +47,25 @@ export class Conversation {
 
   // --- from the user
 
+  // What is typed is answered in turn, also by a model that decides by itself when it speaks to those whom it hears.
   async say(text) {
     await this.interrupt();
+    if (this.decidesTurns) this.#update({ turn_detection: null });
     this.#create([{ type: "input_text", text }]);
     this.show(new UserTurn({ text }).element);
     this.#await(performance.now());
     this.connection.send({ type: "response.create" });
+  }
+
+  // The microphone is on.
+  startAudio() {
+    if (this.canDecide && !this.decidesTurns) this.#update({ turn_detection: { type: "model" } });
+  }
+
+  #update(input) {
+    this.connection.send({ type: "session.update", session: { type: "realtime", audio: { input } } });
+    this.decidesTurns = input.turn_detection?.type === "model";
+    this.detectsTurns = Boolean(input.turn_detection);
   }
 
   showImage(url) {
@@ -160,8 +174,7 @@ export class Conversation {
       this.#learn(session);
       if (!this.detectsTurns || this.decidesTurns) return;
       const turns = { ...session.audio.input.turn_detection, prefix_padding_ms: PADDING_MS };
-      const audio = { input: { turn_detection: turns } };
-      this.connection.send({ type: "session.update", session: { type: "realtime", audio } });
+      this.#update({ turn_detection: turns });
     },
     "session.updated"({ session }) {
       this.#learn(session);
@@ -235,6 +248,7 @@ export class Conversation {
     const detection = session.audio?.input?.turn_detection;
     this.model = session.model;
     this.detectsTurns = Boolean(detection);
+    this.canDecide = Boolean(session.decides_turns);
     this.decidesTurns = detection?.type === "model";
     this.silence = detection?.silence_duration_ms ?? 0;
     this.padding = detection?.prefix_padding_ms ?? 0;

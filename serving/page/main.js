@@ -70,9 +70,9 @@ function showState() {
   find("stop").hidden = !["thinking", "speaking"].includes(state);
   find("microphone").setAttribute("aria-pressed", String(microphone.isOn));
   for (const id of ["microphone", "camera", "file", "message", "send"]) find(id).disabled = Boolean(trouble);
-  const { decidesTurns } = conversation; // such a model is spoken to
-  if (decidesTurns) find("message").disabled = find("send").disabled = true;
-  find("message").placeholder = decidesTurns ? "Press the microphone to talk" : "Write a message";
+  const listens = conversation.canDecide && microphone.isOn; // such a model is spoken to then
+  if (listens) find("message").disabled = find("send").disabled = true;
+  find("message").placeholder = listens ? "Talk, or turn the microphone off to write" : "Write a message";
   if (state !== "speaking") waves.answer.clear();
 }
 
@@ -150,7 +150,10 @@ find("microphone").addEventListener("click", async () => {
       await microphone.stop();
       conversation.endAudio();
       waves.user.clear();
-    } else await microphone.start();
+    } else {
+      conversation.startAudio();
+      await microphone.start();
+    }
   } catch (error) {
     complain(explainMicrophone(error));
   }

@@ -3,6 +3,8 @@
 What comes in is worked at in order: audio, and images, which are seen from the unit on that comes in then. Turns of
 the model become answers of the session. One that the session ends (a client cancelled it, or it took too long) the
 model has to end too: it listens in the next unit.
+
+Where a client sends no audio, time goes on: the model hears silence, until its turn is over, or has had time to begin.
 """
 
 import asyncio
@@ -29,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 _FORCED = 1e4  # bias with which the model has no choice
 _BUSY_SECONDS = 0.02  # between two tries at a server that has too much to do
+_GAP = 1.0  # seconds without audio after which silence is heard
+_PATIENCE = 4.0  # seconds of it in which a turn may begin
 
 
 class Answers(Protocol):
@@ -66,6 +70,7 @@ class Duplex:
         self._rest = np.zeros(0, np.float32)  # heard by nobody yet, at the model's rate
         self._inputs: deque[np.ndarray | tuple[Any, asyncio.Future[None]]] = deque()
         self._has_input = asyncio.Event()
+        self._heard_at = self._silence = 0.0  # when audio came last, and seconds of silence since
         self._turn: SessionTurn | None = None
         self._feed: TurnFeed | None = None
         self._is_told = True  # whether the turn's end is
@@ -110,6 +115,7 @@ class Duplex:
                 "buffer_full",
             )
         self._inputs.append(self._resampler.push(to_float(samples)[None])[0])
+        self._heard_at, self._silence = time.monotonic(), 0.0
         self._has_input.set()
 
     async def show(self, image: Any) -> None:
@@ -224,7 +230,11 @@ class Duplex:
         begin = time.monotonic()
         while not self._inputs:
             self._has_input.clear()
-            await self._has_input.wait()
+            try:
+                await asyncio.wait_for(self._has_input.wait(), self._seconds_to_silence())
+            except TimeoutError:
+                self._inputs.append(np.zeros(self._unit_samples, np.float32))
+                self._silence += session.unit_seconds
         self._idle += time.monotonic() - begin
         entry = self._inputs.popleft()
         if isinstance(entry, tuple):
@@ -238,6 +248,12 @@ class Duplex:
             piece: SessionPiece = await self._work(lambda unit=unit: session.push(unit, at_once=True))
             self._clock.add(session.unit_seconds, self._idle)
             await self._tell(session, piece)
+
+    def _seconds_to_silence(self) -> float | None:
+        """Return in how many seconds a unit of silence is due where nothing comes; `None` where none is."""
+        if not self._heard_at or (self._silence > _PATIENCE and not self.is_answering):
+            return None
+        return max(self._heard_at + _GAP + self._silence - time.monotonic(), 0.0)
 
     async def _show(self, session: JosieSession, image: Any, shown: "asyncio.Future[None]") -> None:
         def show() -> ValueError | None:

@@ -335,10 +335,10 @@ class Session:
     async def _create_response(self, fields: Fields) -> None:
         settings = self.settings.for_response(fields.object("response"))
         fields.done()
-        if self._is_duplex:
+        if self._duplex is not None:
             await self._ask(settings)
-            return
-        await self._answer(settings, is_asked=True)
+        else:
+            await self._answer(settings, is_asked=True)
 
     async def _ask(self, settings: SessionSettings) -> None:
         """Make a model that decides when to speak do so with the next unit."""
@@ -346,7 +346,7 @@ class Session:
             raise ClientError(
                 "`response` must be left out where the model decides when to speak.", "response", "invalid_value"
             )
-        duplex = self._open_duplex()
+        duplex = self._open_duplex()  # another one if it failed
         if duplex.is_answering or self.response is not None:
             raise ClientError(
                 "There must be no other answer being made or asked for.",
