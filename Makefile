@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: test demo lint
 
 test: $(READY)
-	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py

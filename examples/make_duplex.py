@@ -2,8 +2,9 @@
 
 Writes `train.jsonl`, `validation.jsonl` and `test.jsonl` with the user's tracks and images beside them, in equal parts
 of five situations (`nano_world/duplex.py`). Voices, wordings, scenes and times of the test are in no row of training.
-The rows train `train_duplex.py` and are scored by `josie evaluate --duplex`. The voices are those of nano's world:
-flite, festival and espeak-ng have to be installed.
+The rows train `train_duplex.py` and are scored by `josie evaluate --duplex`. `validation-turns.jsonl` and
+`test-turns.jsonl` have the same questions for `josie evaluate`, one by one, to tell what full duplex costs. The voices
+are those of nano's world: flite, festival and espeak-ng have to be installed.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from nano_world.sentences import Split
 from nano_world.speech import JOSIE_STRETCH, JOSIE_VOICE, speak
 from nano_world.voices import SAMPLING_RATE
 
-from josie import save_audio
+from josie import load_audio, save_audio
 
 _BY_KEY = {voice.key: voice for voices in VOICES.values() for voice in voices}
 
@@ -55,6 +56,33 @@ def write_rows(folder: Path, split: Split, number: int, seed: int, say: Say = sa
     return file
 
 
+def write_turns(file: Path) -> Path:
+    """Write the questions of a file of rows for a model that takes turns, and return the file.
+
+    Args:
+        file (`Path`): As [`write_rows`] returns it.
+    """
+    found = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        track = load_audio(file.parent / row["audio"], SAMPLING_RATE)
+        spans = {row["situation"]: (0.0, row["question_end"])}
+        if row["situation"] == "interruption":
+            spans["second"] = tuple(row["event"])
+        for (kind, (begin, end)), answer in zip(spans.items(), row["answers"], strict=True):
+            path = f"{row['audio'].removesuffix('.wav')}-{kind}.flac"
+            save_audio(
+                file.parent / path, track[round(begin * SAMPLING_RATE) : round(end * SAMPLING_RATE)], SAMPLING_RATE
+            )
+            parts = [{"type": "image", "path": row["images"][0]}, {"type": "audio", "path": path}]
+            messages = [{"role": "user", "content": parts}]
+            values = {"task": "turns", "kind": kind, "messages": messages, "answer": answer, "scores": ["exact"]}
+            found.append(json.dumps(values) + "\n")
+    turns = file.with_name(f"{file.stem}-turns.jsonl")
+    turns.write_text("".join(found), encoding="utf-8")
+    return turns
+
+
 def main(argv: list[str] | None = None) -> None:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -66,7 +94,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     splits: tuple[Split, ...] = ("train", "validation", "test")
     for split in splits:
-        print(write_rows(arguments.folder, split, getattr(arguments, split), arguments.seed))
+        file = write_rows(arguments.folder, split, getattr(arguments, split), arguments.seed)
+        print(file if split == "train" else f"{file}, {write_turns(file)}")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,16 @@ import josie
 sys.modules.setdefault(this_tree.ROOT.name, josie)
 
 
+# Files that take longest begin first, so that at the end no worker waits for one of them.
+SLOWEST = ("distributed", "several_machines", "encode_dataset", "docs", "serve_safety", "on_gpu", "demo", "wheel")
+
+
+def pytest_collection_modifyitems(items):
+    """Put the slowest files first."""
+    names = [f"test_{name}.py" for name in SLOWEST]
+    items.sort(key=lambda item: names.index(item.path.name) if item.path.name in names else len(names))
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """Start every test from the same random state, and fill what `torch.empty` returns with NaN."""

@@ -123,6 +123,12 @@ def test_rows_train_and_are_scored(folder):
     scored = read_duplex_rows(folder / "test.jsonl")
     assert [row.situation for row in scored] == list(duplex.SITUATIONS)
     assert [len(row.answers) for row in scored] == [1, 1, 1, 2, 1]
+    turns = list(map(json.loads, make_duplex.write_turns(folder / "test.jsonl").read_text().splitlines()))
+    assert [row["kind"] for row in turns] == [*duplex.SITUATIONS[:4], "second", "noise"]
+    assert [row["answer"] for row in turns] == [answer for row in scored for answer in row.answers]
+    for row in turns:
+        clip = josie.load_audio(folder / row["messages"][0]["content"][1]["path"], RATE)
+        assert np.abs(clip[-120:-20]).min() > 0.1  # it ends as the question does
 
 
 def test_the_recipe_trains_saves_and_refuses(folder):

@@ -9,11 +9,13 @@
     python examples/train_thinker.py examples/nano_world/hear.json  # spells what it hears
     python examples/train_thinker.py examples/nano_world/read.json  # gives the tokens of what it hears
     python examples/train_thinker.py examples/nano_world/look.json  # answers in writing, and says what it sees
-    python examples/train_thinker.py examples/nano_world/think.json # hears, sees, answers
+    python examples/train_thinker.py examples/nano_world/think.json # hears, sees, answers, and when
     python examples/make_nano.py join runs/nano/think/model runs/nano/talk/model runs/nano/josie
     python examples/make_nano.py codec runs/nano-voice/model runs/nano/jodio
     python examples/make_nano.py test runs/nano/test
     josie evaluate runs/nano/josie --data runs/nano/test/tasks.jsonl
+    python examples/make_duplex.py runs/nano/duplex --train 0 --test 1000
+    josie evaluate runs/nano/josie --data runs/nano/duplex/test.jsonl --duplex
 
 Each goes on where it stopped with the same command. `start --from MODEL` takes words and weights of another model.
 
@@ -29,8 +31,9 @@ Each goes on where it stopped with the same command. `start --from MODEL` takes 
 | `recorded.py` | eight questions for those who have no voices |
 | `sight.py` | images whose patches are named |
 | `voice.py`, `voice.json` | what JOSIE's voice learns to say; a codec of it and other voices that streams |
-| `duplex.py` | conversations in which both sides speak when they like |
+| `duplex.py`, `duplex_rows.py` | conversations in which both sides speak when they like, and rows of them |
 | `tasks.py` | conversations of all these, each drawn from its number |
+| `possible.py` | all that JOSIE may say |
 | `start.py`, `model.json` | the model before training |
 | `task_files.py` | the test, as files |
 """

@@ -37,6 +37,7 @@ from nano_world.small_talk import chat
 HERE = Path(__file__).parent
 EMBEDDING_STD = 0.3  # what projected features of the front ends have
 UNIT_FRAMES = 3  # tokens of audio in a unit of full duplex, .24 seconds
+UNIT_WINDOW = 60  # units that are remembered with their audio, as long as training's conversations are
 
 
 def texts(packages: Path, num_scenes: int = 300, num_open_texts: int = 4000) -> Iterator[str]:
@@ -121,7 +122,7 @@ def _add_units(model: JosieForConditionalGeneration, tokenizer: PreTrainedTokeni
     size, processor = len(tokenizer), JosieProcessor.from_config(model.config, tokenizer)
     if not hears_in_units(model.config.thinker_config.audio_config):
         return processor
-    add_units(model, processor, UNIT_FRAMES)
+    add_units(model, processor, UNIT_FRAMES, UNIT_WINDOW)
     model.get_input_embeddings().weight.data[size:].normal_(std=EMBEDDING_STD)
     return processor
 
