@@ -2,16 +2,19 @@
 
     python benchmarks/serve.py --sessions 1 4 8
     python benchmarks/serve.py --sessions 4 8 --apart
+    python benchmarks/serve.py --duplex 1 4 8
     python benchmarks/serve.py --short 1000
     python benchmarks/serve.py --events 100000
 
-The model has nano's Thinker and Talker, and nano's JODIO as codec, so that it speaks while it writes; it was not
-trained for that, and what it says is noise, of the cost of speech. Server and clients share the machine.
+The model is nano. But for `--duplex` turns are detected, as of a model that did not learn when to speak. Server and
+clients share the machine.
 
 First audio: from the request to the first delta, at the client. Real-time factor: time between the first and the last
 delta over the seconds of audio in all but the first. Underrun: how long a client that plays from the first delta on
 waits for one of the later ones. Cancelled: from `speech_started` to the end of the answer that the speech interrupts.
-`--apart` measures each number of sessions a second time, with steps that are made one by one.
+`--apart` measures each number of sessions a second time, with steps that are made one by one. `--duplex`: each client
+sends a spoken question and the silence behind it in pieces of 20 ms, as time goes on, and the model decides when it
+answers. First audio is from the end of the question on, underrun as before.
 """
 
 import argparse
@@ -29,6 +32,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
@@ -40,16 +44,20 @@ from josie.serving.realtime.session import Session
 from josie.serving.shared_steps import SharedSteps
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from serving_clients import Talk, running, spoken_question, talking
+from serving_clients import RATE, Talk, running, spoken_question, talking
 from serving_fuzz import draw_event
 
 _TOKENS = 12  # of an answer
 _ROUNDS = 2  # answers of a session
+_PIECE = 0.02  # seconds of audio that a client in full duplex sends at once
+_PATIENCE = 6.0  # seconds in which it expects an answer
 
 
-def make_engine() -> Engine:
+def make_engine(decides_turns: bool = False) -> Engine:
     """Return nano with its processor."""
     model = AutoModelForMultimodalLM.from_pretrained(josie.nano_path()).eval().prepare_for_inference()
+    if not decides_turns:
+        model.config.thinker_config.unit_frames = None
     limits = Limits(max_sessions=64, max_real_time_factor=math.inf)
     return Engine(model, AutoProcessor.from_pretrained(josie.nano_path()), "nano", limits)
 
@@ -72,16 +80,78 @@ def ask(talk: Talk) -> tuple[float, float, float, float]:
     """Ask once; return seconds to the first audio, real-time factor, largest underrun, seconds of speech."""
     begin = time.perf_counter()
     talk.say("How many things are there?", max_output_tokens=_TOKENS)
+    times, lengths = take_speech(talk, 120)
+    factor = (times[-1] - times[0]) / max(sum(lengths[1:]), 1e-9)
+    return times[0] - begin, factor, find_underrun(times, lengths), sum(lengths)
+
+
+def take_speech(talk: Talk, seconds: float) -> tuple[list[float], list[float]]:
+    """Return when each piece of the next answer comes, and how many seconds it is long."""
     times, lengths = [], []
-    while (event := talk.take(120))["type"] != "response.done":
+    while (event := talk.take(seconds))["type"] != "response.done":
         if event["type"] == "response.output_audio.delta":
             times.append(time.perf_counter())
             lengths.append(len(event["delta"]) * 3 / 4 / 48000)
+    return times, lengths
+
+
+def find_underrun(times: list[float], lengths: list[float]) -> float:
+    """Return for how many seconds a player that begins with the first piece waits for a later one, at most."""
     received, underrun = 0.0, 0.0
     for moment, length in zip(times, lengths, strict=True):
         underrun = max(underrun, moment - times[0] - received)
         received += length
-    return times[0] - begin, (times[-1] - times[0]) / max(sum(lengths[1:]), 1e-9), underrun, received
+    return underrun
+
+
+def converse(port: int) -> tuple[float, float] | None:
+    """Ask aloud as time goes on; return seconds from the question's end to the first audio, and the largest underrun.
+
+    `None` where no answer came.
+    """
+    question, size = spoken_question(0.5, 0.0), round(_PIECE * RATE)
+    asked: list[float] = []
+    is_over = threading.Event()
+    with talking(port) as talk:
+
+        def send() -> None:
+            begin, number = time.perf_counter(), 0
+            while not is_over.is_set():
+                piece = question[number * size : (number + 1) * size]
+                talk.send_audio(np.pad(piece, (0, size - len(piece))))
+                number += 1
+                if not asked and number * size >= len(question):
+                    asked.append(time.perf_counter())
+                time.sleep(max(begin + number * _PIECE - time.perf_counter(), 0))
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        try:
+            talk.until("response.created", len(question) / RATE + _PATIENCE)
+            times, lengths = take_speech(talk, _PATIENCE)
+        except TimeoutError:
+            return None
+        finally:
+            is_over.set()
+            sender.join()
+    return times[0] - asked[0], find_underrun(times, lengths)
+
+
+def measure_duplex(engine: Engine, counts: list[int]) -> None:
+    """Print a row for each number of conversations in full duplex."""
+    print("conversations | answered | first audio p50, p95 (s) | largest underrun (s)")
+    with running(engine) as port:
+        converse(port)  # all that is made once
+        for count in counts:
+            rows: list[tuple[float, float] | None] = []
+            for _ in range(_ROUNDS):
+                run_threads(count, lambda rows=rows: rows.append(converse(port)))
+            found = [row for row in rows if row is not None]
+            firsts = [first for first, _ in found] or [math.nan]
+            print(
+                f"{count:13d} | {len(found)} of {len(rows)} | {statistics.median(firsts):.3f}, "
+                f"{percentile(firsts, 0.95):.3f} | {max([underrun for _, underrun in found], default=math.nan):.3f}"
+            )
 
 
 def run_threads(count: int, work: Callable[[], None]) -> None:
@@ -181,6 +251,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sessions", type=int, nargs="+", default=[], help="numbers of conversations at once")
     parser.add_argument("--apart", action="store_true", help="also measure them with steps that are made one by one")
+    parser.add_argument("--duplex", type=int, nargs="+", default=[], help="numbers of conversations in full duplex")
     parser.add_argument("--short", type=int, default=0, help="number of short conversations, one after the other")
     parser.add_argument("--events", type=int, default=0, help="number of random events")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
@@ -188,6 +259,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if arguments.sessions:
         measure_sessions(make_engine(), arguments.sessions, arguments.apart)
+    if arguments.duplex:
+        measure_duplex(make_engine(decides_turns=True), arguments.duplex)
     if arguments.short:
         measure_memory(make_engine(), arguments.short)
     if arguments.events:

@@ -11,13 +11,18 @@ import josie
 
 
 @contextmanager
-def run_server(port: int = 0, **options: Any) -> Iterator[str]:
-    """Serve nano in a thread; yield the address. `api_key=` and fields of `Limits` are its options."""
+def run_server(port: int = 0, decides_turns: bool = True, **options: Any) -> Iterator[str]:
+    """Serve nano in a thread; yield the address. `api_key=` and fields of `Limits` are its options.
+
+    It decides by itself when it speaks, or it is made to be one of those that never learned that.
+    """
     from josie.serving.engine import Engine
     from josie.serving.limits import Limits
     from josie.serving.server import make_server
 
     model = AutoModelForMultimodalLM.from_pretrained(josie.nano_path()).prepare_for_inference()
+    if not decides_turns:
+        model.config.thinker_config.unit_frames = None
     processor = AutoProcessor.from_pretrained(josie.nano_path())
     api_key = options.pop("api_key", None)
     has_started, ports = threading.Event(), []

@@ -50,8 +50,8 @@ def test_the_page_shows_when_the_model_listens_and_speaks(page, monkeypatch):
     page.wait_for(f"{STATE} === 'listening'", 20)
     answer = page.evaluate(f"({{ ...{LAST}.dataset, meta: {LAST}.querySelector('.meta').textContent }})")
     assert int(answer["playedSamples"]) > 3600
-    assert "latencyMs" not in answer
-    assert answer["meta"].startswith("interrupted: ")
+    assert 0 <= int(answer.get("latencyMs", 0)) < 10_000  # from the last beep of Chromium's microphone
+    assert "interrupted: " in answer["meta"]
     events = [event for direction, event in page.frames if direction == "sent"]
     (truncate,) = [event for event in events if event["type"] == "conversation.item.truncate"]
     assert truncate["audio_end_ms"] == int(answer["playedSamples"]) // 24

@@ -1,4 +1,7 @@
-"""A conversation on the page of `josie serve`, in Chromium, with nano: questions are heard, answers played and cut."""
+"""A conversation on the page of `josie serve`, in Chromium, with nano: questions are heard, answers played and cut.
+
+The server detects turns; `test_serve_page_live.py` lets nano decide.
+"""
 
 import random
 
@@ -48,7 +51,7 @@ def browser(tmp_path_factory, recording):
 
 @pytest.fixture(scope="module")
 def address():
-    with run_server() as address:
+    with run_server(decides_turns=False) as address:
         yield address
 
 

@@ -5,6 +5,8 @@ import { AnswerTurn, UserTurn } from "./turns.js";
 
 const PIECE_MS = 20; // of the microphone
 const PADDING_MS = 150; // before speech; models that were trained on cut clips mishear what follows a longer silence
+const LOUD = 0.04; // level of a piece that is speech, where nobody tells when the user ends to speak
+const LONGEST_WAIT = 10000; // ms; what comes later is no answer to it
 const RECENT = 50; // levels of the microphone kept: speech is noticed a moment after its first sample
 
 export class Conversation {
@@ -22,6 +24,7 @@ export class Conversation {
     this.response = undefined; // the id of the response that is being made
     this.playing = undefined; // the id of the answer that is being played
     this.isAwaiting = false; // an answer
+    this.askedAt = -Infinity; // when the user's last speech or text was over
     this.sent = 0; // samples of the microphone since the connection was made
     this.recent = [];
     this.silence = 0; // ms that the server waits for before it takes speech as ended
@@ -90,6 +93,7 @@ export class Conversation {
     this.sentAt = performance.now();
     if (!this.detectsTurns && !this.speaking) this.#listen();
     if (this.speaking) this.speaking.hear(level);
+    if (this.decidesTurns && !this.playing && level > LOUD) this.askedAt = this.sentAt;
     this.recent = [...this.recent, level].slice(-RECENT);
   }
 
@@ -150,7 +154,8 @@ export class Conversation {
 
   started(id, time) {
     this.playing = id;
-    this.answers.get(id)?.start(this.decidesTurns ? undefined : Math.max(0, time - this.askedAt));
+    const waited = Math.max(0, time - this.askedAt);
+    this.answers.get(id)?.start(waited < LONGEST_WAIT || !this.decidesTurns ? waited : undefined);
     this.onState();
   }
 
