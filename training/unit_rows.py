@@ -9,7 +9,7 @@ Or its messages have parts with times, which are heard or shown then; those with
     {"messages": [{"role": "user", "content": [{"type": "audio", "path": "question.wav", "begin": 0.5}]}], "turns": ...}
 
 A turn is heard from the first unit on whose output begins at or after `begin`, so that what decides about it was over
-before. It is cut at the first unit at or after `cut_at`.
+before. It goes on for a unit longer than it takes to say. It is cut at the first unit at or after `cut_at`.
 """
 
 import math
@@ -189,7 +189,8 @@ def lay_out_turns(processor: JosieProcessor, timing: SpeechTiming, turns: list[d
             )
         ids, durations = time_tokens(processor, timing, turn)
         counts = split_into_units(durations, timing.unit_frames, timing.speech_delay, timing.right_context)
-        num_units = max(len(counts), math.ceil(math.ceil(sum(durations)) / timing.unit_frames))
+        # A unit more than it takes: a model that stops a little too soon has said all.
+        num_units = max(len(counts), math.ceil(math.ceil(sum(durations)) / timing.unit_frames)) + 1
         start, units = 0, []
         for unit in range(num_units):
             count = counts[unit] if unit < len(counts) else 0
