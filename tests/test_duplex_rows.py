@@ -136,6 +136,18 @@ def test_what_was_forgotten_is_remembered_as_a_session_does(parts):
         assert torch.equal(made["input_values"][0], whole["input_values"][0][..., 60 * first :])
 
 
+def test_the_past_is_what_is_left_of_turns(parts):
+    _, processor, timing = parts
+    row = {"audio": clip(16), "turns": [{"begin": 3 * UNIT, "text": "red"}, {"begin": 12 * UNIT, "text": "a"}]}
+    long = make_unit_row(processor, timing, row | {"forget_until": 10 * UNIT})
+    rest = {"audio": clip(6), "turns": [{"begin": 2 * UNIT, "text": "a"}], "past": ["red"]}
+    short = make_unit_row(processor, timing, rest)
+    assert torch.equal(long["input_ids"], short["input_ids"])
+    assert torch.equal(long["labels"], short["labels"])
+    with pytest.raises(ValueError, match=r"`past` must be texts of turns, got \[''\]."):
+        make_unit_row(processor, timing, rest | {"past": [""]})
+
+
 def test_rows_of_a_batch_have_the_logits_of_themselves(parts):
     model, processor, timing = parts
     rows = [

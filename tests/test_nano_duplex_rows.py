@@ -51,7 +51,7 @@ def rows():
 
 def test_rows_fit_into_the_context_and_have_what_training_reads(rows):
     for row in rows:
-        assert set(row) <= {"turns", "audio", "seconds", "text", "images", "messages", "forget_until"}
+        assert set(row) <= {"turns", "audio", "seconds", "text", "images", "messages", "forget_until", "past"}
         assert row["seconds"] <= duplex_rows.MOST_SECONDS
         assert len(row["audio"]["array"]) == pytest.approx(row["seconds"] * RATE, abs=1)
         assert row["audio"]["array"].dtype == np.float32
@@ -73,7 +73,8 @@ def test_everything_happens(rows):
         seen["late"] += "messages" in row
         seen["blind"] += "messages" not in row and "images" not in row
         seen["forgets"] += "forget_until" in row
-    expected = {"silence", "several", "cut", "unknown", "chat", "late", "blind", "forgets"}
+        seen["past"] += "past" in row
+    expected = {"silence", "several", "cut", "unknown", "chat", "late", "blind", "forgets", "past"}
     assert {name for name, count in seen.items() if count >= 3} == expected
 
 

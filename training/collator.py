@@ -46,7 +46,7 @@ class JosieDataCollator:
         "audio_features",
         "speech_durations",
         "speaker",
-        *("turns", "audio", "seconds", "images", "forget_until"),
+        *("turns", "audio", "seconds", "images", "forget_until", "past"),
     )
 
     processor: JosieProcessor

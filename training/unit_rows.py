@@ -54,6 +54,7 @@ class TimedRow:
         images (`list[tuple[float, Any]]`): Times and images that are shown.
         prompt (`list[dict]`): Messages without times.
         forget_until (`float`): Units that begin before are remembered as text.
+        past (`list[str]`): Turns of the assistant before all, of which nothing but the text is remembered.
     """
 
     track: np.ndarray
@@ -61,18 +62,20 @@ class TimedRow:
     images: list[tuple[float, Any]] = field(default_factory=list)
     prompt: list[dict[str, Any]] = field(default_factory=list)
     forget_until: float = 0.0
+    past: list[str] = field(default_factory=list)
 
 
 def read_timed_row(row: dict[str, Any], sampling_rate: int) -> TimedRow:
     """Read a row.
 
     Args:
-        row (`dict`): With `turns`, `audio` (a track), `messages`, `seconds` (the length at least) and `forget_until`
-            (seconds before which the audio of units is forgotten, as in a long session), all optional.
+        row (`dict`): With `turns`, `audio` (a track), `messages`, `seconds` (the length at least), `forget_until`
+            (seconds before which the audio of units is forgotten, as in a long session) and `past` (texts of turns
+            before the row), all optional.
         sampling_rate (`int`): Of the result, in Hz.
 
     Raises:
-        `ValueError`: A part with a time that is neither audio nor an image, a time below 0, or a turn of another form.
+        `ValueError`: A part with a time that is neither audio nor an image, a time below 0, or turns of another form.
     """
     clips: list[tuple[float, Any]] = [] if row.get("audio") is None else [(0.0, row["audio"])]
     turns = [dict(turn) for turn in row.get("turns") or ()]
@@ -109,7 +112,10 @@ def read_timed_row(row: dict[str, Any], sampling_rate: int) -> TimedRow:
         track[start : start + len(waveform)] += waveform
     turns.sort(key=lambda turn: turn["begin"])
     forget_until = _time(row.get("forget_until") or 0.0, "forget_until")
-    return TimedRow(track, turns, sorted(images, key=_first), prompt, forget_until)
+    past = list(row.get("past") or ())
+    if not all(isinstance(text, str) and text for text in past):
+        raise ValueError(f"`past` must be texts of turns, got {past!r}.")
+    return TimedRow(track, turns, sorted(images, key=_first), prompt, forget_until, past)
 
 
 def make_unit_row(processor: JosieProcessor, timing: SpeechTiming, row: dict[str, Any]) -> dict[str, Any]:
@@ -138,6 +144,9 @@ def make_unit_row(processor: JosieProcessor, timing: SpeechTiming, row: dict[str
         name: Items([value]) for name, value in inputs.items() if name not in ("input_ids", "attention_mask")
     }
     ids = inputs["input_ids"][0].tolist()
+    for text in timed.past:  # as `RowMemory.forget` leaves it
+        said = processor.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        ids += [thinker.speak_token_id, *said, processor.tokenizer.eos_token_id, thinker.listen_token_id]
     labels = [IGNORE_INDEX] * len(ids)
     shown = [(int(begin / thinker.unit_seconds + _ROUNDING), image) for begin, image in timed.images]
     first = min(math.ceil(timed.forget_until / thinker.unit_seconds - _ROUNDING), num_units - 1)
@@ -150,7 +159,7 @@ def make_unit_row(processor: JosieProcessor, timing: SpeechTiming, row: dict[str
                 items.setdefault(name, Items()).append(value)
         new = written.get(unit, [thinker.listen_token_id])
         is_speaking = new[0] == thinker.speak_token_id
-        if unit < first:  # as `RowMemory.forget` leaves it
+        if unit < first:  # the same
             ids += new[is_speaking == was_speaking :]
         else:
             ids += [thinker.audio_token_id] * int(thinker.unit_frames)

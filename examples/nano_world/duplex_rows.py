@@ -28,6 +28,7 @@ SPEED = 0.4, (0.85, 1.15)  # how often, and how much
 SILENCE = 0.25, (1.0, 4.0)  # the same, in seconds before all
 ECHO = 0.3, (-35.0, -18.0)  # the same, in dB
 SHOWN_LATE, FORGETS = 0.2, 0.4  # how often
+PAST = 0.35, (1, 6)  # how often, and how many answers before are remembered
 MOST_SECONDS = 15.0  # of a conversation, which has to fit into the context
 
 Row = dict[str, Any]
@@ -77,6 +78,8 @@ def _draw_talk(
     row = {"turns": turns, "seconds": talk.row["seconds"], "text": talk.text, "audio": _clip(track)}
     if scene is not None:
         row |= _see(draw, image_size, scene, talk.starts[0])
+        if "images" in row and draw.random() < PAST[0]:
+            row["past"] = [draw.choice(ask_pair(scene, draw)).answer for _ in range(draw.randint(*PAST[1]))]
     first, last = turns[0]["begin"], talk.starts[-1]
     if last > first + 1 and situation != "interruption" and draw.random() < FORGETS:
         row["forget_until"] = draw.uniform(first, last)

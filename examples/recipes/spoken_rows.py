@@ -22,7 +22,7 @@ from recipes.model_cards import describe_sources
 from recipes.word_times import time_tokens
 
 COLUMNS = ("speech_codes", "length", "speaker", "speech_durations", "word_times", "seconds")  # beside `messages`
-_TIMED = ("turns", "audio", "seconds", "images", "forget_until")  # of rows of full duplex
+_TIMED = ("turns", "audio", "seconds", "images", "forget_until", "past")  # of rows of full duplex
 _ROWS_AT_ONCE = 16
 Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
 
