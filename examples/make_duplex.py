@@ -1,10 +1,10 @@
 """Conversations in full duplex about drawn scenes: `python examples/make_duplex.py runs/duplex-data`.
 
 Writes `train.jsonl`, `validation.jsonl` and `test.jsonl` with the user's tracks and images beside them, in equal parts
-of five situations (`nano_world/duplex.py`). Voices, wordings, scenes and times of the test are in no row of training.
-The rows train `train_duplex.py` and are scored by `josie evaluate --duplex`. `validation-turns.jsonl` and
-`test-turns.jsonl` have the same questions for `josie evaluate`, one by one, to tell what full duplex costs. The voices
-are those of nano's world: flite, festival and espeak-ng have to be installed.
+of five situations (`nano_world/duplex.py`). Voices, scenes and times of the test are in no row of training, nor are
+half of its wordings. The rows train `train_duplex.py` and are scored by `josie evaluate --duplex`.
+`validation-turns.jsonl` and `test-turns.jsonl` have the same questions for `josie evaluate`, one by one, to tell what
+full duplex costs. The voices are those of nano's world: flite, festival and espeak-ng have to be installed.
 """
 
 import argparse

@@ -112,7 +112,7 @@ def read_timed_row(row: dict[str, Any], sampling_rate: int) -> TimedRow:
         track[start : start + len(waveform)] += waveform
     turns.sort(key=lambda turn: turn["begin"])
     forget_until = _time(row.get("forget_until") or 0.0, "forget_until")
-    past = list(row.get("past") or ())
+    past: list[str] = list(row.get("past") or ())
     if not all(isinstance(text, str) and text for text in past):
         raise ValueError(f"`past` must be texts of turns, got {past!r}.")
     return TimedRow(track, turns, sorted(images, key=_first), prompt, forget_until, past)
