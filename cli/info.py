@@ -81,8 +81,9 @@ def _describe(config: Any) -> dict[str, str]:
         config.vision_codec_config,
     )
     text = config.get_text_config()
+    units = "" if thinker.unit_frames is None else f", listens while it speaks, units of {thinker.unit_seconds:g} s"
     rows = {
-        "thinker": f"vocabulary {text.vocab_size}, context {text.max_position_embeddings}",
+        "thinker": f"vocabulary {text.vocab_size}, context {text.max_position_embeddings}{units}",
         "thinker.model.language_model": f"{text.num_hidden_layers} layers of {text.hidden_size}",
     }
     if thinker.audio_config is not None:

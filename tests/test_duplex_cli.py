@@ -11,6 +11,7 @@ from test_cli import fail, run
 
 import josie
 from josie.cli import duplex
+from josie.conversion.hub.model_card import write_model_card
 from josie.evaluation.duplex import DuplexRow, score_rows
 
 RATE = 1600
@@ -140,3 +141,10 @@ class TestScores:
         going = score("interruption", [turn(2.5, 6.0)], event, answers)
         assert (going["second_right"], going["stopped"]) == (0, 0)
         assert "stop_p50" not in going
+
+
+def test_info_and_card_say_that_it_listens_while_it_speaks(folder, tmp_path):
+    assert "listens while it speaks, units of 0.0375 s" in " ".join(run("info", folder).split())
+    path = write_model_card(tmp_path / "model", josie.JosieConfig.from_pretrained(folder))
+    card = " ".join(path.read_text(encoding="utf-8").split())
+    assert "It listens while it speaks, and decides when it speaks in units of 0.0375 s." in card

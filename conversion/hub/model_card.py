@@ -193,13 +193,22 @@ def _describe(config: PreTrainedConfig, model: Any) -> dict[str, Any]:
         "model_type": config.model_type,
         "description": _DESCRIPTIONS[config.model_type].format(
             inputs=_join(inputs), outputs=_join(["speech" if name == "audio" else name for name in outputs])
-        ),
+        )
+        + _describe_units(config),
         "class_name": type(model).__name__,
         "num_parameters": model.num_parameters(),
         "parts": list(_list_parts(model)),
         "geometry": _describe_codes(config),
         "speaks": "audio" in outputs,
     }
+
+
+def _describe_units(config: PreTrainedConfig) -> str:
+    """Return that a whole model listens while it speaks, where it has units."""
+    thinker = getattr(config, "thinker_config", None)
+    if thinker is None or thinker.unit_frames is None:
+        return ""
+    return f" It listens while it speaks, and decides when it speaks in units of {thinker.unit_seconds:g} s."
 
 
 def _join(words: Sequence[str]) -> str:
