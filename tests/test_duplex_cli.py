@@ -145,6 +145,6 @@ class TestScores:
 
 def test_info_and_card_say_that_it_listens_while_it_speaks(folder, tmp_path):
     assert "listens while it speaks, units of 0.0375 s" in " ".join(run("info", folder).split())
-    path = write_model_card(tmp_path / "model", josie.JosieConfig.from_pretrained(folder))
+    path = write_model_card(tmp_path, josie.JosieConfig.from_pretrained(folder))
     card = " ".join(path.read_text(encoding="utf-8").split())
     assert "It listens while it speaks, and decides when it speaks in units of 0.0375 s." in card
