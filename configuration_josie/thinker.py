@@ -1,5 +1,6 @@
 """Configuration of the Thinker, the multimodal language model."""
 
+import math
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
@@ -34,6 +35,8 @@ class JosieThinkerConfig(PreTrainedConfig):
             duplex: after each unit the model decides to listen or to speak. None for turns alone.
         unit_window (`int`, *optional*): Units that a session remembers with their audio before it forgets that of the
             older half, and keeps what was said as text; as many as the positions allow when `None`.
+        start_bias (`float`): What is added to the logit of speaking in units after one that was listened to. Below 0 a
+            turn begins only where the model is surer.
         listen_token_id, speak_token_id (`int`, *optional*): Ids of the tokens that it decides by.
         initializer_range (`float`): Standard deviation of the initial weights of projectors and code embeddings.
     """
@@ -65,6 +68,7 @@ class JosieThinkerConfig(PreTrainedConfig):
     lm_head_bias: bool = False
     unit_frames: int | None = None
     unit_window: int | None = None
+    start_bias: float | int = 0.0
     listen_token_id: int | None = None
     speak_token_id: int | None = None
     initializer_range: float = 0.02
@@ -195,6 +199,8 @@ class JosieThinkerConfig(PreTrainedConfig):
                     raise ValueError(f"`{name}` must be None without `unit_frames`, got {value}.")
             return
         require_positive(self, "unit_frames")
+        if not math.isfinite(self.start_bias):
+            raise ValueError(f"`start_bias` must be a finite number, got {self.start_bias}.")
         if self.unit_window is not None and self.unit_window < 2:
             raise ValueError(f"`unit_window` must be at least 2, got {self.unit_window}.")
         require_stream(self.audio_config)

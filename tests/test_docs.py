@@ -14,6 +14,8 @@ from doc_pages import list_pages, read_anchors, read_blocks, read_links, read_ti
 from doc_run import PageRun
 from this_tree import ROOT
 
+import josie
+
 PAGES = list_pages(ROOT)
 WITH_CODE = [page for page in PAGES if read_blocks(page.read_text(encoding="utf-8"))]
 # Names on the Hub that pages use, and what stands there in the tests: a tiny random model of that kind, in a folder of
@@ -28,9 +30,19 @@ HUB = {
 }
 ANSWERS = "josie.conversion."  # what is said of a checkpoint is what a conversion is for
 MAX_LINES = 200
-# In place of nano's test, whose voices need flite: a row of it.
-TEST_FILE = "runs/nano/test/tasks.jsonl"
+# In place of nano's tests, whose voices need flite: a row of each.
 TEST_ROW = {"task": "chat", "messages": [{"role": "user", "content": "Hello."}], "answer": "?", "scores": ["exact"]}
+QUESTION = {
+    "situation": "question",
+    "audio": josie.example_path("question.flac"),
+    "question_end": 1.9,
+    "answers": ["?"],
+}
+TEST_ROWS = {
+    "runs/nano/test/tasks.jsonl": TEST_ROW,
+    "runs/nano/duplex/test.jsonl": QUESTION,
+    "runs/nano/duplex/test-turns.jsonl": TEST_ROW,
+}
 
 
 def name_of(page: Path) -> str:
@@ -52,8 +64,9 @@ def folder(tmp_path, hub, monkeypatch):
     """A folder to run a page in, without the tree, and with nothing of it left behind in this process."""
     for name in {name.partition("/")[0] for name in HUB}:
         (tmp_path / name).symlink_to(hub / name)
-    (tmp_path / TEST_FILE).parent.mkdir(parents=True)
-    (tmp_path / TEST_FILE).write_text(json.dumps(TEST_ROW), encoding="utf-8")
+    for name, row in TEST_ROWS.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(row), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "runs" / "cache")
     threads = torch.get_num_threads()

@@ -64,6 +64,7 @@ def test_a_duration_is_known_when_the_next_token_is_written(durations, counts):
             r"`listen_token_id` must be an id in \[0, 53\) of its own .*, got 8.",
         ),
         (dict(listen_token_id=53), r"`listen_token_id` must be an id in \[0, 53\) of its own with"),
+        (dict(start_bias=float("nan")), "`start_bias` must be a finite number, got nan."),
         (
             dict(audio_context_fraction=0.5),
             "`audio_context_fraction` must be 1 with `unit_frames`, as a session",

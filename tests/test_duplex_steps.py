@@ -124,6 +124,29 @@ def test_copies_and_files_go_on_to_the_bit(talker, codec, tmp_path):
     assert (tmp_path / "session").stat().st_size < 10**6
 
 
+@torch.no_grad()
+def test_a_bias_to_begin_does_not_end_a_turn():
+    model = make_duplex()
+    track = make_track(model, 12)
+    model.config.thinker_config.start_bias = -1e4
+    assert all(output.sequences[0] == [LISTEN] for output in run(model, begin(model), track))
+    size = model.config.thinker_config.unit_samples
+    found = []
+    for start_bias in (0.0, -1e4):
+        model.config.thinker_config.start_bias = start_bias
+        state = begin(model)
+        run(model, state, track[..., :size], "s", speak_bias=0.0)
+        found.append([output.sequences[0][0] for output in run(model, state, track[..., size:], speak_bias=1e3)])
+    assert found[0] == found[1] == [SPEAK] * 11
+    model.config.thinker_config.start_bias = 1e4  # a turn that was ended begins again
+    state = begin(model)
+    run(model, state, track[..., :size], "s", speak_bias=0.0)
+    assert [output.sequences[0][0] for output in run(model, state, track[..., size:], speak_bias=-1e3)][:2] == [
+        LISTEN,
+        SPEAK,
+    ]
+
+
 @pytest.mark.parametrize("window", [4, None])
 @torch.no_grad()
 def test_what_is_forgotten_leaves_its_text(window):

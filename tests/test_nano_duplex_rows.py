@@ -71,10 +71,10 @@ def test_everything_happens(rows):
         seen["unknown"] += UNKNOWN in answers
         seen["chat"] += bool(known & set(answers) - {UNKNOWN})
         seen["late"] += "messages" in row
-        seen["blind"] += "messages" not in row and "images" not in row
+        seen["imageless"] += "messages" not in row and "images" not in row
         seen["forgets"] += "forget_until" in row
         seen["past"] += "past" in row
-    expected = {"silence", "several", "cut", "unknown", "chat", "late", "blind", "forgets", "past"}
+    expected = {"silence", "several", "cut", "unknown", "chat", "late", "imageless", "forgets", "past"}
     assert {name for name, count in seen.items() if count >= 3} == expected
 
 

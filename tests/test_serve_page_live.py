@@ -28,7 +28,7 @@ ANSWERS = """[...document.querySelectorAll('.turn.answer')].map(({ dataset, chil
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory):
-    """What Chromium hears: a question, and another one over the answer."""
+    """The file that Chromium hears: a question, and another one over the answer."""
     files = (RECORDINGS / "star.flac", josie.example_path("question.flac"))
     star, count = (soxr.resample(*soundfile.read(file), RATE) for file in files)
     parts = [np.zeros(RATE), star, np.zeros(round(0.95 * RATE)), count, np.zeros(20 * RATE)]

@@ -14,8 +14,6 @@
     python examples/make_nano.py codec runs/nano-voice/model runs/nano/jodio
     python examples/make_nano.py test runs/nano/test
     josie evaluate runs/nano/josie --data runs/nano/test/tasks.jsonl
-    python examples/make_duplex.py runs/nano/duplex --train 0 --test 1000
-    josie evaluate runs/nano/josie --data runs/nano/duplex/test.jsonl --duplex
 
 Each goes on where it stopped with the same command. `start --from MODEL` takes words and weights of another model.
 

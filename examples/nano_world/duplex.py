@@ -160,7 +160,7 @@ def draw_noise(draw: random.Random, seconds: float = 1.0) -> np.ndarray:
 
 @dataclass
 class _Track:
-    """What the user says, and the turns of the answers.
+    """The user's side of a conversation, and the turns of the answers.
 
     Args:
         voice (`str`): The key of who asks.
@@ -176,7 +176,7 @@ class _Track:
 
     @property
     def end(self) -> float:
-        """When the last clip is over."""
+        """The end of the last clip, in seconds."""
         return max((begin + _length(clip) for begin, clip in self.clips), default=0.0)
 
     def add(self, begin: float, text: str, is_question: bool = True) -> float:

@@ -132,7 +132,7 @@ class HeardSpeech:
 
     @cached_property
     def answers(self) -> Recordings:
-        """What JOSIE's own voice says to questions, which its microphone hears too."""
+        """Answers of JOSIE's own voice, which its microphone hears too."""
         voice = Voice("flite", JOSIE_VOICE, JOSIE_STRETCH)
         path = self.recordings / f"answers-{WORLD}-{voice.key}.arrow"
         return Recordings([Dataset.from_file(str(path)) if path.exists() else asked(possible_answers(), voice, path)])

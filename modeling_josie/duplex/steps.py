@@ -241,8 +241,10 @@ class _Unit:
     def decide(self, hidden: torch.Tensor, speak_bias: float | torch.Tensor) -> None:
         """Choose for each row, `hidden` being `(batch, 1, hidden_size)`, to listen or to speak."""
         logits = self.model.thinker.compute_logits(hidden)[:, 0]
-        speaks = (logits[:, self.speak_id] + speak_bias > logits[:, self.listen_id]).tolist()
         thinker = self.model.config.thinker_config
+        starts = [0.0 if row.is_speaking else thinker.start_bias for row in self.state.rows]
+        bias = torch.tensor(starts, device=logits.device) + speak_bias
+        speaks = (logits[:, self.speak_id] + bias > logits[:, self.listen_id]).tolist()
         for number, (row, is_speaking) in enumerate(zip(self.state.rows, speaks, strict=True)):
             self._write(number, self.speak_id if is_speaking else self.listen_id, logits[number])
             if not is_speaking:
