@@ -25,7 +25,7 @@ sys.modules.setdefault(this_tree.ROOT.name, josie)
 
 
 # Files that take longest begin first, so that at the end no worker waits for one of them.
-SLOWEST = ("distributed", "several_machines", "encode_dataset", "docs", "serve_safety", "on_gpu", "demo", "wheel")
+SLOWEST = ("distributed", "compile", "several_machines", "docs", "encode_dataset", "serve_safety", "on_gpu", "wheel")
 
 
 def pytest_collection_modifyitems(items):
