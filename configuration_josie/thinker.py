@@ -197,6 +197,8 @@ class JosieThinkerConfig(PreTrainedConfig):
             for name, value in (decisions | {"unit_window": self.unit_window}).items():
                 if value is not None:
                     raise ValueError(f"`{name}` must be None without `unit_frames`, got {value}.")
+            if self.start_bias:
+                raise ValueError(f"`start_bias` must be 0 without `unit_frames`, got {self.start_bias}.")
             return
         require_positive(self, "unit_frames")
         if not math.isfinite(self.start_bias):

@@ -53,6 +53,10 @@ def test_a_duration_is_known_when_the_next_token_is_written(durations, counts):
     [
         (dict(unit_frames=0), "`unit_frames` must be at least 1, got 0."),
         (dict(unit_frames=None), f"`listen_token_id` must be None without `unit_frames`, got {LISTEN}."),
+        (
+            dict(unit_frames=None, listen_token_id=None, speak_token_id=None, start_bias=-1.0),
+            "`start_bias` must be 0 without `unit_frames`, got -1.0.",
+        ),
         (dict(unit_window=1), "`unit_window` must be at least 2, got 1."),
         (dict(speak_token_id=None), "`speak_token_id` must be an id in .* of its own"),
         (

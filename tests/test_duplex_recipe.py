@@ -83,10 +83,10 @@ def test_nothing_of_the_test_is_in_training():
 
 def test_more_questions_follow_when_the_answer_is_over():
     asked = [Question("colour", f"What is {text}?", f"It is {text}.") for text in ("one", "two", "three", "four")]
-    for situation, answers in (("question", 4), ("interruption", 4)):
+    for situation in ("question", "interruption"):
         made = duplex.hold(random.Random(0), "train", situation, asked, "slt", say, silence=2.0)
         turns = made.row["turns"]
-        assert [turn["text"] for turn in turns] == [question.answer for question in asked][:answers]
+        assert [turn["text"] for turn in turns] == [question.answer for question in asked]
         assert made.starts[0] >= 2
         low, high = duplex.GAPS
         for turn, start in list(zip(turns, made.starts[1:], strict=False))[situation == "interruption" :]:
