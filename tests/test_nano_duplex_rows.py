@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from nano_world import duplex_rows, tasks
 from nano_world.duplex import NODS, halves
-from nano_world.grammar import observe
+from nano_world.grammar import ask_pair, observe
+from nano_world.scenes import draw_scene
 from nano_world.small_talk import chats
 from nano_world.voices import TRAINING
 from nano_world.wordings import KINDS, UNKNOWN
@@ -37,6 +38,11 @@ class Heard:
         self.voices, self.answers = TRAINING[:3], Said([], 0.5)
         self.unknown = Said(["Who is Ada?", "What is an anvil?"], 0.0)
         self.chats = self.answers
+
+    def pairs_of(self, voice, name):
+        draw = random.Random(f"{voice}:{name}")
+        pairs = [(scene, ask_pair(scene, draw)) for scene in (draw_scene(draw, "train") for _ in range(80))]
+        return [pair for pair in pairs if not any(one.text.startswith("Can") for one in pair[1])]
 
     def of_voice(self, voice):
         return Said([*self.unknown.texts, *NODS["train"]], 0.25)

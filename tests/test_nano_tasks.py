@@ -18,9 +18,10 @@ from nano_world import (
     tasks,
     timing,
     voice,
+    wordings,
 )
 from nano_world.grammar import caption, observe
-from nano_world.hearing import MAX_SECONDS, HeardSpeech, load_people
+from nano_world.hearing import MAX_SECONDS, HeardSpeech, draw_pairs, load_people
 from nano_world.scenes import is_held_out
 from nano_world.sentences import split_of
 from nano_world.small_talk import chats
@@ -75,6 +76,13 @@ class Spoken:
         return Recordings([make_up_speech([text], draw.choice("abcd"), 1.0, None)]).play(text, draw)
 
 
+class Recorded(Spoken):
+    """Speech of some texts and no others."""
+
+    def __contains__(self, text):
+        return text in self.texts
+
+
 class Heard:
     """A made-up `HeardSpeech`."""
 
@@ -83,6 +91,7 @@ class Heard:
         self.questions, self.sentences = Spoken(["Where is the star?", "What is red?"]), Spoken(texts)
         self.people, self.unknown = Spoken(["I am a person."]), Spoken(["Who is Ada?", "What is an anvil?"])
         self.chats = Spoken([said for said, _ in chats()])
+        self.pairs = draw_pairs("made up", 40, set())
 
 
 @pytest.fixture(autouse=True)
@@ -342,3 +351,28 @@ def test_phrases_have_every_word_alike_and_no_held_out_sentence():
 def test_stamps_are_drawn():
     rows = make(tasks={"stamp": 1.0}, packages=PACKAGES)
     assert all(row["messages"][1]["content"].startswith("It is a") for row in rows)
+
+
+def test_long_spoken_questions_come_as_often_as_they_were_said():
+    spoken = make(tasks={"answer": 1.0}, num_rows=200)
+    spoken.heard.questions = Recorded([one.text for _, pair in spoken.heard.pairs for one in pair])
+    said, learned = Counter(), Counter()
+    for _, pair in spoken.heard.pairs:
+        said.update(one.answer in (wordings.YES, wordings.NO) for one in pair)
+    for row in spoken:
+        learned[row["messages"][1]["content"] in (wordings.YES, wordings.NO)] += 1
+    assert learned[True] / learned.total() > 0.6 * said[True] / said.total() > 0
+
+
+def test_pairs_that_are_recorded_are_right_and_enough():
+    pairs = draw_pairs("a voice", 50, {"Where is the star?"})
+    texts = {one.text for _, pair in pairs for one in pair}
+    assert 50 <= len(texts - {"Where is the star?"}) <= 51
+    for scene, pair in pairs:
+        assert {(one.text, one.answer) for one in pair} <= {
+            (seen.ask(wording, draw).text, seen.answer)
+            for kind in KINDS
+            for seen in observe(scene, kind)
+            for wording in wordings.choose_wordings(seen.worded, False)
+            for draw in map(random.Random, range(40))
+        }

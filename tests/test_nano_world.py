@@ -116,6 +116,19 @@ def test_scenes_survive_json():
         assert hash(again) == hash(scene)
 
 
+def test_a_varied_scene_shows_the_same_things_elsewhere():
+    draw = random.Random(0)
+    for number in range(200):
+        scene = draw_scene(draw, ("train", "test")[number % 2])
+        varied = nano_scenes.vary(scene, draw)
+        assert varied != scene
+        assert set(nano_grammar.questions(varied)) == set(nano_grammar.questions(scene))
+        assert nano_scenes.triples(varied) == nano_scenes.triples(scene)
+        assert all(thing.radius <= at <= 1 - thing.radius for thing in varied.things for at in (thing.x, thing.y))
+        for thing, other in combinations(varied.things, 2):
+            assert math.hypot(thing.x - other.x, thing.y - other.y) > thing.radius + other.radius
+
+
 @pytest.mark.parametrize("size", [64, 129, 256])
 def test_images_show_the_things(size):
     for scene in TRAIN[:30]:

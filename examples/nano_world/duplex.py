@@ -8,6 +8,8 @@
 | `interruption` | a second question over the answer, which is cut; then the answer to that |
 | `noise` | noise, clicks, and JOSIE's own voice at -20 dB over the answer, which goes on |
 
+A `session` is longer: six questions, one after the other.
+
 Rows are those of training (`turns` with times) and of `josie evaluate --duplex` at once.
 """
 
@@ -34,6 +36,7 @@ NODS = {  # over an answer
     "test": ("Mm hm.",),
 }
 ANSWER_DELAY, REACTION = 0.3, 0.25  # seconds from a question to its answer, and from a second question to silence
+NUM_QUESTIONS = {"interruption": 2, "session": 6}  # 1 in others
 GAPS = (0.7, 2.0)  # seconds from an answer to the next question
 ECHO = 10 ** (-20 / 20)
 _END = 1.5  # seconds of silence behind all
@@ -65,7 +68,7 @@ def draw_conversation(draw: random.Random, split: Split, situation: str, say: Sa
     Args:
         draw (`random.Random`): What chances come from.
         split (`"train"`, `"validation"` or `"test"`): Whose voices, wordings, scenes and times.
-        situation (`str`): One of `SITUATIONS`.
+        situation (`str`): One of `SITUATIONS`, or `"session"`.
         say (`Callable`): Speaks.
 
     Raises:
@@ -73,7 +76,7 @@ def draw_conversation(draw: random.Random, split: Split, situation: str, say: Sa
     """
     scene = draw_scene(draw, "test" if split == "test" else "train")
     asked: list[Question] = []
-    while len(asked) < (2 if situation == "interruption" else 1):
+    while len(asked) < NUM_QUESTIONS.get(situation, 1):
         question = ask(scene, draw, unseen=split == "test" and draw.random() < 0.5)
         if question.text not in [one.text for one in asked]:
             asked.append(question)
@@ -89,6 +92,7 @@ def hold(
     voice: str,
     say: Say,
     silence: float = 0.0,
+    place: Callable[[str], int] | None = None,
 ) -> Conversation:
     """Return a conversation of given questions.
 
@@ -101,19 +105,20 @@ def hold(
         voice (`str`): The key of who asks.
         say (`Callable`): Speaks.
         silence (`float`): Seconds of it before all.
+        place (`Callable`, *optional*): Says after how many words the pause of a `pause` is; in the middle if not given.
 
     Raises:
         `ValueError`: There is no such situation, or too few questions.
     """
-    if situation not in SITUATIONS:
-        raise ValueError(f"`situation` must be one of {list(SITUATIONS)}, got {situation!r}.")
+    if situation not in (*SITUATIONS, "session"):
+        raise ValueError(f"`situation` must be one of {[*SITUATIONS, 'session']}, got {situation!r}.")
     if len(asked) < 1 + (situation == "interruption"):
         raise ValueError(f"`asked` must be at least {1 + (situation == 'interruption')} questions, got {len(asked)}.")
     track = _Track(voice, say)
     row: dict[str, Any] = {"situation": situation, "answers": [question.answer for question in asked]}
     time, rest = silence + draw.uniform(*STARTS[split]), list(asked[1:])
     if situation == "pause":
-        first, second = halves(asked[0].text)
+        first, second = halves(asked[0].text, place and place(asked[0].text))
         begin = track.add(time, first)
         time = begin + draw.uniform(*PAUSES[split])
         row["event"] = [begin, time]
@@ -133,19 +138,34 @@ def hold(
         asked_end = track.add(over, rest[0].text)
         row["event"] = [over, asked_end]
         end = track.answer(asked_end + ANSWER_DELAY, rest.pop(0).answer)
+    later = []
     for question in rest:
-        end = max(end, track.end) + draw.uniform(*GAPS)
-        end = track.answer(track.add(end, question.text) + ANSWER_DELAY, question.answer)
+        begin = max(end, track.end) + draw.uniform(*GAPS)
+        later.append([begin, track.add(begin, question.text)])
+        end = track.answer(later[-1][1] + ANSWER_DELAY, question.answer)
+    if situation == "session":
+        row["later"] = later
     seconds = max(end, track.end) + _END
     row |= {"turns": track.turns, "seconds": seconds, "voice": voice}
     return Conversation(_rounded(row), track.render(round(seconds, 3)), " ".join(track.texts), track.starts)
 
 
-def halves(text: str) -> tuple[str, str]:
-    """Return a question in two parts, between which somebody may think."""
+def halves(text: str, place: int | None = None) -> tuple[str, str]:
+    """Return a question in two parts, between which somebody may think.
+
+    Args:
+        text (`str`): The question.
+        place (`int`, *optional*): How many words the first part has; as many as the second, or one less, if not given.
+    """
     words = text.split()
-    middle = max(len(words) // 2, 1)
-    return " ".join(words[:middle]), " ".join(words[middle:])
+    place = max(len(words) // 2, 1) if place is None else place
+    return " ".join(words[:place]), " ".join(words[place:])
+
+
+def place_of(text: str) -> int:
+    """Return after how many words of a question somebody thinks in training: half of the time in the middle."""
+    draw, num_words = random.Random(text), len(text.split())
+    return max(num_words // 2, 1) if draw.random() < 0.5 else draw.randint(1, max(num_words - 1, 1))
 
 
 def draw_noise(draw: random.Random, seconds: float = 1.0) -> np.ndarray:

@@ -12,22 +12,23 @@ import numpy as np
 from PIL.Image import Image
 
 from josie.training.audio_effects import change_speed
-from nano_world.duplex import Say, draw_noise, halves, hold
+from nano_world.duplex import Say, draw_noise, hold, place_of
 from nano_world.grammar import Question, ask_pair
 from nano_world.hearing import HeardSpeech
-from nano_world.scenes import Scene, draw_scene, render
+from nano_world.scenes import Scene, draw_scene, render, vary
 from nano_world.sentences import Split
 from nano_world.small_talk import chats
 from nano_world.speech import Recordings
-from nano_world.voices import SAMPLING_RATE
+from nano_world.voices import SAMPLING_RATE, Voice
 from nano_world.wordings import UNKNOWN
 
-SITUATIONS = {"question": 0.2, "pause": 0.26, "backchannel": 0.15, "interruption": 0.22, "noise": 0.12, "silence": 0.05}
+SITUATIONS = {"question": 0.2, "pause": 0.3, "backchannel": 0.13, "interruption": 0.22, "noise": 0.1, "silence": 0.05}
 SOURCES = {"scene": 0.82, "chat": 0.1, "unknown": 0.08}  # of questions
 SPEED = 0.4, (0.85, 1.15)  # how often, and how much
 SILENCE = 0.25, (1.0, 4.0)  # the same, in seconds before all
 ECHO = 0.3, (-35.0, -18.0)  # the same, in dB
 SHOWN_LATE, FORGETS = 0.2, 0.4  # how often
+RECORDED = 0.85  # how often a question is one that was said: of all there are, only short ones are by chance
 PAST = 0.35, (1, 6)  # how often, and how many answers before are remembered
 MOST_SECONDS = 15.0  # of a conversation, which has to fit into the context
 
@@ -61,7 +62,8 @@ def _draw_talk(
 ) -> tuple[Row, float]:
     voice = draw.choice(heard.voices)
     known = heard.of_voice(voice)
-    scene, asked = _draw_questions(draw, known, heard, situation, num_questions + (situation == "interruption"))
+    count = num_questions + (situation == "interruption")
+    scene, asked = _draw_questions(draw, known, heard, voice, "halves" if situation == "pause" else "questions", count)
     speed = draw.uniform(*SPEED[1]) if draw.random() < SPEED[0] else 1.0
 
     def say(text: str, by: str | None) -> np.ndarray:
@@ -71,7 +73,7 @@ def _draw_talk(
         return said if speed == 1.0 else change_speed(said, SAMPLING_RATE, speed)
 
     silence = draw.uniform(*SILENCE[1]) if draw.random() < SILENCE[0] else 0.0
-    talk = hold(draw, split, situation, asked, voice.key, say, silence)
+    talk = hold(draw, split, situation, asked, voice.key, say, silence, place_of)
     track, turns = talk.track, talk.row["turns"]
     if situation != "noise" and draw.random() < ECHO[0]:
         track = _add_echo(track, turns, say, 10 ** (draw.uniform(*ECHO[1]) / 20))
@@ -87,20 +89,29 @@ def _draw_talk(
 
 
 def _draw_questions(
-    draw: random.Random, known: Recordings, heard: HeardSpeech, situation: str, count: int
+    draw: random.Random, known: Recordings, heard: HeardSpeech, voice: Voice, name: str, count: int
 ) -> tuple[Scene | None, list[Question]]:
-    """Return a scene, or `None`, and different questions that a voice has said."""
+    """Return a scene, or `None`, and different questions that a voice has said, the first of them as `name` says."""
     while True:
-        source = "scene" if situation == "pause" else draw.choices(list(SOURCES), list(SOURCES.values()))[0]
+        source = "scene" if name == "halves" else draw.choices(list(SOURCES), list(SOURCES.values()))[0]
         scene = draw_scene(draw, "train") if source == "scene" or draw.random() < 0.3 else None
         asked: dict[str, Question] = {}
+        if name == "halves" or (source == "scene" and draw.random() < RECORDED):
+            scene, pair = draw.choice(heard.pairs_of(voice, name))
+            scene, question = vary(scene, draw), draw.choice(pair)
+            asked[question.text] = question
         for _ in range(6 * count):
-            question = _draw_question(draw, source, scene, known, heard)
-            is_split = situation == "pause" and not asked
-            if all(part in known for part in (halves(question.text) if is_split else [question.text])):
-                asked[question.text] = question
             if len(asked) == count:
-                return scene, list(asked.values())
+                break
+            question = _draw_question(draw, source, scene, known, heard)
+            if question.text in known:
+                asked[question.text] = question
+        found = list(asked.values())
+        if name == "halves":
+            return scene, found
+        if len(found) == count:
+            draw.shuffle(found)
+            return scene, found
 
 
 def _draw_question(

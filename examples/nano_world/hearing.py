@@ -2,11 +2,11 @@
 
 | set | what | of each voice and round |
 | --- | --- | --- |
-| `questions` | questions about scenes, as often as scenes have them | 500 |
+| `questions` | questions about scenes, as often as scenes have them | 800 |
 | `sentences` | sentences, verses and sayings, other ones for each voice | 500 |
 | `chats` | small talk | all, in the first round |
 | `unknown` | questions that have no answer here | 150 |
-| `halves` | questions in two parts, between which somebody thinks | 100 of them |
+| `halves` | questions in two parts, between which somebody thinks | 400 of them |
 | `nods` | what is said over an answer | all, in the first round |
 
     python examples/make_nano.py voices --rounds 4
@@ -30,11 +30,11 @@ from recipes.debian import fetch_package
 from recipes.speech_data import SpeechDataArguments, prepare_speech, read_manifest
 
 from josie.processing_josie import load_audio
-from nano_world.duplex import NODS, halves
-from nano_world.grammar import ask_pair
+from nano_world.duplex import NODS, halves, place_of
+from nano_world.grammar import Question, ask_pair
 from nano_world.open_text import open_texts
 from nano_world.possible import possible_answers
-from nano_world.scenes import draw_scene
+from nano_world.scenes import Scene, draw_scene
 from nano_world.sentences import Split, choose_rank, sentences
 from nano_world.small_talk import chats
 from nano_world.speech import JOSIE_STRETCH, JOSIE_VOICE, Recordings, asked
@@ -43,7 +43,7 @@ from nano_world.voices import SAMPLING_RATE, TRAINING, VALIDATION, Voice
 from nano_world.wordings import PHRASES, WORDINGS
 
 SETS = ("questions", "sentences", "chats", "unknown", "halves", "nods")
-SIZES = {"questions": 500, "sentences": 500, "unknown": 150, "halves": 100}
+SIZES = {"questions": 800, "sentences": 500, "unknown": 150, "halves": 400}
 ONCE = ("chats", "nods")  # in the first round alone
 KINDS_OF_TEXT = ("example", "verse", "fortune")  # of open text, beside plain sentences
 MAX_SECONDS = 8.0  # of a clip of people: two of them and what they say fit into the context
@@ -52,6 +52,8 @@ PEOPLE = SpeechDataArguments(
 )
 # Files are of the world that they were made for.
 WORLD = hashlib.blake2b(repr((WORDINGS, PHRASES, sorted(chats()))).encode(), digest_size=4).hexdigest()
+
+Pair = tuple[Scene, tuple[Question, Question]]
 
 logger = logging.getLogger("josie.examples.nano_world.hearing")
 
@@ -131,6 +133,30 @@ class HeardSpeech:
         return {}
 
     @cached_property
+    def pairs(self) -> list[Pair]:
+        """Pairs of questions that were said, each about a scene."""
+        return [pair for voice in self.voices for pair in self.pairs_of(voice)]
+
+    def pairs_of(self, voice: Voice, name: str = "questions") -> list[Pair]:
+        """Return the pairs of questions that a voice says, whole or as `"halves"`, each with a scene."""
+        key = f"{name}:{voice.key}"
+        if key not in self._pairs:
+            found = (self._draw_pairs(name, voice, number) for number in range(self.rounds))
+            self._pairs[key] = [pair for pairs in found for pair in pairs]
+        return self._pairs[key]
+
+    @cached_property
+    def _pairs(self) -> dict[str, list[Pair]]:
+        return {}
+
+    def _draw_pairs(self, name: str, voice: Voice, number: int) -> list[Pair]:
+        seed = f"{self.split}:{voice.key}:{number}"
+        if name == "halves":
+            return draw_pairs(f"halves:{seed}", SIZES[name], set())
+        known = {text for earlier in range(number) for text in self._load(name, voice, earlier)["text"]}
+        return draw_pairs(seed, SIZES[name], known)
+
+    @cached_property
     def answers(self) -> Recordings:
         """Answers of JOSIE's own voice, which its microphone hears too."""
         voice = Voice("flite", JOSIE_VOICE, JOSIE_STRETCH)
@@ -153,12 +179,10 @@ class HeardSpeech:
         if name == "nods":
             return NODS[self.split]
         size = SIZES[name]
-        if name == "halves":
-            texts = draw_questions(f"halves:{self.split}:{voice.key}:{number}", size, set())
-            return list(dict.fromkeys(part for text in texts for part in halves(text)))
-        if name == "questions":
-            known = {text for earlier in range(number) for text in self._load(name, voice, earlier)["text"]}
-            return draw_questions(f"{self.split}:{voice.key}:{number}", size, known)
+        if name in ("questions", "halves"):
+            asked = [question.text for _, pair in self._draw_pairs(name, voice, number) for question in pair]
+            said = asked if name == "questions" else [part for text in asked for part in halves(text, place_of(text))]
+            return list(dict.fromkeys(said))
         place = (number * len(TRAINING) + self.voices.index(voice)) * size
         if name == "unknown":
             return unknown_questions(self.packages, self.split, place + size)[place:]
@@ -171,20 +195,21 @@ class HeardSpeech:
         return sorted((text for text in texts if text.isascii() and not any(map(str.isdigit, text))), key=choose_rank)
 
 
-def draw_questions(seed: str, count: int, known: set[str]) -> list[str]:
-    """Return so many different questions about training scenes, none of those that are known.
+def draw_pairs(seed: str, count: int, known: set[str]) -> list[Pair]:
+    """Return pairs of questions about training scenes, with at least so many different ones that are not known.
 
     Args:
         seed (`str`): Of what is drawn.
         count (`int`): How many.
-        known (`set[str]`): Questions to leave out.
+        known (`set[str]`): Questions that do not count.
     """
-    draw, found = random.Random(f"questions:{seed}"), {}
+    draw, found, pairs = random.Random(f"questions:{seed}"), set(), []
     while len(found) < count:
-        for question in ask_pair(draw_scene(draw, "train"), draw):
-            if question.text not in known:
-                found[question.text] = None
-    return list(found)[:count]
+        scene = draw_scene(draw, "train")
+        pair = ask_pair(scene, draw)
+        pairs.append((scene, pair))
+        found |= {question.text for question in pair} - known
+    return pairs
 
 
 def load_people(packages: Path, recordings: Path, split: Split, max_seconds: float = float("inf")) -> Dataset:

@@ -8,7 +8,7 @@ test scene at least one, and yet every part of it, and every pair of parts, is k
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import permutations, product
 from typing import Literal
 
@@ -147,6 +147,27 @@ def draw_scene(draw: random.Random, split: Split, num_things: int | None = None)
             return scene
 
 
+def vary(scene: Scene, draw: random.Random) -> Scene:
+    """Return a scene of which the same is true: its things stand a little elsewhere, in other tints."""
+    shift = 0.1
+    while True:
+        things = tuple(_vary_thing(thing, draw, shift) for thing in scene.things)
+        pairs = zip(permutations(things, 2), permutations(scene.things, 2), strict=True)
+        if all(_stand_clear(*new) and relation(*new) == relation(*old) for new, old in pairs):
+            return Scene(things, draw_background(draw))
+        shift /= 2  # at last they stand where they stood
+
+
+def _vary_thing(thing: Thing, draw: random.Random, shift: float) -> Thing:
+    margin = thing.radius + GAP
+    x, y = (min(max(at + draw.uniform(-shift, shift), margin), 1 - margin) for at in (thing.x, thing.y))
+    return replace(thing, x=x, y=y, tint=_draw_tint(draw), turn=round(draw.uniform(-12, 12), 1))
+
+
+def _draw_tint(draw: random.Random) -> tuple[int, int, int]:
+    return draw.randint(-14, 14), draw.randint(-14, 14), draw.randint(-14, 14)
+
+
 def draw_background(draw: random.Random) -> tuple[int, int, int]:
     """Return a random colour that is nearly white."""
     light = draw.randint(240, 252)
@@ -181,7 +202,7 @@ def _draw_thing(draw: random.Random, others: list[Thing]) -> Thing:
         size,
         x=round(draw.uniform(margin, 1 - margin), 3),
         y=round(draw.uniform(margin, 1 - margin), 3),
-        tint=(draw.randint(-14, 14), draw.randint(-14, 14), draw.randint(-14, 14)),
+        tint=_draw_tint(draw),
         turn=round(draw.uniform(-12, 12), 1),
         scale=round(scale, 3),
     )

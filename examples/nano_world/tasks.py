@@ -30,10 +30,10 @@ from typing import Any, ClassVar, Literal
 from PIL.Image import Image
 from torch.utils.data import Dataset as TorchDataset
 
-from nano_world.duplex_rows import draw_row
-from nano_world.grammar import ask, ask_pair, caption
+from nano_world.duplex_rows import RECORDED, draw_row
+from nano_world.grammar import Question, ask, ask_pair, caption
 from nano_world.hearing import HeardSpeech
-from nano_world.scenes import draw_scene, render
+from nano_world.scenes import Scene, draw_scene, render, vary
 from nano_world.small_talk import chats
 from nano_world.speech import Recordings
 from nano_world.stamps import ask as ask_about_stamp, draw_stamp, find_stamps, render as render_stamp
@@ -223,13 +223,34 @@ class NanoTasks(TorchDataset):
         return {"task": parts[0][0], "messages": messages}
 
     def _ask(self, task: str, num_turns: int, draw: random.Random, own: random.Random, member: int) -> list[Turn]:
-        while True:  # what was not recorded is too rare to miss
+        if task == "look":
             scene = draw_scene(draw, "train")
             pairs = [ask_pair(scene, draw) for _ in range(num_turns)]
-            if task == "look" or all(one.text in self.heard.questions for pair in pairs for one in pair):
-                break
+        else:
+            scene, pairs = self._draw_spoken(num_turns, draw)
         say = _write if task == "look" else lambda text: self.heard.questions.play(text, own)
         return _show(render(scene, IMAGE_SIZE), [([say(pair[member].text)], pair[member].answer) for pair in pairs])
+
+    def _draw_spoken(self, num_turns: int, draw: random.Random) -> tuple[Scene, list[tuple[Question, Question]]]:
+        """Return a scene and up to so many pairs of questions about it that were said.
+
+        There are so many questions that few of the longer ones are found by chance, which is why the first pair is
+        mostly drawn of those that were said, with a scene as that was.
+        """
+        scene, pairs = draw_scene(draw, "train"), []
+        if draw.random() < RECORDED:
+            scene, pair = draw.choice(self.heard.pairs)
+            scene, pairs = vary(scene, draw), [pair]
+        while True:
+            for _ in range(6 * num_turns):
+                if len(pairs) == num_turns:
+                    return scene, pairs
+                pair = ask_pair(scene, draw)
+                if all(one.text in self.heard.questions for one in pair):
+                    pairs.append(pair)
+            if pairs:
+                return scene, pairs
+            scene = draw_scene(draw, "train")
 
     def _caption(self, draw: random.Random, num_turns: int) -> list[Turn]:
         scene = draw_scene(draw, "train", draw.choice((1, 2, 2)))
