@@ -7,7 +7,8 @@ The file has a JSON object a line, times in seconds of the user's track:
 
 `situation` is one of `SITUATIONS`. `question_end` is the end of the first question, the pause inside it included.
 `event` is when something else is heard: the pause; the second question, the "mm-hm", or the noise, over the answer.
-`answers` are the right answers to the questions. Instead of `audio`, the row may have `messages` as rows of training.
+`answers` are the right answers to the questions. A `session` has more questions, each after the answer before: `later`
+has beginning and end of each of them. Instead of `audio`, the row may have `messages` as rows of training.
 
 Scores, of turns that follow from the model's own times of words:
 
@@ -19,7 +20,7 @@ Scores, of turns that follow from the model's own times of words:
   share of second questions over its answer at which it fell silent within 3 seconds.
 * `response_p50`: seconds from the end of a question, first or second, to the first word of its answer.
 * `first_right`, `second_right`: share of answers that are right to the word; of a first answer that was cut, what was
-  heard of it.
+  heard of it. `later_right` is the share of the later answers of a `session`, each begun before the next question ends.
 * `unit_p95`: seconds that a unit takes to compute.
 
 Full-Duplex-Bench (Lin et al., 2025) counts a take-over when what is said has 3 words or a second; here any word counts,
@@ -38,9 +39,9 @@ import numpy as np
 from .streaming import percentile
 from .words import split_words
 
-SITUATIONS = ("question", "pause", "backchannel", "interruption", "noise")
+SITUATIONS = ("question", "pause", "backchannel", "interruption", "noise", "session")
 _ANSWER_WINDOW, _EVENT_WINDOW, _STOP_WINDOW = 3.0, 2.0, 3.0
-_KEYS = {"situation", "audio", "messages", "question_end", "event", "answers", "images", "seconds"}
+_KEYS = {"situation", "audio", "messages", "question_end", "event", "later", "answers", "images", "seconds"}
 _IGNORED = {"turns", "voice", "scene"}  # of rows that are also trained with
 
 
@@ -52,8 +53,9 @@ class DuplexRow:
         line (`int`): Of the file, from 1.
         situation (`str`): Of `SITUATIONS`.
         question_end (`float`): Seconds at which the first question is over.
-        answers (`list[str]`): Right answers, to the first question and to the second.
+        answers (`list[str]`): Right answers, to the first question and to those after it.
         event (`list[float]`, *optional*): Beginning and end.
+        later (`list[list[float]]`): Beginning and end of the questions after the first, of a `session`.
         values (`dict`): The row, for [`read_timed_row`].
         images (`list[str]`): Files that are there from the beginning.
         turns (`list[dict]`): What the model said, as in [`JosieSession.transcript`].
@@ -65,6 +67,7 @@ class DuplexRow:
     question_end: float
     answers: list[str]
     event: list[float] | None = None
+    later: list[list[float]] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
     images: list[str] = field(default_factory=list)
     turns: list[dict[str, Any]] = field(default_factory=list)
@@ -98,11 +101,16 @@ def _read_row(values: Any, number: int, root: Path) -> DuplexRow:
     situation, event, answers = values.get("situation"), values.get("event"), values.get("answers")
     if situation not in SITUATIONS:
         raise ValueError(f"`situation` must be one of {list(SITUATIONS)}, got {situation!r}.")
-    if (event is None) != (situation == "question"):
-        raise ValueError(f"`event` must be there but for a plain question, got {event} in {situation!r}.")
-    if event is not None and not (len(event) == 2 and 0 <= event[0] < event[1]):
+    if (event is None) != (situation in ("question", "session")):
+        raise ValueError(f"`event` must be there but for plain questions, got {event} in {situation!r}.")
+    if event is not None and not _is_span(event):
         raise ValueError(f"`event` must be two rising times, got {event}.")
-    expected = 2 if situation == "interruption" else 1
+    later = values.get("later")
+    if (later is None) != (situation != "session"):
+        raise ValueError(f"`later` must be there in a 'session' alone, got {later} in {situation!r}.")
+    if later is not None and not (isinstance(later, list) and later and all(map(_is_span, later))):
+        raise ValueError(f"`later` must be two rising times for each question after the first, got {later}.")
+    expected = 2 if situation == "interruption" else 1 + len(later or ())
     if not isinstance(answers, list) or len(answers) != expected or not all(isinstance(text, str) for text in answers):
         raise ValueError(f"`answers` must be {expected} texts in {situation!r}, got {answers!r}.")
     end = values.get("question_end")
@@ -114,7 +122,13 @@ def _read_row(values: Any, number: int, root: Path) -> DuplexRow:
     if values.get("audio") is not None:
         kept["audio"] = str(root / values["audio"])
     images = [str(root / image) for image in values.get("images") or ()]
-    return DuplexRow(number, situation, float(end), answers, event, kept, images)
+    return DuplexRow(number, situation, float(end), answers, event, later or [], kept, images)
+
+
+def _is_span(times: Any) -> bool:
+    """Return whether these are a beginning and an end."""
+    is_pair = isinstance(times, list) and len(times) == 2 and all(isinstance(at, (int, float)) for at in times)
+    return is_pair and 0 <= times[0] < times[1]
 
 
 def run_row(
@@ -164,6 +178,8 @@ def _score_row(row: DuplexRow) -> Iterator[tuple[str, float]]:
     yield "first_right", float(first is not None and _is_right(first, row.answers[0]))
     if first is not None and is_taken:
         yield "response", _first_word(first) - row.question_end
+    if row.later:
+        yield from _score_later(row)
     if row.event is None:
         return
     begin, end = row.event
@@ -186,6 +202,15 @@ def _score_row(row: DuplexRow) -> Iterator[tuple[str, float]]:
         is_cut = spoken["is_cut"] and _end_of(spoken) <= last
         begins = any(begin < turn["begin"] <= last for turn in row.turns)
         yield f"{row.situation}_take_over", float(is_cut or begins)
+
+
+def _score_later(row: DuplexRow) -> Iterator[tuple[str, float]]:
+    ends = [*(end for _, end in row.later), float("inf")]
+    for end, next_end, answer in zip(ends, ends[1:], row.answers[1:], strict=False):
+        turn = next((turn for turn in row.turns if end <= turn["begin"] < next_end), None)
+        yield "later_right", float(turn is not None and _is_right(turn, answer))
+        if turn is not None:
+            yield "response", _first_word(turn) - end
 
 
 def _end_of(turn: dict[str, Any]) -> float:

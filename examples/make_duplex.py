@@ -4,12 +4,14 @@ Writes `train.jsonl`, `validation.jsonl` and `test.jsonl` with the user's tracks
 of five situations (`nano_world/duplex.py`). Voices, scenes and times of the test are in no row of training, nor are
 half of its wordings. The rows train `train_duplex.py` and are scored by `josie evaluate --duplex`.
 `validation-turns.jsonl` and `test-turns.jsonl` have the same questions for `josie evaluate`, one by one, to tell what
-full duplex costs. The voices are those of nano's world: flite, festival and espeak-ng have to be installed.
+full duplex costs. `sessions.jsonl` has longer ones of the test, with six questions, and `sessions-turns.jsonl` these
+one by one. The voices are those of nano's world: flite, festival and espeak-ng have to be installed.
 """
 
 import argparse
 import json
 import random
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,7 +33,15 @@ def say(text: str, voice: str | None) -> np.ndarray:
     return speak(text, JOSIE_VOICE, JOSIE_STRETCH) if voice is None else _BY_KEY[voice].say(text)
 
 
-def write_rows(folder: Path, split: Split, number: int, seed: int, say: Say = say) -> Path:
+def write_rows(
+    folder: Path,
+    split: Split,
+    number: int,
+    seed: int,
+    say: Say = say,
+    name: str | None = None,
+    situations: Sequence[str] = SITUATIONS,
+) -> Path:
     """Write conversations, of each situation in turn, and return the file of rows.
 
     Args:
@@ -40,18 +50,21 @@ def write_rows(folder: Path, split: Split, number: int, seed: int, say: Say = sa
         number (`int`): Of rows.
         seed (`int`): Of all of them.
         say (`Callable`): Speaks.
+        name (`str`, *optional*): Of the file and the folder beside it; the split if not given.
+        situations (`Sequence[str]`): Which.
     """
-    media = folder / split
+    name = name or split
+    media = folder / name
     media.mkdir(parents=True, exist_ok=True)
     rows = []
     for index in range(number):
-        draw = random.Random(f"{seed} {split} {index}")
-        talk, scene = draw_conversation(draw, split, SITUATIONS[index % len(SITUATIONS)], say)
+        draw = random.Random(f"{seed} {name} {index}")
+        talk, scene = draw_conversation(draw, split, situations[index % len(situations)], say)
         save_audio(media / f"{index:05}.wav", talk.track, SAMPLING_RATE)
         render(scene).save(media / f"{index:05}.png")
-        paths = {"audio": f"{split}/{index:05}.wav", "images": [f"{split}/{index:05}.png"]}
+        paths = {"audio": f"{name}/{index:05}.wav", "images": [f"{name}/{index:05}.png"]}
         rows.append(json.dumps(talk.row | {"scene": scene.to_dict()} | paths) + "\n")
-    file = folder / f"{split}.jsonl"
+    file = folder / f"{name}.jsonl"
     file.write_text("".join(rows), encoding="utf-8")
     return file
 
@@ -69,6 +82,7 @@ def write_turns(file: Path) -> Path:
         spans = {row["situation"]: (0.0, row["question_end"])}
         if row["situation"] == "interruption":
             spans["second"] = tuple(row["event"])
+        spans |= {f"later{number}": (begin, end) for number, (begin, end) in enumerate(row.get("later", ()), start=1)}
         for (kind, (begin, end)), answer in zip(spans.items(), row["answers"], strict=True):
             path = f"{row['audio'].removesuffix('.wav')}-{kind}.flac"
             save_audio(
@@ -90,12 +104,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--train", type=int, default=500, help="rows to train with")
     parser.add_argument("--validation", type=int, default=50, help="rows to choose with")
     parser.add_argument("--test", type=int, default=50, help="rows to test with")
+    parser.add_argument("--sessions", type=int, default=0, help="longer rows to test with")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
     arguments = parser.parse_args(argv)
     splits: tuple[Split, ...] = ("train", "validation", "test")
     for split in splits:
         file = write_rows(arguments.folder, split, getattr(arguments, split), arguments.seed)
         print(file if split == "train" else f"{file}, {write_turns(file)}")
+    if arguments.sessions:
+        options = {"name": "sessions", "situations": ["session"]}
+        file = write_rows(arguments.folder, "test", arguments.sessions, arguments.seed, **options)
+        print(f"{file}, {write_turns(file)}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from test_cli import fail, run
 import josie
 from josie.cli import duplex
 from josie.conversion.hub.model_card import write_model_card
-from josie.evaluation.duplex import DuplexRow, score_rows
+from josie.evaluation.duplex import DuplexRow, read_duplex_rows, score_rows
 
 RATE = 1600
 
@@ -141,6 +141,30 @@ class TestScores:
         going = score("interruption", [turn(2.5, 6.0)], event, answers)
         assert (going["second_right"], going["stopped"]) == (0, 0)
         assert "stop_p50" not in going
+
+    def test_a_longer_session(self):
+        row = DuplexRow(1, "session", 2.0, ["It is red.", "Two.", "No."], later=[[4.0, 5.0], [7.0, 8.0]])
+        row.turns = [turn(2.5, 3.5), turn(5.4, 6.0, "Two."), turn(8.4, 9.0, "Yes.")]
+        assert (score_rows([row])["first_right"], score_rows([row])["later_right"]) == (1, 0.5)
+        row.turns = [turn(2.5, 3.5), turn(8.4, 9.0, "Two.")]  # too late, when the next question is over
+        assert score_rows([row])["later_right"] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"later": [[4.0, 5.0]]}, "`later` must be there in a 'session' alone, got .* in 'question'"),
+        ({"situation": "session"}, "`later` must be there in a 'session' alone, got None"),
+        ({"situation": "session", "later": [[5.0, 4.0]]}, "`later` must be two rising times for each"),
+        ({"situation": "session", "later": [[4.0, 5.0]]}, "`answers` must be 2 texts in 'session'"),
+        ({"situation": "session", "event": [1.0, 2.0], "later": [[4.0, 5.0]]}, "`event` must be there but for plain"),
+        ({"situation": "pause", "event": [4.0]}, "`event` must be two rising times"),
+    ],
+)
+def test_wrong_rows_are_refused(changes, message, tmp_path):
+    row = {"situation": "question", "audio": "user.wav", "question_end": 0.1, "answers": ["red"]}
+    with pytest.raises(ValueError, match=f"Line 1 of .*{message}"):
+        read_duplex_rows(write_rows(tmp_path / "rows.jsonl", [row | changes]))
 
 
 def test_info_and_card_say_that_it_listens_while_it_speaks(folder, tmp_path):

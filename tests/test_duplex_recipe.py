@@ -97,6 +97,19 @@ def test_more_questions_follow_when_the_answer_is_over():
         duplex.hold(random.Random(0), "train", "interruption", asked[:1], "slt", say)
 
 
+def test_a_session_has_later_questions_that_can_be_scored(folder):
+    file = make_duplex.write_rows(folder, "test", 2, 0, say, "sessions", ["session"])
+    for row in read_duplex_rows(file):
+        assert len(row.answers) == duplex.NUM_QUESTIONS["session"] == 1 + len(row.later)
+        track = josie.load_audio(row.values["audio"], RATE)
+        for begin, end in row.later:
+            span = np.abs(track[round(begin * RATE) + 50 : round(end * RATE) - 50])
+            assert span.min() > 0.1
+            assert not track[round(begin * RATE) - 5000 : round(begin * RATE) - 50].any()
+    turns = list(map(json.loads, make_duplex.write_turns(file).read_text().splitlines()))
+    assert len(turns) == 12
+
+
 def test_other_situations_are_refused():
     with pytest.raises(ValueError, match="`situation` must be one of .*, got 'song'."):
         draw("train", "song", 0)
