@@ -26,6 +26,8 @@ class VoiceArguments:
         num_sentences (`int`): Real sentences, besides all there is to answer.
         num_phrases (`int`): Rows of random words, so that rare ones are learned too.
         open_texts (`dict[str, int]`): How many texts of each of [`nano_world.open_text.KINDS`], which have any words.
+        open_texts_from (`dict[str, int]`): The first of each kind that is said, 0 if not given, so that a later run
+            says others.
         answer_repeats (`int`): How many times an epoch has each answer, captions apart: they are few, short, and
             nearly all that is ever said.
         num_validation_rows (`int`): Sentences that are held out.
@@ -36,14 +38,17 @@ class VoiceArguments:
     num_sentences: int = 10000
     num_phrases: int = 7000
     open_texts: dict[str, int] = field(default_factory=dict)
+    open_texts_from: dict[str, int] = field(default_factory=dict)
     answer_repeats: int = 1
     num_validation_rows: int = 100
 
     def __post_init__(self):
         if self.answer_repeats < 1:
             raise ValueError(f"`data.nano.answer_repeats` must be at least 1, got {self.answer_repeats}.")
-        if set(self.open_texts) - set(KINDS) or min(self.open_texts.values(), default=0) < 0:
-            raise ValueError(f"`data.nano.open_texts` must give numbers of {list(KINDS)}, got {self.open_texts}.")
+        for name in ("open_texts", "open_texts_from"):
+            given = getattr(self, name)
+            if set(given) - set(KINDS) or min(given.values(), default=0) < 0:
+                raise ValueError(f"`data.nano.{name}` must give numbers of {list(KINDS)}, got {given}.")
 
 
 def record_voice(arguments: VoiceArguments) -> list[Dataset]:
@@ -56,9 +61,10 @@ def record_voice(arguments: VoiceArguments) -> list[Dataset]:
     packages = Path(arguments.packages)
     texts = (
         *(
-            open_texts(packages, "train", kind)[start : min(start + SHARD_SIZE, count)]
+            open_texts(packages, "train", kind)[start : min(start + SHARD_SIZE, first + count)]
             for kind, count in arguments.open_texts.items()
-            for start in range(0, count, SHARD_SIZE)
+            for first in [arguments.open_texts_from.get(kind, 0)]
+            for start in range(first, first + count, SHARD_SIZE)
         ),
         sentences(packages, "train")[: arguments.num_sentences],
         phrases(packages, arguments.num_phrases),
