@@ -102,3 +102,20 @@ def test_what_is_no_kind_is_refused(packages):
         voice.VoiceArguments(open_texts={"poem": 3})
     with pytest.raises(ValueError, match=r"`data.nano.open_texts` must give numbers of .* got \{'number': -1\}"):
         voice.VoiceArguments(open_texts={"number": -1})
+    with pytest.raises(ValueError, match=r"`data.nano.open_texts_from` must give numbers of .* got \{'poem': 3\}"):
+        voice.VoiceArguments(open_texts_from={"poem": 3})
+
+
+def test_a_later_run_says_other_texts(packages, monkeypatch):
+    said = []
+    monkeypatch.setattr(voice, "spoken", lambda texts, *rest, **options: said.append(list(texts)) or texts)
+    for name, value in (("sentences", ()), ("possible_captions", ()), ("possible_answers", ())):
+        monkeypatch.setattr(voice, name, lambda *rest, value=value: value)
+    monkeypatch.setattr(voice, "phrases", lambda *rest: ())
+    known = open_texts(packages, "train", "number")
+    for start in (0, 1500):
+        given = voice.VoiceArguments(str(packages), open_texts={"number": 1500}, open_texts_from={"number": start})
+        voice.record_voice(given)
+        parts, said[:] = said[:2], []
+        assert [text for part in parts for text in part] == list(known[start : start + 1500])
+        assert max(map(len, parts)) == voice.SHARD_SIZE
