@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..nano import NANO_NAMES, find_model
-from .shared import quieten
+from .shared import quieten, report
 
 if TYPE_CHECKING:
     import torch
@@ -212,10 +212,13 @@ def load_josie(
 
     Raises:
         `ValueError`: The weights are damaged, or some are missing or of other shapes.
+
+    A dtype in which the processor is slow is noted, be it asked for or the checkpoint's own.
     """
     import torch
 
     from ..modeling_josie import JosieForConditionalGeneration
+    from ..modeling_josie.layers.precision import describe_slowdown
 
     quieten()
     model = load_model(folder, JosieForConditionalGeneration)
@@ -226,6 +229,9 @@ def load_josie(
     for codec in (model.audio_codec, model.vision_codec):
         if codec is not None:
             codec.float()
+    slowness = describe_slowdown(model.thinker.dtype, device)
+    if slowness is not None:
+        report(f"Warning: {slowness} `--dtype float32` is faster, and takes twice the memory.")
     return model.to(device).prepare_for_inference()
 
 

@@ -11,6 +11,7 @@ from datasets import IterableDataset
 from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import TrainerState
 
+from josie.modeling_josie.layers.precision import describe_slowdown
 from recipes.configuration import Mode, Section, read_section
 
 logger = logging.getLogger("josie.examples.runs")
@@ -19,6 +20,8 @@ STATE_FILE = "trainer_state.json"
 
 def read_trainer_section(config: dict[str, Any], arguments_class: type[Section], **defaults: Any) -> Section:
     """Return the section `trainer` as arguments of `Trainer`, which chooses the device.
+
+    Its `bf16` may be `"auto"`: true on an accelerator, and on a processor that is not slow in bfloat16.
 
     Args:
         config (`dict`): All sections.
@@ -34,7 +37,14 @@ def read_trainer_section(config: dict[str, Any], arguments_class: type[Section],
             raise ValueError(f"`trainer` must be a section with `{name}`, got {section!r}.")
     # Without an accelerator the Trainer would use the CPU anyway, but refuses bfloat16 unless it is asked to.
     common = {"report_to": "none", "use_cpu": not torch.accelerator.is_available()}
-    return read_section(config, "trainer", arguments_class, **common | defaults)
+    given = common | defaults | section
+    slowness = describe_slowdown(torch.bfloat16, "cpu") if given["use_cpu"] and given.get("bf16") else None
+    if given.get("bf16") == "auto":
+        section = section | {"bf16": slowness is None}
+        logger.info(f"bf16 is {str(slowness is None).lower()}. {slowness or ''}".rstrip())
+    elif slowness is not None:
+        logger.warning(f"{slowness} `--set trainer.bf16=false` is faster.")
+    return read_section(config | {"trainer": section}, "trainer", arguments_class, **common | defaults)
 
 
 def start_training(config: dict[str, Any], arguments_class: type[Section], **defaults: Any) -> Section:
