@@ -1,4 +1,4 @@
-"""How fast a processor computes with fewer bits. Many have no instructions for them, and are many times as slow."""
+"""Speed of a processor that computes with fewer bits. Many have no instructions for that, and take many times as long.
 
 import time
 from functools import cache
