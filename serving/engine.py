@@ -215,10 +215,16 @@ class Engine:
         drawing: dict[str, Any] = {"do_sample": True, "temperature": options.temperature}
         return drawing if options.top_p is None else drawing | {"top_p": options.top_p}
 
+    def talk_at(self, speed: float) -> dict[str, float]:
+        """Return the option of a Talker that speaks so many times as fast as this model does by itself."""
+        if speed == 1:
+            return {}
+        own = getattr(self.model.generation_config, "talker_speed", None) or 1.0
+        return {"talker_speed": min(max(speed * own, 0.5), 2.0)}
+
     def _talking(self, options: AnswerOptions) -> dict[str, Any]:
         talking: dict[str, Any] = {"speaker": options.voice, "tokenizer": self.processor.tokenizer}
-        if options.speed != 1:
-            talking["talker_speed"] = options.speed
+        talking |= self.talk_at(options.speed)
         return talking if options.seed is None else talking | {"talker_seed": options.seed}
 
     def _take_whole(self, taker: SpeechTaker, spoken: Any, prompt_length: int) -> None:

@@ -181,8 +181,10 @@ def test_what_is_forgotten_leaves_its_text(window):
     assert all(first != second for first, second in zip(changes, changes[1:], strict=False))
 
 
-def test_the_layout_of_a_turn_is_that_of_a_session():
+@pytest.mark.parametrize("speed", [None, 0.8])
+def test_the_layout_of_a_turn_is_that_of_a_session(speed):
     model = make_duplex()
+    model.generation_config.talker_speed = speed
     track, script = make_track(model, 15), ["ssssslssslsssss"]
     state, turns = begin(model), []
     for output in run(model, state, track, script):

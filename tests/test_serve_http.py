@@ -85,6 +85,14 @@ class TestSpeech:
         with pytest.raises(openai.BadRequestError, match=r"`speed` must be a number in \[0.5, 2\], got 4"):
             client.audio.speech.create(model="tiny", voice="bob", input="It is blue.", speed=4)
 
+    def test_speed_is_that_of_the_model(self, engine, monkeypatch):
+        assert engine.talk_at(1) == {}
+        assert engine.talk_at(1.5) == {"talker_speed": 1.5}
+        monkeypatch.setattr(engine.model.generation_config, "talker_speed", 0.8, raising=False)
+        assert engine.talk_at(1) == {}
+        assert engine.talk_at(1.5) == {"talker_speed": pytest.approx(1.2)}
+        assert engine.talk_at(0.5) == {"talker_speed": 0.5}
+
     def test_words_come_with_their_times(self, client, engine):
         with client.audio.speech.with_streaming_response.create(
             model="tiny",

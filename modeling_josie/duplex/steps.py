@@ -67,7 +67,9 @@ class SessionStepsMixin:
         if not talker.learns_durations:
             return TokenDurations(None, None, float(talker.frames_per_token))
         predictor = copy.deepcopy(self.talker.durations).to("cpu")
-        return TokenDurations(predictor, self.get_input_embeddings().weight.detach().to("cpu", copy=True))
+        embeddings = self.get_input_embeddings().weight.detach().to("cpu", copy=True)
+        speed = getattr(self.generation_config, "talker_speed", None) or 1.0  # at which sessions say them too
+        return TokenDurations(predictor, embeddings, speed=speed)
 
     def get_speech_timing(self) -> SpeechTiming:
         """Return what rows with times are laid out by, see [`JosieDataCollator`]; of a model with units."""

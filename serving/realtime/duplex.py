@@ -200,10 +200,12 @@ class Duplex:
     def _open(self) -> JosieSession:
         """Begin, in a thread."""
         settings = self.settings
-        talking = {} if settings.speed == 1 else {"talker_speed": settings.speed}
         try:
             return self.engine.model.start_session(
-                self.engine.processor, messages=self._messages or None, speaker=settings.voice, **talking
+                self.engine.processor,
+                messages=self._messages or None,
+                speaker=settings.voice,
+                **self.engine.talk_at(settings.speed),
             )
         except ValueError as error:
             raise ClientError(
