@@ -1,4 +1,4 @@
-"""Speed of a processor that computes with fewer bits. Many have no instructions for that, and take many times as long.
+"""Speed of a processor that computes with fewer bits. Many have no instructions for it, and take many times as long."""
 
 import time
 from functools import cache
