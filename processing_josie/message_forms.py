@@ -15,6 +15,7 @@ from .part_forms import modality_of, read_file, read_part
 _SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _SHAREGPT_MEDIA = re.compile(r"<(?:image|video|audio|speech|sound)>")
 _BOOKKEEPING = ("id", "type", "status", "object", "created", "timestamp")  # of a message; says nothing of its text
+_OF_PARTS = ("text", "begin")  # of a part of `content`, which templates read of those alone
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios", "files")
 
 
@@ -144,8 +145,14 @@ def require_rendered(conversations: list[Conversation], template: str, given: di
         `ValueError`: There is such a thing, or a message without content.
     """
 
+    code = " ".join(re.findall(r"\{[{%].*?[%}]\}", template, re.DOTALL))
+
     def is_named(name: str) -> bool:
-        return re.search(rf"\b{re.escape(name)}\b", template) is not None
+        return re.search(rf"\b{re.escape(name)}\b", code) is not None
+
+    def is_read(name: str) -> bool:
+        """Return whether it is read of something, as `message.name`, `message['name']` or `message.get('name')`."""
+        return re.search(rf"""(\.|\[\s*['"]|get\(\s*['"]){re.escape(name)}\b""", code) is not None
 
     for name in ("tools", "documents"):
         if not is_empty(given.get(name)) and not is_named(name):
@@ -161,7 +168,7 @@ def require_rendered(conversations: list[Conversation], template: str, given: di
                         "A message must have its files as parts of `content`, such as {'type': 'image', 'path': ...}, "
                         f"got {name!r}."
                     )
-                if not is_named(name):
+                if name in _OF_PARTS or not is_read(name):
                     raise ValueError(
                         "A message must have `role` and `content` alone, as the chat template of this model renders no "
                         f"other, got {name!r}."

@@ -75,7 +75,7 @@ def part_value(part: dict[str, Any]) -> Any:
             value = value if frames is None else frames
             # A list of images or image files is one video here, and not as many.
             return value if frames is None and not options else WithOptions(value, options)
-        return (value, options["sampling_rate"]) if "sampling_rate" in options else value
+        return {"array": value, "sampling_rate": options["sampling_rate"]} if "sampling_rate" in options else value
     raise ValueError(
         f"A content part of type {modality!r} must have {modality!r}, 'url', 'path' or 'base64', got {sorted(part)}."
     )

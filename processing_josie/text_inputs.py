@@ -33,6 +33,7 @@ _REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
     },
 }
 _SHARED = _REFUSED["audio_kwargs"].keys() & {"padding", "max_length", "truncation", "pad_to_multiple_of"}
+_PADDINGS = (True, False, None, "longest", "max_length", "do_not_pad")
 _PARTS = ("text_kwargs", "images_kwargs", "videos_kwargs", "audio_kwargs")
 
 
@@ -180,6 +181,12 @@ class TextInputsMixin(ProcessorMixin):
                 )
 
 
+def require_side(padding_side: Any) -> None:
+    """Raise a `ValueError` for a side that is neither left nor right."""
+    if padding_side not in ("left", "right", None):
+        raise ValueError(f"`padding_side` must be 'left' or 'right', got {padding_side!r}.")
+
+
 def pad_tokens(
     data: dict[str, list],
     pad_token_id: int | None,
@@ -201,6 +208,12 @@ def pad_tokens(
     Raises:
         `ValueError`: `max_length` is missing, or there is nothing to pad with.
     """
+    if padding not in _PADDINGS:
+        raise ValueError(f"`padding` must be one of {list(_PADDINGS)}, got {padding!r}.")
+    require_side(padding_side)
+    for name, value in (("max_length", max_length), ("pad_to_multiple_of", pad_to_multiple_of)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}.")
     lengths = [len(ids) for ids in data["input_ids"]]
     data = data | {"attention_mask": [[1] * length for length in lengths]}
     if padding in (False, None, "do_not_pad"):

@@ -47,7 +47,7 @@ def make_track(model, num_units, batch_size=1, seed=0):
     generator = torch.Generator().manual_seed(seed)
     size = batch_size, 1, num_units * model.config.thinker_config.unit_samples
     loudness = torch.rand(batch_size, 1, num_units, generator=generator).repeat_interleave(size[2] // num_units, 2)
-    return torch.randn(size, generator=generator) * loudness
+    return (torch.randn(size, generator=generator) * loudness).clamp(-1, 1)
 
 
 def run(model, state, track, script=None, **options):

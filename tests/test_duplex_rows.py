@@ -144,7 +144,7 @@ def test_the_past_is_what_is_left_of_turns(parts):
     short = make_unit_row(processor, timing, rest)
     assert torch.equal(long["input_ids"], short["input_ids"])
     assert torch.equal(long["labels"], short["labels"])
-    with pytest.raises(ValueError, match=r"`past` must be texts of turns, got \[''\]."):
+    with pytest.raises(ValueError, match=r"`past` must be a list of texts of turns, got \[''\]."):
         make_unit_row(processor, timing, rest | {"past": [""]})
 
 
@@ -179,7 +179,7 @@ def test_rows_of_a_batch_have_the_logits_of_themselves(parts):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"turns": [{"begin": 0.1}]}, "`turns` must have `begin`, and `text` or `words`, got"),
+        ({"turns": [{"begin": 0.1}]}, "`turns` must have `begin`, and either `text` or `words`, got"),
         ({"turns": [{"begin": 0.1, "text": "a", "until": 3}]}, r"`turns` must have keys among .*, got \['until'\]."),
         ({"turns": [{"begin": -1, "text": "a"}]}, "`begin` must be seconds of at least 0, got -1."),
         ({"turns": [{"begin": "1", "text": "a"}]}, "`begin` must be seconds of at least 0, got '1'."),

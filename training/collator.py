@@ -15,6 +15,7 @@ from ..processing_josie.messages import Conversation
 from ..processing_josie.nested_values import join_arrays
 from ..processing_josie.processor import JosieProcessor
 from ..processing_josie.spoken_turns import join_codes, with_codes
+from ..processing_josie.text_inputs import require_side
 from .unit_rows import Items, is_unit_row, make_unit_row
 
 # By position of the text. Everything else that is a tensor holds items (clips, images, videos) along its first axis.
@@ -52,6 +53,9 @@ class JosieDataCollator:
     processor: JosieProcessor
     padding_side: Literal["left", "right"] = "left"
     speech_timing: SpeechTiming | None = None
+
+    def __post_init__(self):
+        require_side(self.padding_side)
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Join examples.
@@ -111,6 +115,13 @@ class JosieDataCollator:
                 batch[name] = self._join_tokens(rows, name, lengths, fillers[name])
             elif name == "speech_codes":
                 batch[name] = join_codes([_list_turns(cast(Any, row.get(name))) for row in rows])
+            elif name == "speaker_ids":  # of every row, also of those that do not speak
+                batch[name] = torch.cat([torch.as_tensor(row.get(name, 0)).reshape(1) for row in rows])
+            elif name == "speech_durations":
+                masks = [row.get("speech_mask") for row in rows]
+                counts = None if all(mask is None for mask in masks) else [_count(mask) for mask in masks]
+                given = [row[name].reshape(-1) if name in row else None for row in rows]
+                batch[name] = _join_durations(given, counts)
             else:
                 items = (item for row in rows if name in row for item in _list_items(row[name]))
                 batch[name] = _join_items([torch.atleast_1d(item) for item in items])
@@ -146,7 +157,9 @@ class JosieDataCollator:
             )
         durations = [example.get("speech_durations") for example in examples]
         if any(values is not None for values in durations):
-            batch["speech_durations"] = _join_durations(durations, batch.get("speech_mask"))
+            mask = batch.get("speech_mask")
+            counts = [0] * len(durations) if mask is None else [_count(row) for row in mask]
+            batch["speech_durations"] = _join_durations(durations, counts)
         names = [example.get("speaker") for example in examples]
         if self.processor.speakers and any(name is not None for name in names):
             batch["speaker_ids"] = torch.tensor([self._speaker_id(name) for name in names])
@@ -185,9 +198,20 @@ def _as_tensor(value: Any) -> torch.Tensor:
     return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
-def _join_durations(durations: list[Any], mask: torch.Tensor | None) -> torch.Tensor:
-    """Return `(batch, num_tokens)`, how long each spoken token is said, filled up with 0."""
-    counts = [0] * len(durations) if mask is None else (mask > 0).sum(dim=1).tolist()
+def _count(mask: Any) -> int:
+    """Return how many tokens of a row are spoken."""
+    return 0 if mask is None else int((mask > 0).sum())
+
+
+def _join_durations(durations: list[Any], counts: list[int] | None) -> torch.Tensor:
+    """Return `(batch, num_tokens)`, how long each spoken token is said, filled up with 0.
+
+    Args:
+        durations (`list`): Of each row; `None` where they are not known.
+        counts (`list[int]`, *optional*): Of spoken tokens; as many as there are durations if not given.
+    """
+    if counts is None:
+        counts = [0 if values is None else len(values) for values in durations]
     durations = [
         [] if values is None and not count else values for values, count in zip(durations, counts, strict=True)
     ]
@@ -198,6 +222,9 @@ def _join_durations(durations: list[Any], mask: torch.Tensor | None) -> torch.Te
             f"{counts}, got {found}."
         )
     rows = [torch.as_tensor(values, dtype=torch.float32) for values in durations]
+    for row in rows:
+        if not (row.isfinite() & (row >= 0)).all():
+            raise ValueError(f"`speech_durations` must be finite numbers of frames, at least 0, got {row.tolist()}.")
     return pad_sequence(rows, batch_first=True)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 
+from ..configuration_josie.constants import IGNORE_INDEX
 from ..processing_josie.processor import JosieProcessor
 from .collator import JosieDataCollator
 from .data_workers import LastingWorkersTrainer
@@ -91,12 +92,14 @@ class JosieTrainer(LastingWorkersTrainer, LossPartsTrainer):
     ) -> tuple[Any, Any, Any]:
         """Evaluate a batch; where `label_names` have `speech_codes`, the predictions have the logits of codes too.
 
-        Where nobody asks for predictions, logits of text are made only where there is something to learn.
+        A batch in which nobody speaks has none to learn then, as a row that is written has beside spoken ones. Where
+        nobody asks for predictions, logits of text are made only where there is something to learn.
         """
         config = getattr(self.model, "config", None)
         if ignore_keys is None and "speech_codes" in self.label_names:
             hidden = getattr(config, "keys_to_ignore_at_inference", [])
             ignore_keys = [name for name in hidden if name not in _LOGITS_OF_CODES]
+            inputs = _with_codes(inputs, config)
         trained: Any = self.model
         is_known = "text" in trained.target_names and accepts(trained.forward, "skip_logits")
         if prediction_loss_only and is_known and self.label_smoother is None:
@@ -145,3 +148,13 @@ class JosieTrainer(LastingWorkersTrainer, LossPartsTrainer):
             super()._load_best_model()
         else:
             self.whole.load(str(self.state.best_model_checkpoint))
+
+
+def _with_codes(inputs: dict[str, Any], config: Any) -> dict[str, Any]:
+    """Return a batch of a whole model with `speech_codes`, -100 where there were none: `Trainer` takes no loss of a
+    batch that lacks one of its `label_names`."""
+    talker, labels = getattr(config, "talker_config", None), inputs.get("labels")
+    if inputs.get("speech_codes") is not None or talker is None or labels is None:
+        return inputs
+    codes = torch.full_like(labels[:, :1], IGNORE_INDEX)[:, None].expand(-1, talker.num_quantizers, -1)
+    return {**inputs, "speech_codes": codes, "speech_mask": torch.zeros_like(labels)}

@@ -24,10 +24,10 @@ from ..configuration_josie.constants import IGNORE_INDEX
 from ..processing_josie.audio import as_waveform
 from ..processing_josie.message_forms import row_messages
 from ..processing_josie.messages import list_parts, part_value
-from ..processing_josie.nested_values import to_dict, to_list
+from ..processing_josie.nested_values import is_empty, to_dict, to_list
 from ..processing_josie.processor import JosieProcessor
+from .timed_turns import read_past, read_time, read_turns
 
-_TURN_KEYS = ("begin", "text", "cut_at", "durations", "words")
 _ROUNDING = 1e-6  # of units: a time at a border of units belongs to that border
 
 
@@ -78,21 +78,26 @@ def read_timed_row(row: dict[str, Any], sampling_rate: int) -> TimedRow:
         `ValueError`: A part with a time that is neither audio nor an image, a time below 0, or turns of another form.
     """
     clips: list[tuple[float, Any]] = [] if row.get("audio") is None else [(0.0, row["audio"])]
-    turns = [dict(turn) for turn in row.get("turns") or ()]
+    turns = read_turns(row.get("turns"))
     images: list[tuple[float, Any]] = []
     prompt: list[dict[str, Any]] = []
-    for message in row.get("messages") or []:
-        parts = list_parts(message)
+    if not is_empty(row.get("conversations")):
+        raise ValueError("A row with times must have its prompt in `messages`, got `conversations`.")
+    for given in to_list(row.get("messages")) or []:
+        message = to_dict(given) or {}
+        content = message.get("content")
+        parts = list_parts(message | {"content": content if isinstance(content, str) else to_list(content)})
+        parts = [part if to_dict(part) is None else to_dict(part) for part in parts]
         timed = [part for part in parts if isinstance(part, dict) and part.get("begin") is not None]
         if not timed:
-            prompt.append(message)
+            prompt.append(given)
             continue
         if len(timed) < len(parts):
             raise ValueError("`messages` must have `begin` in all parts of a message or in none, got some with it.")
         for part in timed:
-            begin = _time(part["begin"], "begin")
+            begin = read_time(part["begin"], "begin")
             if message.get("role") == "assistant" and part.get("type") == "text":
-                turns.append({name: value for name, value in part.items() if name != "type"})
+                turns += read_turns([{name: value for name, value in part.items() if name != "type"}])
             elif message.get("role") == "user" and part.get("type") in ("audio", "image"):
                 (clips if part["type"] == "audio" else images).append((begin, _read_part(part)))
             else:
@@ -101,21 +106,16 @@ def read_timed_row(row: dict[str, Any], sampling_rate: int) -> TimedRow:
                     f"{part.get('type')!r} of {message.get('role')!r}."
                 )
     prompt = row_messages({"messages": prompt}) if prompt else []
-    for turn in turns:
-        _check_turn(turn)
     waveforms = [(begin, as_waveform(clip, None, sampling_rate)[0]) for begin, clip in clips]
-    length = round(_time(row.get("seconds") or 0.0, "seconds") * sampling_rate)
+    length = round(read_time(row.get("seconds"), "seconds") * sampling_rate)
     ends = [round(begin * sampling_rate) + len(waveform) for begin, waveform in waveforms]
     track = np.zeros(max([length, *ends]), np.float32)
     for begin, waveform in waveforms:
         start = round(begin * sampling_rate)
         track[start : start + len(waveform)] += waveform
     turns.sort(key=lambda turn: turn["begin"])
-    forget_until = _time(row.get("forget_until") or 0.0, "forget_until")
-    past: list[str] = list(row.get("past") or ())
-    if not all(isinstance(text, str) and text for text in past):
-        raise ValueError(f"`past` must be texts of turns, got {past!r}.")
-    return TimedRow(track, turns, sorted(images, key=_first), prompt, forget_until, past)
+    forget_until = read_time(row.get("forget_until"), "forget_until")
+    return TimedRow(track, turns, sorted(images, key=_first), prompt, forget_until, read_past(row.get("past")))
 
 
 def make_unit_row(processor: JosieProcessor, timing: SpeechTiming, row: dict[str, Any]) -> dict[str, Any]:
@@ -138,8 +138,13 @@ def make_unit_row(processor: JosieProcessor, timing: SpeechTiming, row: dict[str
         raise ValueError("`processor` must be of a model with `unit_frames` for rows with times, see `add_units`.")
     timed = read_timed_row(row, thinker.unit_sampling_rate)
     written = lay_out_turns(processor, timing, timed.turns)
-    num_units = max(thinker.get_num_units(len(timed.track)), max(written, default=-1) + 2)
-    inputs: Any = processor.process_session_prompt(timed.prompt, row.get("images") or None)
+    shown = [(int(begin / thinker.unit_seconds + _ROUNDING), image) for begin, image in timed.images]
+    last = max(max(written, default=-1) + 1, *(place for place, _ in shown), 0)
+    num_units = max(thinker.get_num_units(len(timed.track)), last + 1)
+    images = row.get("images")
+    inputs: Any = processor.process_session_prompt(
+        timed.prompt, None if is_empty(images) else to_list(images) or images
+    )
     items: dict[str, Items] = {
         name: Items([value]) for name, value in inputs.items() if name not in ("input_ids", "attention_mask")
     }
@@ -148,7 +153,6 @@ def make_unit_row(processor: JosieProcessor, timing: SpeechTiming, row: dict[str
         said = processor.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         ids += [thinker.speak_token_id, *said, processor.tokenizer.eos_token_id, thinker.listen_token_id]
     labels = [IGNORE_INDEX] * len(ids)
-    shown = [(int(begin / thinker.unit_seconds + _ROUNDING), image) for begin, image in timed.images]
     first = min(math.ceil(timed.forget_until / thinker.unit_seconds - _ROUNDING), num_units - 1)
     was_speaking = False
     for unit in range(num_units):
@@ -262,24 +266,6 @@ def _spread_words(
     owners = [int(np.searchsorted(starts, max(end - 1, first), side="right")) - 1 for first, end in offsets]
     counts = np.bincount(owners, minlength=len(words))
     return [max(bounds[owner + 1] - bounds[owner], 0.0) * frame_rate / counts[owner] for owner in owners]
-
-
-def _check_turn(turn: dict[str, Any]) -> None:
-    unknown = sorted(turn.keys() - set(_TURN_KEYS))
-    if unknown:
-        raise ValueError(f"`turns` must have keys among {list(_TURN_KEYS)}, got {unknown}.")
-    if turn.get("begin") is None or (not turn.get("text") and not turn.get("words")):
-        raise ValueError(f"`turns` must have `begin`, and `text` or `words`, got {sorted(turn)}.")
-    begin = _time(turn["begin"], "begin")
-    cut_at = turn.get("cut_at")
-    if cut_at is not None and not _time(cut_at, "cut_at") > begin:
-        raise ValueError(f"`cut_at` must be after `begin` ({begin}), got {cut_at}.")
-
-
-def _time(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise ValueError(f"`{name}` must be seconds of at least 0, got {value!r}.")
-    return float(value)
 
 
 def _read_part(part: dict[str, Any]) -> Any:

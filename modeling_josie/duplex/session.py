@@ -5,6 +5,7 @@ not depend on how samples were cut into pieces.
 """
 
 import copy
+import math
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from ..outputs import HeardToken
 from .state import JosieSessionOutput, JosieSessionState
 from .state_files import load_state, save_state
 from .steps import SessionStepsMixin
+
+_LOUDEST = 2.0  # as in processing: resampling overshoots full scale by less, integers that became floats do not
 
 
 @dataclass
@@ -88,7 +91,8 @@ class JosieSession:
     """
 
     def __init__(self, model: Any, processor: Any, state: JosieSessionState, speak_bias: float = 0.0):
-        self.model, self.processor, self.state, self.speak_bias = model, processor, state, speak_bias
+        self.model, self.processor, self.state = model, processor, state
+        self.speak_bias = speak_bias
         thinker = model.config.thinker_config
         self.unit_samples: int = thinker.unit_samples
         self.unit_seconds: float = thinker.unit_seconds
@@ -243,6 +247,17 @@ class JosieSession:
                 )
             self.state, self._progress, self.speak_bias = loaded
 
+    @property
+    def speak_bias(self) -> float:
+        """What is added to the logit of speaking, from the next unit on."""
+        return self._speak_bias
+
+    @speak_bias.setter
+    def speak_bias(self, value: float) -> None:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+            raise ValueError(f"`speak_bias` must be a number, got {value!r}.")
+        self._speak_bias = float(value)
+
     def close(self) -> None:
         """End the session; it cannot be used any more."""
         self._is_closed = True
@@ -259,6 +274,8 @@ class JosieSession:
     def _check(self, samples: Any, sampling_rate: int | None) -> torch.Tensor:
         if sampling_rate is not None and sampling_rate != self.input_sampling_rate:
             raise ValueError(f"`sampling_rate` must be {self.input_sampling_rate} in a session, got {sampling_rate}.")
+        if samples is None or isinstance(samples, (str, bytes)):
+            raise ValueError(f"`samples` must be an array or tensor of floats, got {samples!r:.60}.")
         values = torch.as_tensor(samples)
         if values.ndim != 1:
             raise ValueError(
@@ -268,6 +285,8 @@ class JosieSession:
             raise ValueError(f"`samples` must be floats in [-1, 1], got {str(values.dtype).removeprefix('torch.')}.")
         if not values.isfinite().all():
             raise ValueError("`samples` must be finite, got NaN or infinity.")
+        if len(values) and values.abs().max() > _LOUDEST:
+            raise ValueError(f"`samples` must be in [-1, 1], got values up to {values.abs().max():g}.")
         return values.detach().float().cpu()
 
     def _step(self, unit: torch.Tensor) -> JosieSessionOutput:
@@ -351,7 +370,7 @@ class SessionMixin(SessionStepsMixin):
             speaker (`str`, *optional*): The voice; the first when `None`.
             speak_bias (`float`): Below 0 it speaks less readily.
             path (`str` or `Path`, *optional*): Of a session that was saved, to go on there; without other arguments.
-            kwargs: `talker_*` options as in `generate`, but for numbers of frames.
+            kwargs: `talker_*` options as in `generate`, but for numbers of frames and the speed, which is 1.
 
         Returns:
             [`JosieSession`].

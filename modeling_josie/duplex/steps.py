@@ -67,9 +67,7 @@ class SessionStepsMixin:
         if not talker.learns_durations:
             return TokenDurations(None, None, float(talker.frames_per_token))
         predictor = copy.deepcopy(self.talker.durations).to("cpu")
-        embeddings = self.get_input_embeddings().weight.detach().to("cpu", copy=True)
-        speed = getattr(self.generation_config, "talker_speed", None) or 1.0  # at which sessions say them too
-        return TokenDurations(predictor, embeddings, speed=speed)
+        return TokenDurations(predictor, self.get_input_embeddings().weight.detach().to("cpu", copy=True))
 
     def get_speech_timing(self) -> SpeechTiming:
         """Return what rows with times are laid out by, see [`JosieDataCollator`]; of a model with units."""
@@ -99,7 +97,7 @@ class SessionStepsMixin:
             attention_mask (`torch.Tensor`, *optional*): `(batch, length)`, 1 for real tokens.
             speaker (`str` or `list[str]`, *optional*): The voice, or one for each row; the first when `None`.
             kwargs: Media of the prompts as in `forward`; `talker_*` options as in `generate`, but for numbers of
-                frames, which units give.
+                frames, which units give, and for the speed: units are learned at speed 1, and other speeds cut words.
 
         Returns:
             [`JosieSessionState`], for [`step_sessions`].
@@ -108,7 +106,10 @@ class SessionStepsMixin:
             `ValueError`: The model was not trained for sessions, an option does not fit, or a prompt leaves no room.
         """
         self.require_units()
-        options = self._pop_talker_options(kwargs, self.generation_config)
+        speed = kwargs.pop("talker_speed", None)
+        if speed not in (None, 1):
+            raise ValueError(f"`talker_speed` must be 1 in a session, as units are learned at that speed, got {speed}.")
+        options = self._pop_talker_options(kwargs, self.generation_config) | {"speed": 1.0}
         for name in _NOT_OF_SESSIONS:
             if options.get(name) is not None:
                 raise ValueError(f"`talker_{name}` must be None in a session, got {options[name]}.")

@@ -187,13 +187,11 @@ class TokenDurations:
         predictor ([`DurationPredictor`], *optional*): When `None`, all tokens take `frames_per_token`.
         embeddings (`torch.Tensor`, *optional*): `(vocab_size, in_size)`, what it reads of each token.
         frames_per_token (`float`): See `predictor`.
-        speed (`float`): How many times as fast tokens are said.
     """
 
     predictor: DurationPredictor | None
     embeddings: torch.Tensor | None
     frames_per_token: float = 1.0
-    speed: float = 1.0
 
     @torch.no_grad()
     def __call__(self, token_ids: Sequence[int]) -> list[float]:
@@ -202,4 +200,4 @@ class TokenDurations:
             return [self.frames_per_token] * len(token_ids)
         stream, dtype = DurationStream(self.predictor), self.predictor.hidden.weight.dtype
         durations = [known for token in token_ids for known in stream.put(self.embeddings[token].to(dtype))]
-        return [float(duration) / self.speed for duration in [*durations, *stream.close()]]
+        return [float(duration) for duration in [*durations, *stream.close()]]
