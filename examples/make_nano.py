@@ -104,6 +104,8 @@ def join(arguments: argparse.Namespace) -> None:
     model.config.audio_codec_config._name_or_path = ""  # a folder here
     if arguments.earlier is not None:
         average_talker(model, arguments.earlier, arguments.share)
+    if arguments.before is not None:
+        average_thinker(model, arguments.before, arguments.before_share)
     model.generation_config.max_new_tokens = MAX_NEW_TOKENS
     save_in_half(model, arguments.folder, EIGHT_BITS)
     AutoProcessor.from_pretrained(arguments.thinker).save_pretrained(arguments.folder)  # it hears and sees
@@ -188,6 +190,30 @@ def average_talker(model: JosieForConditionalGeneration, checkpoint: Path, share
         value.lerp_(earlier[name].to(value.dtype), share)
 
 
+def average_thinker(model: JosieForConditionalGeneration, before: Path, share: float) -> None:
+    """Average the Thinker's weights with those that its training began with, after Wortsman et al. (2022).
+
+    A training on other shares of tasks gains on these and loses on others; a mean keeps most of both.
+
+    Args:
+        model ([`JosieForConditionalGeneration`]): Whose Thinker changes.
+        before (`Path`): A whole model.
+        share (`float`): Of the weights before, in [0, 1].
+
+    Raises:
+        `ValueError`: It has another Thinker, or the share is no share.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"`--before-share` must be between 0 and 1, got {share}.")
+    weights = model.thinker.state_dict()
+    others = AutoModelForMultimodalLM.from_pretrained(before).thinker.state_dict()
+    if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in others.items()}:
+        raise ValueError(f"`--before` must be a model with the same Thinker, got {str(before)!r}.")
+    for name, value in weights.items():
+        if value.is_floating_point():
+            value.lerp_(others[name].to(value.dtype), share)
+
+
 def test(arguments: argparse.Namespace) -> None:
     """Write the rows of all tasks."""
     files = TaskFiles(arguments.folder, arguments.packages, arguments.recordings, arguments.num_rows, arguments.seed)
@@ -227,6 +253,8 @@ def main(argv: list[str] | None = None) -> None:
         if command is join:
             sub.add_argument("--earlier", type=Path, help="checkpoint of the Talker's training, for a mean of both")
             sub.add_argument("--share", type=float, default=0.4, help="of the earlier one in that mean")
+            sub.add_argument("--before", type=Path, help="model that the Thinker's training began with, for a mean too")
+            sub.add_argument("--before-share", type=float, default=0.6, help="of that one in the mean")
             sub.add_argument("--report", type=Path, help="what `josie evaluate --out` wrote of it, for the card")
             sub.add_argument("--date", help="of that report, for the card")
         if command in (record, voices, start, test):

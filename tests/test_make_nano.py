@@ -91,6 +91,19 @@ def test_a_talker_may_be_a_mean_with_its_earlier_self(halves, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_a_thinker_may_be_a_mean_with_what_it_began_with(halves, tmp_path):
+    thinker, talker = halves
+    names = [str(tmp_path / name) for name in ("thinker", "talker", "joined")]
+    make_nano.main(["join", *names, "--before", names[1], "--before-share", "0.25"])
+    joined = AutoModelForMultimodalLM.from_pretrained(names[2])
+    before = dict(talker.thinker.named_parameters())
+    for name, value in thinker.thinker.named_parameters():
+        expected = as_saved(0.75 * value + 0.25 * before[name], 16)
+        torch.testing.assert_close(dict(joined.thinker.named_parameters())[name], expected, atol=2e-3, rtol=2e-3)
+    with pytest.raises(SystemExit, match="`--before-share` must be between 0 and 1, got 2.0"):
+        make_nano.main(["join", *names, "--before", names[1], "--before-share", "2"])
+
+
 def test_halves_with_other_words_are_refused(halves, tmp_path):
     _, talker = halves
     torch.nn.init.normal_(talker.get_input_embeddings().weight)
