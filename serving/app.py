@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -68,16 +69,21 @@ def make_app(engine: Engine, api_key: str | None = None) -> Starlette:
     return Starlette(
         routes=[
             Route("/health", health),
-            Route("/v1/models", models),
-            Route("/v1/models/{name:path}", model),
-            post("/v1/chat/completions", complete),
-            post("/v1/audio/speech", speak),
-            post("/v1/audio/transcriptions", transcribe),
-            WebSocketRoute("/v1/realtime", sessions.serve),
+            Mount(
+                "/v1",
+                routes=[
+                    Route("/models", models),
+                    Route("/models/{name:path}", model),
+                    post("/chat/completions", complete),
+                    post("/audio/speech", speak),
+                    post("/audio/transcriptions", transcribe),
+                    WebSocketRoute("/realtime", sessions.serve),
+                ],
+            ),
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ],
         middleware=[Middleware(Guard, api_key=api_key)],
-        exception_handlers={ClientError: _tell, Exception: _hide},
+        exception_handlers={ClientError: _tell, HTTPException: _refuse, Exception: _hide},
         lifespan=lifespan,
     )
 
@@ -85,6 +91,31 @@ def make_app(engine: Engine, api_key: str | None = None) -> Starlette:
 async def _tell(request: Request, error: Exception) -> Response:
     del request
     return error.to_response() if isinstance(error, ClientError) else server_failure().to_response()
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """Answer what starlette refuses: a path or a method that this server does not have."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    headers = (error.headers if isinstance(error, HTTPException) else None) or {}
+    if status == 404:
+        told = ClientError(
+            f"The path must be one of this server's, got {request.url.path[:100]!r}.", code="not_found", status=404
+        )
+    elif status == 405:
+        allowed = ", ".join(sorted(headers.get("Allow", "GET, HEAD").split(", ")))
+        told = ClientError(
+            f"The method must be one of {allowed} for this path, got {request.method[:20]!r}.",
+            code="method_not_allowed",
+            status=405,
+        )
+        headers = {"Allow": allowed}
+    elif status < 500:
+        told = ClientError("The request must be one that this server can read.", code="invalid_request", status=status)
+    else:
+        told = server_failure()
+    response = told.to_response()
+    response.headers.update(headers)
+    return response
 
 
 async def _hide(request: Request, error: Exception) -> Response:

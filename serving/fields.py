@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from .errors import ClientError
 
 _SHOWN = 60  # characters of a value in a message
+_LOWEST, _HIGHEST = 0.01, 2.0  # temperatures, besides 0
 
 
 def parse_object(text: str | bytes, name: str) -> "Fields":
@@ -35,6 +36,11 @@ def _refuse_constant(name: str) -> NoReturn:
 def _show(value: Any) -> str:
     text = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else f"a {type(value).__name__}"
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
+def printable(text: str) -> str:
+    """Return a text whose halves of surrogate pairs, which no message can hold, are escaped."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 class Fields:
@@ -69,6 +75,10 @@ class Fields:
     def take(self, field: str) -> Any:
         """Take any value."""
         return self._values.pop(field, None)
+
+    def peek(self, field: str) -> Any:
+        """Return any value without taking it."""
+        return self._values.get(field)
 
     def text(self, field: str, default: str | None = None, max_length: int = 1000) -> str | None:
         """Take a string.
@@ -136,6 +146,13 @@ class Fields:
             self.fail(field, f"be a number in [{low:g}, {high:g}]", value)
         return float(value)
 
+    def temperature(self, field: str = "temperature") -> float | None:
+        """Take a temperature: 0, which draws nothing, or one by which logits can be divided."""
+        value = self.number(field, 0, _HIGHEST)
+        if value and value < _LOWEST:
+            self.fail(field, f"be 0 or a number in [{_LOWEST:g}, {_HIGHEST:g}]", value)
+        return value
+
     def integer(self, field: str, low: int, high: int, default: int | None = None) -> int | None:
         """Take an integer in a range.
 
@@ -190,5 +207,5 @@ class Fields:
     def done(self) -> None:
         """Raise a [`ClientError`] if there are fields that nobody took."""
         for field in self._values:
-            name = self.name(field)[:100]
+            name = printable(self.name(field)[:100])
             raise ClientError(f"`{name}` must be left out: this server does not know it.", name, "unknown_parameter")

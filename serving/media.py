@@ -103,6 +103,8 @@ def decode_clip(content: bytes, name: str, limits: Limits) -> tuple[np.ndarray, 
 def decode_image(url: str, name: str, limits: Limits) -> Image.Image:
     """Decode an image in a `data:` URL.
 
+    Its mode stays as it is: the processor lays opacity over white and scales 16 bits, as it does with a file.
+
     Args:
         url (`str`): `data:image/png;base64,...`.
         name (`str`): The field that it stood in.
@@ -127,7 +129,7 @@ def decode_image(url: str, name: str, limits: Limits) -> Image.Image:
             raise ClientError(
                 f"`{name}` must have at most {limits.max_image_pixels} pixels, got {num_pixels}.", name, "invalid_image"
             )
-        return open_image(content, name).convert("RGB")
+        return open_image(content, name)
     except ClientError:
         raise
     except (*IMAGE_ERRORS, ValueError, Image.DecompressionBombWarning) as error:

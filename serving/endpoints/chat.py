@@ -70,15 +70,19 @@ def _read_options(engine: Engine, fields: Fields) -> _Asked:
         raise ClientError('`audio.format` must be "pcm16", "wav" or "opus" in a stream.', "audio.format")
     stream_options, has_usage = fields.object("stream_options"), False
     if stream_options is not None:
+        if not is_stream:
+            fields.fail("stream_options", "go with `stream: true`", "none")
         has_usage = stream_options.flag("include_usage", False)
         stream_options.only("include_obfuscation", False)
         stream_options.done()
-    max_tokens = fields.integer("max_completion_tokens", 1, limit) or fields.integer("max_tokens", 1, limit)
+    temperature, top_p = fields.temperature(), fields.number("top_p", 1e-6, 1)
+    if top_p not in (None, 1) and not temperature:
+        fields.fail("top_p", "be 1 or left out without a `temperature` above 0, as nothing is drawn", top_p)
     options = AnswerOptions(
         speaks=speaks,
-        max_tokens=max_tokens or min(_DEFAULT_TOKENS, limit),
-        temperature=fields.number("temperature", 0, 2),
-        top_p=fields.number("top_p", 1e-6, 1),
+        max_tokens=_read_max_tokens(fields, limit) or min(_DEFAULT_TOKENS, limit),
+        temperature=temperature,
+        top_p=top_p,
         voice=voice,
         seed=fields.integer("seed", 0, (1 << 32) - 1),
     )
@@ -94,6 +98,14 @@ def _read_options(engine: Engine, fields: Fields) -> _Asked:
     fields.only("store", False)
     fields.done()
     return _Asked(options, form, is_stream, has_usage)
+
+
+def _read_max_tokens(fields: Fields, limit: int) -> int | None:
+    """Return the longest answer, which has an old name too."""
+    old, new = (fields.integer(name, 1, limit) for name in ("max_tokens", "max_completion_tokens"))
+    if None not in (old, new) and old != new:
+        fields.fail("max_tokens", f"be left out or be `max_completion_tokens`, {new}", old)
+    return old if new is None else new
 
 
 def _usage(num_read: int, num_written: int) -> dict[str, int]:

@@ -41,9 +41,9 @@ def read_messages(engine: Engine, messages: list[Fields]) -> list[dict[str, Any]
 
 
 def _read_content(engine: Engine, message: Fields, role: str) -> list[dict[str, Any]]:
+    if isinstance(message.peek("content"), str):
+        return [{"type": "text", "text": message.text("content", max_length=engine.limits.max_text_length)}]
     content = message.take("content")
-    if isinstance(content, str):
-        return [{"type": "text", "text": content}]
     if not isinstance(content, list) or not 0 < len(content) <= _MAX_PARTS:
         message.fail("content", f"be a string, or a list of 1 to {_MAX_PARTS} parts", content)
     parts = []

@@ -2,17 +2,19 @@
 
 import asyncio
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ..engine import Engine
 from ..errors import ClientError
-from ..fields import Fields
+from ..fields import Fields, printable
 from ..media import decode_clip
 from .bodies import limit_body
 
 _READ_SECONDS = 60.0
+_MAX_FIELDS = 16  # of a form, besides its file
 
 
 async def transcribe(engine: Engine, request: Request) -> Response:
@@ -21,14 +23,18 @@ async def transcribe(engine: Engine, request: Request) -> Response:
         raise ClientError("The request must be multipart/form-data, with a `file`.", code="invalid_form")
     limited = limit_body(request, engine.limits.max_body_bytes)
     try:
-        async with asyncio.timeout(_READ_SECONDS), limited.form(max_files=1, max_fields=16) as form:
+        async with asyncio.timeout(_READ_SECONDS), limited.form(max_files=1, max_fields=_MAX_FIELDS) as form:
             upload = form.get("file")
             if not isinstance(upload, UploadFile):
                 raise ClientError("`file` must be an audio file.", "file")
-            content = await upload.read()
-            fields = Fields({name: value for name, value in form.items() if name != "file"})
+            content, fields = await upload.read(), _read_fields(form)
     except TimeoutError as error:
         raise ClientError("The request took too long.", code="timeout", status=408) from error
+    except HTTPException as error:  # what starlette says of forms
+        required = f"a whole form with one file and at most {_MAX_FIELDS} other fields"
+        raise ClientError(
+            f"The request must be {required}, got another: {error.detail}", code="invalid_form"
+        ) from error
     engine.require_model(fields.required_text("model"))
     kind = fields.choice("response_format", ("json", "text"), "json")
     fields.only("stream", "false")
@@ -43,3 +49,15 @@ async def transcribe(engine: Engine, request: Request) -> Response:
     if kind == "text":
         return PlainTextResponse(text + "\n")
     return JSONResponse({"text": text, "usage": {"type": "duration", "seconds": len(samples) / rate}})
+
+
+def _read_fields(form: FormData) -> Fields:
+    """Return the fields of a form besides its file; none may come twice."""
+    values: dict[str, object] = {}
+    for name, value in form.multi_items():
+        if name in values:
+            shown = printable(name[:100])
+            raise ClientError(f"`{shown}` must be given once, got it more than once.", shown, "invalid_value")
+        values[name] = value
+    del values["file"]
+    return Fields(values)

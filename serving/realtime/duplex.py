@@ -149,7 +149,7 @@ class Duplex:
         Raises:
             [`ClientError`]: They can be chosen only before the first audio.
         """
-        for name in ("instructions", "voice", "speed"):
+        for name in ("instructions", "voice"):
             if getattr(settings, name) != getattr(self.settings, name):
                 raise ClientError(
                     f"`session.{name}` must stay as it is once the model has heard audio, where it decides when to "
@@ -202,10 +202,7 @@ class Duplex:
         settings = self.settings
         try:
             return self.engine.model.start_session(
-                self.engine.processor,
-                messages=self._messages or None,
-                speaker=settings.voice,
-                **self.engine.talk_at(settings.speed),
+                self.engine.processor, messages=self._messages or None, speaker=settings.voice
             )
         except ValueError as error:
             raise ClientError(

@@ -20,6 +20,7 @@ from .response import Response, heard_text
 from .settings import SessionSettings
 from .turn_detection import ModelTurns, TurnDetector, TurnSettings
 from .turn_feed import TurnFeed
+from .written_words import Writer
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Session:
         self.conversation = Conversation(engine.limits)
         self.response: Response | None = None
         self._making: asyncio.Task | None = None
-        self._writing: set[asyncio.Task] = set()  # transcriptions
+        self._writer = Writer(engine, self.send, self._rest)
         self._buffer = np.zeros(0, dtype=np.int16)
         self._num_heard = 0  # samples since the beginning
         self._detector: TurnDetector | None = None
@@ -63,7 +64,7 @@ class Session:
 
     async def begin(self) -> None:
         """Greet the client."""
-        self._listen()
+        self._detector = self._listen(self.settings.turns)
         await self.send("session.created", session=self._describe())
 
     async def send(self, kind: str, **values: Any) -> None:
@@ -100,7 +101,7 @@ class Session:
         """End everything that is worked at."""
         if self.response is not None:
             self.response.cancel("client_cancelled")
-        tasks = [task for task in (self._making, *self._writing) if task is not None]
+        tasks = [task for task in (self._making, *self._writer.tasks) if task is not None]
         await self.outbox.close()
         await self._close_duplex()
         for task in tasks:
@@ -112,9 +113,8 @@ class Session:
     def _describe(self) -> dict[str, Any]:
         return self.settings.to_event(self.id, self.expires_at)
 
-    def _listen(self) -> None:
-        turns = self.settings.turns
-        self._detector = TurnDetector(turns, self._num_heard) if isinstance(turns, TurnSettings) else None
+    def _listen(self, turns: TurnSettings | ModelTurns | None) -> TurnDetector | None:
+        return TurnDetector(turns, self._num_heard) if isinstance(turns, TurnSettings) else None
 
     @property
     def _is_duplex(self) -> bool:
@@ -138,19 +138,27 @@ class Session:
         if session is None:
             fields.fail("session", "be an object", None)
         fields.done()
-        turns, settings = self.settings.turns, self.settings.update(session)
+        settings = self.settings.update(session)
         if self._duplex is not None and isinstance(settings.turns, ModelTurns):
             self._duplex.adopt(settings)
         elif self._duplex is not None:
             await self.interrupt("client_cancelled")
             await self._close_duplex()
+        if settings.turns != self.settings.turns:
+            await self._change_turns(settings.turns)
         self.settings = settings
-        if settings.turns != turns:
-            self._turn_id = None
-            self._listen()
-            if self._is_duplex:
-                self._buffer = self._buffer[:0]
         await self.send("session.updated", session=self._describe())
+
+    async def _change_turns(self, turns: TurnSettings | ModelTurns | None) -> None:
+        """Detect turns in another way; one that goes on stays with its detector, or ends as an item of its own."""
+        if isinstance(turns, TurnSettings) and self._detector is not None:
+            self._detector.settings = turns
+            return
+        if self._turn_id is not None:
+            await self._end_turn(self._num_heard)
+        self._detector = self._listen(turns)
+        if isinstance(turns, ModelTurns):
+            self._buffer = self._buffer[:0]
 
     # --- the input buffer
 
@@ -162,6 +170,7 @@ class Session:
             raise ClientError("`audio` must be left out: this model takes no audio.", "audio")
         if self._is_duplex:
             self._open_duplex().hear(samples)
+            self._num_heard += len(samples)
             return
         room = self.engine.limits.max_audio_seconds * PCM_RATE
         if len(samples) > room or (self._detector is None and len(self._buffer) + len(samples) > room):
@@ -195,13 +204,20 @@ class Session:
 
     async def _start_turn(self, place: int) -> None:
         self._turn_id = new_id("item")
-        keep = min(len(self._buffer), self._num_heard - place)
+        keep = min(len(self._buffer), self._num_heard - place)  # less where the padding was made longer just now
+        place = self._num_heard - keep
         self._buffer = self._buffer[len(self._buffer) - keep :]
         await self.send("input_audio_buffer.speech_started", audio_start_ms=_to_ms(place), item_id=self._turn_id)
         if isinstance(self.settings.turns, TurnSettings) and self.settings.turns.interrupt_response:
             await self.interrupt("turn_detected")
 
     async def _stop_turn(self, place: int, speech_end: int | None = None) -> None:
+        await self._end_turn(place, speech_end)
+        if isinstance(self.settings.turns, TurnSettings) and self.settings.turns.create_response:
+            await self._answer(self.settings, is_asked=False)
+
+    async def _end_turn(self, place: int, speech_end: int | None = None) -> None:
+        """Make an item of a turn, without an answer."""
         await self.send("input_audio_buffer.speech_stopped", audio_end_ms=_to_ms(place), item_id=self._turn_id)
         length = max(len(self._buffer) - max(self._num_heard - place, 0), 1)
         rest = self._buffer[length:]
@@ -210,8 +226,6 @@ class Session:
         self._buffer = self._buffer[:length]
         await self._commit()
         self._buffer = rest
-        if isinstance(self.settings.turns, TurnSettings) and self.settings.turns.create_response:
-            await self._answer(self.settings, is_asked=False)
 
     async def _commit_now(self, fields: Fields) -> None:
         fields.done()
@@ -262,8 +276,7 @@ class Session:
             await self._show(self._duplex, item, previous_id)
         previous = self.conversation.add(item, previous_id)
         await self._tell_of(item, previous)
-        if item.num_samples and item.parts[0].text is None:
-            self._transcribe(item)
+        self._transcribe(item)
 
     async def _show(self, duplex: Duplex, item: Item, previous_id: str | None) -> None:
         """Show the images of an item to a model that listens."""
@@ -333,7 +346,7 @@ class Session:
     # --- answers
 
     async def _create_response(self, fields: Fields) -> None:
-        settings = self.settings.for_response(fields.object("response"))
+        settings = self.settings.in_effect.for_response(fields.object("response"))
         fields.done()
         if self._duplex is not None:
             await self._ask(settings)
@@ -342,7 +355,7 @@ class Session:
 
     async def _ask(self, settings: SessionSettings) -> None:
         """Make a model that decides when to speak do so with the next unit."""
-        if settings != self.settings:
+        if settings != self.settings.in_effect:
             raise ClientError(
                 "`response` must be left out where the model decides when to speak.", "response", "invalid_value"
             )
@@ -356,9 +369,8 @@ class Session:
 
     async def begin_turn(self, feed: TurnFeed) -> None:
         """Answer with a turn that the model takes by itself; see [`Answers`]."""
-        while self._making is not None:  # the last one's end is not told yet
-            await asyncio.wait([self._making])
-        self.response = Response(self.settings, self._put, lambda: feed, self._decode)
+        await self._rest()  # until the last one's end is told
+        self.response = Response(self.settings.in_effect, self._put, lambda: feed, self._decode)
         self._making = asyncio.create_task(self._make(self.response))
         self._making.add_done_callback(lambda _: feed.cancel())
 
@@ -406,32 +418,14 @@ class Session:
         finally:
             self.response = self._making = None
 
-    def _transcribe(self, item: Item) -> None:
-        if self.settings.transcribes:
-            task = asyncio.create_task(self._write_down(item))
-            self._writing.add(task)
-            task.add_done_callback(self._writing.discard)
-
-    async def _write_down(self, item: Item) -> None:
-        """Tell what is said in an item, when the answer to it is made, which it must not delay."""
-        await asyncio.sleep(0)
+    async def _rest(self) -> None:
+        """Wait until no answer is being made."""
         while self._making is not None:
             await asyncio.wait([self._making])
-        place: dict[str, Any] = {"item_id": item.id, "content_index": 0}
-        kind = "conversation.item.input_audio_transcription"
-        part = next(part for part in item.parts if part.samples is not None)
-        samples: Any = part.samples
-        try:
-            part.text = await self.engine.transcribe(to_float(samples), PCM_RATE)
-            usage = {"type": "duration", "seconds": len(samples) / PCM_RATE}
-            await self.send(f"{kind}.completed", **place, transcript=part.text, usage=usage)
-        except ConnectionError:
-            logger.debug("A client left while its words were written down.")
-        except Exception as error:
-            told = error if isinstance(error, ClientError) else server_failure()
-            if told is not error:
-                logger.exception("A transcription failed.")
-            await self.send(f"{kind}.failed", **place, error=told.to_dict())
+
+    def _transcribe(self, item: Item) -> None:
+        if self.settings.in_effect.transcribes:
+            self._writer.add(item)
 
 
 def _to_ms(num_samples: int) -> int:

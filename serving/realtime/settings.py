@@ -10,6 +10,8 @@ from ..media import PCM_RATE
 from .turn_detection import ModelTurns, TurnSettings
 
 _MOST_BIAS = 100.0  # far more than logits differ by
+# Fields of `session.update` that turns of the model do not obey.
+_UNOBEYED = ("output_modalities", "max_output_tokens", "max_response_output_tokens", "temperature")
 _FORMAT = {"type": "audio/pcm", "rate": PCM_RATE}
 
 
@@ -71,6 +73,7 @@ class SessionSettings:
             fields.only(name, [])
         fields.only("truncation", "auto")
         fields.items("extensions", 32)  # what the client offers to understand, such as speech-to-speech's; none is used
+        given = {name: fields.peek(name) for name in _UNOBEYED if name in fields}
         settings = self._update_common(fields)
         audio = fields.object("audio")
         if audio is not None:
@@ -78,24 +81,38 @@ class SessionSettings:
             settings = settings._update_output(audio.object("output"))
             audio.done()
         fields.done()
-        settings._require_obeyed()
+        settings._require_obeyed(given)
         return settings
 
-    def _require_obeyed(self) -> None:
-        """Raise a [`ClientError`] for what turns of the model do not obey."""
+    @property
+    def in_effect(self) -> "SessionSettings":
+        """Return the settings without those that turns of the model do not obey."""
+        if not isinstance(self.turns, ModelTurns):
+            return self
+        default = SessionSettings.begin(self.engine)
+        return replace(self, speaks=True, max_tokens=default.max_tokens, temperature=None, transcribes=False)
+
+    def _require_obeyed(self, given: dict[str, Any]) -> None:
+        """Raise a [`ClientError`] for what turns of the model do not obey.
+
+        Args:
+            given (`dict`): Values of an update, by name. What came before is not in effect, but for the speed.
+        """
         if not isinstance(self.turns, ModelTurns):
             return
-        begin = SessionSettings.begin(self.engine)
-        allowed = {
-            "output_modalities": (self.speaks, '["audio"]'),
-            "max_output_tokens": (self.max_tokens == begin.max_tokens, "left out"),
-            "temperature": (not self.temperature, "left out"),
+        most, names = self.in_effect.max_tokens, ("max_output_tokens", "max_response_output_tokens")
+        allowed: dict[str, tuple[tuple[Any, ...], str]] = {
+            "output_modalities": ((["audio"],), '["audio"]'),
+            **dict.fromkeys(names, ((None, "inf", most), f'left out, "inf" or {most}')),
+            "temperature": ((None, 0), "0 or left out"),
+            "audio.output.speed": ((1,), "1, the one at which the model learned to speak,"),
         }
-        for name, (is_obeyed, required) in allowed.items():
-            if not is_obeyed:
+        for name, value in (given | {"audio.output.speed": self.speed}).items():
+            values, required = allowed[name]
+            if value not in values:
                 raise ClientError(
                     f"`session.{name}` must be {required} where the model decides when to speak (`turn_detection` of "
-                    'type "model").',
+                    f'type "model"), got {value!r}.',
                     f"session.{name}",
                     "invalid_value",
                 )
@@ -130,9 +147,11 @@ class SessionSettings:
             changes["speaks"] = modalities == ["audio"]
         for name in ("max_output_tokens", "max_response_output_tokens"):
             if name in fields:
-                changes["max_tokens"] = self._read_max_tokens(fields, name)
+                value = self._read_max_tokens(fields, name)
+                if changes.setdefault("max_tokens", value) != value:
+                    fields.fail(name, "be left out or be `max_output_tokens`", value)
         if "temperature" in fields:
-            changes["temperature"] = fields.number("temperature", 0, 2)
+            changes["temperature"] = fields.temperature()
         fields.only("tools", [])
         fields.only("tool_choice", "auto", "none")
         fields.only("parallel_tool_calls", True, False)
@@ -210,11 +229,13 @@ class SessionSettings:
 
     def to_event(self, session_id: str, expires_at: int) -> dict[str, Any]:
         """Return them as a client reads them."""
+        if self.in_effect != self:
+            return self.in_effect.to_event(session_id, expires_at)
         turns = self.turns
         is_model = isinstance(turns, ModelTurns)
         kind = {"type": "model"} if is_model else {"type": "server_vad", "idle_timeout_ms": None}
         detection = None if turns is None else kind | vars(turns)
-        transcription = {"model": self.engine.name} if self.transcribes and not is_model else None
+        transcription = {"model": self.engine.name} if self.transcribes else None
         return {
             "id": session_id,
             "object": "realtime.session",
