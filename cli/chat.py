@@ -47,6 +47,7 @@ from .options import (
     check_seconds,
     checked,
     refuse_given,
+    utf8,
 )
 from .playback import Play, can_play_live
 from .progress import waiting
@@ -291,6 +292,9 @@ def _take(line: str, chat: Chat, mic: bool, seconds: float | None) -> str | None
         raise typer.Exit
     if line.startswith("/"):
         raise ValueError(f"A line that begins with '/' must be one of {list(_COMMANDS)}, got {line!r}.")
+    required = utf8(line)
+    if required:
+        raise ValueError(f"A line must {required}, got {line!r}.")
     if not line and mic:
         chat.waiting.append(_listen(seconds))
     return line if line or chat.waiting else None

@@ -25,7 +25,7 @@ from .options import (
     file_ending_in,
 )
 from .progress import waiting
-from .shared import CommandLine, report, show_help
+from .shared import CommandLine, report, show_help, writing_out
 
 if TYPE_CHECKING:
     import torch
@@ -314,7 +314,8 @@ def _describe(codes: "Codes") -> str:
 def _save_audio(values: "torch.Tensor", stored: "Codes", out: Path) -> None:
     from ..processing_josie import save_audio
 
-    save_audio(out, values.float().cpu(), cast(int, stored.sampling_rate))
+    with writing_out():
+        save_audio(out, values.float().cpu(), cast(int, stored.sampling_rate))
     typer.echo(f"{out}: {stored.seconds:.2f} s of audio")
 
 

@@ -14,7 +14,7 @@ from .generate import files_option
 from .media import audio_file, image_file
 from .options import Device, Dtype, Folder, Seed, Speaker, Temperature, Threads, audio_file_to_write, checked
 from .progress import counting, waiting
-from .shared import report
+from .shared import report, writing_out
 
 DEFAULT_OUT = Path("duplex.wav")
 
@@ -109,7 +109,11 @@ def duplex_command(
         left = load_audio(recording, session.sampling_rate)
         num_done = 0
         starts = range(0, len(user), session.unit_samples)
-        with AudioWriter(path, session.sampling_rate, 2) as writer, counting("units", len(starts)) as advance:
+        with (
+            writing_out(),
+            AudioWriter(path, session.sampling_rate, 2) as writer,
+            counting("units", len(starts)) as advance,
+        ):
             for start in starts:
                 begin = time.perf_counter()
                 piece = session.push(user[start : start + session.unit_samples])
@@ -126,7 +130,9 @@ def duplex_command(
         typer.echo(format_turn(turn))
     values = {"recording": str(recording), "unit_seconds": session.unit_seconds, "turns": turns}
     transcript = path.with_suffix(".json")
-    transcript.write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(values, ensure_ascii=False, indent=1) + "\n"
+    # Of a name that is not UTF-8 the surrogates become escapes, as JSON writes them.
+    transcript.write_text(text, encoding="utf-8", errors="backslashreplace")
     report(
         f"{path}, {transcript}: {num_done / session.sampling_rate:.2f} s, {len(turns)} turns; a unit of "
         f"{session.unit_seconds:.2f} s took {np.percentile(seconds, 95):.3f} s (95 %)"

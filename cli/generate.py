@@ -30,7 +30,7 @@ from .options import (
 )
 from .playback import Play, play, require_live_player, require_player
 from .progress import waiting
-from .shared import report
+from .shared import report, writing_out
 from .streamed_speech import Stream, read_text, report_speech, take_speech
 
 if TYPE_CHECKING:
@@ -247,7 +247,8 @@ def save_speech(processor: "JosieProcessor", output: Any, words: str, path: Path
         raise ValueError("The answer has no words, so that there is nothing to say and no audio file is written.")
     if not length:
         raise ValueError("The answer has no speech: the Talker ended it before the first frame.")
-    processor.save_audio(output.audio_values[0, :, :length].float().cpu(), path)
+    with writing_out():
+        processor.save_audio(output.audio_values[0, :, :length].float().cpu(), path)
     report(f"{path}: {length / output.sampling_rate:.2f} s of speech")
     if play_it:
         play(path)

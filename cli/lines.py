@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .shared import report
+from .shared import keep_bytes, report
 
 _MAX_LINES = 1000
 
@@ -20,9 +20,12 @@ def history_file() -> Path:
 def read_lines(keeps_history: bool) -> Generator[str]:
     """Yield stripped lines until the end of input; on a terminal Ctrl-C ends them too.
 
+    Bytes that are not UTF-8 are surrogates in them, as in the names of files.
+
     Args:
         keeps_history (`bool`): Whether the lines of a terminal are kept in [`history_file`].
     """
+    keep_bytes(sys.stdin)
     if not sys.stdin.isatty():
         for line in sys.stdin:
             yield line.strip()

@@ -22,7 +22,7 @@ from .duplex import format_turn, session_options
 from .live_audio import ConversationFile, Microphone, Recording, Source, import_sounddevice
 from .media import find_named_file, image_file
 from .playback import LivePlayer, require_live_player
-from .shared import report
+from .shared import keep_bytes, report, writing_out
 
 _TAIL = 5.0  # seconds of silence behind a recording
 _LATE_UNITS = 4  # units that wait before it is told that the model is too slow
@@ -63,6 +63,7 @@ class Lines:
     def __init__(self) -> None:
         self._lines: queue.Queue[str] = queue.Queue()
         self.is_over, self._stream = threading.Event(), sys.stdin
+        keep_bytes(self._stream)
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -95,7 +96,7 @@ def chat_live(model: Any, processor: Any, options: LiveOptions, lines: Lines, st
     """
     talking = session_options(options.seed, options.temperature, options.speaker, options.speak_bias)
     images = [str(path) for path in options.images] or None
-    with contextlib.ExitStack() as opened:
+    with writing_out(), contextlib.ExitStack() as opened:
         session = opened.enter_context(model.start_session(processor, images=images, **talking))
         channels = getattr(model.config.audio_codec_config, "audio_channels", 1)
         file, player = None, None

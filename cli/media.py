@@ -1,8 +1,9 @@
 """Files of audio, images and videos, told apart without torch."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 Modality = Literal["audio", "image", "video"]
 
@@ -13,7 +14,7 @@ def find_modalities(path: Path) -> tuple[Modality, ...]:
     from PIL import Image
 
     try:
-        soundfile.info(path)
+        soundfile.info(cast(Any, os.fsencode(path)))  # soundfile itself does not encode every name
     except soundfile.SoundFileError:
         pass
     else:

@@ -18,6 +18,8 @@ SOURCE = "a folder or a name on the Hub"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _MAX_SEED = 2**32 - 1
 _AUDIO_ENDINGS = (".wav", ".flac", ".ogg", ".mp3")  # of what every soundfile writes; it is asked for others
+UNFIT_FORMATS = {"RAW", "SD2", "HTK", "SDS", "WVE", "XI"}  # those of `processing_josie.audio`, which has the reasons
+_TEMPERATURES = (0.01, 100.0)  # far below and above, logits that are divided by it are not finite, or all the same
 _DTYPES = ["float32", "bfloat16", "float16"]
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "npu", "mlu")
 
@@ -80,9 +82,14 @@ def folder_name(path: Path) -> str | None:
     return "be a folder, or the name of one to make" if path.exists() and not path.is_dir() else None
 
 
+def utf8(value: str) -> str | None:
+    """Require a text that came as UTF-8; of other bytes Python makes surrogates, which no tokenizer takes."""
+    return "be valid UTF-8" if re.search("[\ud800-\udfff]", value) else None
+
+
 def words(value: str) -> str | None:
     """Require a text that says something."""
-    return None if value.strip() else "have at least one word"
+    return utf8(value) or (None if value.strip() else "have at least one word")
 
 
 def existing_file(path: Path) -> str | None:
@@ -95,8 +102,9 @@ def audio_file_to_write(path: Path) -> str | None:
     if path.suffix.lower() not in _AUDIO_ENDINGS:
         import soundfile
 
-        if path.suffix[1:].upper() not in soundfile.available_formats():
-            return "end in .wav, .flac or another format of soundfile"
+        others = [f".{name.lower()}" for name in soundfile.available_formats() if name not in UNFIT_FORMATS]
+        if path.suffix.lower() not in others:
+            return f"end in {', '.join(dict.fromkeys((*_AUDIO_ENDINGS, *others)))}"
     return _file_to_write(path)
 
 
@@ -132,6 +140,11 @@ def new_folder_name(path: Path) -> str | None:
 
 def _seed(value: int) -> str | None:
     return None if 0 <= value <= _MAX_SEED else f"be in [0, {_MAX_SEED}]"
+
+
+def _temperature(value: float) -> str | None:
+    low, high = _TEMPERATURES
+    return None if low <= value <= high else f"be in [{low:g}, {high:g}]"
 
 
 def _dtype(value: str) -> str | None:
@@ -225,7 +238,7 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.", callback=c
 Speaker = Annotated[str | None, typer.Option(help="The voice, where the checkpoint has several.")]
 Temperature = Annotated[
     float | None,
-    typer.Option(help="Sample at this temperature instead of taking the likeliest.", callback=checked(above_zero)),
+    typer.Option(help="Sample at this temperature instead of taking the likeliest.", callback=checked(_temperature)),
 ]
 MaxNewTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.", callback=checked(at_least_one))]
 MaxSeconds = Annotated[float | None, typer.Option(help="Longest speech, in seconds.", callback=checked(above_zero))]

@@ -1,5 +1,6 @@
 """Voice of the command line: results on standard output, notes and one-line errors on standard error."""
 
+import io
 import logging
 import signal
 import sys
@@ -24,6 +25,7 @@ class OneLineErrors(TyperGroup):
         """Run a command and exit; with `standalone_mode=False`, return or raise instead."""
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **kwargs)
+        keep_bytes(sys.stdout)
         try:
             code = super().main(*args, standalone_mode=False, **kwargs)
         except typer.Abort:
@@ -109,6 +111,23 @@ def show_help(context: typer.Context) -> None:
     """Print the help of a group of commands when it is called without one."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+
+
+def keep_bytes(stream: Any) -> None:
+    """Make a standard stream pass bytes that are not UTF-8 as they are, as Python does with the names of files."""
+    if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors="surrogateescape")
+
+
+@contextmanager
+def writing_out() -> Iterator[None]:
+    """Call the file that is written `--out`, as the user does, in errors that call it `path`."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("`path` "):
+            raise
+        raise ValueError(f"`--out` {str(error).removeprefix('`path` ')}") from error
 
 
 def report(message: str) -> None:

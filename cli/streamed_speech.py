@@ -4,14 +4,16 @@ import codecs
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .options import utf8
 from .playback import LivePlayer
-from .shared import report
+from .shared import report, writing_out
 
 if TYPE_CHECKING:
     from ..modeling_josie.speech.pieces import SpeechPieces
@@ -52,34 +54,33 @@ def take_speech(pieces: "SpeechPieces", path: Path, play_it: bool, begin: float)
 
     Returns:
         [`SpokenStream`]; there is no file where there are no samples.
+
+    Raises:
+        `ValueError`: The file cannot be written.
     """
     from ..processing_josie import AudioWriter
 
     spoken, writer, player = SpokenStream(), None, None
-    try:
-        with pieces:
-            for piece in pieces:
-                spoken.token_ids += piece.sequences[0].tolist()
-                length = int(piece.audio_lengths[0])
-                if not length:
-                    continue
-                if spoken.first_seconds is None:
-                    spoken.first_seconds = time.perf_counter() - begin
-                values = piece.audio_values[0, :, :length].float().cpu().numpy()
-                if writer is None:
-                    writer = AudioWriter(path, piece.sampling_rate, len(values))
-                    player = LivePlayer(piece.sampling_rate, len(values)) if play_it else None
-                spoken.num_samples += length
-                spoken.sampling_rate = piece.sampling_rate
-                spoken.seconds = time.perf_counter() - begin
-                writer.write(values)
-                if player is not None:
-                    player.write(values)
-    finally:
-        if writer is not None:
-            writer.close()
-        if player is not None:
-            player.close()
+    with writing_out(), ExitStack() as opened, pieces:
+        for piece in pieces:
+            spoken.token_ids += piece.sequences[0].tolist()
+            length = int(piece.audio_lengths[0])
+            if not length:
+                continue
+            if spoken.first_seconds is None:
+                spoken.first_seconds = time.perf_counter() - begin
+            values = piece.audio_values[0, :, :length].float().cpu().numpy()
+            if writer is None:
+                if play_it:
+                    player = LivePlayer(piece.sampling_rate, len(values))
+                    opened.callback(player.close)
+                writer = opened.enter_context(AudioWriter(path, piece.sampling_rate, len(values)))
+            spoken.num_samples += length
+            spoken.sampling_rate = piece.sampling_rate
+            spoken.seconds = time.perf_counter() - begin
+            writer.write(values)
+            if player is not None:
+                player.write(values)
     return spoken
 
 
@@ -106,13 +107,14 @@ def read_text() -> Iterator[str]:
     """
     if sys.stdin.isatty():
         report("Reading the text from here; Ctrl-D ends it.")
-    decoder: Any = codecs.getincrementaldecoder("utf-8-sig")()
+    decoder: Any = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
     read: Any = getattr(sys.stdin.buffer, "read1", sys.stdin.buffer.read)  # what is there, without waiting for more
-    try:
-        while data := read(4096):
-            yield decoder.decode(data)
-        yield decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"The text on standard input must be UTF-8, got {error.object[error.start :][:1]!r}."
-        ) from error
+    is_final = False
+    while not is_final:
+        data = read(4096)
+        is_final = not data
+        text = decoder.decode(data, is_final)
+        if utf8(text):
+            broken = next(filter(utf8, text)).encode(errors="surrogateescape")
+            raise ValueError(f"The text on standard input must be UTF-8, got {broken!r}.")
+        yield text

@@ -6,7 +6,7 @@ Everything becomes a float32 array `(channels, num_samples)` in [-1, 1] before a
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import soundfile
@@ -24,7 +24,20 @@ logger = logging.get_logger(__name__)
 _INTEGER_SCALES = {"int16": (2.0**15, 0), "int32": (2.0**31, 0), "uint8": (2.0**7, 128)}
 # Decoders and resampling overshoot full scale by less than this factor; integers that became floats exceed it.
 _HEADROOM = 2.0
-_MAX_OGG_RATE = 200_000  # Hz; beyond, libsndfile does not report an error but crashes
+# Formats that libsndfile writes, but not so that what was written is heard again.
+UNFIT_FORMATS = {
+    "RAW": "no header, and so no rate",
+    "SD2": "the rate is in a second file, ._NAME, without which it cannot be read",
+    "HTK": "the rate is rounded: 24000 Hz become 24038 Hz",
+    "SDS": "the rate is rounded, and samples are added: 44100 Hz become 44101 Hz",
+    "WVE": "always 8000 Hz",
+    "XI": "no rate, read as 44100 Hz",
+}
+_MAX_RATES = {
+    "OGG": 200_000,  # Hz; beyond, libsndfile does not report an error but crashes
+    **dict.fromkeys(("SVX", "MPC2K"), 2**16 - 1),  # beyond, it writes the lower 16 bits
+}
+_USUAL_FORMATS = ("WAV", "FLAC", "OGG", "MP3")
 
 AudioInput = Any  # any of the forms that `as_waveform` takes
 
@@ -66,15 +79,31 @@ def save_audio(path: str | Path, values: np.ndarray | torch.Tensor | Sequence[fl
     file_format = check_audio_file(path, sampling_rate)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        soundfile.write(partial, np.clip(channels, -1.0, 1.0).T, sampling_rate, format=file_format)
+        soundfile.write(
+            cast(Any, os.fsencode(partial)), np.clip(channels, -1.0, 1.0).T, sampling_rate, format=file_format
+        )
         os.replace(partial, path)
     except (soundfile.SoundFileError, OSError) as error:
-        reason = str(getattr(error, "error_string", error)).rstrip(".")
-        raise ValueError(
-            f"`path` must be writable as {file_format} at {sampling_rate} Hz, got {str(path)!r}: {reason}."
-        ) from error
+        raise unwritable(path, file_format, sampling_rate, error) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def audio_formats() -> list[str]:
+    """Return the formats of audio files that can be written and read again at their rate, the usual ones first."""
+    known = [name for name in soundfile.available_formats() if name not in UNFIT_FORMATS]
+    return [name for name in dict.fromkeys((*_USUAL_FORMATS, *known)) if name in known]
+
+
+def unwritable(path: Path, file_format: str, sampling_rate: int, error: Exception) -> ValueError:
+    """Return the error of an audio file that cannot be opened, written or ended.
+
+    Args:
+        path (`Path`), file_format (`str`), sampling_rate (`int`): Of the file.
+        error (`Exception`): What soundfile or the file system raised.
+    """
+    reason = str(getattr(error, "error_string", None) or getattr(error, "strerror", None) or error).rstrip(".")
+    return ValueError(f"`path` must be writable as {file_format} at {sampling_rate} Hz, got {str(path)!r}: {reason}.")
 
 
 def check_audio_file(path: Path, sampling_rate: int) -> str:
@@ -84,10 +113,14 @@ def check_audio_file(path: Path, sampling_rate: int) -> str:
         `ValueError`: There is no such folder or format, or the format does not know the rate.
     """
     file_format = path.suffix[1:].upper()
-    if file_format not in soundfile.available_formats():
-        raise ValueError(f"`path` must end in .wav, .flac, .ogg or another format of soundfile, got {str(path)!r}.")
-    if file_format == "OGG" and require_rate(sampling_rate) > _MAX_OGG_RATE:
-        raise ValueError(f"`sampling_rate` must be at most {_MAX_OGG_RATE} Hz for OGG, got {sampling_rate}.")
+    formats = audio_formats()
+    if file_format not in formats:
+        endings = ", ".join(f".{name.lower()}" for name in formats)
+        raise ValueError(f"`path` must end in {endings}, got {str(path)!r}.")
+    if require_rate(sampling_rate) > _MAX_RATES.get(file_format, sampling_rate):
+        raise ValueError(
+            f"`sampling_rate` must be at most {_MAX_RATES[file_format]} Hz for {file_format}, got {sampling_rate}."
+        )
     if not path.parent.is_dir():
         raise ValueError(f"`path` must be in an existing folder, got {str(path)!r}.")
     return file_format

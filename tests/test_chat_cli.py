@@ -1,5 +1,7 @@
 """`josie chat` with piped lines: history, images, clips, speech, the microphone, and errors on the way."""
 
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -116,6 +118,17 @@ def test_errors_are_told_and_leave_no_trace(tiny_folder, prompts, tmp_path):
     assert [message["content"][0]["text"] for message in prompts[-1][::2]] == ["One.", "Three."]
 
 
+def test_a_line_that_is_not_utf8_is_told_and_the_chat_goes_on(tiny_folder, prompts, tmp_path):
+    image = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    shutil.copyfile(IMAGE, image)  # whose name is one all the same
+    given = b"Hello.\ncaf\xe9\n/image " + image + b"\nWhat is your name?\n"
+    result = CliRunner().invoke(app, ["chat", str(tiny_folder), "--max-new-tokens", "2"], input=given)
+    assert result.exit_code == 0, result.exception
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error")]
+    assert errors == [r"Error: A line must be valid UTF-8, got 'caf\udce9'."]
+    assert [kinds(conversation[-1]) for conversation in prompts] == [["text"], ["image", "text"]]
+
+
 class TestMicrophone:
     def test_an_empty_line_listens(self, tiny_folder, prompts, monkeypatch):
         microphone = FakeMicrophone()
@@ -141,7 +154,7 @@ class TestMicrophone:
         (("--seconds", 2), "`--seconds` must go with `--mic`, got 2.0."),
         (("--mic", "--seconds", 0), "`--seconds` must be a finite number above 0, got 0.0."),
         (("--speaker", "bob"), "`--speaker` must go with `--speak`, got 'bob'."),
-        (("--speak", "--out", "reply.txt"), "`--out` must end in .wav, .flac or another format of soundfile"),
+        (("--speak", "--out", "reply.txt"), "`--out` must end in .wav, .flac, .ogg, .mp3, "),
         (("--speak", "--max-seconds", -1), "`--max-seconds` must be a finite number above 0, got -1.0."),
         (("--max-new-tokens", 0), "`--max-new-tokens` must be at least 1, got 0."),
     ],

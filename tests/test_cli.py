@@ -126,7 +126,7 @@ class TestGenerate:
         [
             (("--max-new-tokens", 0), "`--max-new-tokens` must be at least 1, got 0."),
             (("--max-seconds", -1), "`--max-seconds` must be a finite number above 0, got -1.0."),
-            (("--temperature", 0), "`--temperature` must be a finite number above 0, got 0.0."),
+            (("--temperature", 0), "`--temperature` must be in [0.01, 100], got 0.0."),
             (("--speaker", "eve"), "`--speaker` must be one of ['ada', 'bob'], got 'eve'."),
             (("--out", "reply.txt"), "`--out` must end in .wav"),
             (("--out", "none/reply.wav"), "`--out` must be a file in an existing folder, got 'none/reply.wav'."),

@@ -16,15 +16,15 @@ from josie.cli.assemble import ACTIVATIONS
 DATA = Path(__file__).parent / "data"
 # Arguments of each command that are right, and values of its options that are not.
 MODEL = {"--device": ("gpu", "cuda:x"), "--threads": (0, "x")}
-SPEECH = {"--out": ("a.xyz", "missing/a.wav"), "--max-seconds": (0, "inf", "x"), "--speaker": ("nobody",)}
-SAMPLING = {"--seed": (-1, 2**32, "x"), "--temperature": (0, -1, "nan")}
+SPEECH = {"--out": ("a.xyz", "a.raw", "missing/a.wav"), "--max-seconds": (0, "inf", "x"), "--speaker": ("nobody",)}
+SAMPLING = {"--seed": (-1, 2**32, "x"), "--temperature": (0, -1, "nan", 1e-45, 1e39)}
 TEXT = {"--max-new-tokens": (0, "x"), "--dtype": ("int8",)}
 MEDIA = dict.fromkeys(("--image", "--audio", "--video"), ("missing", "words.txt"))
 CODEC = {"--model": ("missing", "nano/none"), "--dtype": ("int8",), **MODEL}
 CODEC_INPUT = {"--num-quantizers": (0, 99), "--seconds": (0, 1), "--max-patches": (0,)}
 COUNTS = dict.fromkeys(("--talker-hidden-size", "--talker-layers", "--talker-quantizers", "--projector-size"), (0,))
 CASES = {
-    "generate nano --text Hi": {"--text": (" ",), **MEDIA, **SPEECH, **SAMPLING, **TEXT, **MODEL},
+    "generate nano --text Hi": {"--text": (" ", "caf\udce9"), **MEDIA, **SPEECH, **SAMPLING, **TEXT, **MODEL},
     "speak nano Hi": {**SPEECH, **SAMPLING, "--dtype": ("int8",), **MODEL},
     "chat nano --speak": {
         "--image": ("missing",),
