@@ -1,4 +1,4 @@
-"""Turns with times as users have them: out of tables, as arrays, beside conversations, and with mistakes in them."""
+"""Turns with times as users have them: out of tables, as arrays, beside conversations, and with errors in them."""
 
 import numpy as np
 import pandas

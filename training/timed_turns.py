@@ -23,7 +23,7 @@ def read_time(value: Any, name: str) -> float:
     if value is None:
         return 0.0
     number = value.item() if getattr(value, "ndim", None) == 0 else value
-    if isinstance(number, bool) or not isinstance(number, Real) or not 0 <= number < math.inf:
+    if isinstance(number, bool) or not isinstance(number, Real) or not 0 <= float(number) < math.inf:
         raise ValueError(f"`{name}` must be seconds of at least 0, got {value!r}.")
     return float(number)
 
@@ -78,7 +78,7 @@ def _read_turn(turn: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_length(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < math.inf
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
 
 
 def _read_words(value: Any, begin: float) -> list[dict[str, Any]]:

@@ -249,7 +249,7 @@ class JosieSession:
 
     @property
     def speak_bias(self) -> float:
-        """What is added to the logit of speaking, from the next unit on."""
+        """Number that is added to the logit of speaking, from the next unit on."""
         return self._speak_bias
 
     @speak_bias.setter
