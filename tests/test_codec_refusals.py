@@ -64,7 +64,7 @@ class TestErrors:
         ("command", "model_type", "file", "out", "message"),
         [
             ("encode", "jodio", SPEECH, "a.wav", "`--out` must end in .safetensors, got "),
-            ("roundtrip", "jodio", SPEECH, "a.png", "`--out` must end in .wav, .flac "),
+            ("roundtrip", "jodio", SPEECH, "a.png", "`--out` must end in .wav, .flac, "),
             ("roundtrip", "jovio", DATA / "picture.png", "a.wav", "`--out` must end in .png, got "),
             ("roundtrip", "jovio", DATA / "video.mp4", "a.png", "`--out` must end in .mp4, got "),
             ("encode", "jodio", SPEECH, "none/a.safetensors", "`--out` must be a file in an existing folder, got "),

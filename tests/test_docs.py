@@ -38,10 +38,13 @@ QUESTION = {
     "question_end": 1.9,
     "answers": ["?"],
 }
+SESSION = QUESTION | {"situation": "session", "later": [[0.2, 1.9]], "answers": ["?", "?"]}
 TEST_ROWS = {
     "runs/nano/test/tasks.jsonl": TEST_ROW,
     "runs/nano/duplex/test.jsonl": QUESTION,
     "runs/nano/duplex/test-turns.jsonl": TEST_ROW,
+    "runs/nano/duplex/sessions.jsonl": SESSION,
+    "runs/nano/duplex/sessions-turns.jsonl": TEST_ROW,
 }
 
 

@@ -89,7 +89,7 @@ def read_recipe(name, root, **changes):
     """Return a configuration of the recipe, in another folder, with few steps."""
     text = (REAL_PARTS / f"{name}.json").read_text(encoding="utf-8").replace("runs/real_parts", str(root))
     config = json.loads(text)
-    config["trainer"] |= STEPS | SMALL
+    config["trainer"] |= STEPS | SMALL | {"bf16": True}  # also where the processor is slow in it
     if "answers" in config:
         config["answers"] |= {"num_questions": min(config["answers"]["num_questions"], 1), "max_new_tokens": 3}
     for section, values in changes.items():

@@ -390,8 +390,9 @@ def test_two_at_once_hear_themselves(port, engine):
             talk.quiet()
             _, units = hear(engine, noise(10, seed=number))
             expected = np.concatenate(units).clip(-1, 1)
-            received = talk.audio(response["id"])
-            assert np.abs(received - expected).max() < 1e-3
+            received = talk.audio(response["id"])  # and, where a second passed, of the silence that is heard then
+            assert len(received) >= len(expected)
+            assert np.abs(received[: len(expected)] - expected).max() < 1e-3
 
 
 def test_audio_that_comes_faster_than_it_is_heard_is_refused_at_last():

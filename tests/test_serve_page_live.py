@@ -60,7 +60,7 @@ def test_nano_answers_stops_and_answers_again(page):
     page.wait_for(f"{ANSWERS}[1].status === 'finished'", 30)
     cut, answer = page.evaluate(ANSWERS)
     assert cut["status"] == "interrupted"
-    assert cut["text"].startswith("It looks")
+    assert cut["text"].replace("Not heard: ", "").startswith("It looks")
     assert cut["played"] > 6000
     assert answer["text"] == "There is one."
     assert 0 < answer["latency"] < 3000
