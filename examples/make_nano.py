@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import nano_world
+import torch
 from nano_world.grammar import measure_world, words
 from nano_world.hearing import HeardSpeech, load_people
 from nano_world.small_talk import chats
@@ -182,12 +183,10 @@ def average_talker(model: JosieForConditionalGeneration, checkpoint: Path, share
         raise ValueError(f"`--share` must be between 0 and 1, got {share}.")
     if not (checkpoint / "model.safetensors").is_file():
         raise ValueError(f"`--earlier` must be a folder with `model.safetensors`, got {str(checkpoint)!r}.")
-    weights, saved = model.talker.state_dict(), load_file(checkpoint / "model.safetensors")
+    saved = load_file(checkpoint / "model.safetensors")
     earlier = {name.removeprefix("talker."): value for name, value in saved.items() if name.startswith("talker.")}
-    if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in earlier.items()}:
+    if not _average(model.talker.state_dict(), earlier, share):
         raise ValueError(f"`--earlier` must be a checkpoint of `TALKER`'s training, got {str(checkpoint)!r}.")
-    for name, value in weights.items():
-        value.lerp_(earlier[name].to(value.dtype), share)
 
 
 def average_thinker(model: JosieForConditionalGeneration, before: Path, share: float) -> None:
@@ -205,13 +204,19 @@ def average_thinker(model: JosieForConditionalGeneration, before: Path, share: f
     """
     if not 0 <= share <= 1:
         raise ValueError(f"`--before-share` must be between 0 and 1, got {share}.")
-    weights = model.thinker.state_dict()
     others = AutoModelForMultimodalLM.from_pretrained(before).thinker.state_dict()
-    if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in others.items()}:
+    if not _average(model.thinker.state_dict(), others, share):
         raise ValueError(f"`--before` must be a model with the same Thinker, got {str(before)!r}.")
+
+
+def _average(weights: dict[str, torch.Tensor], others: dict[str, torch.Tensor], share: float) -> bool:
+    """Change weights into a mean with a share of others, if they are of the same names and shapes; return whether."""
+    if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in others.items()}:
+        return False
     for name, value in weights.items():
         if value.is_floating_point():
             value.lerp_(others[name].to(value.dtype), share)
+    return True
 
 
 def test(arguments: argparse.Namespace) -> None:

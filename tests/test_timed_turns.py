@@ -110,6 +110,16 @@ def test_an_image_after_everything_is_shown(parts):
         assert "pixel_values" in made
 
 
+def test_an_image_that_is_there_from_the_beginning_may_be_an_array_or_a_list(parts, collator):
+    row = {"turns": [{"begin": 0.2, "text": "a"}], "seconds": 1.0}
+    objects = np.empty(1, object)
+    objects[0] = IMAGE
+    expected = collator([row | {"images": [IMAGE]}])["pixel_values"]
+    for images in (IMAGE, objects):
+        assert torch.equal(collator([row | {"images": images}])["pixel_values"], expected)
+    assert "pixel_values" not in collator([row | {"images": []}])
+
+
 @pytest.mark.parametrize(
     ("turn", "message"),
     [
@@ -187,6 +197,10 @@ class TestOptions:
         model, processor, _ = parts
         with pytest.raises(ValueError, match="`speak_bias` must be a number, got"):
             model.start_session(processor, speak_bias=wrong)
+
+    def test_a_bias_may_be_of_any_library(self, parts):
+        model, processor, _ = parts
+        assert model.start_session(processor, speak_bias=np.float32(0.5)).speak_bias == 0.5
 
     @pytest.mark.parametrize("wrong", [None, "abc", np.full(60, 3000.0, np.float32)], ids=str)
     def test_samples_are_floats_of_full_scale(self, parts, wrong):

@@ -24,7 +24,7 @@ from ..configuration_josie.constants import IGNORE_INDEX
 from ..processing_josie.audio import as_waveform
 from ..processing_josie.message_forms import row_messages
 from ..processing_josie.messages import list_parts, part_value
-from ..processing_josie.nested_values import is_empty, to_dict, to_list
+from ..processing_josie.nested_values import is_empty, is_nested, to_dict, to_list
 from ..processing_josie.processor import JosieProcessor
 from .timed_turns import read_past, read_time, read_turns
 
@@ -87,7 +87,7 @@ def read_timed_row(row: dict[str, Any], sampling_rate: int) -> TimedRow:
         message = to_dict(given) or {}
         content = message.get("content")
         parts = list_parts(message | {"content": content if isinstance(content, str) else to_list(content)})
-        parts = [part if to_dict(part) is None else to_dict(part) for part in parts]
+        parts = [to_dict(part) or part for part in parts]
         timed = [part for part in parts if isinstance(part, dict) and part.get("begin") is not None]
         if not timed:
             prompt.append(given)
@@ -142,9 +142,8 @@ def make_unit_row(processor: JosieProcessor, timing: SpeechTiming, row: dict[str
     last = max(max(written, default=-1) + 1, *(place for place, _ in shown), 0)
     num_units = max(thinker.get_num_units(len(timed.track)), last + 1)
     images = row.get("images")
-    inputs: Any = processor.process_session_prompt(
-        timed.prompt, None if is_empty(images) else to_list(images) or images
-    )
+    images = list(images) if is_nested(images) else images  # a list of a table
+    inputs: Any = processor.process_session_prompt(timed.prompt, None if is_empty(images) else images)
     items: dict[str, Items] = {
         name: Items([value]) for name, value in inputs.items() if name not in ("input_ids", "attention_mask")
     }

@@ -158,14 +158,18 @@ def halves(text: str, place: int | None = None) -> tuple[str, str]:
         place (`int`, *optional*): How many words the first part has; as many as the second, or one less, if not given.
     """
     words = text.split()
-    place = max(len(words) // 2, 1) if place is None else place
+    place = _middle(words) if place is None else place
     return " ".join(words[:place]), " ".join(words[place:])
 
 
 def place_of(text: str) -> int:
     """Return after how many words of a question somebody thinks in training: half of the time in the middle."""
-    draw, num_words = random.Random(text), len(text.split())
-    return max(num_words // 2, 1) if draw.random() < 0.5 else draw.randint(1, max(num_words - 1, 1))
+    draw, words = random.Random(text), text.split()
+    return _middle(words) if draw.random() < 0.5 else draw.randint(1, max(len(words) - 1, 1))
+
+
+def _middle(words: list[str]) -> int:
+    return max(len(words) // 2, 1)
 
 
 def draw_noise(draw: random.Random, seconds: float = 1.0) -> np.ndarray:

@@ -8,6 +8,7 @@ import copy
 import math
 import threading
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +255,7 @@ class JosieSession:
 
     @speak_bias.setter
     def speak_bias(self, value: float) -> None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+        if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value):
             raise ValueError(f"`speak_bias` must be a number, got {value!r}.")
         self._speak_bias = float(value)
 
