@@ -95,6 +95,13 @@ class Talk:
                 found.append(self.take(seconds)["type"])
         return found
 
+    def settle(self, counted: list, seconds: float = 0.3) -> None:
+        """Wait until a list grows no more, however long the processor takes."""
+        before = -1
+        while len(counted) != before:
+            before = len(counted)
+            self.quiet(seconds)
+
     def audio(self, response_id: str) -> np.ndarray:
         """Return the samples of an answer that came."""
         kind = "response.output_audio.delta"

@@ -225,11 +225,11 @@ def test_silence_is_heard_where_a_client_sends_nothing(monkeypatch):
     with running(make_engine()) as port, talking(port) as talk:
         lean(talk, -100)
         talk.send_audio(noise(3))
-        talk.quiet(0.6)
+        talk.settle(units)
         seconds = UNIT_SAMPLES / RATE
         assert len(units) == pytest.approx(3 + 0.1 / seconds, abs=2)
         talk.send_audio(noise(1))
-        talk.quiet(0.3)
+        talk.settle(units)
         assert len(units) == pytest.approx(4 + 2 * 0.1 / seconds, abs=4)
 
 
@@ -380,7 +380,8 @@ def test_a_client_may_choose_turns_of_the_other_kinds(talk):
     talk.until("response.created")
 
 
-def test_two_at_once_hear_themselves(port, engine):
+def test_two_at_once_hear_themselves(port, engine, monkeypatch):
+    monkeypatch.setattr(duplex, "_GAP", 60.0)  # or a slow processor hears silence behind it
     with talking(port) as one, talking(port) as other:
         for number, talk in enumerate((one, other)):
             lean(talk, 100)
@@ -390,9 +391,8 @@ def test_two_at_once_hear_themselves(port, engine):
             talk.quiet()
             _, units = hear(engine, noise(10, seed=number))
             expected = np.concatenate(units).clip(-1, 1)
-            received = talk.audio(response["id"])  # and, where a second passed, of the silence that is heard then
-            assert len(received) >= len(expected)
-            assert np.abs(received[: len(expected)] - expected).max() < 1e-3
+            received = talk.audio(response["id"])
+            assert np.abs(received - expected).max() < 1e-3
 
 
 def test_audio_that_comes_faster_than_it_is_heard_is_refused_at_last():

@@ -141,7 +141,7 @@ def make_unit_row(processor: JosieProcessor, timing: SpeechTiming, row: dict[str
     shown = [(int(begin / thinker.unit_seconds + _ROUNDING), image) for begin, image in timed.images]
     last = max(max(written, default=-1) + 1, *(place for place, _ in shown), 0)
     num_units = max(thinker.get_num_units(len(timed.track)), last + 1)
-    images = row.get("images")
+    images: Any = row.get("images")
     images = list(images) if is_nested(images) else images  # a list of a table
     inputs: Any = processor.process_session_prompt(timed.prompt, None if is_empty(images) else images)
     items: dict[str, Items] = {
