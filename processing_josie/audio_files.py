@@ -5,6 +5,7 @@ audio track of a video, PyAV reads where it is installed. A length is never an e
 """
 
 import io
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -138,12 +139,17 @@ def _streams(opened: Path | BinaryIO, file: BinaryIO, head: bytes) -> list[Any]:
     """Return what libsndfile is to open one after the other: the file itself, unless it has to be split or repaired."""
     if head[:4] == b"RIFF" and file.seek(0, io.SEEK_END) == 8 + int.from_bytes(head[4:8], "little"):
         file.seek(0)  # nothing is behind it, and it may be long
-        return [opened]
+        return [_as_named(opened)]
     file.seek(0)
     content = file.read()
     file.seek(0)
     streams = split_streams(content)
-    return [opened] if streams == [content] else [io.BytesIO(stream) for stream in streams]
+    return [_as_named(opened)] if streams == [content] else [io.BytesIO(stream) for stream in streams]
+
+
+def _as_named(opened: Path | BinaryIO) -> bytes | BinaryIO:
+    """Return what soundfile opens: the name of a path as bytes, as it does not encode every name itself."""
+    return os.fsencode(opened) if isinstance(opened, Path) else opened
 
 
 def _require_complete(part: soundfile.SoundFile, head: bytes, file: BinaryIO | None) -> None:

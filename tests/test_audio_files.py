@@ -171,9 +171,11 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
 
 
 def test_names_of_files_have_many_forms(tmp_path):
-    path = tmp_path / "a name with spaces é.wav"
+    path, other = tmp_path / "a name with spaces é.wav", tmp_path / "not UTF-8 \udce9.wav"
     path.write_bytes(SPEECH.read_bytes())
-    for source in (path.as_uri(), str(path), path, bytearray(SPEECH.read_bytes()), memoryview(SPEECH.read_bytes())):
+    other.write_bytes(SPEECH.read_bytes())
+    contents = (bytearray(SPEECH.read_bytes()), memoryview(SPEECH.read_bytes()))
+    for source in (path.as_uri(), str(path), path, other, str(other), *contents):
         np.testing.assert_array_equal(load_audio(source), SAMPLES / np.float32(2**15))  # type: ignore[arg-type]
 
 

@@ -102,6 +102,29 @@ class TestTurns:
         assert talk.until("input_audio_buffer.committed")["previous_item_id"] == started["item_id"]
         assert not any(kind.startswith("response.") for kind in talk.quiet())
 
+    def test_a_turn_ends_where_the_client_commits_it(self, talk):
+        talk.send_audio(QUESTION[:SPOKEN])
+        started = talk.until("input_audio_buffer.speech_started")
+        talk.send("input_audio_buffer.commit")
+        stopped, committed = (talk.until(f"input_audio_buffer.{name}") for name in ("speech_stopped", "committed"))
+        assert started["item_id"] == stopped["item_id"] == committed["item_id"]
+        assert stopped["audio_end_ms"] == 1500
+
+    def test_what_was_not_committed_is_heard_by_a_detector(self, talk):
+        change(talk, None)
+        talk.send_audio(QUESTION[:SPOKEN])
+        change(talk, {"type": "server_vad", "create_response": False})
+        started = talk.until("input_audio_buffer.speech_started")
+        talk.send_audio(QUESTION[SPOKEN:])
+        stopped = talk.until("input_audio_buffer.speech_stopped")
+        assert started["audio_start_ms"] < 1500 < stopped["audio_end_ms"]
+
+    def test_what_was_not_committed_is_heard_by_the_model(self, duplex_talk):
+        change(duplex_talk, None)
+        duplex_talk.send_audio(QUESTION[:SPOKEN])
+        lean(duplex_talk, 100)
+        assert duplex_talk.until("response.created")
+
     def test_a_turn_ends_where_the_model_decides(self, duplex_talk):
         talk = duplex_talk
         change(talk, {"type": "server_vad", "interrupt_response": False})

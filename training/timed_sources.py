@@ -7,6 +7,7 @@ follow each other.
 """
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class MoshiRows(Dataset):
             `ValueError`: The file is not stereo, or has no alignments.
         """
         file = self.files[index]
-        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(os.fsencode(file), dtype="float32", always_2d=True)
         if samples.shape[1] != 2:
             raise ValueError(f"`path` must name stereo files, got {str(file)!r} with {samples.shape[1]} channels.")
         aligned = file.with_suffix(".json")

@@ -144,21 +144,30 @@ class Session:
         elif self._duplex is not None:
             await self.interrupt("client_cancelled")
             await self._close_duplex()
+        waiting = np.zeros(0, dtype=np.int16)
         if settings.turns != self.settings.turns:
-            await self._change_turns(settings.turns)
+            waiting = await self._change_turns(settings.turns)
         self.settings = settings
         await self.send("session.updated", session=self._describe())
+        await self._take(waiting)
 
-    async def _change_turns(self, turns: TurnSettings | ModelTurns | None) -> None:
-        """Detect turns in another way; one that goes on stays with its detector, or ends as an item of its own."""
+    async def _change_turns(self, turns: TurnSettings | ModelTurns | None) -> np.ndarray:
+        """Detect turns in another way; one that goes on stays with its detector, or ends as an item of its own.
+
+        Returns:
+            `(num_samples,)`, audio that is to be heard anew: nobody has judged or committed it yet.
+        """
+        waiting = self._buffer[:0]
         if isinstance(turns, TurnSettings) and self._detector is not None:
             self._detector.settings = turns
-            return
+            return waiting
         if self._turn_id is not None:
             await self._end_turn(self._num_heard)
+        if turns is not None:
+            waiting, self._buffer = self._buffer, waiting
+            self._num_heard -= len(waiting)
         self._detector = self._listen(turns)
-        if isinstance(turns, ModelTurns):
-            self._buffer = self._buffer[:0]
+        return waiting
 
     # --- the input buffer
 
@@ -168,15 +177,21 @@ class Session:
         fields.done()
         if not self.engine.takes("audio"):
             raise ClientError("`audio` must be left out: this model takes no audio.", "audio")
-        if self._is_duplex:
-            self._open_duplex().hear(samples)
-            self._num_heard += len(samples)
-            return
         room = self.engine.limits.max_audio_seconds * PCM_RATE
-        if len(samples) > room or (self._detector is None and len(self._buffer) + len(samples) > room):
+        is_kept = not self._is_duplex and self._detector is None
+        if not self._is_duplex and len(samples) + is_kept * len(self._buffer) > room:
             raise ClientError(
                 f"The input buffer must have at most {room / PCM_RATE:g} s; commit or clear it.", "audio", "buffer_full"
             )
+        await self._take(samples)
+
+    async def _take(self, samples: np.ndarray) -> None:
+        """Hear samples, `(num_samples,)`, by whatever decides about turns."""
+        if self._is_duplex:
+            if len(samples):
+                self._open_duplex().hear(samples)
+            self._num_heard += len(samples)
+            return
         for start in range(0, len(samples), _SLICE):
             await self._hear(samples[start : start + _SLICE])
             await asyncio.sleep(0)
@@ -236,9 +251,11 @@ class Session:
             )
         if not len(self._buffer) or (self._detector is not None and self._turn_id is None):
             raise ClientError("The input buffer must have audio to commit, got none.", code="input_audio_buffer_empty")
-        if self._detector is not None:
+        if self._detector is None:
+            await self._commit()
+        else:  # whose turn ends here
             self._detector.stop()
-        await self._commit()
+            await self._end_turn(self._num_heard)
 
     async def _commit(self) -> None:
         item = Item(self._turn_id or new_id("item"), "user", [Part("audio", samples=self._buffer)])
