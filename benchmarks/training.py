@@ -1,7 +1,7 @@
 """Tokens and frames of training a second, and memory: Thinker beside Llama, Talker beside CSM, of the same sizes.
 
-A step is forward, loss of every position or frame, backward, and AdamW. Float32, random weights. On a CPU JOSIE
-multiplies by oneDNN in training; a row without it shows what that gains.
+A step is forward, loss of every position or frame, backward, and AdamW. Float32, random weights. On a CPU that is
+not Intel's JOSIE multiplies by oneDNN in training; a row without it shows what that gains.
 
 * Thinker and Llama: width 256, 4 layers, 4 heads, an MLP of 1024, a vocabulary of 5000; 8 rows of 256 tokens.
 * Talker and CSM: the sizes of `benchmarks/talker.py`; 8 rows of 32 tokens of text and 96 frames of 9 codes. All frames

@@ -21,7 +21,9 @@ needs_onednn = pytest.mark.skipif(not has_fast_linear(), reason="this processor 
 @needs_onednn
 @pytest.mark.parametrize("form", ["whole", "sliced", "transposed", "expanded"])
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize(("rows", "sizes"), [((19,), (7, 5)), ((4, 9), (16, 33)), ((2, 3, 5), (1, 1))], ids=str)
+@pytest.mark.parametrize(
+    ("rows", "sizes"), [((19,), (7, 5)), ((4, 9), (16, 33)), ((2, 3, 5), (1, 1)), ((2, 150), (8, 4))], ids=str
+)
 def test_linear(rows, sizes, bias, form):
     torch.manual_seed(0)
     x = torch.randn(*rows, sizes[0])
@@ -45,6 +47,15 @@ def test_linear(rows, sizes, bias, form):
     torch.testing.assert_close(*twice, rtol=1e-3, atol=1e-3)
 
 
+@needs_onednn
+def test_few_numbers_of_rows_are_multiplied(monkeypatch):
+    calls = count_calls(monkeypatch)
+    weight = torch.randn(3, 4, requires_grad=True)
+    for num_rows in range(16, 1024):
+        assert fast_linear(torch.randn(num_rows, 4), weight).shape == (num_rows, 3)
+    assert len(set(calls)) == 256 // 16 + (1024 - 256) // 128
+
+
 def inputs_of(model) -> dict:
     return dict(input_ids=torch.randint(10, 50, (3, 11)), labels=torch.randint(10, 50, (3, 11)))
 
@@ -61,8 +72,21 @@ def count_calls(monkeypatch) -> list:
     return calls
 
 
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """A processor that is not Intel's."""
+    monkeypatch.setattr(room, "is_intel", lambda: False)
+
+
+def test_what_is_intels_multiplies_as_torch_does(monkeypatch):
+    calls, model = count_calls(monkeypatch), thinker()
+    monkeypatch.setattr(room, "is_intel", lambda: True)
+    model.train()(**inputs_of(model)).loss.backward()
+    assert not calls
+
+
 @needs_onednn
-def test_a_model_uses_it_in_training_alone(monkeypatch):
+def test_a_model_uses_it_in_training_alone(monkeypatch, elsewhere):
     calls, model = count_calls(monkeypatch), thinker()
     torch.manual_seed(0)
     inputs = inputs_of(model)
@@ -88,7 +112,7 @@ def test_a_model_uses_it_in_training_alone(monkeypatch):
 
 
 @needs_onednn
-def test_gradient_checkpoints_keep_the_tensors_they_had(monkeypatch):
+def test_gradient_checkpoints_keep_the_tensors_they_had(monkeypatch, elsewhere):
     calls, model = count_calls(monkeypatch), thinker()
     model.activation_checkpointing_enable()
     model.train()(**inputs_of(model)).loss.backward()
@@ -96,7 +120,7 @@ def test_gradient_checkpoints_keep_the_tensors_they_had(monkeypatch):
 
 
 @needs_onednn
-def test_frozen_weights_get_no_gradient_and_pass_one_on(monkeypatch):
+def test_frozen_weights_get_no_gradient_and_pass_one_on(monkeypatch, elsewhere):
     calls, model = count_calls(monkeypatch), thinker()
     model.requires_grad_(False)
     model.get_input_embeddings().weight.requires_grad_(True)

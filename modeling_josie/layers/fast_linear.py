@@ -1,11 +1,14 @@
 """A faster linear layer in training on a CPU, in place of `torch.nn.functional.linear`, which it equals.
 
-torch leaves matrix products in float32 to MKL. oneDNN, which is in torch too, multiplies faster, on processors that are
-not Intel's by far; `benchmarks/training.py` compares them.
+torch leaves matrix products in float32 to MKL. oneDNN, which is in torch too, multiplies faster on processors that are
+not Intel's; `benchmarks/training.py` compares them. It keeps a program of .6 MB for each shape that it ever met, so
+rows are filled up to a few numbers of them: batches of any lengths took gigabytes otherwise.
 """
 
+import platform
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +16,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 _FEWEST_ROWS = 16  # with fewer, both are as fast
+_MANY_ROWS, _BLOCK, _LARGE_BLOCK = 256, 16, 128  # rows are filled up to a multiple of a block
 
 
 class OneDNNLinear(torch.autograd.Function):
@@ -68,8 +72,13 @@ def fast_linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | 
         input (`torch.Tensor`): `(..., in_features)`.
         weight, bias: As of [`OneDNNLinear.forward`].
     """
-    rows: Any = OneDNNLinear.apply(input.flatten(0, -2).contiguous(), weight, bias)
-    return rows.unflatten(0, input.shape[:-1])
+    rows = input.flatten(0, -2)
+    num_rows = rows.shape[0]
+    missing = -num_rows % (_BLOCK if num_rows <= _MANY_ROWS else _LARGE_BLOCK)
+    if missing:
+        rows = nn.functional.pad(rows, (0, 0, 0, missing))
+    mapped: Any = OneDNNLinear.apply(rows.contiguous(), weight, bias)
+    return mapped[:num_rows].unflatten(0, input.shape[:-1])
 
 
 def _is_faster(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> bool:
@@ -96,8 +105,15 @@ def has_fast_linear() -> bool:
     )
 
 
+@cache
+def is_intel() -> bool:
+    """Return whether the processor is Intel's, on which MKL is as fast and keeps nothing."""
+    listed = Path("/proc/cpuinfo")
+    return "GenuineIntel" in (listed.read_text() if listed.exists() else platform.processor())
+
+
 def trains_fast(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a model's `forward` use [`OneDNNLinear`] in training on a CPU; everywhere else it is as it was.
+    """Make a model's `forward` use [`OneDNNLinear`] in training on a CPU that gains; everywhere else it is as it was.
 
     Compiled programs choose by themselves. With gradient checkpoints layers are run again outside of `forward`, and
     have to keep the same tensors there.
@@ -107,7 +123,7 @@ def trains_fast(forward: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not self.training or torch.compiler.is_compiling() or self.device.type != "cpu":
             return forward(self, *args, **kwargs)
-        if self.is_activation_checkpointing or not has_fast_linear():
+        if self.is_activation_checkpointing or is_intel() or not has_fast_linear():
             return forward(self, *args, **kwargs)
         with _FastLinears():
             return forward(self, *args, **kwargs)
