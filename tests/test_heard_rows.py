@@ -142,6 +142,36 @@ def test_what_was_learned_is_read_token_by_token(listener, tmp_path):
     assert learner.count_targets(**batch) == {"ctc": 3 * len(learner.read_tokens(heard.pooler_output[0]))}
 
 
+@pytest.mark.parametrize("num_tokens", [4, 20])
+def test_the_loss_is_that_of_all_tokens(num_tokens, listener, tmp_path):
+    tokens = torch.arange(num_tokens) + 3
+    learner = token_ctc.TokenCTCModel(listener(tmp_path).model, token_ctc.TokenCTCArguments(), tokens)
+    torch.manual_seed(0)
+    for value in (learner.blank, learner.bias):
+        value.data.normal_()
+    heard = [torch.randn(length, len(learner.blank), requires_grad=True) for length in (9, 4, 7)]
+    places = torch.tensor([[3, 1, 1, 2], [2, 2, 2, -100], [-100] * 4])  # the second is too long: 3 repeated in 4 rows
+    transcripts = torch.where(places < 0, -100, learner.token_ids[places.clamp(min=0)])
+    lengths, is_target = torch.tensor([9, 4, 7]), places >= 0
+    logits = learner.compute_logits(torch.cat(heard)).log_softmax(dim=-1).split(lengths.tolist())
+    naive = torch.nn.functional.ctc_loss(
+        torch.nn.utils.rnn.pad_sequence(list(logits)),
+        (places + 1) * is_target,
+        lengths,
+        is_target.sum(dim=1),
+        reduction="none",
+        zero_infinity=True,
+    )
+    losses = learner.compute_losses(tuple(heard), transcripts)
+    torch.testing.assert_close(losses, torch.where(is_target.any(dim=1), naive, 0))
+    assert losses[0] > 0
+    assert losses[1:].tolist() == [0, 0]
+    wanted = [*heard[:2], learner.blank, learner.bias]
+    torch.testing.assert_close(
+        torch.autograd.grad(losses.sum(), wanted), torch.autograd.grad(naive[:2].sum(), wanted), rtol=1e-3, atol=1e-4
+    )
+
+
 def test_the_loss_of_tokens_is_added_to_the_models(listener, rows, tmp_path):
     _, learner, batch = make_learner(listener, rows, tmp_path, weight=0.5)
     output = learner(**batch)

@@ -114,7 +114,7 @@ class TokenCTCModel(nn.Module):
             loss = add_zero_gradients(loss, self, lambda: self.blank.sum() + self.bias.sum())
         else:
             count = (transcripts != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch["ctc"]
-            ctc_loss = self._ctc_losses(heard.pooler_output, transcripts).sum() / count.clamp(min=1)
+            ctc_loss = self.compute_losses(heard.pooler_output, transcripts).sum() / count.clamp(min=1)
             loss = loss + self.arguments.weight * ctc_loss
         kept = {name: outputs.get(name) for name in ("text_loss", "talker_loss", "depth_loss", "logits")}
         if outputs and self.model.target_names == ("text",):  # a Thinker alone, whose only loss has no name
@@ -126,17 +126,30 @@ class TokenCTCModel(nn.Module):
         classes = torch.cat([self.blank[None], self.token_embeds])
         return (rows @ classes.to(rows.dtype).T).float() + self.bias
 
-    def _ctc_losses(self, rows: tuple[torch.Tensor, ...], transcripts: torch.Tensor) -> torch.Tensor:
-        """Return the negative log-likelihood of each clip, `(num_clips,)`; 0 where its tokens are too many."""
-        lengths = torch.tensor([len(clip) for clip in rows])
-        logits = self.compute_logits(torch.cat(rows)).log_softmax(dim=-1).split(lengths.tolist())
+    def compute_losses(self, rows: tuple[torch.Tensor, ...], transcripts: torch.Tensor) -> torch.Tensor:
+        """Return the negative log-likelihood of each clip, `(num_clips,)`; 0 where its tokens are too many.
+
+        As a CTC over all of [`TokenCTCModel.compute_logits`], whose alignment and gradient would cost many times as
+        much: only the tokens that a batch says are classes of their own, and all others are one that is never said.
+
+        Args:
+            rows (`tuple[torch.Tensor]`): Of each clip, `(num_rows, width)`.
+            transcripts (`torch.LongTensor`): `(num_clips, max_tokens)`, filled up with -100.
+        """
+        lengths, joined = torch.tensor([len(clip) for clip in rows]), torch.cat(rows)
         is_target = transcripts != IGNORE_INDEX
         places = torch.searchsorted(self.token_ids, transcripts.clamp(min=0))
         places = places.clamp(max=len(self.token_ids) - 1)
         is_known = (self.token_ids[places] == transcripts) | ~is_target
+        said, targets = torch.unique(places, return_inverse=True)
+        others = self.bias[1:].index_fill(0, said, torch.finfo(self.bias.dtype).min)
+        others = (joined @ self.token_embeds.to(joined.dtype).T).float() + others
+        classes = torch.cat([self.blank[None], self.token_embeds[said]]).to(joined.dtype)
+        logits = (joined @ classes.T).float() + torch.cat([self.bias[:1], self.bias[1:][said]])
+        logits = torch.cat([logits, others.logsumexp(dim=-1, keepdim=True)], dim=-1).log_softmax(dim=-1)
         losses = nn.functional.ctc_loss(
-            nn.utils.rnn.pad_sequence(list(logits)),
-            (places + 1) * is_target,
+            nn.utils.rnn.pad_sequence(list(logits.split(lengths.tolist()))),
+            (targets + 1) * is_target,
             lengths,
             is_target.sum(dim=1),
             reduction="none",
