@@ -1,6 +1,5 @@
 """`josie duplex`: a conversation in full duplex with a recording, which is heard unit by unit as from a microphone."""
 
-import json
 import math
 import time
 from pathlib import Path
@@ -98,6 +97,7 @@ def duplex_command(
 
     import numpy as np
 
+    from ..conversion.files import write_json
     from ..processing_josie import AudioWriter, load_audio
 
     options = session_options(seed, temperature, speaker, speak_bias)
@@ -130,9 +130,7 @@ def duplex_command(
         typer.echo(format_turn(turn))
     values = {"recording": str(recording), "unit_seconds": session.unit_seconds, "turns": turns}
     transcript = path.with_suffix(".json")
-    text = json.dumps(values, ensure_ascii=False, indent=1) + "\n"
-    # Of a name that is not UTF-8 the surrogates become escapes, as JSON writes them.
-    transcript.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_json(transcript, values, indent=1)
     report(
         f"{path}, {transcript}: {num_done / session.sampling_rate:.2f} s, {len(turns)} turns; a unit of "
         f"{session.unit_seconds:.2f} s took {np.percentile(seconds, 95):.3f} s (95 %)"

@@ -1,6 +1,5 @@
 """`josie evaluate`: scores of a checkpoint on a file of tasks, see `evaluation.tasks`."""
 
-import json
 import shlex
 from functools import partial
 from pathlib import Path
@@ -131,14 +130,12 @@ def evaluate_command(
             "dtype": dtype,
             "threads": threads,
         }
-        from ..conversion.files import new_file
+        from ..conversion.files import write_json
 
         values = tasks.report_dict(_command(folder, out, given), rows_of, reports)
         if streamed:
             values["streaming"] = {name: streams.streamed_dict(rows) for name, rows in streamed.items()}
-        with new_file(out) as unfinished:
-            text = json.dumps(values, indent=2, ensure_ascii=False, default=str)
-            unfinished.write_text(text + "\n", encoding="utf-8")
+        write_json(out, values)
 
 
 def _command(folder: Path, out: Path, given: dict[str, Any]) -> str:
@@ -157,7 +154,7 @@ def _evaluate_duplex(folder: Path, data: Path, num: int | None, out: Path | None
     require_units(folder)
     require_speech(folder)
 
-    from ..conversion.files import new_file
+    from ..conversion.files import write_json
 
     with waiting(f"Reading {data}"):
         from ..evaluation import duplex
@@ -176,9 +173,7 @@ def _evaluate_duplex(folder: Path, data: Path, num: int | None, out: Path | None
     values = duplex.duplex_dict(rows)
     _print_duplex(str(folder), values)
     if out is not None:
-        with new_file(out) as unfinished:
-            text = json.dumps({"command": _command(folder, out, given)} | values, indent=2, ensure_ascii=False)
-            unfinished.write_text(text + "\n", encoding="utf-8")
+        write_json(out, {"command": _command(folder, out, given)} | values)
 
 
 def _print_duplex(title: str, values: dict[str, Any]) -> None:

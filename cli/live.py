@@ -5,7 +5,6 @@ input, which another thread reads.
 """
 
 import contextlib
-import json
 import queue
 import sys
 import threading
@@ -126,7 +125,9 @@ def chat_live(model: Any, processor: Any, options: LiveOptions, lines: Lines, st
     if options.out is not None:
         transcript = options.out.with_suffix(".json")
         values = {"unit_seconds": session.unit_seconds, "turns": turns}
-        transcript.write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        from ..conversion.files import write_json
+
+        write_json(transcript, values, indent=1)
         report(f"{options.out}, {transcript}")
     conversation.report()
 

@@ -1,11 +1,13 @@
 """Files and folders that appear under their names only when they are complete."""
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def require_new(path: Path, argument: str) -> None:
@@ -33,6 +35,19 @@ def write_file(path: Path, text: str) -> None:
     """Write a text file, UTF-8, that appears under its name only when it is complete."""
     with new_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, values: Any, indent: int = 2) -> None:
+    """Write a file of JSON as [`write_file`] does; surrogates, of names that are not UTF-8, become JSON's escapes.
+
+    Args:
+        path (`Path`): The file to make or replace.
+        values: What `json.dumps` takes; the rest is written as `str` gives it.
+        indent (`int`): Spaces of a level.
+    """
+    text = json.dumps(values, indent=indent, ensure_ascii=False, default=str) + "\n"
+    with new_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager
