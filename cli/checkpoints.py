@@ -5,11 +5,10 @@ The checks need neither torch nor transformers.
 
 import difflib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..conversion.loading import load_whole, reading
 from ..nano import NANO_NAMES, find_model
 from .shared import quieten, report
 
@@ -171,23 +170,6 @@ def read_config(folder: Path) -> "JosieConfig":
         return JosieConfig.from_dict(config_dict)
 
 
-@contextmanager
-def reading(folder: Path, what: str, argument: str = "DIR") -> Iterator[None]:
-    """Turn what a damaged file makes its parser raise, which may be anything, into a `ValueError` that says which one.
-
-    Args:
-        folder (`Path`): The checkpoint.
-        what (`str`): What is read from it: `"a valid config.json"`.
-        argument (`str`): The argument of the command that named it.
-    """
-    try:
-        yield
-    except Exception as error:
-        raise ValueError(
-            f"`{argument}` must hold {what}, got {str(folder)!r}: {str(error) or type(error).__name__}"
-        ) from error
-
-
 def load_processor(folder: Path) -> "JosieProcessor":
     """Load the processor of a JOSIE checkpoint."""
     read_config(folder)
@@ -246,22 +228,7 @@ def load_model(folder: Path, model_class: Any, argument: str = "DIR") -> Any:
     Raises:
         `ValueError`: The weights are damaged, or some are missing or of other shapes.
     """
-    with reading(folder, "a model's weights", argument):
-        loaded: Any = model_class.from_pretrained(
-            find_model(folder), output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    model, loading = loaded
-    wrong = {
-        "which lacks {} of them": sorted(loading["missing_keys"]),
-        "where {} of them are of other shapes": sorted(key for key, *_ in loading["mismatched_keys"]),
-    }
-    for fault, names in wrong.items():
-        if names:
-            raise ValueError(
-                f"`{argument}` must hold all weights that its config.json asks for, got {str(folder)!r}, "
-                f"{fault.format(len(names))}, such as {names[0]!r}."
-            )
-    return model.eval()
+    return load_whole(find_model(folder), model_class, argument, name=folder).eval()
 
 
 def read_codec_config(folder: Path, modality: Literal["audio", "vision"], argument: str = "--model") -> Any:

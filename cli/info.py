@@ -31,15 +31,19 @@ def info_command(
             raise ValueError(f"`--freeze` must be among {list(model.get_groups())}, got {name!r}.")
     model.freeze(*(freeze or ()))
     dtype = config.dtype or torch.float32
+    model.to(dtype)
+    for codec in (model.audio_codec, model.vision_codec):
+        if codec is not None:
+            codec.float()  # as they are loaded
     caption = f"licence of the weights: {read_licence(find_model(folder))}"
     table = Table(title=f"{folder}, {str(dtype).removeprefix('torch.')}", caption=caption)
     for name in ("part", "parameters", "trains", "memory", "geometry"):
         table.add_column(name, justify="left" if name in ("part", "geometry") else "right")
     for path, geometry in _describe(config).items():
         part = model.get_submodule(path)
-        table.add_row("  " * ("." in path) + path.rpartition(".")[2], *_weigh(part, dtype), geometry)
+        table.add_row("  " * ("." in path) + path.rpartition(".")[2], *_weigh(part), geometry)
     table.add_section()
-    table.add_row("all", *_weigh(model, dtype), "")
+    table.add_row("all", *_weigh(model), "")
     print_table(table)
 
 
@@ -62,12 +66,12 @@ def read_licence(folder: Path) -> str:
     return f"{stated} ({', '.join(details)})" if details else stated
 
 
-def _weigh(part: Any, dtype: Any) -> tuple[str, str, str]:
-    """Return the parameters of a module, those that learn, and the memory of parameters and buffers in `dtype`."""
-    size = sum(tensor.numel() for tensor in (*part.parameters(), *part.buffers()))
+def _weigh(part: Any) -> tuple[str, str, str]:
+    """Return the parameters of a module, those that learn, and the memory of parameters and buffers."""
+    size = sum(tensor.nbytes for tensor in (*part.parameters(), *part.buffers()))
     parameters = list(part.parameters())
     learning = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    return f"{sum(p.numel() for p in parameters):,}", f"{learning:,}", f"{size * dtype.itemsize / 2**20:,.1f} MiB"
+    return f"{sum(p.numel() for p in parameters):,}", f"{learning:,}", f"{size / 2**20:,.1f} MiB"
 
 
 def _describe(config: Any) -> dict[str, str]:

@@ -13,7 +13,8 @@ class Hub(ThreadingHTTPServer):
     """Keeps what is pushed.
 
     Args:
-        files (`dict[str, dict[str, bytes]]`): Of each repository, what is there already.
+        files (`dict[str, dict[str, bytes]]`): Of each repository, what is there already; of branches other than main
+            under `name@branch`.
     """
 
     def __init__(self, files=None):
@@ -52,11 +53,14 @@ class _Handler(BaseHTTPRequestHandler):
         if path[:2] == ["api", "models"] and "/".join(path[2:4]) in self.server.files:
             self.answer(200, {"id": "/".join(path[2:4]), "sha": COMMIT, "siblings": []})
             return
-        content = self.server.files.get("/".join(path[:2]), {}).get("/".join(path[4:]))
+        repo = "/".join(path[:2])
+        branch = f"{repo}@{path[3]}" if path[2:3] == ["resolve"] else repo
+        commit = COMMIT if branch in (repo, f"{repo}@main") else COMMIT[::-1]
+        content = self.server.files.get(branch, self.server.files.get(repo, {})).get("/".join(path[4:]))
         if path[2:3] != ["resolve"] or content is None:
-            self.answer(404, {"error": "Entry not found"}, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)
+            self.answer(404, {"error": "Entry not found"}, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
             return
-        self.answer(200, content, ETag=f'"{hash(content):x}"', X_Repo_Commit=COMMIT)
+        self.answer(200, content, ETag=f'"{hash(content):x}"', X_Repo_Commit=commit)
 
     do_HEAD = do_GET
 

@@ -150,3 +150,29 @@ class TestWrongParts:
         transformers.ViTModel(tower).save_pretrained(tmp_path)
         with pytest.raises(ValueError, match="`vision` must be a front end that JOSIE can use, .* at most 128 tokens"):
             assemble(parts("text", "llama"), vision=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (dict(projector_intermediate_size=64), "`projector_intermediate_size` must be left out without an encoder"),
+        (dict(projector_hidden_act=None), "`projector_hidden_act` must be left out without an encoder"),
+        (dict(vision_feature_select="cls"), "`vision_feature_select` must be left out without a vision tower"),
+        (dict(audio_context_fraction=0.5), "`audio_context_fraction` must be left out without audio"),
+        (dict(audio_stack_factor=2), "`audio_stack_factor` must be 1 without an audio encoder"),
+    ],
+    ids=str,
+)
+def test_options_of_parts_that_are_not_there(options, match, parts):
+    with pytest.raises(ValueError, match=match):
+        assemble(parts("text", "llama"), **options)
+
+
+def test_one_layer_has_no_width_inside(parts):
+    with pytest.raises(ValueError, match="`projector_intermediate_size` must be None for projectors of one layer"):
+        assemble(
+            parts("text", "llama"),
+            audio=parts("audio", "whisper"),
+            projector_hidden_act=None,
+            projector_intermediate_size=64,
+        )

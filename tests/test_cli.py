@@ -174,6 +174,18 @@ class TestInfo:
             assert f"{sum(p.numel() for p in part.parameters()):,}" in table
         assert "1600 Hz, 33.3333 frames/s, 3 × 11 codes" in table
 
+    def test_codecs_weigh_what_they_weigh_when_loaded(self, folder, tmp_path):
+        config = JosieConfig.from_pretrained(folder)
+        config.dtype = torch.bfloat16
+        config.save_pretrained(tmp_path)
+        rows = [run("info", path) for path in (folder, tmp_path)]
+        whole, half = (
+            {line.split("│")[1].strip(): line.split("│")[4].strip() for line in row.splitlines() if "MiB" in line}
+            for row in rows
+        )
+        assert whole["audio_codec"] == half["audio_codec"]
+        assert whole["talker"] != half["talker"]
+
     def test_base_without_its_weights(self, tmp_path):
         JosieConfig.from_preset("base").save_pretrained(tmp_path)
         table = run("info", tmp_path)

@@ -12,7 +12,8 @@ import torch
 import transformers
 from exports import run_without_josie, whole_model
 from huggingface_hub import ModelCard
-from tiny import CASES, josie_inputs
+from safetensors.torch import load_file, save_file
+from tiny import CASES, TEXT, build, josie_inputs
 from transformers import AutoModelForMultimodalLM
 from transformers.dynamic_module_utils import check_imports, get_relative_import_files
 
@@ -165,6 +166,44 @@ class TestFolder:
         other.save_pretrained(tmp_path)
         with pytest.raises(ValueError, match="`config` must be of a class of this package, got a LlamaConfig."):
             add_code(tmp_path, other)
+
+    @pytest.mark.parametrize(
+        ("options", "match"),
+        [
+            (dict(license="mit"), "`license` must be in `card`"),
+            (dict(max_shard_szie="1MB"), "`max_shard_szie` must be one of"),
+            (dict(card={"licence": "mit"}), r"`card` must have keys of \[.*'license'.*\], got 'licence'"),
+            (dict(processor="abc"), "`processor` must have `save_pretrained`, got a str"),
+            (dict(card={"hours": -1}), "`hours` must be at least 0"),
+            (dict(max_shard_size="abc"), "not supported"),
+        ],
+        ids=str,
+    )
+    def test_a_folder_is_whole_or_not_there(self, options, match, tmp_path):
+        with pytest.raises(ValueError, match=match):
+            josie.save_with_code(CASES["text"].build(), tmp_path / "new", **options)
+        assert not any(tmp_path.iterdir())
+
+
+class TestWhatIsExported:
+    def test_a_thinker_of_text_keeps_its_tokenizer(self, tmp_path):
+        thinker = build(josie.JosieThinkerForConditionalGeneration, josie.JosieThinkerConfig(text_config=TEXT))
+        thinker.save_pretrained(tmp_path / "old")
+        josie.load_default_tokenizer(301).save_pretrained(tmp_path / "old")
+        assert {"tokenizer.json", "tokenizer_config.json"} <= set(export_folder(tmp_path / "old", tmp_path / "new"))
+
+    @pytest.mark.parametrize("fault", ["shape", "damaged"])
+    def test_weights_that_do_not_fit_are_refused(self, fault, tmp_path):
+        old = tmp_path / "old"
+        CASES["text"].build().save_pretrained(old)
+        weights = load_file(old / "model.safetensors")
+        name = next(name for name, value in weights.items() if value.ndim == 2)
+        save_file(weights | {name: weights[name][:1].clone()}, old / "model.safetensors", {"format": "pt"})
+        if fault == "damaged":
+            (old / "model.safetensors").write_bytes(b"nothing")
+        with pytest.raises(ValueError, match="`DIR` must hold a.* weights.*old"):
+            export_folder(old, tmp_path / "new")
+        assert not (tmp_path / "new").exists()
 
 
 class TestFindProcessor:

@@ -36,6 +36,11 @@ model, processor = whole_model()
 josie.push_with_code(model, "voice", processor, tags=["mine"], revision="trial")
 josie.push_with_code(CASES["jodio"].build(), "codec", commit_message="A codec")
 CASES["text"].build().push_to_hub("plain")
+josie.push_with_code(CASES["jodio"].build(), "codec", revision="trial")
+try:
+    josie.push_with_code(model, "never", "no processor")
+except ValueError:
+    pass
 """
 BY_HAND = b"---\nlicense: mit\ntags:\n- theirs\n---\n# A voice\n\nThis was written by hand.\n"
 
@@ -46,7 +51,8 @@ def hub(tmp_path_factory, pytestconfig):
     address when it is imported."""
     script = tmp_path_factory.mktemp("push") / "script.py"
     script.write_text(PUSH.format(tests=str(pytestconfig.rootpath / "tests")))
-    with stand_in({"somebody/codec": {"README.md": BY_HAND}}) as hub:
+    cards = {"somebody/codec": BY_HAND, "somebody/codec@trial": BY_HAND.replace(b"A voice", b"A trial")}
+    with stand_in({name: {"README.md": card} for name, card in cards.items()}) as hub:
         environment = os.environ | dict(
             HF_ENDPOINT=hub.endpoint,
             HF_TOKEN="hf_none",
@@ -71,6 +77,7 @@ class TestPush:
             ("somebody/voice", "trial"),
             ("somebody/codec", "main"),
             ("somebody/plain", "main"),
+            ("somebody/codec", "trial"),
         ]
         assert hub.commits[1]["header"]["summary"] == "A codec"
         assert "POST /api/models/somebody/voice/branch/trial" in hub.requests
@@ -97,6 +104,12 @@ class TestPush:
         assert "theirs" in card.data.tags
         assert "jodio" in card.data.tags
         assert card.text.strip() == "# A voice\n\nThis was written by hand."
+
+    def test_a_branch_keeps_its_own_card(self, hub):
+        assert ModelCard(hub.commits[3]["files"]["README.md"].decode()).text.strip().startswith("# A trial")
+
+    def test_nothing_is_made_for_what_cannot_be_saved(self, hub):
+        assert "somebody/never" not in hub.files
 
     def test_without_code_it_is_transformers_push(self, hub):
         assert sorted(hub.commits[2]["files"]) == ["README.md", "config.json", "model.safetensors"]

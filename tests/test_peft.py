@@ -137,6 +137,13 @@ def test_adapters_by_transformers_own_methods(tmp_path):
         torch.testing.assert_close(ours, before, rtol=0, atol=0)
 
 
+def test_adapters_are_not_saved_as_a_model(tmp_path):
+    adapted = peft.get_peft_model(CASES["josie"].build(), peft.LoraConfig(target_modules=TARGETS["both"], r=3))
+    with pytest.raises(ValueError, match="must be a model of this package, got a PeftModel"):
+        josie.save_with_code(adapted, tmp_path / "new")
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_thinker_alone_is_a_causal_language_model_to_peft(tmp_path):
     case = CASES["thinker"]
     model = peft.get_peft_model(

@@ -6,6 +6,7 @@ At the end it is tried: its text against the language model's, every front end o
 against a model that is loaded anew.
 """
 
+import inspect
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -97,6 +98,13 @@ def assemble(
     if not isinstance(talker, (str, dict, type(None))):
         raise ValueError(f"`talker` must be a name, a dict of fields or None, got {type(talker).__name__}.")
     parts = _load_parts(load_text(text, dtype, gguf_file, context), audio, vision, codec)
+    _refuse_idle_options(
+        parts,
+        projector_hidden_act=projector_hidden_act,
+        projector_intermediate_size=projector_intermediate_size,
+        vision_feature_select=vision_feature_select,
+        audio_context_fraction=audio_context_fraction,
+    )
     tokenizer = parts.text.tokenizer
     if parts.codec is None and talker not in (None, FIT):
         raise ValueError(f"`codec` must be given for a Talker to speak through, got None with `talker` {talker!r}.")
@@ -125,6 +133,30 @@ def assemble(
     ids = try_text(model, language, known_ids, text)
     try_reload(model, processor, ids, try_front_ends(model, processor))
     return model, processor
+
+
+def _refuse_idle_options(parts: _Parts, **options: Any) -> None:
+    """Raise a `ValueError` for an option other than its default of a part that the model does not have."""
+    has_features = {
+        modality: part is not None and not is_codec(part.config)
+        for modality, part in (("audio", parts.audio), ("vision", parts.vision))
+    }
+    needs = {
+        "projector_hidden_act": (any(has_features.values()), "an encoder of audio or images"),
+        "projector_intermediate_size": (any(has_features.values()), "an encoder of audio or images"),
+        "vision_feature_select": (has_features["vision"], "a vision tower"),
+        "audio_context_fraction": (parts.audio is not None, "audio"),
+    }
+    defaults = inspect.signature(assemble).parameters
+    for name, value in options.items():
+        is_there, part = needs[name]
+        if not is_there and value != defaults[name].default:
+            raise ValueError(f"`{name}` must be left out without {part}, got {value!r}.")
+    if options["projector_hidden_act"] is None and options["projector_intermediate_size"] is not None:
+        raise ValueError(
+            "`projector_intermediate_size` must be None for projectors of one layer (`projector_hidden_act` None), got "
+            f"{options['projector_intermediate_size']!r}."
+        )
 
 
 def _load_parts(text: TextPart, audio: Source | None, vision: Source | None, codec: Source | None) -> _Parts:

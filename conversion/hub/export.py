@@ -1,25 +1,37 @@
 """Checkpoints with code: folders and pushes that load with `trust_remote_code=True` without this package."""
 
+import inspect
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import cached_file, logging
 
 from ... import modeling_josie
 from ..files import new_folder
+from ..loading import load_whole
 from .auto_classes import list_loaders
 from .card_metadata import require_same_license
 from .model_card import CARD_FILE, write_model_card
 from .remote_code import PROCESSOR_FILES, add_code
 
 logger = logging.get_logger(__name__)
+
+TOKENIZER_FILE = "tokenizer_config.json"
+_OF_SAVING = frozenset(inspect.signature(PreTrainedModel.save_pretrained).parameters) - {
+    "self",
+    "kwargs",
+    "push_to_hub",
+}
+_OF_CARDS = frozenset(inspect.signature(write_model_card).parameters) - {"folder", "config", "model", "with_code"}
 
 
 def save_with_code(
@@ -44,18 +56,52 @@ def save_with_code(
         kwargs: For [`~transformers.PreTrainedModel.save_pretrained`], such as `max_shard_size`.
 
     Raises:
-        `ValueError`: `push_to_hub=True`: [`push_with_code`] pushes; or the model is of another package.
+        `ValueError`: `push_to_hub=True`: [`push_with_code`] pushes; the model is of another package or has adapters;
+            or an argument is not known. A folder that was not there is not there then either.
     """
     if kwargs.pop("push_to_hub", False):
         raise ValueError("`push_to_hub` must be False with code: call `josie.push_with_code`.")
-    PreTrainedModel.save_pretrained(model, folder, is_main_process=is_main_process, **kwargs)
-    if not is_main_process or getattr(model, "_hf_peft_config_loaded", False):
+    for name in kwargs:
+        if name in _OF_CARDS:
+            raise ValueError(f"`{name}` must be in `card`, got it as an argument of `save_with_code`.")
+        if name not in _OF_SAVING:
+            raise ValueError(f"`{name}` must be one of {sorted(_OF_SAVING)}, got an unknown argument.")
+    _require_savable(model, processor, card or {})
+    with _filled_at_once(Path(folder), is_main_process) as unfinished:
+        PreTrainedModel.save_pretrained(model, unfinished, is_main_process=is_main_process, **kwargs)
+        if is_main_process and not model.is_remote_code():
+            complete_folder(model, unfinished, processor, **(card or {}))
+        elif is_main_process and processor is not None:  # transformers has copied the code that the model came with
+            processor.save_pretrained(unfinished)
+
+
+def _require_savable(model: Any, processor: Any, card: Mapping[str, Any]) -> None:
+    """Raise a `ValueError` for what [`save_with_code`] could not finish."""
+    if not isinstance(model, PreTrainedModel) or not (model.is_remote_code() or dict(list_loaders(type(model.config)))):
+        raise ValueError(
+            f"`model` must be a model of this package, got a {type(model).__name__}. Of one with adapters save "
+            "`model.merge_and_unload()`, or the adapters by `model.save_pretrained`."
+        )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ValueError("`model` must be without adapters, got some: save them by `model.save_pretrained`.")
+    if processor is not None and not hasattr(processor, "save_pretrained"):
+        raise ValueError(f"`processor` must have `save_pretrained`, got a {type(processor).__name__}.")
+    for name in card:
+        if name not in _OF_CARDS:
+            raise ValueError(f"`card` must have keys of {sorted(_OF_CARDS)}, got {name!r}.")
+    if card and model.is_remote_code():
+        raise ValueError("`card` must be None for a model that was loaded with its own code, got values.")
+
+
+@contextmanager
+def _filled_at_once(folder: Path, is_main_process: bool) -> Iterator[Path]:
+    """Give a folder that gets its name when the block ends well, or the folder itself where something is in it."""
+    is_new = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not is_main_process or not is_new or folder.absolute() == Path.cwd() or folder.name in ("", ".."):
+        yield folder
         return
-    if model.is_remote_code():  # transformers has copied the code that the model came with
-        if processor is not None:
-            processor.save_pretrained(folder)
-        return
-    complete_folder(model, folder, processor, **(card or {}))
+    with new_folder(folder, "folder") as unfinished:
+        yield unfinished
 
 
 def complete_folder(model: PreTrainedModel, folder: str | os.PathLike, processor: Any = None, **card: Any) -> None:
@@ -63,6 +109,8 @@ def complete_folder(model: PreTrainedModel, folder: str | os.PathLike, processor
     folder = Path(folder)
     if processor is None and not any((folder / name).is_file() for name in PROCESSOR_FILES):
         processor = find_processor(model.config)
+        if isinstance(processor, PreTrainedTokenizerBase) and (folder / TOKENIZER_FILE).is_file():
+            processor = None
     if processor is not None:
         processor.save_pretrained(folder)
     add_code(folder, model.config)
@@ -70,15 +118,19 @@ def complete_folder(model: PreTrainedModel, folder: str | os.PathLike, processor
 
 
 def find_processor(config: PreTrainedConfig) -> Any:
-    """Return the processor that was saved beside a model, else the one that follows from its configuration, or `None`.
+    """Return the processor, or tokenizer, that was saved beside a model, else what follows from its configuration.
+
+    `None` where there is none.
 
     Args:
         config ([`PreTrainedConfig`]): Of a model of this package; it remembers where it was loaded from.
     """
     loaders = dict(list_loaders(type(config)))
     if "AutoProcessor" in loaders:
-        file = _find_file(config.name_or_path, "processor_config.json")
-        return loaders["AutoProcessor"].from_pretrained(config.name_or_path) if file else None
+        if _find_file(config.name_or_path, "processor_config.json"):
+            return loaders["AutoProcessor"].from_pretrained(config.name_or_path)
+        file = _find_file(config.name_or_path, TOKENIZER_FILE)
+        return AutoTokenizer.from_pretrained(config.name_or_path) if file else None
     for name in ("AutoFeatureExtractor", "AutoImageProcessor"):
         if name in loaders:
             file = _find_file(config.name_or_path, "preprocessor_config.json")
@@ -106,7 +158,7 @@ def export_folder(
     """
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"`DIR` must be a folder with a JOSIE checkpoint, got {str(source)!r}: {error}") from error
     loaders = dict(list_loaders(type(config)))
     model_class: Any = getattr(modeling_josie, (config.architectures or [""])[0], loaders.get("AutoModel"))
@@ -116,14 +168,7 @@ def export_folder(
     if old_card is not None:
         require_same_license(Path(old_card), card.get("license"))
     with new_folder(Path(destination), "OUT") as folder:
-        loaded: Any = model_class.from_pretrained(source, dtype="auto", output_loading_info=True)
-        model, loading = loaded
-        missing = sorted(loading["missing_keys"])
-        if missing:
-            raise ValueError(
-                f"`DIR` must hold all weights that its config.json asks for, got {str(source)!r}, which lacks "
-                f"{len(missing)} of them, such as {missing[0]!r}."
-            )
+        model = load_whole(source, model_class, dtype="auto")
         if old_card is not None:
             shutil.copyfile(old_card, folder / CARD_FILE)
         save_with_code(model, folder, max_shard_size=max_shard_size, card=card)
@@ -155,14 +200,20 @@ def push_with_code(
 
     Returns:
         The result of `HfApi.upload_folder`.
+
+    Raises:
+        `ValueError`: As of [`save_with_code`], before the repository is made.
     """
+    _require_savable(model, processor, {"tags": tags} if tags else {})
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     if revision is not None and not revision.startswith("refs/pr"):
         api.create_branch(repo_id, branch=revision, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            ModelCard.load(repo_id, token=token, ignore_metadata_errors=True).save(Path(folder) / CARD_FILE)
+            shutil.copyfile(
+                hf_hub_download(repo_id, CARD_FILE, revision=revision, token=token), Path(folder) / CARD_FILE
+            )
         except EntryNotFoundError:
             logger.info(f"{repo_id} has no model card yet: one is made.")
         save_with_code(
