@@ -30,7 +30,7 @@ def info_command(
         if name not in model.get_groups():
             raise ValueError(f"`--freeze` must be among {list(model.get_groups())}, got {name!r}.")
     model.freeze(*(freeze or ()))
-    dtype = config.dtype or torch.float32
+    dtype: Any = config.dtype or torch.float32
     model.to(dtype)
     for codec in (model.audio_codec, model.vision_codec):
         if codec is not None:

@@ -5,6 +5,7 @@ Nothing is held in memory but the places of the rows, so that millions of them c
 
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from ..processing_josie.part_forms import AUDIO_SUFFIXES
 from .conversations import normalize_row
 
 _STRINGS = ("speaker", "text", "path")
+
+_TABLES = (".jsonl", ".csv", ".parquet")
 
 
 class Rows(ABC):
@@ -76,8 +79,12 @@ class AudioFileRows(Rows):
 
     def __init__(self, folder: Path):
         self.files = sorted(path.absolute() for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
-        listed = [f"{path.relative_to(folder.absolute())}:{path.stat().st_size}" for path in self.files]
-        self.fingerprint = hashlib.sha256("\n".join(listed).encode()).hexdigest()
+        digest = hashlib.sha256()
+        for path in self.files:
+            digest.update(os.fsencode(f"{path.relative_to(folder.absolute())}:{path.stat().st_size}\n"))
+            if path.with_suffix(".txt").is_file():
+                digest.update(path.with_suffix(".txt").read_bytes())
+        self.fingerprint = digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -122,16 +129,33 @@ def open_rows(name: str, split: str = "train") -> Rows:
         split (`str`): The split, where there are several.
 
     Raises:
-        `ValueError`: There is no such data set, it is empty, or it has neither conversations nor audio.
+        `ValueError`: There is no such data set or split, it is empty, or it has neither conversations nor audio; or a
+            folder has rows and recordings.
     """
     path = Path(name)
+    has_audio = path.is_dir() and any(file.suffix.lower() in AUDIO_SUFFIXES for file in path.rglob("*"))
+    # Recordings with a table, as `datasets` reads them.
+    is_described = path.is_dir() and any(file.suffix in _TABLES for file in path.rglob("metadata.*"))
+    if split != "train" and (path.is_file() or (path / "state.json").is_file() or (has_audio and not is_described)):
+        raise ValueError(f"`--split` must be left out for {name!r}, which has no splits, got {split!r}.")
     if path.is_file():
         if path.suffix not in (".jsonl", ".json"):
             raise ValueError(f"`DATASET` must be a JSONL file, a folder or a name of the Hub, got {name!r}.")
         rows: Rows = JsonlRows(path)
     elif path.is_dir() and (path / "state.json").is_file():
         rows = DatasetRows(load_from_disk(name), None)  # type: ignore[arg-type]
-    elif path.is_dir() and any(file.suffix.lower() in AUDIO_SUFFIXES for file in path.rglob("*")):
+    elif (path / "dataset_dict.json").is_file():
+        splits: Any = load_from_disk(name)
+        if split not in splits:
+            raise ValueError(f"`--split` must be one of {list(splits)}, got {split!r}.")
+        rows = DatasetRows(splits[split], None)
+    elif has_audio and not is_described:
+        tables = [file for file in sorted(path.iterdir()) if file.suffix in _TABLES]
+        if tables:
+            raise ValueError(
+                f"`DATASET` must be recordings or rows, got {name!r} with both: name the rows, {str(tables[0])!r}, or "
+                "a folder of recordings alone."
+            )
         rows = AudioFileRows(path)
     else:
         try:

@@ -34,6 +34,8 @@ from datasets import Audio, Dataset, concatenate_datasets, load_dataset, load_fr
 
 from josie.conversion.files import write_file
 from josie.processing_josie import load_audio, save_audio
+from josie.processing_josie.audio_files import open_audio
+from josie.processing_josie.part_forms import AUDIO_SUFFIXES
 from recipes.debian import fetch_package
 from recipes.progress import progress
 from recipes.speech_sources import SOURCES, Clip, sentence_key
@@ -41,7 +43,8 @@ from recipes.speech_sources import SOURCES, Clip, sentence_key
 logger = logging.getLogger("josie.examples.speech_data")
 
 SPLITS = ("train", "validation", "test")
-_AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au"}
+_OF_ALL = ("name", "split", "licence")  # options that every source has
+_OF_FOLDERS = ("path", "language")
 
 
 @dataclass
@@ -84,6 +87,14 @@ class SpeechDataArguments:
                     f"`data.sources` must hold dicts with a `name` of {sorted(SOURCES)}, 'folder' or 'datasets', "
                     f"got {source!r}."
                 )
+            if is_own:
+                own = _OF_FOLDERS if source["name"] == "folder" else SOURCES[source["name"]].options
+                for option in source:
+                    if option not in (*_OF_ALL, *own):
+                        raise ValueError(
+                            f"`data.sources` must hold {[*_OF_ALL, *own]} of the source {source['name']!r}, "
+                            f"got {option!r}."
+                        )
         if min(self.validation_share, self.test_share) < 0 or self.validation_share + self.test_share >= 1:
             raise ValueError(
                 "`data.validation_share` and `data.test_share` must be at least 0 and below 1 together, "
@@ -137,7 +148,7 @@ def prepare_speech(arguments: SpeechDataArguments) -> dict[str, Path]:
 def read_manifest(path: str | Path) -> list[dict[str, Any]]:
     """Return the clips of a manifest, with absolute paths."""
     path = Path(path)
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in _lines(path)]
     return [row | {"path": str((path.parent / row["path"]).resolve())} for row in rows]
 
 
@@ -169,7 +180,7 @@ def _make_source(source: dict[str, Any], folder: Path, arguments: SpeechDataArgu
     name = source["name"]
     final, spec = folder / name, {"source": source, "sampling_rate": arguments.sampling_rate}
     if (final / "source.json").exists() and json.loads((final / "source.json").read_text(encoding="utf-8")) == spec:
-        return [json.loads(line) for line in (final / "clips.jsonl").read_text(encoding="utf-8").splitlines()]
+        return [json.loads(line) for line in _lines(final / "clips.jsonl")]
     start = time.perf_counter()
     packages = None if arguments.packages is None else Path(arguments.packages)
     root = Path(arguments.cache)
@@ -232,10 +243,11 @@ def _list_folder(source: dict[str, Any]) -> Iterable[dict[str, Any]]:
     """Yield the clips of a folder of audio files; `x.txt` beside `x.wav` is what is said in it."""
     folder = _find_folder(source)
     found = False
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in _AUDIO_SUFFIXES):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES):
         try:
-            seconds = soundfile.info(path).duration
-        except soundfile.SoundFileError as error:
+            with open_audio(path) as file:
+                seconds = file.num_samples / file.sampling_rate
+        except (ValueError, ImportError) as error:
             logger.warning(f"Skipped {str(path)!r}: {error}")
             continue
         found = True
@@ -243,7 +255,7 @@ def _list_folder(source: dict[str, Any]) -> Iterable[dict[str, Any]]:
         yield {
             "path": str(path.resolve()),
             "seconds": round(seconds, 4),
-            "text": text.read_text(encoding="utf-8").strip() if text.exists() else None,
+            "text": _read_text(text).strip() if text.exists() else None,
             "language": source.get("language"),
             "speaker": path.parent.name,
             "source": folder.name,
@@ -251,6 +263,18 @@ def _list_folder(source: dict[str, Any]) -> Iterable[dict[str, Any]]:
         }
     if not found:
         raise ValueError(f"`data.sources` must give a folder with audio that can be read, got {str(folder)!r}.")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"`data.sources` must have texts in UTF-8, got {str(path)!r}: {error}.") from error
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a file of JSON, whose texts may have line ends of Unicode."""
+    return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def _find_folder(source: dict[str, Any]) -> Path:

@@ -184,11 +184,13 @@ class Source:
         licence (`str`): Of the clips.
         clips (`Callable`): Yields them. It takes `root`, the folder of the unpacked packages; `options`, the source as
             the configuration has it; and `scratch`, a folder for what it makes on the way.
+        options (`tuple[str, ...]`): Names of the options that it reads.
     """
 
     packages: tuple[str, ...]
     licence: str
     clips: Callable[[Path, dict[str, Any], Path], Iterator[Clip]]
+    options: tuple[str, ...] = ()
 
 
 _FISH = "GPL-2 (Fish Fillets)"
@@ -198,11 +200,12 @@ SOURCES = {
     ),
     "fillets-nl": Source(("fillets-ng-data-nl", "fillets-ng-data"), _FISH, fillets),
     "fillets-cs": Source(("fillets-ng-data-cs", "fillets-ng-data"), _FISH, fillets),
-    "tuxpaint": Source(("tuxpaint-stamps-default",), "GPL-2 (Tux Paint stamps)", tuxpaint),
+    "tuxpaint": Source(("tuxpaint-stamps-default",), "GPL-2 (Tux Paint stamps)", tuxpaint, ("languages",)),
     "flite": Source(
         ("bible-kjv", "bible-kjv-text", "wordnet-base"),
         "flite's free licence; sentences of the King James Bible (public domain) and WordNet (WordNet licence)",
         flite,
+        ("num_clips", "voices", "stretch", "max_characters", "num_words", "timed"),
     ),
     "pocketsphinx": Source(
         ("pocketsphinx-testdata",), "BSD-2-Clause (Pocketsphinx); LibriVox (public domain)", pocketsphinx
