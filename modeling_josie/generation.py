@@ -35,6 +35,9 @@ TALKER_OPTIONS = tuple(
     )
 )
 
+# Options that are read where the Talker draws its codes.
+_OF_DRAWS = ("talker_temperature", "talker_top_k", "talker_top_p", "talker_min_p", "talker_seed")
+
 # Options of transformers with which what was written may still change, or is made in another order.
 _COUNTS = ("num_beams", "num_return_sequences", "num_beam_groups")
 _SEARCH_OPTIONS = (
@@ -129,7 +132,7 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
                 durations, else 512.
             talker_min_new_frames (`int`): Frames before which speech does not end, 1 by default.
             talker_do_sample, talker_temperature, talker_top_k, talker_top_p, talker_min_p: How codes are chosen, as in
-                [`CodeSampler`]; the likeliest by default.
+                [`CodeSampler`]; the likeliest by default, where an argument among the others is refused.
             talker_speed (`float`): How many times as fast it speaks, in [0.5, 2], where the Talker learns durations.
             talker_seed (`int` or `list[int]`): Of the codes that are drawn, for each row.
             talker_sentence_end_ids (`list[int]`): Tokens behind which a text beyond the Talker's positions may be cut;
@@ -144,7 +147,7 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
 
         Raises:
             `ValueError`: The mode is unknown or impossible, the speaker unknown, a number out of range, or an option
-                would have no effect.
+                would have no effect, as those of speech in mode `"text"`.
         """
         with contextlib.ExitStack() as stack:
             if audio_streamer is not None:
@@ -166,8 +169,11 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
                 f"`generation_mode` must be one of {self.output_modalities} for the parts this model has, "
                 f"got {generation_mode!r}."
             )
-        if audio_streamer is not None and generation_mode != "audio":
-            raise ValueError(f'`audio_streamer` must be None with `generation_mode="text"`, got {audio_streamer!r}.')
+        if generation_mode == "text":
+            of_speech = {"audio_streamer": audio_streamer, "speaker": speaker}
+            for name, value in (of_speech | {name: kwargs.get(name) for name in TALKER_OPTIONS}).items():
+                if value is not None:
+                    raise ValueError(f'`{name}` must be None with `generation_mode="text"`, got {value!r}.')
         input_ids = kwargs.pop("input_ids", None)
         if inputs is not None and input_ids is not None:
             raise ValueError("`inputs` must be None with `input_ids`, which is another name for it, got both.")
@@ -175,7 +181,7 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
         if generation_config is not None:
             kwargs["generation_config"] = generation_config
         generation_config = generation_config if generation_config is not None else self.generation_config
-        options = self._pop_talker_options(kwargs, generation_config)
+        options = self._pop_talker_options(kwargs, generation_config, keeps_seed=False)
         media = self.thinker.model.encode_media(
             kwargs.pop("mm_encoder_outputs", None), **self.encode_inputs(**pop_inputs(kwargs))
         )
@@ -245,6 +251,7 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
         speech_mask: torch.Tensor | None = None,
         speaker: str | list[str] | None = None,
         tokenizer: Any = None,
+        generation_config: GenerationConfig | None = None,
         **kwargs: Any,
     ) -> JosieGenerateOutput:
         """Say a given text.
@@ -255,6 +262,8 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
             speech_mask (`torch.Tensor`, *optional*): `(batch, length)`, 1 for the tokens to say; all words when `None`.
             speaker (`str` or `list[str]`, *optional*): The voice, or one for each row; the first when `None`.
             tokenizer (*optional*): As in `generate`, it tells where sentences end.
+            generation_config ([`GenerationConfig`], *optional*): In place of `self.generation_config`, of which the
+                `talker_*` options are read: there is no answer for the others.
             kwargs: `talker_*` options as in `generate`.
 
         Returns:
@@ -265,7 +274,7 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
         """
         if "audio" not in self.output_modalities:
             raise ValueError("`generate_speech` must be called on a model with a Talker and an audio codec, got none.")
-        options = self._pop_talker_options(kwargs, self.generation_config)
+        options = self._pop_talker_options(kwargs, generation_config or self.generation_config, keeps_seed=False)
         if kwargs:
             raise ValueError(f"`generate_speech` takes only `talker_*` options, got {sorted(kwargs)}.")
         self._find_sentence_ends(options, tokenizer)
@@ -303,20 +312,37 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
                 pass
         return voice.collect(sequences, 0)
 
-    def _pop_talker_options(self, kwargs: dict[str, Any], generation_config: GenerationConfig) -> dict[str, Any]:
-        """Take the `talker_*` options out of `kwargs`, then from `generation_config`; names without the prefix."""
-        for name in [name for name in kwargs if name.startswith("talker_")]:
-            if name not in TALKER_OPTIONS:
-                raise ValueError(f"`{name}` must be one of {TALKER_OPTIONS}, got it among the arguments.")
-        options = {name: kwargs.pop(name, None) for name in TALKER_OPTIONS}
-        for name, value in options.items():
-            if value is None:
-                options[name] = getattr(generation_config, name, None)
+    def _pop_talker_options(
+        self, kwargs: dict[str, Any], generation_config: GenerationConfig, keeps_seed: bool = True
+    ) -> dict[str, Any]:
+        """Take the `talker_*` options out of `kwargs`, then from `generation_config`; names without the prefix.
+
+        Arguments of draws are refused where nothing is drawn, but for the seed where `keeps_seed`, as in sessions,
+        whose states have one. A configuration may hold them for other calls.
+        """
+        for place, names in (
+            ("arguments", kwargs),
+            ("fields of the generation configuration", vars(generation_config)),
+        ):
+            for name in names:
+                if name.startswith("talker_") and name not in TALKER_OPTIONS:
+                    raise ValueError(f"`{name}` must be one of {TALKER_OPTIONS}, got it among the {place}.")
+        given = {name: kwargs.pop(name, None) for name in TALKER_OPTIONS}
+        options = {
+            name: getattr(generation_config, name, None) if value is None else value for name, value in given.items()
+        }
+        for name in () if options["talker_do_sample"] else _OF_DRAWS:
+            if given[name] is not None and not (keeps_seed and name == "talker_seed"):
+                raise ValueError(
+                    f"`{name}` must be None without `talker_do_sample`, as nothing is drawn, got {given[name]!r}."
+                )
         return {name.removeprefix("talker_"): value for name, value in options.items() if value is not None}
 
     def _get_speaker_ids(self, speaker: str | list[str] | None, batch_size: int) -> torch.Tensor | None:
         if speaker is None:
             return None
+        if not isinstance(speaker, (str, list, tuple)):
+            raise ValueError(f"`speaker` must be the name of a voice or a list with one for each row, got {speaker!r}.")
         speakers = [speaker] * batch_size if isinstance(speaker, str) else speaker
         if len(speakers) != batch_size:
             raise ValueError(f"`speaker` must name one voice for each of {batch_size} rows, got {len(speakers)}.")

@@ -8,7 +8,6 @@ from transformers.generation import GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
 
 from ..configuration_josie import JosieConfig, reads_waveforms
-from .generation import TALKER_OPTIONS
 from .josie import JosieForConditionalGeneration
 from .thinker.inputs import MODALITY_INPUTS
 
@@ -37,8 +36,8 @@ class JosieForTextToWaveform(JosieForConditionalGeneration):
         Args:
             input_ids (`torch.LongTensor`): `(batch, length)`.
             attention_mask (`torch.Tensor`, *optional*): `(batch, length)`.
-            kwargs: For a conversation all of [`JosieForConditionalGeneration.generate`]; for a text `speaker` and
-                `talker_*`, while fields of a generation configuration have no answer to choose.
+            kwargs: For a conversation all of [`JosieForConditionalGeneration.generate`]; for a text `speaker`,
+                `talker_*` and `generation_config`, while options of transformers have no answer to choose.
 
         Returns:
             `dict` with `audio`, a waveform `(channels, num_samples)` for each row.
@@ -46,21 +45,30 @@ class JosieForTextToWaveform(JosieForConditionalGeneration):
         Raises:
             `ValueError`: Texts and conversations are mixed, or as of the models' own methods.
         """
-        ends = torch.tensor(sorted(self._end_tokens(self.generation_config)), device=input_ids.device)
-        has_turns = torch.isin(input_ids[:, :-1], ends).any(dim=1)
+        has_turns = self._find_turns(input_ids, attention_mask)
         if bool(has_turns.any()) != bool(has_turns.all()):
             raise ValueError(f"`input_ids` must be all texts or all conversations, got {has_turns.tolist()}.")
         if bool(has_turns.all()):
             kwargs |= {"generation_mode": "audio", "attention_mask": attention_mask}
             spoken: Any = super().generate(input_ids, **kwargs)
         else:
-            generation_config = kwargs.pop("generation_config", None)
             written = GenerationConfig().to_dict()
-            options = {name: getattr(generation_config, name, None) for name in TALKER_OPTIONS}
-            options |= {name: value for name, value in kwargs.items() if name not in written}
+            options = {name: value for name, value in kwargs.items() if name not in written}
             spoken = self.generate_speech(input_ids, attention_mask, **options)
         lengths = spoken.audio_lengths.tolist()
         return {"audio": [values[:, :length] for values, length in zip(spoken.audio_values, lengths, strict=True)]}
+
+    def _find_turns(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """Return in which rows a turn has ended, `(batch,)`: an end that is not the last token.
+
+        Padding and the token that begins a text are no ends of turns, though they may have the id of one.
+        """
+        is_real = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        place = is_real.cumsum(dim=1)
+        starts = {config.bos_token_id for config in (self.config.get_text_config(), self.generation_config)} - {None}
+        is_start = (place == 1) & torch.isin(input_ids, input_ids.new_tensor(sorted(starts)))
+        is_end = torch.isin(input_ids, input_ids.new_tensor(sorted(self._end_tokens(self.generation_config))))
+        return (is_end & is_real & ~is_start & (place < place[:, -1:])).any(dim=1)
 
 
 class JosieForSpeechSeq2Seq(JosieForConditionalGeneration):
@@ -81,14 +89,14 @@ class JosieForSpeechSeq2Seq(JosieForConditionalGeneration):
         )
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a model, as [`~transformers.PreTrainedModel.from_pretrained`] does, and the question it is asked."""
-        loaded = super().from_pretrained(*args, **kwargs)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model: Any = loaded[0] if isinstance(loaded, tuple) else loaded
         generation_config = model.generation_config
         if getattr(generation_config, "transcription_prompt_ids", None) is None:
             options = {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
-            processor: Any = AutoProcessor.from_pretrained(args[0], **options)
+            processor: Any = AutoProcessor.from_pretrained(pretrained_model_name_or_path, **options)
             question = getattr(generation_config, "transcription_prompt", None) or TRANSCRIPTION_PROMPT
             content = [{"type": "audio"}, {"type": "text", "text": question}]
             text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)

@@ -225,7 +225,8 @@ class Engine:
     def _talking(self, options: AnswerOptions) -> dict[str, Any]:
         talking: dict[str, Any] = {"speaker": options.voice, "tokenizer": self.processor.tokenizer}
         talking |= self.talk_at(options.speed)
-        return talking if options.seed is None else talking | {"talker_seed": options.seed}
+        draws = getattr(self.model.generation_config, "talker_do_sample", None) and options.seed is not None
+        return talking | {"talker_seed": options.seed} if draws else talking
 
     def _take_whole(self, taker: SpeechTaker, spoken: Any, prompt_length: int) -> None:
         """Give speech that was made at once in chunks, each with the tokens that end in it."""

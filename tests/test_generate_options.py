@@ -258,8 +258,8 @@ OBEYED = {
 }
 REFUSED = {
     "num_assistant_tokens": dict(num_assistant_tokens=3),
-    "num_assistant_tokens_schedule": dict(num_assistant_tokens_schedule="constant"),
-    "assistant_confidence_threshold": dict(assistant_confidence_threshold=0.4),
+    "num_assistant_tokens_schedule": dict(num_assistant_tokens_schedule="heuristic"),
+    "assistant_confidence_threshold": dict(assistant_confidence_threshold=0.3),
     "assistant_lookbehind": dict(assistant_lookbehind=3),
     "target_lookbehind": dict(target_lookbehind=3),
     "use_mtp": dict(use_mtp=True),
@@ -278,6 +278,7 @@ REFUSED = {
     "constraints": dict(constraints=[1], num_beams=2),
     "force_words_ids": dict(force_words_ids=[[5]], num_beams=2),
 }
+OF_ASSISTANTS = list(REFUSED)[:5]
 # Options that another has to stand beside.
 ALONE = {
     "assistant_ensemble_weight": 0.5,
@@ -327,10 +328,56 @@ def test_options_that_another_reads_are_refused_alone(name, run):
         run(**{name: ALONE[name]})
 
 
-@pytest.mark.parametrize("name", ["forced_bos_token_id", "decoder_start_token_id"])
-def test_a_configuration_is_read_like_arguments(name, run):
-    with pytest.raises(ValueError, match=f"`{name}` must be None"):
-        run(generation_config=GenerationConfig(max_new_tokens=2, **{name: 20}))
+@pytest.mark.filterwarnings("ignore:Passing ContinuousBatchingConfig:FutureWarning")
+@pytest.mark.parametrize("is_own", [False, True], ids=["given", "own"])
+@pytest.mark.parametrize("name", [name for name in [*REFUSED, *ALONE] if not name.startswith("negative_prompt")])
+def test_a_configuration_is_read_like_arguments(name, is_own, run, monkeypatch):
+    values, asked = REFUSED.get(name) or {name: ALONE[name]}, {}
+    if is_own:
+        for field, value in values.items():
+            monkeypatch.setattr(run.model.generation_config, field, value, raising=False)
+    else:
+        asked = dict(generation_config=GenerationConfig(**values))
+    if is_own and name in OF_ASSISTANTS:
+        assert run.keeps()  # it is for calls in which this model is the assistant
+        return
+    with pytest.raises(ValueError, match=f"`{name}` must|trust_remote_code=True"):
+        run(**asked)
+
+
+def test_defaults_of_transformers_in_a_configuration_say_nothing(run):
+    values = GenerationConfig._get_default_generation_params() | ASKED | dict(max_length=None)
+    assert run.keeps(generation_config=GenerationConfig(**values))
+
+
+@pytest.mark.parametrize("mode", ["text", "audio"])
+def test_misspelt_options_of_the_talker_are_refused_in_a_configuration(run, mode):
+    with pytest.raises(ValueError, match="`talker_temprature` must be one of .* among the fields of the generation"):
+        run(generation_config=GenerationConfig(talker_temprature=3), generation_mode=mode)
+
+
+@pytest.mark.parametrize("mode", ["text", "audio"])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (dict(input_ids=torch.ones(1, 0, dtype=torch.long)), r"`input_ids` must be .* at least one row and one token"),
+        (dict(input_ids=torch.ones(0, 3, dtype=torch.long)), r"`input_ids` must be .* token, got \(0, 3\)"),
+        (dict(input_ids=torch.tensor([20, 21])), r"`input_ids` must be \(batch, length\)"),
+        (
+            dict(input_ids=torch.tensor([[20, 21]]), attention_mask=torch.ones(1, 3)),
+            r"`attention_mask` must have the shape \(1, 2\) of `input_ids`, got \(1, 3\)",
+        ),
+        (dict(input_ids=torch.tensor([[20]]), labels=torch.tensor([[20]])), "`labels` must be None, as nothing is"),
+    ],
+    ids=["no token", "no row", "no batch", "mask", "labels"],
+)
+def test_a_prompt_that_is_none_is_named(run, given, message, mode):
+    calls = [lambda: run.model.generate(**given, max_new_tokens=2, generation_mode=mode)]
+    if mode == "text":
+        calls.append(lambda: run.model.thinker.generate(**given, max_new_tokens=2))
+    for call in calls:
+        with pytest.raises(ValueError, match=message):
+            call()
 
 
 def test_an_assistant_has_options_of_its_own(run):

@@ -6,6 +6,7 @@ from tiny import CASES, TALKER, build, coded_josie_inputs, josie_config, josie_i
 from transformers import DynamicCache, GenerationConfig, StaticCache
 
 import josie
+from josie.modeling_josie.generation import TALKER_OPTIONS
 from josie.modeling_josie.talker.speech_stream import SpeechStream
 
 OPTIONS = dict(max_new_tokens=6, talker_max_new_frames=7)
@@ -234,13 +235,11 @@ def test_prompt_must_leave_room():
     ("change", "message"),
     [
         (dict(generation_mode="smell"), r"`generation_mode` must be one of \('text', 'audio'\).*got 'smell'"),
-        (dict(speaker="eve", generation_mode="audio"), r"`speaker` must be one of \['ada', 'bob'\], got 'eve'"),
-        (dict(speaker=["ada"], generation_mode="audio"), "one voice for each of 2 rows, got 1"),
+        (dict(speaker="eve"), r"`speaker` must be one of \['ada', 'bob'\], got 'eve'"),
+        (dict(speaker=["ada"]), "one voice for each of 2 rows, got 1"),
+        (dict(speaker=5), "`speaker` must be the name of a voice or a list with one for each row, got 5"),
         (dict(talker_volume=3), "`talker_volume` must be one of"),
-        (
-            dict(talker_max_new_frames=0, generation_mode="audio"),
-            "`talker_max_new_frames` must be at least 1, got 0",
-        ),
+        (dict(talker_max_new_frames=0), "`talker_max_new_frames` must be at least 1, got 0"),
         (dict(pixel_values=torch.rand(1, 3, 21, 21)), r"image placeholders as there are image features \(1\), got 2"),
         (dict(input_values=torch.rand(1, 1, 90)), "`input_values` must be `input_features`"),
         (dict(pixel_values_videos=torch.rand(1, 2, 3, 21, 21)), r"video placeholders.*features \(2\), got 0"),
@@ -250,7 +249,45 @@ def test_prompt_must_leave_room():
 def test_bad_input_is_named(change, message):
     model, inputs = model_and_prompt()
     with pytest.raises(ValueError, match=message):
-        model.generate(**(inputs | OPTIONS | change))
+        model.generate(**(inputs | OPTIONS | dict(generation_mode="audio") | change))
+
+
+SPEECH = dict.fromkeys(TALKER_OPTIONS, 1) | dict(speaker="ada", talker_seed=0, talker_sentence_end_ids=[20])
+DRAWS = dict(talker_temperature=0.7, talker_top_k=3, talker_top_p=0.5, talker_min_p=0.5, talker_seed=0)
+
+
+@pytest.mark.parametrize("name", SPEECH)
+def test_text_alone_takes_no_option_of_speech(name):
+    model, inputs = model_and_prompt()
+    with pytest.raises(ValueError, match=f'`{name}` must be None with `generation_mode="text"`, got'):
+        model.generate(**inputs, max_new_tokens=2, **{name: SPEECH[name]})
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_arguments_of_draws_need_draws(name):
+    model, text = CASES["josie"].build(), torch.tensor([[20, 21, 22]])
+    message = f"`{name}` must be None without `talker_do_sample`, as nothing is drawn, got {DRAWS[name]}"
+    for options in ({name: DRAWS[name]}, {name: DRAWS[name], "talker_do_sample": False}):
+        with pytest.raises(ValueError, match=message):
+            model.generate(text, **OPTIONS, **options, generation_mode="audio")
+        with pytest.raises(ValueError, match=message):
+            model.generate_speech(text, **options)
+    model.generation_config.talker_do_sample = True
+    model.generate_speech(text, talker_max_new_frames=3, **{name: DRAWS[name]})
+
+
+def test_a_configuration_may_hold_options_of_draws_for_later():
+    model, text = CASES["josie"].build(), torch.tensor([[20, 21, 22]])
+    frames = dict(talker_max_new_frames=5, talker_min_new_frames=5)
+    plain, drawn = (
+        model.generate_speech(text, **frames, **options).audio_codes
+        for options in ({}, DRAWS | dict(talker_do_sample=True))
+    )
+    for name, value in DRAWS.items():
+        setattr(model.generation_config, name, value)
+    assert model.generate(text, max_new_tokens=2).shape[0] == 1
+    assert torch.equal(model.generate_speech(text, **frames).audio_codes, plain)
+    assert torch.equal(model.generate_speech(text, **frames, talker_do_sample=True).audio_codes, drawn)
 
 
 def test_unspoken_parts_are_named():

@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForSpeechSeq2Seq,
     AutoModelForTextToWaveform,
     AutoProcessor,
+    GenerationConfig,
     pipeline,
 )
 
@@ -67,10 +68,40 @@ class TestTextToSpeech:
     @pytest.mark.parametrize("batch_size", [None, 2])
     def test_several_texts_have_their_own_lengths(self, speak, batch_size):
         texts = ["Hello you", "Yes, and no"]
-        options = dict(generate_kwargs=dict(talker_max_new_frames=9, talker_top_k=1))
+        options = dict(generate_kwargs=dict(talker_max_new_frames=9, talker_do_sample=True, talker_top_k=1))
         alone = [speak(text, **options)["audio"] for text in texts]
         for clip, expected in zip(speak(texts, batch_size=batch_size, **options), alone, strict=True):
             np.testing.assert_allclose(clip["audio"], expected, atol=1e-5)
+
+    def test_padding_may_have_the_id_of_an_end(self, tiny_folder, processor):
+        model = AutoModelForTextToWaveform.from_pretrained(tiny_folder)
+        model.generation_config.eos_token_id = [2, model.generation_config.pad_token_id]
+        speak = pipeline("text-to-speech", model=model, tokenizer=processor.tokenizer)
+        texts = ["Hello you", "Yes, and no, and yes"]
+        alone = [speak(text, generate_kwargs=FRAMES)["audio"] for text in texts]
+        for clip, expected in zip(speak(texts, batch_size=2, generate_kwargs=FRAMES), alone, strict=True):
+            np.testing.assert_allclose(clip["audio"], expected, atol=1e-5)
+
+    @pytest.mark.parametrize("side", ["left", "right"])
+    def test_the_token_before_a_text_may_be_an_end(self, tiny_folder, side):
+        model = AutoModelForTextToWaveform.from_pretrained(tiny_folder)
+        model.generation_config.bos_token_id = end = model.generation_config.eos_token_id
+        size = (0, 2) if side == "right" else (2, 0)
+        texts = torch.stack(
+            (torch.tensor([end, 20, 21, 22, end]), torch.nn.functional.pad(torch.tensor([end, 30, end]), size))
+        )
+        said = model.generate(texts, (texts != 0).long(), **FRAMES)["audio"]
+        expected = model.generate_speech(texts, (texts != 0).long(), **FRAMES).audio_values
+        assert all(map(torch.equal, said, expected))
+        chat, asked = torch.tensor([[end, 20, 21, end, 22]]), FRAMES | dict(max_new_tokens=3, min_new_tokens=3)
+        answered = josie.JosieForConditionalGeneration.generate(model, chat, generation_mode="audio", **asked)
+        assert torch.equal(model.generate(chat, **asked)["audio"][0], answered.audio_values[0])
+
+    def test_a_configuration_speaks_too(self, speak):
+        options = GenerationConfig(max_new_tokens=3, eos_token_id=2, **FRAMES)
+        assert len(speak("Hello", generate_kwargs=dict(generation_config=options))["audio"]) == 4 * 48
+        with pytest.raises(ValueError, match="`talker_temprature` must be one of"):
+            speak("Hello", generate_kwargs=dict(generation_config=GenerationConfig(talker_temprature=3)))
 
     def test_a_voice_may_be_named(self, speak):
         assert len(speak("Hello", forward_params=FRAMES | dict(speaker="bob"))["audio"]) == 4 * 48
@@ -144,7 +175,7 @@ class TestSpeechRecognition:
         assert hear(waveform, **self.OPTIONS) == {"text": expected}
 
     def test_the_question_may_be_another(self, tiny_folder):
-        model = AutoModelForSpeechSeq2Seq.from_pretrained(tiny_folder)
+        model = AutoModelForSpeechSeq2Seq.from_pretrained(pretrained_model_name_or_path=tiny_folder)
         prompt = model.generation_config.transcription_prompt_ids
         assert prompt.count(model.config.thinker_config.audio_token_id) == 1
         batch = dict(input_features=torch.rand(1, 9, 40))

@@ -68,7 +68,11 @@ class TestRefusals:
         ("options", "message"),
         [
             (dict(talker_speed=2.5), r"`talker_speed` must be in \[0.5, 2\], got 2.5"),
-            (dict(talker_seed=[1, 2]), "`talker_seed` must be one number for each of 1 rows, got 2"),
+            (dict(talker_seed=3), "`talker_seed` must be None without `talker_do_sample`"),
+            (
+                dict(talker_do_sample=True, talker_seed=[1, 2]),
+                "`talker_seed` must be one number for each of 1 rows, got 2",
+            ),
             (dict(speaker="nobody"), "`speaker` must be"),
             (dict(talker_pitch=2), "`talker_pitch` must be one of"),
         ],

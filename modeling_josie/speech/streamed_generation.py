@@ -245,7 +245,7 @@ class StreamedSpeechMixin:
         if not isinstance(text, (Iterable, AsyncIterable)):
             raise ValueError(f"`text` must be a string, or give strings, got {type(text).__name__}.")
         open_decoder(self.audio_codec)  # or an error that says why not
-        options = self._pop_talker_options(kwargs, self.generation_config)
+        options = self._pop_talker_options(kwargs, self.generation_config, keeps_seed=False)
         if kwargs:
             raise ValueError(f"`speak_stream` takes only `talker_*` options, got {sorted(kwargs)}.")
         self._find_sentence_ends(options, tokenizer)

@@ -213,7 +213,7 @@ class CodeSampler:
         min_p (`float`, *optional*): Keep what has at least this fraction of the likeliest one's probability.
 
     Raises:
-        `ValueError`: A value is out of its range.
+        `ValueError`: A value is out of its range, also of one that is not read as nothing is drawn.
     """
 
     def __init__(
@@ -228,19 +228,20 @@ class CodeSampler:
         self.generators: list[torch.Generator] = []
         self._rows: set[int] = set()
         self.processors = LogitsProcessorList()
-        if not do_sample:
-            return
-        if temperature <= 0:
+        if not temperature > 0:
             raise ValueError(f"`talker_temperature` must be above 0, got {temperature}.")
-        if temperature != 1.0:
-            self.processors.append(TemperatureLogitsWarper(float(temperature)))
         if top_k is not None and top_k < 0:
             raise ValueError(f"`talker_top_k` must be at least 0, got {top_k}.")
-        if top_k:
-            self.processors.append(TopKLogitsWarper(top_k))
-        for name, value, warper in (("top_p", top_p, TopPLogitsWarper), ("min_p", min_p, MinPLogitsWarper)):
+        for name, value in (("top_p", top_p), ("min_p", min_p)):
             if value is not None and not 0 < value <= 1:
                 raise ValueError(f"`talker_{name}` must be in (0, 1], got {value}.")
+        if not do_sample:
+            return
+        if temperature != 1.0:
+            self.processors.append(TemperatureLogitsWarper(float(temperature)))
+        if top_k:
+            self.processors.append(TopKLogitsWarper(top_k))
+        for value, warper in ((top_p, TopPLogitsWarper), (min_p, MinPLogitsWarper)):
             if value is not None and value < 1:
                 self.processors.append(warper(value))
 

@@ -61,7 +61,8 @@ class ThinkerGenerationMixin(GenerationMixin):
             `ValueError`: An option would have no effect, or the inputs do not fit.
         """
         config = kwargs.get("generation_config", args[0] if args else None)
-        check_options(kwargs, config)
+        prompt = {} if inputs is None else {"input_ids": inputs}
+        check_options(kwargs | prompt, config, self.generation_config)
         if seed is not None:
             check_seed(kwargs, self.generation_config if config is None else config)
             name = "logits_processor"

@@ -17,6 +17,7 @@ _WITHOUT_EFFECT = {
     "assistant_early_exit": "states of earlier layers were never trained to be read by the head",
     "continuous_batching_config": "the Thinker has no `generate_batch`",
     "token_healing": "a prompt that is written anew fits neither its media nor its mask",
+    "labels": "nothing is learned",
 }
 # Options that are read from `assistant_model.generation_config`, whatever a call says.
 _OF_ASSISTANTS = (
@@ -39,21 +40,31 @@ _NEEDS = {
 }
 
 
-def check_options(arguments: dict[str, Any], generation_config: GenerationConfig | None) -> None:
-    """Check the options of one call of `generate`.
+def check_options(
+    arguments: dict[str, Any], generation_config: GenerationConfig | None, own_config: GenerationConfig
+) -> None:
+    """Check the prompt and the options of one call of `generate`.
+
+    An assistant is not checked: transformers calls it with a copy of the main model's options, some of them changed.
 
     Args:
-        arguments (`dict`): Those that are given by name.
-        generation_config ([`GenerationConfig`], *optional*): The one that is given, in place of the model's.
+        arguments (`dict`): Those that are given by name, and the prompt as `input_ids`.
+        generation_config ([`GenerationConfig`], *optional*): The one that is given.
+        own_config ([`GenerationConfig`]): The model's, which fills what neither says. What it says to assistants is
+            for calls in which the model is one.
 
     Raises:
-        `ValueError`: One of them would be passed over.
+        `ValueError`: One of them would be passed over, or the prompt is empty or does not fit its mask.
     """
-    given = {name: value for name, value in arguments.items() if value is not None and value is not False}
+    if _is_call_of_assistant(generation_config):
+        return
+    _check_prompt(arguments)
+    held = {name: value for name, value in _get_set(own_config).items() if name not in _OF_ASSISTANTS}
+    held |= {} if generation_config is None else _get_set(generation_config)
+    given = {name: value for name, value in (held | arguments).items() if value is not None and value is not False}
     for name, reason in _WITHOUT_EFFECT.items():
-        value = given.get(name, getattr(generation_config, name, None))
-        if value is not None and value is not False:
-            raise ValueError(f"`{name}` must be None, as {reason}, got {value!r}.")
+        if name in given:
+            raise ValueError(f"`{name}` must be None, as {reason}, got {_describe(given[name])}.")
     for name in given.keys() & _OF_ASSISTANTS:
         raise ValueError(f"`{name}` must be set in `assistant_model.generation_config`, got {given[name]!r} in a call.")
     if "is_assistant" in given:
@@ -63,10 +74,36 @@ def check_options(arguments: dict[str, Any], generation_config: GenerationConfig
             "`cache_implementation` must be one for a batch, as there is no `generate_batch`, got 'paged'."
         )
     for name in given.keys() & _NEEDS.keys():
-        others = _NEEDS[name]
-        if not any(other in given or getattr(generation_config, other, None) is not None for other in others):
-            names = " or ".join(f"`{other}`" for other in others)
+        if not given.keys() & set(_NEEDS[name]):
+            names = " or ".join(f"`{other}`" for other in _NEEDS[name])
             raise ValueError(f"`{name}` must be None without {names}, got {_describe(given[name])}.")
+
+
+def _is_call_of_assistant(generation_config: GenerationConfig | None) -> bool:
+    """Return whether transformers calls an assistant, whose scores it asks for."""
+    asked = ("is_assistant", "return_dict_in_generate", "output_scores")
+    return all(getattr(generation_config, name, None) for name in asked)
+
+
+def _get_set(generation_config: GenerationConfig) -> dict[str, Any]:
+    """Return what a configuration says beside the defaults of transformers, which say nothing."""
+    defaults = GenerationConfig._get_default_generation_params()
+    values = {name: value for name, value in vars(generation_config).items() if value is not None}
+    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+
+
+def _check_prompt(arguments: dict[str, Any]) -> None:
+    ids, mask = (arguments.get(name) for name in ("input_ids", "attention_mask"))
+    if ids is None or any(arguments.get(name) is not None for name in ("inputs_embeds", "cache", "past_key_values")):
+        return
+    if ids.ndim != 2 or not ids.numel():
+        raise ValueError(
+            f"`input_ids` must be (batch, length) with at least one row and one token, got {tuple(ids.shape)}."
+        )
+    if mask is not None and mask.shape != ids.shape:
+        raise ValueError(
+            f"`attention_mask` must have the shape {tuple(ids.shape)} of `input_ids`, got {tuple(mask.shape)}."
+        )
 
 
 def _describe(value: Any) -> str:
