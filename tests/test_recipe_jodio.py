@@ -203,7 +203,7 @@ def test_a_source_appears_only_when_it_is_complete(recordings, tmp_path, monkeyp
         if options.get("fails"):
             raise KeyboardInterrupt
 
-    monkeypatch.setitem(speech_data.SOURCES, "flite", speech_sources.Source((), "CC0", clips))
+    monkeypatch.setitem(speech_data.SOURCES, "flite", speech_sources.Source((), "CC0", clips, ("fails",)))
     arguments = speech_data.SpeechDataArguments([{"name": "flite", "fails": True}], str(tmp_path), sampling_rate=800)
     with pytest.raises(KeyboardInterrupt):
         speech_data.prepare_speech(arguments)

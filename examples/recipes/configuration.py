@@ -10,16 +10,30 @@ import argparse
 import dataclasses
 import json
 import logging
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import torch
 import yaml
 
 Mode = Literal["continue", "resume", "restart"]
 Section = TypeVar("Section")
+_PYTHON_WORDS = {"True": True, "False": False, "None": None}
+# What is taken beside the hints of `TrainingArguments`.
+_WIDER_HINTS = {"bf16": bool | Literal["auto"], "fsdp": bool | str | list[str] | None, "max_grad_norm": float | None}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML, with numbers such as 1e-4, which version 1.1 takes for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,17 +77,20 @@ def read_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
 
     Args:
         path (`str` or `Path`): The file.
-        overrides (`list[str]`): `section.key=value`, the value as JSON or else as text.
+        overrides (`list[str]`): `section.key=value`, the value as JSON, as Python's True, False or None, or else as
+            text.
 
     Raises:
-        `ValueError`: No such file, no mapping, or an override that names nothing it could change.
+        `ValueError`: No such file, no text, no mapping, or an override that names nothing it could change.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"`config` must be an existing file, got {str(path)!r}.")
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
-    except yaml.YAMLError as error:
+        config = _parse(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"`config` must be text in UTF-8, got {str(path)!r}: {error}.") from error
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"`config` must be JSON or YAML, got {str(path)!r}: {error}.") from error
     if not isinstance(config, dict):
         raise ValueError(f"`config` must hold named sections, got {type(config).__name__} in {str(path)!r}.")
@@ -90,8 +107,43 @@ def read_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         try:
             section[key] = json.loads(value)
         except json.JSONDecodeError:
-            section[key] = value
+            section[key] = _PYTHON_WORDS.get(value, value)
     return config
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        try:
+            return yaml.load(text, _Loader)
+        except yaml.YAMLError:
+            if text.lstrip().startswith("{"):  # what is wrong with it as JSON helps more
+                raise error from None
+            raise
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a value may be of a hinted type; hints of other kinds than JSON has take everything."""
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, UnionType):
+        return any(_fits(value, one) for one in inner)
+    if kind is Literal:
+        return value in inner
+    if kind in (list, dict):
+        items = value.values() if isinstance(value, dict) else value
+        return isinstance(value, kind) and (not inner or all(_fits(item, inner[-1]) for item in items))
+    if kind in (int, float):
+        return isinstance(value, int | kind) and not isinstance(value, bool)
+    return isinstance(value, kind) if kind in (bool, str, NoneType) else True
+
+
+def _describe(hint: Any) -> str:
+    if get_origin(hint) in (Union, UnionType):
+        return " | ".join(map(_describe, get_args(hint)))
+    if hint is NoneType:
+        return "None"
+    return hint.__name__ if hint in (bool, int, float, str, list, dict) else str(hint).replace("typing.", "")
 
 
 def read_section(config: dict[str, Any], name: str, section_class: type[Section], **defaults: Any) -> Section:
@@ -104,15 +156,18 @@ def read_section(config: dict[str, Any], name: str, section_class: type[Section]
         defaults: Values in place of the dataclass's own defaults.
 
     Raises:
-        `ValueError`: The section is no mapping, or has a key that the dataclass does not know.
+        `ValueError`: The section is no mapping, has a key that the dataclass does not know, or a value of another type.
     """
     values = config.get(name, {})
     if not isinstance(values, dict):
         raise ValueError(f"`{name}` must be a section of the configuration, got {values!r}.")
     known = {entry.name for entry in dataclasses.fields(section_class) if entry.init}  # type: ignore[arg-type]
-    for key in values:
+    hints = get_type_hints(section_class, localns={"torch": torch}) | _WIDER_HINTS
+    for key, value in values.items():
         if key not in known:
             raise ValueError(f"`{name}` must have keys of {sorted(known)}, got {key!r}.")
+        if not _fits(value, hints[key]):
+            raise ValueError(f"`{name}.{key}` must be of type {_describe(hints[key])}, got {value!r}.")
     return section_class(**defaults | values)
 
 

@@ -1,6 +1,8 @@
 """Runs of a `Trainer`: start with a seed, stop on a signal with a checkpoint, resume with the same next losses."""
 
+import json
 import logging
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -11,11 +13,22 @@ from datasets import IterableDataset
 from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import TrainerState
 
+from josie.conversion.files import write_json
 from josie.modeling_josie.layers.precision import describe_slowdown
 from recipes.configuration import Mode, Section, read_section
 
 logger = logging.getLogger("josie.examples.runs")
 STATE_FILE = "trainer_state.json"
+ROWS_OF_A_STEP = "trainer.per_device_train_batch_size * gradient_accumulation_steps * processes"
+SETTINGS_FILE = "settings.json"
+# What may be another when a run goes on: places, reports, how often and where it is computed, and how long. What a step
+# learns from may not.
+_FREE = re.compile(
+    r"(card|answers|report)(\..*)?|threads|model\.attention|(\w+\.)+(folder|cache|packages|recordings|rounds)|trainer\."
+    r"(max_steps|num_train_epochs|output_dir|run_name|project|disable_tqdm|gradient_accumulation_steps|metric_for_best"
+    r"|greater_is_better|skip_memory|prediction_loss|per_device|report|push|hub|trackio|log|eval|save|load_best|do_|use_"
+    r"|bf16|fp16|tf32|fsdp|ddp|deepspeed|dataloader|torch|gradient_checkpointing|activation_checkpointing)\w*(\..*)?"
+)
 
 
 def read_trainer_section(config: dict[str, Any], arguments_class: type[Section], **defaults: Any) -> Section:
@@ -29,7 +42,8 @@ def read_trainer_section(config: dict[str, Any], arguments_class: type[Section],
         defaults: Values in place of its own defaults.
 
     Raises:
-        `ValueError`: It lacks `output_dir` or `max_steps`, or has an unknown key.
+        `ValueError`: It lacks `output_dir` or `max_steps`, has an unknown key or a value of another type, or would
+            keep a run from going on by itself.
     """
     section = config.get("trainer", {})
     for name in ("output_dir", "max_steps"):
@@ -38,6 +52,16 @@ def read_trainer_section(config: dict[str, Any], arguments_class: type[Section],
     # Without an accelerator the Trainer would use the CPU anyway, but refuses bfloat16 unless it is asked to.
     common = {"report_to": "none", "use_cpu": not torch.accelerator.is_available()}
     given = common | defaults | section
+    if given.get("save_only_model"):
+        raise ValueError(
+            "`trainer.save_only_model` must be false, as a run goes on from all that a checkpoint has, "
+            f"got {given['save_only_model']!r}."
+        )
+    if given.get("resume_from_checkpoint") is not None:
+        raise ValueError(
+            "`trainer.resume_from_checkpoint` must be null, as the same command goes on from the last checkpoint by "
+            f"itself, got {given['resume_from_checkpoint']!r}."
+        )
     slowness = describe_slowdown(torch.bfloat16, "cpu") if given["use_cpu"] and given.get("bf16") else None
     if given.get("bf16") == "auto":
         section = section | {"bf16": slowness is None}
@@ -48,15 +72,54 @@ def read_trainer_section(config: dict[str, Any], arguments_class: type[Section],
 
 
 def start_training(config: dict[str, Any], arguments_class: type[Section], **defaults: Any) -> Section:
-    """Return the section `trainer` as [`read_trainer_section`] does, and set `threads` and the seed of the run."""
+    """Return the section `trainer` as [`read_trainer_section`] does, and set `threads` and the seed of the run.
+
+    The arguments get `settings`, which [`train`] compares with those that the run began with.
+    """
     threads = config.get("threads")
     if threads is not None:
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise ValueError(f"`threads` must be a positive integer, got {threads!r}.")
         torch.set_num_threads(threads)
-    arguments = read_trainer_section(config, arguments_class, **defaults)
-    set_seed(arguments.seed)  # type: ignore[attr-defined]
+    arguments: Any = read_trainer_section(config, arguments_class, **defaults)
+    arguments.settings = note_settings(config) | {ROWS_OF_A_STEP: count_rows(arguments)}
+    set_seed(arguments.seed)
     return arguments
+
+
+def count_rows(arguments: Any) -> int:
+    """Return the number of rows of a step, of all processes together."""
+    return arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+
+
+def note_settings(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return what a run may not change while it goes on, by full name and as JSON gives it back; nulls are left out.
+
+    Args:
+        values (`dict`): Sections.
+        prefix (`str`): Their place in the configuration, with a dot at its end.
+    """
+    settings: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            settings |= note_settings(value, f"{name}.")
+        elif value is not None and _FREE.fullmatch(name) is None:
+            settings[name] = json.loads(json.dumps(value, default=str))
+    return settings
+
+
+def require_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Raise a `ValueError` for settings that are not those of the run in a folder; one without any noted goes on."""
+    path = folder / SETTINGS_FILE
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
+    for name in settings | before:
+        old, new = before.get(name), settings.get(name)
+        if old != new:
+            raise ValueError(
+                f"`{name}` must be {old!r}, as it was when the run in {str(folder)!r} began, got {new!r}; `--restart` "
+                "begins anew."
+            )
 
 
 class StopOnSignal(TrainerCallback):
@@ -90,8 +153,7 @@ class ResumeStream(TrainerCallback):
     def __init__(self, trainer: Trainer, checkpoint: Path, state: TrainerState):
         self.trainer, self.checkpoint = trainer, checkpoint
         arguments: Any = trainer.args
-        rows = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-        trainer.train_dataset = trainer.train_dataset.skip(state.global_step * rows)
+        trainer.train_dataset = trainer.train_dataset.skip(state.global_step * count_rows(arguments))
         arguments.ignore_data_skip = True
         self.is_restored = False
 
@@ -106,19 +168,24 @@ class ResumeStream(TrainerCallback):
         state.epoch = state.global_step / state.max_steps
 
 
+def list_checkpoints(folder: Path) -> dict[int, Path]:
+    """Return folders by the steps of their names; `checkpoint-best` or `checkpoint-500-copy` is a user's own."""
+    paths = [path for path in folder.glob("checkpoint-*") if path.is_dir()]
+    return {int(path.name[11:]): path for path in paths if re.fullmatch(r"checkpoint-\d+", path.name)}
+
+
 def find_checkpoint(folder: Path) -> Path | None:
     """Return the last checkpoint, and delete what a run left of one that was killed while it saved."""
     found = {}
-    for path in folder.glob("checkpoint-*"):
-        number = path.name.rpartition("-")[2]
+    for number, path in list_checkpoints(folder).items():
         try:
             state = TrainerState.load_from_json(str(path / STATE_FILE))  # written last
         except (OSError, ValueError, TypeError):
             logger.warning(f"Deleted {path}: it is not complete.")
             shutil.rmtree(path)
             continue
-        if number.isdigit() and state.global_step == int(number):
-            found[int(number)] = path
+        if state.global_step == number:
+            found[number] = path
     return found[max(found)] if found else None
 
 
@@ -129,18 +196,24 @@ def train(trainer: Trainer, mode: Mode) -> bool:
         Whether all steps are done: `False` if the run was asked to stop.
 
     Raises:
-        `ValueError`: It shall be resumed and there is no checkpoint.
+        `ValueError`: It shall be resumed and there is no checkpoint, or would go on with other settings.
     """
     folder = Path(str(trainer.args.output_dir))
-    if mode == "restart":
-        for path in folder.glob("checkpoint-*"):
-            shutil.rmtree(path)
-    checkpoint = find_checkpoint(folder)
+    with trainer.args.main_process_first():
+        if mode == "restart":
+            for path in list_checkpoints(folder).values():
+                shutil.rmtree(path)
+        checkpoint = find_checkpoint(folder)
     if mode == "resume" and checkpoint is None:
         raise ValueError(f"`--resume` needs a checkpoint in {str(folder)!r}, found none.")
+    settings = getattr(trainer.args, "settings", None)
     if checkpoint is not None:
+        if settings is not None:
+            require_settings(folder, settings)
         state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
         if state.global_step >= trainer.args.max_steps > 0:  # `Trainer` would do one step more
+            if trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None:
+                checkpoint = folder / Path(state.best_model_checkpoint).name  # also where the folder was moved
             logger.info(f"All steps are done: {checkpoint}")
             trainer._load_from_checkpoint(str(checkpoint))
             trainer.state = state
@@ -149,6 +222,9 @@ def train(trainer: Trainer, mode: Mode) -> bool:
         stream = trainer.train_dataset
         if isinstance(stream, IterableDataset) and stream.num_shards == 1:  # whose order no worker changes
             trainer.add_callback(ResumeStream(trainer, checkpoint, state))
+    if settings is not None and trainer.is_world_process_zero():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / SETTINGS_FILE, settings)
     stop = StopOnSignal()
     trainer.add_callback(stop)
     previous = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,0 +1,156 @@
+"""Configurations of recipes: files and the command line say what they seem to, and values are of their types."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from recipes.configuration import read_config, read_section
+from recipes.runs import read_trainer_section
+from transformers import TrainingArguments
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+@dataclass
+class Values:
+    """One field of each kind."""
+
+    flag: bool = False
+    count: int = 0
+    share: float = 0.0
+    name: str = ""
+    limit: int | None = None
+    kind: Literal["a", "b"] = "a"
+    names: list[str] = field(default_factory=list)
+    weights: dict[str, float] = field(default_factory=dict)
+    shapes: list[list[int]] = field(default_factory=list)
+    anything: Any = None
+
+
+def read(tmp_path, *changes):
+    """Return the section `data` that `--set` makes."""
+    path = tmp_path / "config.json"
+    path.write_text("{}")
+    return read_section(read_config(path, changes), "data", Values)
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        ("flag=True", True),
+        ("flag=False", False),
+        ("flag=false", False),
+        ("limit=None", None),
+        ("limit=3", 3),
+        ("share=1", 1),
+        ("share=1e-4", 1e-4),
+        ("name=speaker", "speaker"),
+        ("kind=b", "b"),
+        ('names=["speaker"]', ["speaker"]),
+        ('weights={"a": 1, "b": 0.5}', {"a": 1, "b": 0.5}),
+        ("shapes=[[1, 2]]", [[1, 2]]),
+        ("anything=[1]", [1]),
+    ],
+)
+def test_values_of_their_types_are_taken(tmp_path, change, value):
+    assert getattr(read(tmp_path, f"data.{change}"), change.partition("=")[0]) == value
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("flag=no", "`data.flag` must be of type bool, got 'no'."),
+        ("flag=1", "`data.flag` must be of type bool, got 1."),
+        ("count=0.5", "`data.count` must be of type int, got 0.5."),
+        ("count=true", "`data.count` must be of type int, got True."),
+        ("share=much", "`data.share` must be of type float, got 'much'."),
+        ("share=True", "`data.share` must be of type float, got True."),
+        ("name=3", "`data.name` must be of type str, got 3."),
+        ("name=None", "`data.name` must be of type str, got None."),
+        ("limit=all", "`data.limit` must be of type int | None, got 'all'."),
+        ("kind=c", "`data.kind` must be of type Literal['a', 'b'], got 'c'."),
+        ("names=speaker", "`data.names` must be of type list[str], got 'speaker'."),
+        ("names=[1]", "`data.names` must be of type list[str], got [1]."),
+        ("weights=[1]", "`data.weights` must be of type dict[str, float], got [1]."),
+        ("shapes=[1]", "`data.shapes` must be of type list[list[int]], got [1]."),
+    ],
+)
+def test_values_of_other_types_are_refused(tmp_path, change, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read(tmp_path, f"data.{change}")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bf16": "False"}, "`trainer.bf16` must be of type bool | Literal['auto'], got 'False'."),
+        ({"learning_rate": "high"}, "`trainer.learning_rate` must be of type float, got 'high'."),
+        ({"save_only_model": True}, "`trainer.save_only_model` must be false, as a run goes on from all"),
+        ({"resume_from_checkpoint": "x"}, "`trainer.resume_from_checkpoint` must be null, as the same command goes on"),
+    ],
+)
+def test_arguments_that_a_run_cannot_obey_are_refused(tmp_path, change, message):
+    section = {"output_dir": str(tmp_path), "max_steps": 1, "use_cpu": True}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_trainer_section({"trainer": section | change}, TrainingArguments)
+
+
+def test_what_transformers_takes_is_taken(tmp_path):
+    more = {"max_grad_norm": None, "eval_strategy": "steps", "eval_steps": 2, "report_to": [], "optim": "sgd"}
+    more |= {"lr_scheduler_kwargs": {"num_cycles": 2}, "save_only_model": False, "resume_from_checkpoint": None}
+    config = {"trainer": {"output_dir": str(tmp_path), "max_steps": 1, "use_cpu": True} | more}
+    assert read_trainer_section(config, TrainingArguments).max_grad_norm is None
+    assert read_section({"trainer": {"fsdp": True, "save_steps": 0.5}}, "trainer", dict_of_fsdp()).fsdp is True
+
+
+def dict_of_fsdp():
+    """Return arguments that nothing is made of, as sharding needs an accelerator."""
+    fields = {name: TrainingArguments.__annotations__[name] for name in ("fsdp", "save_steps")}
+    return dataclass(type("Sharding", (), {"__annotations__": fields, "fsdp": None, "save_steps": 1}))
+
+
+@pytest.mark.parametrize("text", ['{"trainer": {"learning_rate": 1e-4}}', '{\n\t"trainer": {"learning_rate": 1e-4}}'])
+@pytest.mark.parametrize("name", ["config.json", "config"])
+def test_files_of_json_are_read_as_json(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text)
+    assert read_config(path) == json.loads(text) == {"trainer": {"learning_rate": 0.0001}}
+
+
+@pytest.mark.parametrize("number", ["1e-4", "1E-4", "+1.e-4", ".1e-3", "1.0e-4", "0.0001"])
+def test_numbers_of_yaml_are_numbers(tmp_path, number):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"rate: {number}\nname: 1e-4x\nseed: 10\n")
+    assert read_config(path) == {"rate": 0.0001, "name": "1e-4x", "seed": 10}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"card": {"license": "\xe9"}}', "`config` must be text in UTF-8, got '{path}': "),
+        (b'{\n\t"threads": 1 2}', "`config` must be JSON or YAML, got '{path}': Expecting ',' delimiter: line 2"),
+        (b"a: [1", "`config` must be JSON or YAML, got '{path}': while parsing a flow sequence"),
+    ],
+)
+def test_broken_files_are_named(tmp_path, content, message):
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(message.format(path=path))):
+        read_config(path)
+
+
+def test_a_byte_order_mark_is_no_content(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"threads": 1}', encoding="utf-8-sig")
+    assert read_config(path) == {"threads": 1}
+
+
+def test_the_package_has_no_configuration_of_other_types():
+    configs = [read_config(path) for path in EXAMPLES.rglob("*.json") if '"max_steps"' in path.read_text()]
+    assert len(configs) > 15
+    for config in configs:
+        section = {name: value for name, value in config["trainer"].items() if not name.startswith("adversarial")}
+        read_trainer_section({"trainer": section | {"bf16": False}}, TrainingArguments, use_cpu=True)

@@ -1,0 +1,126 @@
+"""Runs of recipes: what is restored of a finished one, what is kept beside it, and with what it may go on."""
+
+import json
+import logging
+import re
+
+import pytest
+import torch
+from recipes import runs
+from transformers import Trainer, TrainingArguments
+
+
+class Weight(torch.nn.Module):
+    """One number that learns to be what it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.value = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, labels):
+        """Return the squared error."""
+        error = (self.value - labels).square()
+        return {"loss": error.mean(), "logits": error}
+
+
+@pytest.fixture
+def config(tmp_path):
+    trainer = {
+        "output_dir": str(tmp_path / "run"),
+        "max_steps": 3,
+        "save_steps": 1,
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "optim": "sgd",
+        "lr_scheduler_type": "constant",
+        "learning_rate": 0.25,
+        "max_grad_norm": 0.0,
+        "per_device_train_batch_size": 2,
+        "label_names": ["labels"],
+        "use_cpu": True,
+        "dataloader_pin_memory": False,
+        "disable_tqdm": True,
+    }
+    return {"trainer": trainer, "data": {"seed": 1, "sources": [{"name": "threes"}]}, "card": {"license": "mit"}}
+
+
+def run(config, mode="continue", **changes):
+    """Run with another section `trainer` and return the trainer; 0 is drawn to 3, and 1 would be best."""
+    arguments = runs.start_training(config | {"trainer": config["trainer"] | changes}, TrainingArguments)
+    train, held_out = ([{"labels": torch.tensor(value)}] * 12 for value in (3.0, 1.0))
+    trainer = Trainer(Weight(), arguments, train_dataset=train, eval_dataset=held_out)
+    assert runs.train(trainer, mode)
+    return trainer
+
+
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_a_finished_run_has_its_best_weights_again(config, tmp_path, is_moved):
+    found = run(config, load_best_model_at_end=True)
+    assert found.state.best_global_step == 1
+    assert found.model.value == 1.5
+    assert run(config).model.value == 2.625  # the last
+    if is_moved:
+        (tmp_path / "run").rename(tmp_path / "moved")
+        config["trainer"]["output_dir"] = str(tmp_path / "moved")
+    again = run(config, load_best_model_at_end=True)
+    assert again.model.value == 1.5
+    assert again.state.global_step == 3
+
+
+@pytest.mark.parametrize("mode", ["continue", "restart"])
+def test_what_a_user_keeps_beside_checkpoints_stays(config, tmp_path, mode):
+    run(config)
+    folder = tmp_path / "run"
+    (folder / "checkpoint-notes.txt").write_text("mine")
+    kept = ["checkpoint-best", "checkpoint-2-good", "my-checkpoint-2"]
+    for name in [*kept, "checkpoint-9"]:
+        (folder / name).mkdir()
+    run(config, mode)
+    assert all((folder / name).exists() for name in [*kept, "checkpoint-notes.txt", "checkpoint-3"])
+    assert not (folder / "checkpoint-9").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "name", "old", "new"),
+    [
+        ("trainer", {"learning_rate": 0.5}, "trainer.learning_rate", 0.25, 0.5),
+        ("trainer", {"seed": 7}, "trainer.seed", None, 7),
+        ("trainer", {"per_device_train_batch_size": 4}, runs.ROWS_OF_A_STEP, 2, 4),
+        ("data", {"seed": 2}, "data.seed", 1, 2),
+        ("data", {"sources": []}, "data.sources", [{"name": "threes"}], []),
+        ("model", {"path": "nano"}, "model.path", None, "nano"),
+    ],
+)
+def test_a_run_goes_on_with_the_settings_it_began_with(config, tmp_path, section, changes, name, old, new):
+    run(config)
+    changed = config | {section: config.get(section, {}) | changes}
+    message = (
+        f"`{name}` must be {old!r}, as it was when the run in {str(tmp_path / 'run')!r} began, got {new!r}; "
+        "`--restart` begins anew."
+    )
+    for further in ({}, {"max_steps": 4}):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            run(changed, **further)
+    run(changed, "restart")
+    assert run(changed).state.global_step == 3  # the new ones are kept
+
+
+def test_how_long_and_where_a_run_is_computed_may_change(config):
+    run(config)
+    changed = config | {"card": {}, "threads": torch.get_num_threads(), "answers": {"num_questions": 1}}
+    changed["data"] = config["data"] | {"folder": "elsewhere", "cache": "there"}
+    free = {"max_steps": 4, "save_steps": 2, "logging_steps": 1, "eval_steps": 3, "per_device_eval_batch_size": 3}
+    free |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "save_total_limit": 3, "bf16": False}
+    free |= {"dataloader_num_workers": 0, "disable_tqdm": True, "report_to": []}
+    assert run(changed, **free).state.global_step == 4
+
+
+def test_a_run_without_settings_goes_on_and_gets_them(config, tmp_path, caplog):
+    run(config)
+    path = tmp_path / "run" / runs.SETTINGS_FILE
+    noted = json.loads(path.read_text())
+    path.unlink()
+    with caplog.at_level(logging.INFO, "josie"):
+        assert run(config, max_steps=4).state.global_step == 4
+    assert "Going on from" in caplog.text
+    assert json.loads(path.read_text()) == noted
