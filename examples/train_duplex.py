@@ -80,7 +80,7 @@ class TimedRows(Dataset):
 
     def __init__(self, path: str):
         self.root, self.lines = Path(path).absolute().parent, []
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig").split("\n"), start=1):
             if line.strip():
                 row = json.loads(line)
                 if not isinstance(row, dict) or "turns" not in row:

@@ -5,7 +5,9 @@ for lists, empty fields), as objects (dataclasses, pydantic), in ShareGPT's word
 a pair of a path and its description, or a text with files as `content`). Parts of a content are read by `part_forms`.
 """
 
+import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from .messages import Conversation
@@ -17,6 +19,9 @@ _SHAREGPT_MEDIA = re.compile(r"<(?:image|video|audio|speech|sound)>")
 _BOOKKEEPING = ("id", "type", "status", "object", "created", "timestamp")  # of a message; says nothing of its text
 _OF_PARTS = ("text", "begin")  # of a part of `content`, which templates read of those alone
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios", "files")
+_CONVERSATIONS = ("messages", "conversations")
+_NOT_RENDERED = ("tools", "documents", "chat_template_kwargs")  # of rows
+ROW_COLUMNS = (*_CONVERSATIONS, "system", *_NOT_RENDERED, *_MEDIA)  # which rows of conversations are asked for
 
 
 def read_conversations(value: Any) -> tuple[list[Conversation], bool]:
@@ -37,11 +42,13 @@ def read_conversation(conversation: Any) -> Conversation:
     """Return a conversation in JOSIE's form; one that has it is returned equal. What is given is not changed.
 
     Args:
-        conversation: A list of messages, in any of the forms above.
+        conversation: A list of messages, in any of the forms above; or a row of a data set, see [`row_messages`].
 
     Raises:
         `ValueError`: It has no messages, or one of another form.
     """
+    if isinstance(conversation, Mapping) and any(name in conversation for name in _CONVERSATIONS):
+        return row_messages(conversation)
     messages = to_list(getattr(conversation, "messages", conversation))
     if not messages:
         raise _no_conversation(conversation)
@@ -57,14 +64,27 @@ def _no_conversation(value: Any) -> ValueError:
     )
 
 
-def row_messages(row: dict[str, Any]) -> Conversation:
+def drop_missing(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns that a row has; those of other rows of its table are `None`, in pandas NaN."""
+    return {
+        name: value
+        for name, value in row.items()
+        if value is not None and not (isinstance(value, float) and math.isnan(value))
+    }
+
+
+def row_messages(row: Mapping[str, Any]) -> Conversation:
     """Return the conversation of a row of a data set: its `messages`, or `conversations` as ShareGPT names them.
 
+    A text in the column `system` is the first message.
+
     Raises:
-        `ValueError`: It has none, one of another form, or images, videos or audio outside of it.
+        `ValueError`: It has none, one of another form, images, videos or audio outside of it, or what
+            [`add_system`] refuses.
     """
     name = "messages" if row.get("messages") is not None else "conversations"
-    if not to_list(row.get(name)):
+    messages = to_list(row.get(name))
+    if not messages:
         raise ValueError(f"A row must have `messages`, a list of dicts, got {row.get(name)!r}.")
     for column in _MEDIA:
         if not is_empty(row.get(column)):
@@ -72,7 +92,35 @@ def row_messages(row: dict[str, Any]) -> Conversation:
                 f"A row must have its files inside `messages`, as {{'type': 'image', 'path': ...}}, got a column "
                 f"{column!r} beside them."
             )
-    return read_conversation(row[name])
+    return read_conversation(add_system(messages, row))
+
+
+def add_system(messages: list[Any], row: Mapping[str, Any]) -> list[Any]:
+    """Return the messages of a row with its `system`, a text, in front of them.
+
+    Args:
+        messages (`list`): In any form.
+        row (`dict`): Its columns.
+
+    Raises:
+        `ValueError`: `system` is no text, or there is such a message; or the row has `tools`, `documents` or
+            `chat_template_kwargs`, as rows are rendered without.
+    """
+    for column in _NOT_RENDERED:
+        if not is_empty(row.get(column)):
+            raise ValueError(
+                f"`{column}` of a row must be None or empty, as rows are rendered without, got {row[column]!r:.200}."
+            )
+    system = row.get("system")
+    if is_empty(system):
+        return messages
+    first = (to_dict(messages[0]) if messages else None) or {}
+    if not isinstance(system, str) or "system" in (first.get("role"), first.get("from")):
+        raise ValueError(
+            "`system` of a row must be a text, and None or empty where its messages begin with a system message, got "
+            f"{system!r:.200}."
+        )
+    return [{"role": "system", "content": system}, *messages]
 
 
 def _read_message(message: Any) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Laws of augmentation: each effect does what it says, and chance depends on seed, epoch, row and clip alone."""
 
+import base64
+
 import numpy as np
 import pytest
 import soundfile
@@ -209,6 +211,31 @@ def test_rows_without_a_number_and_the_assistant_stay_as_they_are():
     assert row["messages"][0]["content"][0]["audio"] == tone(0.02).tolist()
     with pytest.raises(ValueError, match="`audio_features` must be None in rows whose audio is augmented"):
         collator([row | {"row_number": 0, "audio_features": [[0.0]]}])
+
+
+@pytest.mark.parametrize("form", ["input_audio", "bare", "url", "gradio", "sharegpt", "pandas"])
+def test_every_form_of_a_clip_is_augmented(form, tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(0.02), RATE)
+    data = base64.b64encode(path.read_bytes()).decode()
+    content = {
+        "input_audio": [{"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}],
+        "bare": [{"audio": str(path)}],
+        "url": [{"type": "audio_url", "audio_url": {"url": path.as_uri()}}],
+        "gradio": {"path": str(path)},
+        "sharegpt": [{"type": "audio", "path": str(path)}],
+        "pandas": np.array([{"type": "audio", "path": str(path), "text": None}], dtype=object),
+    }[form]
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": "Ho"}]
+    row = {"conversations" if form == "sharegpt" else "messages": messages, "row_number": 2, "system": "Be."}
+    if form == "pandas":
+        row |= {"messages": np.array(messages, dtype=object), "audio_features": float("nan")}
+    collator = AugmentingCollator(list, AudioAugmentation(gain={"probability": 1, "decibels": [-6, -6]}), RATE)
+    (changed,) = collator([row])
+    assert list(changed) == ["messages"]
+    assert [message["role"] for message in changed["messages"]] == ["system", "user", "assistant"]
+    heard = changed["messages"][1]["content"][0]
+    assert np.abs(heard["audio"]).max() == pytest.approx(np.abs(soundfile.read(path)[0]).max() / 2, rel=0.01)
 
 
 def test_what_has_times_keeps_them():

@@ -118,6 +118,25 @@ def test_rows_without_speech_or_voices_have_none(processor):
     assert "speaker_ids" not in batch
 
 
+def test_processed_examples_come_back_from_tables(processor):
+    """`None` where other rows have something, and what they were made of beside them."""
+    collate = JosieDataCollator(processor)
+    options = {"tokenize": True, "return_dict": True, "output_labels": True}
+    made = [processor.apply_chat_template(bare(row), **options) for row in ROWS[:2]]
+    rows = [{name: value[0].tolist() for name, value in each.items() if "pixel" not in name} for each in made]
+    rows[0]["input_values"], rows[1]["length"] = [[[0.5, 0.25]]], 3
+    rows = [
+        {name: row[name] for name in row if name in ("input_ids", "labels", "input_values", "length")} for row in rows
+    ]
+    table = [row | {"system": "x", "conversations": None} for row in Dataset.from_list(rows)]
+    assert table[1]["input_values"] is None
+    expected, found = collate([{n: v for n, v in row.items() if n != "length"} for row in rows]), collate(table)
+    assert found.keys() == expected.keys() == {"input_ids", "labels", "attention_mask", "input_values"}
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    with pytest.raises(ValueError, match="`id` of an example with `input_ids` must be numbers, .* got 'a'"):
+        collate([row | {"id": "a"} for row in rows])
+
+
 def test_voices_belong_to_the_processor(processor, tmp_path):
     assert processor.speakers == ["ada", "bob"]
     processor.save_pretrained(tmp_path)

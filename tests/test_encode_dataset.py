@@ -14,8 +14,10 @@ import pytest
 import soundfile
 import torch
 import train_talker
-from datasets import Audio, Dataset, load_dataset
+from datasets import Audio, Dataset, Features, Image, Value, load_dataset
 from recipe_runs import run_recipe, write_conversations
+from recipes.conversations import ConversationDataArguments, load_conversations
+from samples import IMAGE
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 from typer.testing import CliRunner
 
@@ -203,6 +205,30 @@ def test_a_clip_is_brought_to_its_form_once(tiny_folder, monkeypatch):
     states = encoder._listen((np.zeros((2, 4000)), 8000))
     assert len(calls) == 1
     assert states == encoder._listen((np.zeros(4000), 8000))
+
+
+def test_images_inside_a_data_set_are_kept(tiny_folder, tmp_path):
+    content = IMAGE.read_bytes()
+    parts = [{"type": "image", "text": None, "image": {"bytes": content, "path": None}}]
+    answer = [{"type": "text", "text": "A ball.", "image": None}]
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": answer}]
+    part = {"type": Value("string"), "text": Value("string"), "image": Image()}
+    features = Features(messages=[{"role": Value("string"), "content": [part]}])
+    rows = Dataset.from_list([{"messages": messages}] * 2, features=features)
+    rows.save_to_disk(tmp_path / "rows")
+    rows.to_parquet(tmp_path / "rows.parquet")
+    assert encode(tmp_path / "rows", tiny_folder, tmp_path / "out").num_broken == 0
+    source = {"name": "datasets", "path": "parquet", "data_files": str(tmp_path / "rows.parquet")}
+    data = [
+        load_conversations(ConversationDataArguments([source], streaming=streaming, validation_share=0.0))["train"]
+        for streaming in (False, True)
+    ]
+    collate = josie.JosieDataCollator(AutoProcessor.from_pretrained(tiny_folder))
+    expected = collate([{"messages": messages}])
+    for row in (read(tmp_path / "out")[0], *(next(iter(part)) for part in data)):
+        found = collate([row])
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_what_cannot_be_encoded_is_refused(conversations, tiny_folder, tmp_path):

@@ -20,6 +20,7 @@ from josie.processing_josie import JosieProcessor
 from josie.processing_josie.message_forms import read_conversation
 from josie.processing_josie.sources import open_source
 from josie.tokenization import load_default_tokenizer
+from josie.training.conversations import normalize_row
 
 OPTIONS = {"tokenize": True, "return_dict": True}
 HI = {"type": "text", "text": "Hi"}
@@ -256,6 +257,33 @@ def test_rows_of_other_data_sets_are_taken_or_refused(processor):
     collate([{"messages": own, "images": [], "audio": None}])
     with pytest.raises(ValueError, match="A row must have `messages`, a list of dicts, got 3"):
         collate([{"messages": 3}])
+
+
+def test_columns_beside_the_messages_are_rendered_or_refused(processor):
+    collate = JosieDataCollator(processor)
+    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]
+    own = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+    first = {"role": "system", "content": "Be brief."}
+    expected = collate([{"messages": [first, *own]}])
+    row = {"system": "Be brief.", "tools": [], "documents": None}
+    for name, messages in (("conversations", turns), ("messages", own)):
+        assert_equal(collate([{name: messages} | row]), expected)
+        assert processor.get_num_tokens({name: messages} | row) == expected["input_ids"].shape[1]
+        kept = normalize_row({name: messages} | row, None, ("system",))
+        assert kept == {"messages": [first, *own], "system": None}
+        assert_equal(collate([kept]), expected)
+    assert_equal(
+        collate(pandas.DataFrame([{"messages": own} | row, {"messages": own}]).to_dict("records")[1:]),
+        collate([{"messages": own, "system": ""}]),
+    )
+    for beside, match in (
+        ({"tools": [TOOL]}, "`tools` of a row must be None or empty"),
+        ({"documents": [{"text": "b"}]}, "`documents` of a row must be None or empty"),
+        ({"system": 3}, "`system` of a row must be a text, .* got 3"),
+        ({"system": "Be.", "messages": [first, *own]}, "None or empty where its messages begin with a system message"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            collate([{"messages": own} | beside])
 
 
 def test_what_has_josies_form_stays_as_it_is():

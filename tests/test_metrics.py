@@ -30,6 +30,13 @@ def test_tokens_are_scored_as_one_by_one():
     assert found == pytest.approx({"perplexity": math.exp(np.mean(losses)), "token_accuracy": np.mean(right)}, rel=1e-5)
 
 
+def test_a_loss_beyond_all_numbers_is_infinite():
+    scores = [np.array([[loss, 0, 1]]) for loss in (2.0, 1e4, math.nan)]
+    found = [metrics.Metrics()(EvalPrediction(each, each))["perplexity"] for each in scores]
+    assert found[:2] == [math.exp(2), math.inf]
+    assert math.isnan(found[2])
+
+
 @pytest.mark.parametrize("has_depth", [True, False])
 def test_codes_are_scored_by_quantizer(has_depth):
     codes = torch.randint(0, 11, (2, 3, 8))

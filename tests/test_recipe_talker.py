@@ -157,6 +157,18 @@ def test_codes_that_are_given_are_kept(folders):
     assert [spoken_rows.is_spoken(row) for row in rows] == [True, False]
 
 
+def test_rows_with_a_length_of_their_own_are_encoded(folders, conversations, tmp_path):
+    encode = spoken_rows.SpeechEncoder.of_model(AutoModelForMultimodalLM.from_pretrained(folders[False]))
+    rows = [row | {"length": 99} for row in read_jsonl(conversations) if spoken_rows.is_spoken(row)][:2]
+    expected = encode({"messages": [row["messages"] for row in rows]})
+    encoded = encode.encode_rows(to_dataset(rows), tmp_path)
+    assert encoded["speech_codes"][:] == [codes.tolist() for codes in expected["speech_codes"]]
+    assert encoded["length"][:] == expected["length"]
+    assert encode.encode_rows(encoded, tmp_path) is encoded
+    batch = spoken_rows.SpeechCollator(list, encode)(rows)
+    assert [row["speech_codes"].tolist() for row in batch] == encoded["speech_codes"][:]
+
+
 def test_recordings_are_left_out_of_every_turn():
     clip, words = {"type": "audio", "path": "x.wav"}, {"type": "text", "text": "yes"}
     messages = [

@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 
+import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from recipe_runs import write_conversations
 from torch.utils.data import DataLoader
 from transformers import AutoModelForMultimodalLM, AutoProcessor, TrainingArguments, default_data_collator
@@ -89,6 +91,24 @@ def test_the_parts_of_the_loss_are_logged_and_evaluated(parts, rows, tmp_path):
     for name in names:
         assert metrics[f"eval_{name}"] == pytest.approx(float(whole[name]), rel=1e-4)
     assert "test_depth_loss" in trainer.predict(mixed).metrics
+
+
+@pytest.mark.parametrize("name", ["length", "size"])
+def test_rows_are_grouped_by_their_column_of_lengths(name, parts, tmp_path):
+    model, processor = parts
+    lengths = [1 + 7 * index % 40 for index in range(40)]
+    turns = [[{"role": "user", "content": "Hm"}, {"role": "assistant", "content": "a" * size}] for size in lengths]
+    conversations = Dataset.from_dict({"messages": turns, name: lengths})
+    made = [processor.apply_chat_template(each, tokenize=True, return_dict=True) for each in turns]
+    processed = Dataset.from_dict({"input_ids": [each["input_ids"][0] for each in made], name: lengths})
+    settings = dict(train_sampling_strategy="group_by_length", length_column_name=name)
+    for rows in (conversations, processed):
+        trainer = make_trainer(model, tmp_path, rows, processor, settings)
+        for loader in (trainer.get_train_dataloader(), trainer.get_eval_dataloader()):
+            batches = list(loader)
+            assert set(batches[0]) <= {"input_ids", "labels", "attention_mask"}
+            waste = [int(np.ptp(batch["attention_mask"].sum(dim=1).numpy())) for batch in batches]
+            assert np.mean(waste) < 5  # 13 by chance
 
 
 def test_every_class_of_trainer_can_have_the_parts(parts, rows, tmp_path):

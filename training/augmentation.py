@@ -16,9 +16,13 @@ import torch
 from transformers import TrainerCallback
 
 from ..processing_josie.audio import as_waveform
+from ..processing_josie.message_forms import drop_missing, read_conversation, row_messages
 from ..processing_josie.messages import is_audio_part, list_parts, part_value
+from ..processing_josie.nested_values import to_dict, to_list
+from ..processing_josie.part_forms import read_part
 from ..processing_josie.resampling import require_rate
 from . import audio_effects as effects
+from .unit_rows import is_unit_row
 
 NUMBER = "row_number"  # column of rows that are augmented
 
@@ -365,17 +369,17 @@ class AugmentingCollator:
         return self.collate([self._augment(row) for row in rows])
 
     def _augment(self, row: dict[str, Any]) -> dict[str, Any]:
-        number = row.get(NUMBER)
+        changed = drop_missing(row)
+        number = changed.pop(NUMBER, None)
         if number is None:
             return row
-        if row.get("audio_features") is not None:
+        if "audio_features" in changed:
             raise ValueError("`audio_features` must be None in rows whose audio is augmented, got some.")
-        changed = {name: value for name, value in row.items() if name != NUMBER}
         clips, messages = 0, []
-        if row.get("turns") is not None and row.get("audio") is not None:
+        if "turns" in changed and "audio" in changed:
             samples = self._change(row["audio"], number, clips, keeps_time=True)
             changed["audio"], clips = {"array": samples, "sampling_rate": self.sampling_rate}, clips + 1
-        for message in row.get("messages") or ():
+        for message in _read_messages(changed):
             if message.get("role") != "assistant" and any(map(is_audio_part, list_parts(message))):
                 parts = []
                 for part in list_parts(message):
@@ -384,7 +388,11 @@ class AugmentingCollator:
                     parts.append(part)
                 message = message | {"content": parts}
             messages.append(message)
-        return changed | {"messages": messages} if "messages" in row else changed
+        if not messages:
+            return changed
+        if not is_unit_row(changed):  # else `system` goes to the prompt later
+            changed = {name: value for name, value in changed.items() if name not in ("conversations", "system")}
+        return changed | {"messages": messages}
 
     def _change_part(self, part: dict[str, Any], number: int, clip: int) -> dict[str, Any]:
         samples = self._change(part_value(part), number, clip, keeps_time=part.get("begin") is not None)
@@ -394,6 +402,24 @@ class AugmentingCollator:
     def _change(self, audio: Any, number: int, clip: int, keeps_time: bool) -> np.ndarray:
         samples = as_waveform(audio, None, self.sampling_rate, 1)[0]
         return self.augmentation(samples, self.sampling_rate, int(self._epoch), number, clip, keeps_time=keeps_time)
+
+
+def _read_messages(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the messages of a row, which may have none, in JOSIE's form; those with times keep them."""
+    if is_unit_row(row):
+        return [_read_timed(message) for message in to_list(row.get("messages")) or []]
+    return row_messages(row) if "messages" in row or "conversations" in row else []
+
+
+def _read_timed(message: Any) -> dict[str, Any]:
+    values = to_dict(message) or {}
+    parts = [to_dict(part) or {} for part in to_list(values.get("content")) or []]
+    if all(part.get("begin") is None for part in parts):
+        return read_conversation([message])[0]
+    clips = [
+        read_part(part | {"begin": None}) | {"begin": part["begin"]} if is_audio_part(part) else part for part in parts
+    ]
+    return values | {"content": clips}
 
 
 class EpochCallback(TrainerCallback):

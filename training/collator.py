@@ -10,9 +10,9 @@ from torch.nn.utils.rnn import pad_sequence
 from ..configuration_josie import SpeechTiming
 from ..configuration_josie.constants import IGNORE_INDEX
 from ..processing_josie.encoded_clips import with_features
-from ..processing_josie.message_forms import row_messages
+from ..processing_josie.message_forms import ROW_COLUMNS, add_system, drop_missing, row_messages
 from ..processing_josie.messages import Conversation
-from ..processing_josie.nested_values import join_arrays
+from ..processing_josie.nested_values import join_arrays, to_list
 from ..processing_josie.processor import JosieProcessor
 from ..processing_josie.spoken_turns import join_codes, with_codes
 from ..processing_josie.text_inputs import require_side
@@ -26,6 +26,8 @@ _TOKEN_FILLERS = {
     "mm_token_type_ids": 0,
     "assistant_masks": 0,
 }
+# Of processed examples: what they were made of, and what they are grouped by.
+_IGNORED = (*ROW_COLUMNS, "length")
 
 
 @dataclass
@@ -41,13 +43,12 @@ class JosieDataCollator:
     """
 
     columns: ClassVar[tuple[str, ...]] = (
-        "messages",
-        "conversations",
+        *ROW_COLUMNS,
         "speech_codes",
         "audio_features",
         "speech_durations",
         "speaker",
-        *("turns", "audio", "seconds", "images", "forget_until", "past"),
+        *("turns", "seconds", "forget_until", "past"),
     )
 
     processor: JosieProcessor
@@ -66,15 +67,16 @@ class JosieDataCollator:
                 `(num_quantizers, num_frames)`, of its turn with audio or else of its last one, or of several turns,
                 see [`with_codes`]; `speech_durations`, for how many frames each spoken token is said, where that is
                 known; `audio_features`, the states of the audio encoder of each clip that is heard, in place of its
-                input, as `josie encode --features` makes them; and `speaker`, the name of its voice. Files belong into
-                the messages, and not beside them. All else is ignored, as `speaker` is by a model whose voice has no
-                name.
+                input, as `josie encode --features` makes them; and `speaker`, the name of its voice. A text as `system`
+                is the first message. Files belong into the messages, and not beside them. All else is ignored, as
+                `speaker` is by a model whose voice has no name.
                 Or rows of full duplex, with `turns` that have times, `audio` and `messages`, see
                 [`read_timed_row`]; other rows of the batch may be conversations.
                 Or processed examples, each with `input_ids` of shape `(length,)` or `(1, length)` and, as wanted,
                 others of that shape (`attention_mask`, `labels`, `speech_mask`); a number as `speaker_ids`;
                 `speech_codes` as above, or `(num_turns, num_quantizers, num_frames)`; and the inputs of its clips,
-                images and videos, `(num_items, ...)`. Examples may have different ones.
+                images and videos, `(num_items, ...)`. Examples may have different ones, others `None`. Their `length`
+                and the columns of [`row_messages`], of which they may have been made, are ignored.
 
         Returns:
             `dict` of tensors: by text `(batch, max_length)`, `labels` filled up with -100; `speech_codes`
@@ -83,10 +85,11 @@ class JosieDataCollator:
             up with 0; items of all examples along the first axis, in order, filled up with 0.
 
         Raises:
-            `ValueError`: No examples, or one without `input_ids`; the errors of
-                [`JosieProcessor.apply_chat_template`], an unknown voice, a spoken turn without codes, or durations of
-                other tokens than are spoken.
+            `ValueError`: No examples, one without `input_ids`, or one with a column that is no numbers; the errors of
+                [`JosieProcessor.apply_chat_template`] and of [`row_messages`], an unknown voice, a spoken turn without
+                codes, or durations of other tokens than are spoken.
         """
+        features = [drop_missing(feature) for feature in features]
         is_timed = [is_unit_row(feature) for feature in features]
         if any(is_timed):
             features = [
@@ -97,11 +100,8 @@ class JosieDataCollator:
             return self._process(features)
         if not features or any("input_ids" not in feature for feature in features):
             raise ValueError("`features` must be examples with `input_ids`, got none or one without.")
-        names = list(dict.fromkeys(name for feature in features for name in feature))
-        rows = [
-            {name: value if isinstance(value, Items) else _as_tensor(value) for name, value in feature.items()}
-            for feature in features
-        ]
+        names = list(dict.fromkeys(name for feature in features for name in feature if name not in _IGNORED))
+        rows = [{name: _as_tensors(name, feature[name]) for name in names if name in feature} for feature in features]
         pad_id = self.processor.tokenizer.pad_token_id
         fillers = _TOKEN_FILLERS | {"input_ids": IGNORE_INDEX if pad_id is None else pad_id}
         lengths = [row["input_ids"].shape[-1] for row in rows]
@@ -132,7 +132,8 @@ class JosieDataCollator:
             raise ValueError(
                 "`speech_timing` of the collator must be `model.get_speech_timing()` for rows with times, got None."
             )
-        return make_unit_row(self.processor, self.speech_timing, feature)
+        messages = add_system(to_list(feature.get("messages")) or [], feature)
+        return make_unit_row(self.processor, self.speech_timing, feature | {"messages": messages})
 
     def _process_alone(self, feature: dict[str, Any]) -> dict[str, Any]:
         """Return a conversation, or what is processed already, as an example that joins rows of full duplex."""
@@ -192,9 +193,17 @@ def _read_conversation(example: dict[str, Any]) -> Conversation:
     return with_features(with_codes(row_messages(example), example.get("speech_codes")), example.get("audio_features"))
 
 
-def _as_tensor(value: Any) -> torch.Tensor:
+def _as_tensors(name: str, value: Any) -> torch.Tensor | Items:
     """Return a tensor of a value, also of one that comes back from a table; floating point as single precision."""
-    tensor = torch.as_tensor(join_arrays(value))
+    if isinstance(value, Items):
+        return value
+    try:
+        tensor = torch.as_tensor(join_arrays(value))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"`{name}` of an example with `input_ids` must be numbers, in rows of one length, got {value!r:.200}: "
+            "remove columns that are no inputs."
+        ) from error
     return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 

@@ -6,6 +6,7 @@
 """
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from transformers import EvalPrediction
 
 from ..configuration_josie.constants import IGNORE_INDEX
 
+_LARGEST_EXPONENT = math.log(sys.float_info.max)
 _NUM_TEXT_SCORES = 3  # negative log-likelihood, right tokens, tokens
 
 
@@ -110,7 +112,9 @@ class Metrics:
         loss, num_right, num_tokens = sums[:_NUM_TEXT_SCORES].tolist()
         metrics = {}
         if num_tokens:
-            metrics = {"perplexity": math.exp(loss / num_tokens), "token_accuracy": num_right / num_tokens}
+            mean = loss / num_tokens
+            perplexity = math.inf if mean > _LARGEST_EXPONENT else math.exp(mean)
+            metrics = {"perplexity": perplexity, "token_accuracy": num_right / num_tokens}
         for index, (right, total) in enumerate(sums[_NUM_TEXT_SCORES:].reshape(-1, 2).tolist()):
             if total:
                 metrics[f"code_accuracy_{index}"] = right / total

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import soundfile
 from torch.utils.data import Dataset
@@ -38,7 +38,7 @@ class MoshiRows(Dataset):
         if pause <= 0:
             raise ValueError(f"`pause` must be above 0, got {pause}.")
         self.pause, self.files = pause, []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
             if not line.strip():
                 continue
             row = json.loads(line)
@@ -56,7 +56,7 @@ class MoshiRows(Dataset):
             `ValueError`: The file is not stereo, or has no alignments.
         """
         file = self.files[index]
-        samples, rate = soundfile.read(os.fsencode(file), dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(cast(Any, os.fsencode(file)), dtype="float32", always_2d=True)
         if samples.shape[1] != 2:
             raise ValueError(f"`path` must name stereo files, got {str(file)!r} with {samples.shape[1]} channels.")
         aligned = file.with_suffix(".json")

@@ -28,7 +28,8 @@ class JosieTrainer(LastingWorkersTrainer, LossPartsTrainer):
     Beside what a `Trainer` does:
 
     * The parts of the loss are logged, and accumulated gradients are those of one batch; see [`LossPartsTrainer`].
-    * Rows with `messages` go to a [`JosieDataCollator`]; `remove_unused_columns` keeps the columns that it reads.
+    * Rows with `messages` go to a [`JosieDataCollator`]; `remove_unused_columns` keeps the columns that it reads, and
+      the one that rows are grouped by.
     * Each checkpoint has the processor, so that it loads as a model.
     * A SIGTERM that reaches all processes of a group does not end the workers that load data.
 
@@ -82,6 +83,15 @@ class JosieTrainer(LastingWorkersTrainer, LossPartsTrainer):
         super()._set_signature_columns_if_needed()
         if is_new and isinstance(self.data_collator, JosieDataCollator):
             self._signature_columns = [*(self._signature_columns or ()), *JosieDataCollator.columns]
+
+    def _get_dataloader(self, dataset: Any, *args: Any, sampler_fn: Any = None, **kwargs: Any) -> Any:
+        """Return batches; a column of lengths, which no batch has, is there for the sampler."""
+        name = self.args.length_column_name
+        choose = sampler_fn
+        if choose is not None and name in (getattr(dataset, "column_names", None) or ()):
+            lengths = dataset.select_columns([name])
+            sampler_fn = lambda _: choose(lengths)  # noqa: E731
+        return super()._get_dataloader(dataset, *args, sampler_fn=sampler_fn, **kwargs)
 
     def prediction_step(
         self,

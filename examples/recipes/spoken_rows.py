@@ -1,6 +1,7 @@
 """The assistant's recorded speech as codes: made once and kept on disk, or of a stream batch by batch; or left out."""
 
 import copy
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +70,7 @@ class SpeechEncoder:
         """Return rows with their codes, from a file in `folder` if the same recordings were encoded there before."""
         if not len(rows):
             return rows
-        if "length" in rows.column_names and all(length is not None for length in rows["length"]):
+        if {"speech_codes", "length"} <= set(rows.column_names) and _are_full(rows, "speech_codes", "length"):
             return rows  # of `josie encode`
         columns = [list(rows[name]) for name in ("messages", "speech_codes") if name in rows.column_names]
         name = Hasher.hash((self, columns, [_date_recordings(messages) for messages in columns[0]]))
@@ -160,6 +161,12 @@ def time_rows(rows: Dataset, tokenizer: PreTrainedTokenizerBase | None, frame_ra
     return rows.remove_columns("speech_durations").add_column("speech_durations", durations)  # type: ignore[call-arg]
 
 
+def _are_full(rows: Dataset, *names: str) -> bool:
+    """Return whether no row lacks a value in one of some columns."""
+    tables: Any = rows.select_columns(list(names)).with_format("arrow").iter(batch_size=1000)
+    return not any(column.null_count for table in tables for column in table.columns)
+
+
 def _read_words(messages: list[dict[str, Any]]) -> str:
     parts = [part for part in list_parts(messages[-1]) if not is_audio_part(part)]
     return "".join(part["text"] for part in parts)
@@ -167,8 +174,9 @@ def _read_words(messages: list[dict[str, Any]]) -> str:
 
 def _date_recordings(messages: list[dict[str, Any]]) -> list[tuple[int, int]]:
     """Return size and time of the assistant's clips that are files: other ones may come under the same name."""
-    paths = [Path(value) for part in _list_recordings(messages) for value in part.values() if isinstance(value, str)]
-    return [(path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.is_file()]
+    texts = [value for part in _list_recordings(messages) for value in part.values() if isinstance(value, str)]
+    stats = [os.stat(text) for text in texts if os.path.isfile(text)]  # of a text of any length, data: among them
+    return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
 
 
 def _list_recordings(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -206,7 +214,7 @@ class SpeechCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return the batch."""
-        missing = [index for index, row in enumerate(rows) if row.get("length") is None]
+        missing = [index for index, row in enumerate(rows) if row.get("speech_codes") is None]
         if missing:
             names = ("messages", "speech_codes")
             codes = self.encode({name: [rows[index].get(name) for index in missing] for name in names})
