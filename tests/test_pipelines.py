@@ -19,6 +19,7 @@ from transformers import (
 )
 
 import josie
+from josie.modeling_josie.speech_tasks import JosieForSpeechSeq2Seq
 
 FRAMES = dict(talker_max_new_frames=4, talker_min_new_frames=4)
 SPEECH = "tests/data/speech.wav"
@@ -175,7 +176,7 @@ class TestSpeechRecognition:
         assert hear(waveform, **self.OPTIONS) == {"text": expected}
 
     def test_the_question_may_be_another(self, tiny_folder):
-        model = AutoModelForSpeechSeq2Seq.from_pretrained(pretrained_model_name_or_path=tiny_folder)
+        model = JosieForSpeechSeq2Seq.from_pretrained(pretrained_model_name_or_path=tiny_folder)
         prompt = model.generation_config.transcription_prompt_ids
         assert prompt.count(model.config.thinker_config.audio_token_id) == 1
         batch = dict(input_features=torch.rand(1, 9, 40))

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -44,9 +45,11 @@ def config(tmp_path):
     return {"trainer": trainer, "data": {"seed": 1, "sources": [{"name": "threes"}]}, "card": {"license": "mit"}}
 
 
-def run(config, mode="continue", **changes):
+def run(config: Any, mode: Any = "continue", **changes: Any) -> Any:
     """Run with another section `trainer` and return the trainer; 0 is drawn to 3, and 1 would be best."""
     arguments = runs.start_training(config | {"trainer": config["trainer"] | changes}, TrainingArguments)
+    train: Any
+    held_out: Any
     train, held_out = ([{"labels": torch.tensor(value)}] * 12 for value in (3.0, 1.0))
     trainer = Trainer(Weight(), arguments, train_dataset=train, eval_dataset=held_out)
     assert runs.train(trainer, mode)
