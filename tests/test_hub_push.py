@@ -4,13 +4,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from exports import whole_model
 from hub_stand_in import stand_in
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import EntryNotFoundError
+from tiny import CASES
 
 import josie
+from josie.conversion.hub import export
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +117,19 @@ class TestPush:
 
     def test_without_code_it_is_transformers_push(self, hub):
         assert sorted(hub.commits[2]["files"]) == ["README.md", "config.json", "model.safetensors"]
+
+
+def test_a_model_with_its_own_code_is_pushed_with_its_own_card(monkeypatch):
+    model, api = CASES["text"].build(), MagicMock()
+    monkeypatch.setattr(model, "is_remote_code", lambda: True)
+    monkeypatch.setattr(export, "HfApi", lambda token: api)
+    monkeypatch.setattr(export, "hf_hub_download", MagicMock(side_effect=EntryNotFoundError("none")))
+    saved = MagicMock()
+    monkeypatch.setattr(export, "save_with_code", saved)
+    export.push_with_code(model, "somebody/text")
+    assert saved.call_args.kwargs["card"] is None
+    api.upload_folder.assert_called_once()
+    with pytest.raises(
+        ValueError, match=r"`card` and `tags` must be None for a model with its own code, got \['tags'\]"
+    ):
+        export.push_with_code(model, "somebody/text", tags=["mine"])

@@ -90,7 +90,7 @@ def _require_savable(model: Any, processor: Any, card: Mapping[str, Any]) -> Non
         if name not in _OF_CARDS:
             raise ValueError(f"`card` must have keys of {sorted(_OF_CARDS)}, got {name!r}.")
     if card and model.is_remote_code():
-        raise ValueError("`card` must be None for a model that was loaded with its own code, got values.")
+        raise ValueError(f"`card` and `tags` must be None for a model with its own code, got {list(card)}.")
 
 
 @contextmanager
@@ -216,9 +216,8 @@ def push_with_code(
             )
         except EntryNotFoundError:
             logger.info(f"{repo_id} has no model card yet: one is made.")
-        save_with_code(
-            model, folder, processor, max_shard_size=max_shard_size, card={"repo_id": repo_id, "tags": tags or ()}
-        )
+        card = None if model.is_remote_code() else {"repo_id": repo_id, "tags": tags or ()}
+        save_with_code(model, folder, processor, max_shard_size=max_shard_size, card=card)
         return api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,

@@ -1,8 +1,8 @@
 """A faster linear layer in training on a CPU, in place of `torch.nn.functional.linear`, which it equals.
 
 torch leaves matrix products in float32 to MKL. oneDNN, which is in torch too, multiplies faster on processors that are
-not Intel's; `benchmarks/training.py` compares them. It keeps a program of .6 MB for each shape that it ever met, so
-rows are filled up to a few numbers of them: batches of any lengths took gigabytes otherwise.
+not Intel's; `benchmarks/training.py` compares them. It keeps a program for each shape that it ever met, so rows are
+filled up to a few numbers of them: memory would grow with every new length of a batch.
 """
 
 import platform
@@ -107,7 +107,7 @@ def has_fast_linear() -> bool:
 
 @cache
 def is_intel() -> bool:
-    """Return whether the processor is Intel's, on which MKL is as fast and keeps nothing."""
+    """Return whether the processor is Intel's, for which MKL is made: it keeps nothing."""
     listed = Path("/proc/cpuinfo")
     return "GenuineIntel" in (listed.read_text() if listed.exists() else platform.processor())
 
