@@ -46,7 +46,7 @@ _CLASSES: tuple[type, ...] = (
     *(CodeSampler, LoopCache, StepLoop, SpeechStream, DurationStream, _Row, Segment, Timeline),
     *(RowMemory, Rows, JosieSessionState, SessionRow, VoiceTurn),
 )
-_KEY, _VERSION = "josie_session", 2
+_KEY, _VERSION = "josie_session", 3
 _CONTAINERS: dict[str, type] = {"list": list, "tuple": tuple, "set": set}
 
 
@@ -131,7 +131,7 @@ class _Encoder:
         encoded: dict[str, Any] = {"class": type(value).__name__}
         if isinstance(value, (list, tuple)):
             encoded["items"] = [self.encode(item) for item in value]
-        fields = {name: self.encode(item) for name, item in getattr(value, "__dict__", {}).items()}
+        fields = {name: self.encode(item) for name, item in (value.__getstate__() or {}).items()}
         return encoded | {"fields": fields}
 
 

@@ -17,6 +17,7 @@ from transformers.generation import (
 from ...configuration_josie import JosieBackboneConfig
 from ..layers.backbone import JosieBackbone
 from ..layers.fast import step_attention
+from ..layers.fast_steps import StepLayer, fast_step, list_step_layers
 from ..layers.row_caches import RowCaches, attend_by_rows, join_positions
 from ..layers.transformer import attend_with_mask, get_attention_function
 
@@ -39,8 +40,9 @@ class LoopCache(Cache):
         super().__init__(layers=[])
         heads: int = config.num_key_value_heads or config.num_attention_heads
         head_dim: int = config.head_dim or config.hidden_size // config.num_attention_heads
-        shape = (2 * config.num_hidden_layers, batch_size, heads, max_length, head_dim)
-        self.states = torch.empty(shape, device=device, dtype=dtype).unbind()
+        shape = (config.num_hidden_layers, batch_size, 2 * heads, max_length, head_dim)
+        self.states = torch.empty(shape, device=device, dtype=dtype).unbind()  # keys, then values
+        self.num_heads = heads
         self.window = config.sliding_window or max_length
         self.length = 0
 
@@ -51,13 +53,26 @@ class LoopCache(Cache):
             key_states, value_states (`torch.Tensor`): `(batch, heads, steps, head_dim)`.
             layer_idx (`int`): The layer.
         """
-        steps = key_states.shape[2]
+        return self.write(torch.cat((key_states, value_states), dim=1), layer_idx)
+
+    def write(self, states: torch.Tensor, layer_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write steps behind what is there, and return the keys and values of all that are seen.
+
+        Args:
+            states (`torch.Tensor`): `(batch, 2 * heads, steps, head_dim)`, keys before values.
+            layer_idx (`int`): The layer.
+        """
+        steps, kept = states.shape[2], self.states[layer_idx]
+        kept.narrow(2, self.length, steps).copy_(states)
         end = self.length + steps
         start = max(end - self.window, 0)
-        keys, values = self.states[2 * layer_idx], self.states[2 * layer_idx + 1]
-        keys.narrow(2, self.length, steps).copy_(key_states)
-        values.narrow(2, self.length, steps).copy_(value_states)
-        return keys.narrow(2, start, end - start), values.narrow(2, start, end - start)
+        keys, values = kept.narrow(2, start, end - start).split(self.num_heads, dim=1)
+        return keys, values
+
+    @property
+    def batch_size(self) -> int:
+        """Rows."""
+        return self.states[0].shape[0]
 
     @property
     def max_length(self) -> int:
@@ -97,6 +112,8 @@ class StepLoop:
         like (`torch.Tensor`): Gives device and dtype.
     """
 
+    layers: list[StepLayer] | None = None  # what `list_layers` found
+
     def __init__(self, backbone: JosieBackbone, batch_size: int, max_length: int, like: torch.Tensor):
         self.backbone = backbone
         self.cache = LoopCache(backbone.config, batch_size, max_length, like.device, like.dtype)
@@ -106,6 +123,9 @@ class StepLoop:
         self.positions = None
         if backbone.rotary_emb is not None:
             self.positions = backbone.rotary_emb(like, torch.arange(max_length, device=like.device)[None])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "layers"}  # these follow from the rest
 
     @property
     def length(self) -> int:
@@ -136,18 +156,19 @@ class StepLoop:
         Returns:
             `(batch, 1, hidden_size)`.
         """
-        mask, attend = None, self.attend
-        if starts is not None:
-            mask, attend = self._mask(starts, inputs_embeds), attend_with_mask
-        hidden_states = self.backbone.run_layers(
-            inputs_embeds,
-            attention_mask=mask,
-            position_embeddings=self._position(),
-            cache=self.cache,
-            attend=attend,
-        )
-        self.cache.advance()
-        return hidden_states
+        return step_together([self], [inputs_embeds], [starts])[0]
+
+    def list_layers(self, like: torch.Tensor) -> list[StepLayer]:
+        """Return the layers for [`fast_step`]; none where it is not what a step computes.
+
+        Args:
+            like (`torch.Tensor`): Gives the device.
+        """
+        if torch.compiler.is_compiling() or torch.is_autocast_enabled(like.device.type):
+            return []
+        if self.layers is None:
+            self.layers = list_step_layers(self.backbone) or []
+        return self.layers
 
     def _position(self) -> Any:
         """Return cosines and sines of the next step; positions are only ever compared, so they may grow for ever."""
@@ -181,24 +202,31 @@ def step_together(
     Returns:
         What each loop's step gives.
     """
-    if len(loops) == 1:
-        return [loops[0].step(inputs_embeds[0], starts[0])]
-    sizes = [len(embeds) for embeds in inputs_embeds]
-    positions = [loop._position() for loop in loops]
+    first = loops[0]
+    is_alone = len(loops) == 1
+    embeds = inputs_embeds[0] if is_alone else torch.cat(list(inputs_embeds))
+    sizes = [len(part) for part in inputs_embeds]
+    positions: Any = [loop._position() for loop in loops]
+    positions = positions[0] if is_alone or positions[0] is None else join_positions(positions, sizes)
     masks = [
-        None if first is None else loop._mask(first, embeds)
-        for loop, embeds, first in zip(loops, inputs_embeds, starts, strict=True)
+        None if seen is None else loop._mask(seen, part)
+        for loop, part, seen in zip(loops, inputs_embeds, starts, strict=True)
     ]
-    others: Any = dict(cache=RowCaches([loop.cache for loop in loops], sizes), attention_mask=masks)
-    hidden_states = loops[0].backbone.run_layers(
-        torch.cat(list(inputs_embeds)),
-        position_embeddings=None if positions[0] is None else join_positions(positions, sizes),
-        attend=attend_by_rows,
-        **others,
-    )
+    layers = first.list_layers(embeds)
+    if layers:
+        caches = [loop.cache for loop in loops]
+        hidden_states = fast_step(first.backbone, layers, embeds, caches, positions, masks)
+    elif is_alone:
+        attend = first.attend if masks[0] is None else attend_with_mask
+        hidden_states = first.backbone.run_layers(embeds, masks[0], positions, first.cache, attend)
+    else:
+        others: Any = dict(cache=RowCaches([loop.cache for loop in loops], sizes), attention_mask=masks)
+        hidden_states = first.backbone.run_layers(
+            embeds, position_embeddings=positions, attend=attend_by_rows, **others
+        )
     for loop in loops:
         loop.cache.advance()
-    return list(hidden_states.split(sizes))
+    return [hidden_states] if is_alone else list(hidden_states.split(sizes))
 
 
 class CodeSampler:
