@@ -3,6 +3,7 @@
     python benchmarks/serve.py --sessions 1 4 8
     python benchmarks/serve.py --sessions 4 8 --apart
     python benchmarks/serve.py --duplex 1 4 8
+    python benchmarks/serve.py --arrivals 24
     python benchmarks/serve.py --short 1000
     python benchmarks/serve.py --events 100000
 
@@ -15,10 +16,14 @@ waits for one of the later ones. Cancelled: from `speech_started` to the end of 
 `--apart` measures each number of sessions a second time, with steps that are made one by one. `--duplex`: each client
 sends a spoken question and the silence behind it in pieces of 20 ms, as time goes on, and the model decides when it
 answers. First audio is from the end of the question on, underrun as before.
+
+`--arrivals`: one client more comes every second and a half, and asks again and again until the end, unless the server
+refuses it. In the other measures the server refuses nobody.
 """
 
 import argparse
 import asyncio
+import dataclasses
 import gc
 import itertools
 import math
@@ -35,6 +40,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import AutoModelForMultimodalLM, AutoProcessor
+from websockets.sync.client import connect
 
 import josie
 from josie.serving.engine import Engine
@@ -51,14 +57,18 @@ _TOKENS = 12  # of an answer
 _ROUNDS = 2  # answers of a session
 _PIECE = 0.02  # seconds of audio that a client in full duplex sends at once
 _PATIENCE = 6.0  # seconds in which it expects an answer
+_ARRIVAL = 1.5  # seconds between two clients that come
+_LATE = 0.1  # seconds of underrun from which on a listener is kept waiting
 
 
-def make_engine(decides_turns: bool = False) -> Engine:
-    """Return nano with its processor."""
+def make_engine(decides_turns: bool = False, refuses: bool = False) -> Engine:
+    """Return nano with its processor, which decides itself when to speak, and refuses sessions, or not."""
     model = AutoModelForMultimodalLM.from_pretrained(josie.nano_path()).eval().prepare_for_inference()
     if not decides_turns:
         model.config.thinker_config.unit_frames = None
-    limits = Limits(max_sessions=64, max_real_time_factor=math.inf)
+    limits = Limits(max_sessions=64)
+    if not refuses:
+        limits = dataclasses.replace(limits, max_real_time_factor=math.inf, max_lateness=math.inf, max_wait=math.inf)
     return Engine(model, AutoProcessor.from_pretrained(josie.nano_path()), "nano", limits)
 
 
@@ -152,6 +162,41 @@ def measure_duplex(engine: Engine, counts: list[int]) -> None:
                 f"{count:13d} | {len(found)} of {len(rows)} | {statistics.median(firsts):.3f}, "
                 f"{percentile(firsts, 0.95):.3f} | {max([underrun for _, underrun in found], default=math.nan):.3f}"
             )
+
+
+def measure_arrivals(engine: Engine, count: int) -> None:
+    """Print who is let in of clients that come one after the other, and how these are served."""
+    is_over = threading.Event()
+    rows: list[tuple[float, float, float, float]] = []
+    refused: list[int] = []
+
+    def work(number: int, port: int) -> None:
+        with connect(f"ws://127.0.0.1:{port}/v1/realtime", max_size=None, compression=None) as socket:
+            talk = Talk(socket)
+            if talk.take()["type"] == "error":
+                refused.append(number)
+                return
+            while not is_over.is_set():
+                rows.append(ask(talk))
+
+    with running(engine) as port:
+        with talking(port) as talk:  # all that is made once
+            ask(talk)
+        threads = [threading.Thread(target=work, args=(number, port)) for number in range(1, count + 1)]
+        for thread in threads:
+            thread.start()
+            time.sleep(_ARRIVAL)
+        is_over.set()
+        for thread in threads:
+            thread.join()
+    firsts, factors, underruns, _ = map(list, zip(*rows, strict=True))
+    late = sum(underrun > _LATE for underrun in underruns)
+    print(
+        f"{count} came, {count - len(refused)} were let in; the first that was not is number {min(refused, default=0)}\n"
+        f"{len(rows)} answers: first audio p50, p95 {statistics.median(firsts):.3f}, {percentile(firsts, 0.95):.3f} s; "
+        f"real-time factor p95 {percentile(factors, 0.95):.2f}; underrun p95 {percentile(underruns, 0.95):.3f}, "
+        f"largest {max(underruns):.3f} s; {late} answers were late by more than {_LATE} s"
+    )
 
 
 def run_threads(count: int, work: Callable[[], None]) -> None:
@@ -252,6 +297,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, nargs="+", default=[], help="numbers of conversations at once")
     parser.add_argument("--apart", action="store_true", help="also measure them with steps that are made one by one")
     parser.add_argument("--duplex", type=int, nargs="+", default=[], help="numbers of conversations in full duplex")
+    parser.add_argument("--arrivals", type=int, default=0, help="number of clients that come one after the other")
     parser.add_argument("--short", type=int, default=0, help="number of short conversations, one after the other")
     parser.add_argument("--events", type=int, default=0, help="number of random events")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
@@ -261,6 +307,8 @@ def main() -> None:
         measure_sessions(make_engine(), arguments.sessions, arguments.apart)
     if arguments.duplex:
         measure_duplex(make_engine(decides_turns=True), arguments.duplex)
+    if arguments.arrivals:
+        measure_arrivals(make_engine(refuses=True), arguments.arrivals)
     if arguments.short:
         measure_memory(make_engine(), arguments.short)
     if arguments.events:

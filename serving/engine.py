@@ -57,7 +57,8 @@ class Engine:
         self.model, self.processor, self.name = model, processor, name
         self.limits = limits or Limits()
         self.workers = Workers(self.limits.max_jobs, self.limits.max_waiting)
-        self.pace = Pace(self.limits.max_real_time_factor)
+        limits = self.limits
+        self.pace = Pace(limits.max_real_time_factor, limits.max_lateness, limits.max_wait)
         self.created = int(time.time())
         # Steps of the Talker and of the codec are shared; before each of the Thinker's the turn is passed on.
         self._hook = model.thinker.model.register_forward_pre_hook(lambda *_: pass_on())
@@ -202,7 +203,10 @@ class Engine:
         taker.finish(num_prompt_tokens=0, is_cut=False)
 
     def _taker(self, job: Job, options: AnswerOptions) -> SpeechTaker:
-        return SpeechTaker(job, self.decode, self.pace.begin() if options.speaks else None)
+        clock = self.pace.begin() if options.speaks else None
+        if clock is not None:
+            job.ticket.due = lambda: clock.due
+        return SpeechTaker(job, self.decode, clock)
 
     def decode(self, tokens: list[int]) -> str:
         """Return the text of tokens, without those that are none."""

@@ -20,6 +20,8 @@ class Limits:
         max_waiting (`int`): Pieces of an answer that a client has not taken before the making of it pauses.
         max_real_time_factor (`float`): Of speech with one more session, as the last seconds tell it, above which
             that session does not begin.
+        max_lateness (`float`): Seconds that a piece of speech was late lately, above which no session begins.
+        max_wait (`float`): Seconds for which an answer lately waited for others before it was heard, likewise.
         session_seconds (`float`): Longest session.
         idle_seconds (`float`): Longest time without an event of the client.
         send_seconds (`float`): Longest time that a client takes to take an event.
@@ -37,6 +39,8 @@ class Limits:
     max_tokens: int = 1024
     max_waiting: int = 32
     max_real_time_factor: float = 0.9
+    max_lateness: float = 0.05
+    max_wait: float = 0.4
     session_seconds: float = 3600.0
     idle_seconds: float = 600.0
     send_seconds: float = 20.0

@@ -20,32 +20,46 @@ class Clock:
         last (`float`): When the last one was, as if nothing had paused for a slow client.
         seen (`float`): When the last one was.
         seconds (`float`): Its length behind the first piece.
+        received (`float`): Its whole length.
+        late (`float`): Seconds for which a player that began with the first piece waited for a later one, at most.
+        waited (`float`): Seconds for which others had the turn before the first piece.
     """
 
     first: float | None = None
     last: float = 0.0
     seen: float = 0.0
     seconds: float = 0.0
+    received: float = 0.0
+    late: float = 0.0
+    waited: float = 0.0
 
-    def add(self, seconds: float, paused: float = 0.0) -> None:
+    def add(self, seconds: float, paused: float = 0.0, waited: float = 0.0) -> None:
         """Note that there is more.
 
         Args:
             seconds (`float`): Of speech.
             paused (`float`): Seconds for which the making has waited for the client until now.
+            waited (`float`): Seconds for which it has waited for its turns until now.
         """
         self.seen = time.monotonic()
         self.last = self.seen - paused
         if self.first is None:
-            self.first = self.last
+            self.first, self.waited = self.last, waited
         else:
+            self.late = max(self.late, self.last - self.first - self.received)
             self.seconds += seconds
+        self.received += seconds
 
     def share_with(self, other: "Clock") -> float:
         """Return for which share of its time another speech was in the making too."""
         if self.first is None or other.first is None or self.seen <= self.first:
             return float(self is other)
         return max(0.0, min(self.seen, other.seen) - max(self.first, other.first)) / (self.seen - self.first)
+
+    @property
+    def due(self) -> float | None:
+        """When a player that began with the first piece has played all; `None` before that piece."""
+        return None if self.first is None else self.first + self.received + self.seen - self.last
 
     @property
     def real_time_factor(self) -> float | None:
@@ -60,10 +74,12 @@ class Pace:
 
     Args:
         slowest (`float`): The largest real-time factor that there may be with one more.
+        latest (`float`): Seconds that a piece may be late without a new speech being one too many.
+        longest (`float`): Seconds that a speech may wait for others before its first piece, likewise.
     """
 
-    def __init__(self, slowest: float = 0.9) -> None:
-        self.slowest = slowest
+    def __init__(self, slowest: float = 0.9, latest: float = 0.1, longest: float = 0.5) -> None:
+        self.slowest, self.latest, self.longest = slowest, latest, longest
         self._clocks: deque[Clock] = deque(maxlen=64)
 
     def begin(self) -> Clock:
@@ -72,10 +88,13 @@ class Pace:
         self._clocks.append(clock)
         return clock
 
+    def _recent(self) -> list[Clock]:
+        since = time.monotonic() - _MEMORY
+        return [clock for clock in self._clocks if clock.seen > since and clock.first is not None]
+
     def _measure(self) -> list[tuple[float, float]]:
         """Return how many spoken at once, itself included, and the real-time factor, of each speech that tells."""
-        since = time.monotonic() - _MEMORY
-        recent = [clock for clock in self._clocks if clock.seen > since and clock.first is not None]
+        recent = self._recent()
         return [
             (sum(clock.share_with(other) for other in recent), factor)
             for clock in recent
@@ -86,6 +105,16 @@ class Pace:
     def real_time_factor(self) -> float | None:
         """The slowest one's, or `None` where nothing was said lately."""
         return max((factor for _, factor in self._measure()), default=None)
+
+    @property
+    def late(self) -> float:
+        """Seconds for which somebody waited for a piece lately, at most; a factor is a mean, and hides such gaps."""
+        return max((clock.late for clock in self._recent()), default=0.0)
+
+    @property
+    def waited(self) -> float:
+        """Seconds for which a speech of the last seconds waited for others before its first piece, at most."""
+        return max((clock.waited for clock in self._recent()), default=0.0)
 
     @property
     def next_real_time_factor(self) -> float:
@@ -108,4 +137,6 @@ class Pace:
     @property
     def keeps_up(self) -> bool:
         """Whether another session would be heard without gaps, by what the last ones tell."""
-        return self.next_real_time_factor <= self.slowest
+        return (
+            self.next_real_time_factor <= self.slowest and self.late <= self.latest and self.waited <= self.longest
+        )

@@ -130,4 +130,4 @@ class SpeechTaker:
 
     def _note(self, samples: np.ndarray, sampling_rate: int) -> None:
         if self._clock is not None and len(samples):
-            self._clock.add(len(samples) / sampling_rate, self._job.paused)
+            self._clock.add(len(samples) / sampling_rate, self._job.paused, self._job.ticket.waited)

@@ -1,11 +1,15 @@
 """Turns: several threads work at one model, one step at a time and each in turn.
 
 A thread holds the turn while it computes. Between two steps it hands the turn to whoever has waited longest, so that
-many answers grow side by side, however long each is. What a thread holds in the middle of its work stays on its stack.
+many answers grow side by side, however long each is. Who is about to keep a listener waiting goes before the others: an
+answer that begins costs those who hear it a moment, a gap in one that is being heard is heard. What a thread holds in
+the middle of its work stays on its stack.
 """
 
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,8 +19,12 @@ class CancelledError(Exception):
     """The work was cancelled."""
 
 
+_MARGIN = 0.06  # seconds of speech that a listener has in advance, below which its answer is urgent
+_PATIENCE = 0.5  # seconds of waiting after which everybody is as urgent
+
+
 class Turns:
-    """A lock that is given in the order of asking."""
+    """A lock that is given in the order of asking, to urgent ones first."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -29,28 +37,38 @@ class Turns:
             if self._holder is None:
                 self._holder = ticket
                 return
-            self._waiting.append(ticket)
+            self._wait(ticket)
         ticket.go.acquire()
 
     def leave(self) -> None:
-        """Give the turn to who has waited longest."""
+        """Give the turn to the next."""
         with self._lock:
             self._give()
 
     def pass_on(self, ticket: "Ticket") -> None:
-        """Give the turn to who has waited longest, and wait for it behind all who wait.
+        """Give the turn to the next, and wait for it behind all who wait.
 
         Both at once: whoever gets it sees that this ticket waits.
         """
         with self._lock:
-            self._waiting.append(ticket)
+            self._wait(ticket)
             self._give()
         ticket.go.acquire()
 
+    def _wait(self, ticket: "Ticket") -> None:
+        ticket.waits_since = time.monotonic()
+        self._waiting.append(ticket)
+
     def _give(self) -> None:
-        self._holder = self._waiting.popleft() if self._waiting else None
-        if self._holder is not None:
-            self._holder.go.release()
+        """Give the turn to the first that is urgent, or else to the first; with the lock."""
+        if not self._waiting:
+            self._holder = None
+            return
+        now = time.monotonic()
+        self._holder = next((ticket for ticket in self._waiting if ticket.is_urgent(now)), self._waiting[0])
+        self._waiting.remove(self._holder)
+        self._holder.waited += now - self._holder.waits_since
+        self._holder.go.release()
 
     @property
     def is_wanted(self) -> bool:
@@ -64,6 +82,11 @@ class Ticket:
     Args:
         turns ([`Turns`]): What it takes part in.
     """
+
+    # When a listener has heard all that was made; `None` where nobody listens, or not yet.
+    due: Callable[[], float | None] | None = None
+    waits_since = 0.0
+    waited = 0.0  # seconds in all
 
     def __init__(self, turns: Turns):
         self.turns = turns
@@ -85,6 +108,15 @@ class Ticket:
         if device.type != "cpu":
             sources.append(torch.get_device_module(device))
         self._generators = [(source, None) for source in sources]
+
+    def is_urgent(self, now: float) -> bool:
+        """Return whether a listener would soon wait, or this one has waited for long.
+
+        Args:
+            now (`float`): Of `time.monotonic`.
+        """
+        due = None if self.due is None else self.due()
+        return (due is not None and due - now < _MARGIN) or now - self.waits_since > _PATIENCE
 
     def take(self) -> None:
         """Wait for the turn."""

@@ -33,6 +33,7 @@ _FORCED = 1e4  # bias with which the model has no choice
 _BUSY_SECONDS = 0.02  # between two tries at a server that has too much to do
 _GAP = 1.0  # seconds without audio after which silence is heard
 _PATIENCE = 4.0  # seconds of it in which a turn may begin
+_CLOCK_SECONDS = 4.0  # of speech that one clock tells of
 
 
 class Answers(Protocol):
@@ -210,11 +211,16 @@ class Duplex:
                 code="context_length_exceeded",
             ) from error
 
-    async def _work(self, work: Callable[[], Any]) -> Any:
-        """Return what a function gives that is called in a thread, in turn with other work at the model."""
+    async def _work(self, work: Callable[[], Any], is_due: bool = False) -> Any:
+        """Return what a function gives that is called in a thread, in turn with other work at the model.
+
+        Args:
+            work (`Callable`): What to do.
+            is_due (`bool`): Whether somebody listens who has nothing in advance.
+        """
         while True:
             try:
-                job = self.engine.workers.start(lambda job: job.put(work()))
+                job = self.engine.workers.start(lambda job: job.put(work()), is_due)
                 break
             except ClientError:  # there is too much to do: what comes in waits
                 await asyncio.sleep(_BUSY_SECONDS)
@@ -244,9 +250,15 @@ class Duplex:
         while len(self._rest) >= self._unit_samples:
             unit, self._rest = self._rest[: self._unit_samples], self._rest[self._unit_samples :]
             session.speak_bias = self._choose_bias(session)
-            piece: SessionPiece = await self._work(lambda unit=unit: session.push(unit, at_once=True))
-            self._clock.add(session.unit_seconds, self._idle)
+            piece: SessionPiece = await self._work(lambda unit=unit: session.push(unit, at_once=True), is_due=True)
+            self._note_time(session.unit_seconds)
             await self._tell(session, piece)
+
+    def _note_time(self, seconds: float) -> None:
+        """Note that a unit was heard, with a new clock every few seconds: in a long one a slow unit would drown."""
+        if self._clock.seconds >= _CLOCK_SECONDS:
+            self._clock, self._idle = self.engine.pace.begin(), 0.0
+        self._clock.add(seconds, self._idle)
 
     def _seconds_to_silence(self) -> float | None:
         """Return in how many seconds a unit of silence is due where nothing comes; `None` where none is."""
