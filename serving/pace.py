@@ -137,6 +137,4 @@ class Pace:
     @property
     def keeps_up(self) -> bool:
         """Whether another session would be heard without gaps, by what the last ones tell."""
-        return (
-            self.next_real_time_factor <= self.slowest and self.late <= self.latest and self.waited <= self.longest
-        )
+        return self.next_real_time_factor <= self.slowest and self.late <= self.latest and self.waited <= self.longest

@@ -1,5 +1,6 @@
 """Admission: one more session begins where speech would still come as fast as it is heard."""
 
+import itertools
 import math
 import time
 from types import SimpleNamespace
@@ -58,7 +59,7 @@ def test_noise_does_not_make_one_more_cost_less_than_nothing_or_more_than_a_shar
 @pytest.mark.parametrize(("moments", "late"), [((0, 1, 2), 0.0), ((0, 1.3, 2), 0.3), ((0, 0.1, 2.25), 0.25)], ids=str)
 def test_a_gap_that_a_mean_hides_refuses_the_next(monkeypatch, moments, late):
     """Pieces of a second, of which one comes later than a player has played those before."""
-    times = iter(10.0 + moment for moment in (*moments, 3, 3))
+    times = itertools.chain((10.0 + moment for moment in moments), itertools.repeat(13.0))
     monkeypatch.setattr("josie.serving.pace.time", SimpleNamespace(monotonic=lambda: next(times)))
     pace = Pace(slowest=math.inf, latest=0.2)
     clock = pace.begin()
