@@ -191,8 +191,8 @@ def measure_arrivals(engine: Engine, count: int) -> None:
             thread.join()
     firsts, factors, underruns, _ = map(list, zip(*rows, strict=True))
     late = sum(underrun > _LATE for underrun in underruns)
+    print(f"{count} came, {count - len(refused)} were let in; the first refused is number {min(refused, default=0)}")
     print(
-        f"{count} came, {count - len(refused)} were let in; the first that was not is number {min(refused, default=0)}\n"
         f"{len(rows)} answers: first audio p50, p95 {statistics.median(firsts):.3f}, {percentile(firsts, 0.95):.3f} s; "
         f"real-time factor p95 {percentile(factors, 0.95):.2f}; underrun p95 {percentile(underruns, 0.95):.3f}, "
         f"largest {max(underruns):.3f} s; {late} answers were late by more than {_LATE} s"
