@@ -23,6 +23,7 @@ from nano_world.speech import JOSIE_STRETCH, JOSIE_VOICE, speak
 from nano_world.voices import SAMPLING_RATE
 
 from josie import load_audio, save_audio
+from josie.training.conversations import read_json_lines
 
 _BY_KEY = {voice.key: voice for voices in VOICES.values() for voice in voices}
 
@@ -76,8 +77,7 @@ def write_turns(file: Path) -> Path:
         file (`Path`): As [`write_rows`] returns it.
     """
     found = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for _, row in read_json_lines(file):
         track = load_audio(file.parent / row["audio"], SAMPLING_RATE)
         spans = {row["situation"]: (0.0, row["question_end"])}
         if row["situation"] == "interruption":

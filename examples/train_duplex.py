@@ -18,7 +18,6 @@ goes on with the same command from its last checkpoint. In `trainer.output_dir` 
 `model`, which `josie duplex` and `josie evaluate --duplex` take.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
 from josie import JosieDataCollator, JosieTrainer, add_units
+from josie.training.conversations import read_json_lines
 
 SECTIONS = ("data", "model", "units", "freeze", "trainer", "card", "threads")
 
@@ -80,12 +80,10 @@ class TimedRows(Dataset):
 
     def __init__(self, path: str):
         self.root, self.lines = Path(path).absolute().parent, []
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig").split("\n"), start=1):
-            if line.strip():
-                row = json.loads(line)
-                if not isinstance(row, dict) or "turns" not in row:
-                    raise ValueError(f"Line {number} of {path!r} must be a row with `turns`, got {line[:40]!r}.")
-                self.lines.append(row)
+        for number, row in read_json_lines(path):
+            if not isinstance(row, dict) or "turns" not in row:
+                raise ValueError(f"Line {number} of {path!r} must be a row with `turns`, got {str(row)[:40]!r}.")
+            self.lines.append(row)
 
     def __len__(self) -> int:
         return len(self.lines)

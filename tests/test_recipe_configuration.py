@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -154,3 +154,13 @@ def test_the_package_has_no_configuration_of_other_types():
     for config in configs:
         section = {name: value for name, value in config["trainer"].items() if not name.startswith("adversarial")}
         read_trainer_section({"trainer": section | {"bf16": False}}, TrainingArguments, use_cpu=True)
+
+
+def test_what_a_section_needs_is_named():
+    needs = make_dataclass("Needs", [("path", str), ("count", int, 3)])
+    with pytest.raises(ValueError, match=re.escape("`data` must have the key 'path', got none.")):
+        read_section({}, "data", needs)
+    with pytest.raises(ValueError, match=re.escape("`data` must have the key 'path', got ['count'].")):
+        read_section({"data": {"count": 2}}, "data", needs)
+    assert read_section({"data": {"path": "a"}}, "data", needs).count == 3
+    assert read_section({}, "data", needs, path="b").path == "b"

@@ -264,6 +264,8 @@ def test_sampling_reproduces_and_varies():
         ),
         (lambda m: m.generate(do_sample=True, temperature=0.0), "`talker_temperature` must be above 0, got 0.0"),
         (lambda m: m.generate(temperature=-1.0), "`talker_temperature` must be above 0, got -1.0"),
+        (lambda m: m.generate(temperature="hot"), "`talker_temperature` must be a number, got 'hot'"),
+        (lambda m: m.generate(do_sample=True, top_k="5"), "`talker_top_k` must be a number, got '5'"),
         (lambda m: m.generate(top_k=-5), "`talker_top_k` must be at least 0, got -5"),
         (lambda m: m.generate(min_p=9.0), r"`talker_min_p` must be in \(0, 1\], got 9.0"),
         (lambda m: m.generate(do_sample=True, top_k=-1), "`talker_top_k` must be at least 0, got -1"),

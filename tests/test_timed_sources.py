@@ -52,7 +52,7 @@ def test_stereo_files_with_alignments(data):
 
 def test_files_that_are_no_such_data(data):
     folder = data.parent
-    with pytest.raises(ValueError, match="`path` must be an existing JSONL file, got"):
+    with pytest.raises(ValueError, match="`path` of a source must be an existing file, got"):
         josie.MoshiRows(folder / "none.jsonl")
     with pytest.raises(ValueError, match="`pause` must be above 0, got 0."):
         josie.MoshiRows(data, pause=0)
@@ -89,3 +89,22 @@ def test_segments_follow_each_other(form):
         josie.place_segments([form(role="assistant", content=[form(text="It is red.")])], RATE)
     with pytest.raises(ValueError, match="`messages` must have audio in segments of 'assistant', .* got no text."):
         josie.place_segments([form(role="assistant", content=[form(audio=clip)])], RATE)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [(b'{"path": "a.wav"}\n{"path"', "Line 2 of .* must be JSON"), (b'{"path": "\xff"}', "in UTF-8")]
+)
+def test_lines_that_cannot_be_read_are_named(tmp_path, content, why):
+    (tmp_path / "data.jsonl").write_bytes(content)
+    with pytest.raises(ValueError, match=why):
+        josie.MoshiRows(tmp_path / "data.jsonl")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", "3"])
+def test_alignments_that_cannot_be_read_are_named(tmp_path, content):
+    soundfile.write(tmp_path / "a.wav", np.zeros((100, 2)), 16000)
+    (tmp_path / "a.json").write_text(content)
+    (tmp_path / "data.jsonl").write_text('{"path": "a.wav"}\n')
+    rows = josie.MoshiRows(tmp_path / "data.jsonl")
+    with pytest.raises(ValueError, match=r"a\.json' must be JSON in UTF-8 with `alignments`"):
+        rows[0]

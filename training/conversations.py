@@ -32,6 +32,19 @@ def read_jsonl(path: str | Path, columns: tuple[str, ...] | list[str] = ()) -> I
     Raises:
         `ValueError`: No such file, or a line that is no conversation, or not in UTF-8.
     """
+    for number, row in read_json_lines(path):
+        try:
+            yield normalize_row(row, Path(path).parent, columns)
+        except ValueError as error:
+            raise ValueError(f"Line {number} of {str(path)!r}: {error}") from error
+
+
+def read_json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
+    """Yield number and value of each line of a JSONL file that is not empty.
+
+    Raises:
+        `ValueError`: No such file, or a line that is not JSON in UTF-8; it is named.
+    """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"`path` of a source must be an existing file, got {str(path)!r}.")
@@ -40,14 +53,13 @@ def read_jsonl(path: str | Path, columns: tuple[str, ...] | list[str] = ()) -> I
             if not line.strip():
                 continue
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                yield normalize_row(json.loads(text), path.parent, columns)
+                yield number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError as error:
                 raise ValueError(
                     f"Line {number} of {str(path)!r} must be in UTF-8, got bytes that are not: {error}."
                 ) from error
-            except ValueError as error:
-                raise ValueError(f"Line {number} of {str(path)!r}: {error}") from error
+            except json.JSONDecodeError as error:
+                raise ValueError(f"Line {number} of {str(path)!r} must be JSON: {error}.") from error
 
 
 def normalize_row(row: Any, root: Path | None, columns: tuple[str, ...] | list[str]) -> dict[str, Any]:

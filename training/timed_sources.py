@@ -16,6 +16,7 @@ import soundfile
 from torch.utils.data import Dataset
 
 from ..processing_josie.audio import as_waveform
+from .conversations import read_json_lines
 
 _SPEAKER = "SPEAKER_MAIN"
 
@@ -33,17 +34,12 @@ class MoshiRows(Dataset):
 
     def __init__(self, path: str | Path, pause: float = 0.8):
         path = Path(path)
-        if not path.is_file():
-            raise ValueError(f"`path` must be an existing JSONL file, got {str(path)!r}.")
         if pause <= 0:
             raise ValueError(f"`pause` must be above 0, got {pause}.")
         self.pause, self.files = pause, []
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-            if not line.strip():
-                continue
-            row = json.loads(line)
+        for number, row in read_json_lines(path):
             if not isinstance(row, dict) or not isinstance(row.get("path"), str):
-                raise ValueError(f"Line {number} of {str(path)!r} must have a `path`, got {line[:60]!r}.")
+                raise ValueError(f"Line {number} of {str(path)!r} must have a `path`, got {str(row)[:60]!r}.")
             self.files.append(path.parent / row["path"])
 
     def __len__(self) -> int:
@@ -62,7 +58,10 @@ class MoshiRows(Dataset):
         aligned = file.with_suffix(".json")
         if not aligned.is_file():
             raise ValueError(f"`path` must name files with alignments beside them, got no {str(aligned)!r}.")
-        alignments = json.loads(aligned.read_text(encoding="utf-8"))["alignments"]
+        try:
+            alignments = json.loads(aligned.read_text(encoding="utf-8"))["alignments"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{str(aligned)!r} must be JSON in UTF-8 with `alignments`: {error!r}.") from error
         track = {"array": samples[:, 1].copy(), "sampling_rate": rate}
         return {"audio": track, "turns": join_words(alignments, self.pause), "seconds": len(samples) / rate}
 

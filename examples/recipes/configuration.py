@@ -156,7 +156,8 @@ def read_section(config: dict[str, Any], name: str, section_class: type[Section]
         defaults: Values in place of the dataclass's own defaults.
 
     Raises:
-        `ValueError`: The section is no mapping, has a key that the dataclass does not know, or a value of another type.
+        `ValueError`: The section is no mapping, has a key that the dataclass does not know, or a value of another type,
+            or lacks one that has no default.
     """
     values = config.get(name, {})
     if not isinstance(values, dict):
@@ -168,6 +169,14 @@ def read_section(config: dict[str, Any], name: str, section_class: type[Section]
             raise ValueError(f"`{name}` must have keys of {sorted(known)}, got {key!r}.")
         if not _fits(value, hints[key]):
             raise ValueError(f"`{name}.{key}` must be of type {_describe(hints[key])}, got {value!r}.")
+    needed = [
+        entry.name
+        for entry in dataclasses.fields(section_class)  # type: ignore[arg-type]
+        if entry.init and entry.default is entry.default_factory is dataclasses.MISSING
+    ]
+    for key in needed:
+        if key not in defaults | values:
+            raise ValueError(f"`{name}` must have the key {key!r}, got {sorted(values) or 'none'}.")
     return section_class(**defaults | values)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -256,6 +257,9 @@ class CodeSampler:
         self.generators: list[torch.Generator] = []
         self._rows: set[int] = set()
         self.processors = LogitsProcessorList()
+        for name, value in (("temperature", temperature), ("top_k", top_k), ("top_p", top_p), ("min_p", min_p)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+                raise ValueError(f"`talker_{name}` must be a number, got {value!r}.")
         if not temperature > 0:
             raise ValueError(f"`talker_temperature` must be above 0, got {temperature}.")
         if top_k is not None and top_k < 0:
