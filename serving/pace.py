@@ -58,7 +58,7 @@ class Clock:
 
     @property
     def due(self) -> float | None:
-        """When a player that began with the first piece has played all; `None` before that piece."""
+        """Time at which a player that began with the first piece has played all; `None` before that piece."""
         return None if self.first is None else self.first + self.received + self.seen - self.last
 
     @property

@@ -1,4 +1,4 @@
-"""Who gets the turn: whoever has waited longest, and before that whoever's listener would wait."""
+"""Order of turns: whoever has waited longest, and before that whoever's listener would wait."""
 
 import threading
 import time
