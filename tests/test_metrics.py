@@ -56,6 +56,15 @@ def test_codes_are_scored_by_quantizer(has_depth):
     assert found == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("has_depth", [True, False])
+def test_what_trainer_fills_up_for_other_processes_is_no_frame(has_depth):
+    """`pad_across_processes` makes the second axis of logits, of codes and of the depth decoder's the longest."""
+    codes = torch.randint(0, 11, (2, 3, 5))
+    logits, depth = torch.randn(2, 5, 12), torch.randn(2, 2, 5, 11) if has_depth else None
+    filled = functional.pad(logits, (0, 0, 0, 4), value=-100.0)
+    assert torch.equal(metrics.score_codes(filled, depth, codes), metrics.score_codes(logits, depth, codes))
+
+
 def test_trainer_evaluates_text_and_speech_of_any_length(tmp_path):
     model = CASES["josie"].build()
     whole = josie_inputs()

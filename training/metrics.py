@@ -80,11 +80,12 @@ def score_codes(logits: torch.Tensor, depth_logits: torch.Tensor | None, codes: 
 
     Args:
         logits (`torch.Tensor`): `(batch, num_frames, codebook_size (+ 1))`, of quantizer 0; the end counts as a code.
-            Several turns of a row have an axis behind the first, here and below.
+            Several turns of a row have an axis behind the first, here and below. `Trainer` fills up the second axis of
+            whatever it is given to that of other processes: frames beyond those of `codes` are no frames.
         depth_logits (`torch.Tensor`, *optional*): `(batch, num_quantizers - 1, num_frames, codebook_size)`.
         codes (`torch.LongTensor`): `(batch, num_quantizers, num_frames)`, -100 where nothing is asked for.
     """
-    chosen = logits.argmax(-1)[..., None, :]
+    chosen = logits.argmax(-1)[..., None, : codes.shape[-1]]
     if depth_logits is not None:
         chosen = torch.cat([chosen, depth_logits.argmax(-1)], dim=-2)
     codes = codes[..., : chosen.shape[-2], :]
