@@ -8,7 +8,9 @@ The file has a JSON object a line, times in seconds of the user's track:
 `situation` is one of `SITUATIONS`. `question_end` is the end of the first question, the pause inside it included.
 `event` is when something else is heard: the pause; the second question, the "mm-hm", or the noise, over the answer.
 `answers` are the right answers to the questions. A `session` has more questions, each after the answer before: `later`
-has beginning and end of each of them. Instead of `audio`, the row may have `messages` as rows of training.
+has beginning and end of each of them. Instead of `audio`, the row may have `messages` as rows of training. Paths are
+relative to the file. All times are inside the track; behind the last of them silence follows for as long as scores look
+for an answer, unless the row says its `seconds`, the least length of the track.
 
 Scores, of turns that follow from the model's own times of words:
 
@@ -28,6 +30,7 @@ since answers may have one word.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -36,13 +39,18 @@ from typing import Any
 
 import numpy as np
 
+from ..processing_josie.audio import as_waveform
+from ..processing_josie.messages import part_value
 from .streaming import percentile
+from .tasks import resolve_file, resolve_messages
 from .words import split_words
 
 SITUATIONS = ("question", "pause", "backchannel", "interruption", "noise", "session")
 _ANSWER_WINDOW, _EVENT_WINDOW, _STOP_WINDOW = 3.0, 2.0, 3.0
 _KEYS = {"situation", "audio", "messages", "question_end", "event", "later", "answers", "images", "seconds"}
 _IGNORED = {"turns", "voice", "scene"}  # of rows that are also trained with
+_RATE = 16000  # Hz, at which tracks are measured
+_ROUNDING = 0.05  # seconds by which times, written to a tenth, may be beyond the end of the track
 
 
 @dataclass
@@ -95,6 +103,7 @@ def read_duplex_rows(path: Path) -> list[DuplexRow]:
 def _read_row(values: Any, number: int, root: Path) -> DuplexRow:
     if not isinstance(values, dict):
         raise ValueError(f"a row must be a JSON object, got {values!r}.")
+    values = {name: value for name, value in values.items() if value is not None}  # as in exports of tables
     unknown = values.keys() - _KEYS - _IGNORED
     if unknown:
         raise ValueError(f"a row must have keys among {sorted(_KEYS | _IGNORED)}, got {sorted(unknown)}.")
@@ -114,21 +123,68 @@ def _read_row(values: Any, number: int, root: Path) -> DuplexRow:
     if not isinstance(answers, list) or len(answers) != expected or not all(isinstance(text, str) for text in answers):
         raise ValueError(f"`answers` must be {expected} texts in {situation!r}, got {answers!r}.")
     end = values.get("question_end")
-    if isinstance(end, bool) or not isinstance(end, (int, float)) or end < 0:
-        raise ValueError(f"`question_end` must be seconds of at least 0, got {end!r}.")
-    if values.get("audio") is None and not values.get("messages"):
-        raise ValueError("a row must have `audio` or `messages`, got neither.")
-    kept = {name: values[name] for name in ("messages", "seconds") if name in values}
-    if values.get("audio") is not None:
-        kept["audio"] = str(root / values["audio"])
-    images = [str(root / image) for image in values.get("images") or ()]
+    for name, value in (("question_end", end), ("seconds", values.get("seconds", 0))):
+        if not _is_time(value):
+            raise ValueError(f"`{name}` must be seconds of at least 0, got {value!r}.")
+    kept, images = _read_media(values, root)
+    last = _require_inside(kept, {"question_end": [end], "event": event or [], "later": sum(later or [], [])})
+    kept.setdefault("seconds", last + _ANSWER_WINDOW)
     return DuplexRow(number, situation, float(end), answers, event, later or [], kept, images)
+
+
+def _read_media(values: dict[str, Any], root: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return what [`read_timed_row`] reads of a row, and the images that are there from the beginning."""
+    audio, messages, images = values.get("audio"), values.get("messages", []), values.get("images", [])
+    if audio is None and not messages:
+        raise ValueError("a row must have `audio` or `messages`, got neither.")
+    if audio is not None and not isinstance(audio, str):
+        raise ValueError(f"`audio` must be a file, got {audio!r:.200}.")
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise ValueError(f"`messages` must be a list of dicts, got {messages!r:.200}.")
+    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+        raise ValueError(f"`images` must be a list of files, got {images!r:.200}.")
+
+    def fail(required: str, got: Any) -> ValueError:
+        return ValueError(f"`audio`, `images` and `messages` must have {required}, got {got!r}.")
+
+    kept = {name: values[name] for name in ("seconds",) if name in values}
+    if messages:
+        kept["messages"] = resolve_messages(messages, root, fail)
+    if audio is not None:
+        kept["audio"] = resolve_file(audio, root, fail)
+    return kept, [resolve_file(image, root, fail) for image in images]
+
+
+def _require_inside(kept: dict[str, Any], times: dict[str, list[float]]) -> float:
+    """Return the last of the times of a row.
+
+    Raises:
+        `ValueError`: It is beyond the end of the track.
+    """
+    clips = [(0.0, kept["audio"])] if "audio" in kept else []
+    for message in kept.get("messages", ()):
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            if isinstance(part, dict) and part.get("type") == "audio" and part.get("begin") is not None:
+                if not _is_time(part["begin"]):
+                    raise ValueError(f"`begin` must be seconds of at least 0, got {part['begin']!r}.")
+                clips.append((part["begin"], part_value(part)))
+    ends = [begin + as_waveform(clip, None, _RATE).shape[-1] / _RATE for begin, clip in clips]
+    length = max([kept.get("seconds", 0.0), *ends])
+    for name, values in times.items():
+        if max(values, default=0.0) > length + _ROUNDING:
+            raise ValueError(f"`{name}` must be inside the track of {length:.2f} s, got {max(values)}.")
+    return max(value for values in times.values() for value in values)
+
+
+def _is_time(value: Any) -> bool:
+    """Return whether this is a number of seconds from 0."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def _is_span(times: Any) -> bool:
     """Return whether these are a beginning and an end."""
-    is_pair = isinstance(times, list) and len(times) == 2 and all(isinstance(at, (int, float)) for at in times)
-    return is_pair and 0 <= times[0] < times[1]
+    return isinstance(times, list) and len(times) == 2 and all(map(_is_time, times)) and times[0] < times[1]
 
 
 def run_row(

@@ -11,8 +11,8 @@ The file has a JSON object a line:
 
 `"kind": "colour"` is optional: rows of a task that have one are also scored kind by kind.
 
-`messages` are a conversation as `apply_chat_template` takes it, media paths relative to the file. A row that has
-`"speak": true` in their place is read aloud. Rows of one task have the same scores.
+`messages` are a conversation as `apply_chat_template` takes it, media paths relative to the file, that ends before the
+answer. A row that has `"speak": true` in their place is read aloud. Rows of one task have the same scores.
 
 Scores: `exact` is the share of written answers that are right to the letter, `wer` the word error rate of written
 answers; `spoken` the share of spoken answers that are right to the word, `spoken_wer` their word error rate, as Whisper
@@ -111,6 +111,7 @@ def read_tasks(path: Path) -> dict[str, list[Row]]:
         `ValueError`: There is no row, or a wrong one; the line is named.
     """
     tasks: dict[str, list[Row]] = {}
+    kinds: set[tuple[str, str | None]] = set()
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -126,9 +127,22 @@ def read_tasks(path: Path) -> dict[str, list[Row]]:
                 f"`--data` must have one kind of rows in each task: got another in line {number} than in line "
                 f"{rows[0].line}, both of {row.task!r}."
             )
+        if (row.task, row.kind) not in kinds:
+            _require_words(row)
+        kinds.add((row.task, row.kind))
     if not tasks:
         raise ValueError(f"`--data` must have at least one row, got {str(path)!r}.")
     return tasks
+
+
+def _require_words(row: Row) -> None:
+    """Raise a `ValueError` where the first answer of a kind has no word that errors could be a share of."""
+    rates = [name for name in row.scores if name not in _SHARES]
+    if rates and not words.split_words(row.answer):
+        raise ValueError(
+            f"`--data` must have a word in the first answer of each task and kind with {rates} as `scores`, got "
+            f"{row.answer!r} in line {row.line}."
+        )
 
 
 def _read_row(line: str, number: int, path: Path) -> Row:
@@ -141,6 +155,7 @@ def _read_row(line: str, number: int, path: Path) -> Row:
         raise fail("a JSON object in each line", line.strip()[:40]) from error
     if not isinstance(values, dict):
         raise fail("a JSON object in each line", values)
+    values = {name: value for name, value in values.items() if value is not None}  # as in exports of tables
     unknown = values.keys() - {"task", "kind", "messages", "speak", "answer", "scores", "word_times"}
     if unknown:
         raise fail("only `task`, `kind`, `messages`, `speak`, `answer`, `scores` and `word_times`", sorted(unknown))
@@ -156,7 +171,12 @@ def _read_row(line: str, number: int, path: Path) -> Row:
     elif speaks is not False or not isinstance(messages, list) or not messages:
         raise fail('either `messages` or `"speak": true`', {"messages": messages, "speak": speaks})
     else:
-        messages = [_resolve_paths(message, path.parent, fail) for message in messages]
+        for message in messages:
+            if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+                raise fail("messages with `role` and `content`", message)
+        if messages[-1]["role"] == "assistant":
+            raise fail("messages that end with what is answered", messages[-1])
+        messages = resolve_messages(messages, path.parent, fail)
     times = values.get("word_times")
     if times is not None and not (messages is None and _are_times(times, len(values["answer"].split()))):
         raise fail('a beginning and the end of each word as `word_times`, beside `"speak": true`', times)
@@ -170,12 +190,23 @@ def _are_times(times: Any, num_words: int) -> bool:
     return all(isinstance(value, (int, float)) for value in times) and times == sorted(times) and times[0] >= 0
 
 
-def _resolve_paths(message: Any, folder: Path, fail: Callable[[str, Any], ValueError]) -> dict[str, Any]:
-    """Return a message in which the paths of files are relative to the working directory."""
-    if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-        raise fail("messages with `role` and `content`", message)
-    content = message["content"]
-    return message if isinstance(content, str) else message | {"content": _resolve_files(content, folder, fail)}
+def resolve_messages(
+    messages: list[dict[str, Any]], folder: Path, fail: Callable[[str, Any], ValueError]
+) -> list[dict[str, Any]]:
+    """Return messages in which the paths of files are relative to the working directory.
+
+    Args:
+        messages (`list[dict]`): With paths relative to `folder`.
+        folder (`Path`): Of the file that names them.
+        fail (`Callable`): Gives the error for what is required, and what came.
+
+    Raises:
+        `ValueError`: A file that there is not.
+    """
+    return [
+        message | {name: _resolve_files(message[name], folder, fail) for name in ("content",) if name in message}
+        for message in messages
+    ]
 
 
 def _resolve_files(value: Any, folder: Path, fail: Callable[[str, Any], ValueError]) -> Any:
@@ -188,14 +219,15 @@ def _resolve_files(value: Any, folder: Path, fail: Callable[[str, Any], ValueErr
     for name in _FILE_KEYS & value.keys():
         files = value[name] if isinstance(value[name], list) else [value[name]]
         files = [
-            _resolve_file(file, folder, fail) if isinstance(file, str) else _resolve_files(file, folder, fail)
+            resolve_file(file, folder, fail) if isinstance(file, str) else _resolve_files(file, folder, fail)
             for file in files
         ]
         changed[name] = files if isinstance(value[name], list) else files[0]
     return changed
 
 
-def _resolve_file(path: str, folder: Path, fail: Callable[[str, Any], ValueError]) -> str:
+def resolve_file(path: str, folder: Path, fail: Callable[[str, Any], ValueError]) -> str:
+    """Return a path relative to the working directory; arguments and errors as of [`resolve_messages`]."""
     if path.startswith(_NOT_LOCAL):
         return path
     file = folder / path

@@ -2,9 +2,9 @@
 
 Reading order: `sources`, `nested_values` and `resampling`; `audio` (with `waveforms`, `audio_files`, `audio_streams`
 and `containers`; `audio_writer` the other way), `images`, `video` (with `video_files`), each from any form to one;
-their processors `feature_extraction`, `image_processing` and `video_processing`; `messages` (with `message_forms` and
-`part_forms`), `spoken_turns`, `text_inputs`, `clip_inputs` and `encoded_clips`, `batch_layout` and `lengths`; and what
-the user calls, `processor` with `conversations`, `units` and `loading_options`.
+their processors `feature_extraction`, `image_processing` and `video_processing` (with `vision_settings`); `messages`
+(with `message_forms` and `part_forms`), `spoken_turns`, `text_inputs`, `clip_inputs` and `encoded_clips`,
+`batch_layout` and `lengths`; and what the user calls, `processor` with `conversations`, `units` and `loading_options`.
 """
 
 from .audio import load_audio, save_audio

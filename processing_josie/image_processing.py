@@ -35,6 +35,7 @@ from ..configuration_josie import (
 )
 from .images import Fit, Resize, image_to_pixels, interpolate, is_image
 from .sources import split_options
+from .vision_settings import check_normalization, check_settings, is_integer, require_obeyed
 
 ImageInput = Any  # an image in any form that `image_to_pixels` takes, or a list of images, nested or not
 
@@ -193,7 +194,8 @@ class PixelProcessor(BaseImageProcessor):
         """Return the settings for one item that has some of its own.
 
         Raises:
-            `ValueError`: A setting that there is not, or an area where all images have one size.
+            `ValueError`: A setting that there is not, one that would not be looked at, or an area where all images
+                have one size.
         """
         own = {name: value for name, value in own.items() if value is not None}
         areas = {name: own.pop(name) for name in _AREAS if name in own}
@@ -206,10 +208,13 @@ class PixelProcessor(BaseImageProcessor):
             options = options | {"size": SizeDict(**({name: getattr(size, name) for name in _AREAS} | areas))}
         options = options | self._known_settings(own)
         self._check_options(options)
+        require_obeyed(own | areas, options)
         return options
 
     def _check_options(self, options: dict[str, Any]) -> None:
         size: SizeDict = options["size"]
+        if not all(is_integer(side) for side in dict(size).values() if side is not None):
+            raise ValueError(f"`size` must have integers, got {dict(size)}.")
         fixed = [side for side in (size.height, size.width) if side is not None]
         bounds = [area for area in (size.min_pixels, size.max_pixels) if area is not None]
         if len(fixed) < 2 and len(bounds) < 2:
@@ -219,13 +224,10 @@ class PixelProcessor(BaseImageProcessor):
         values = fixed if len(fixed) == 2 else bounds
         if min(values) < 1 or (values is bounds and bounds[0] > bounds[1]):
             raise ValueError(f"`size` must have positive numbers in order, got {dict(size)}.")
-        if options["resample"] not in _MODES:
+        if options["resample"] not in list(_MODES):
             raise ValueError(f"`resample` must be bilinear (2) or bicubic (3), got {options['resample']!r}.")
-        if options["num_channels"] not in (1, 3):
-            raise ValueError(f"`num_channels` must be 1 or 3, got {options['num_channels']}.")
-        for name in ("patch_size", "temporal_patch_size", "max_frames"):
-            if options.get(name) is not None and options[name] < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {options[name]}.")
+        check_settings(options)
+        check_normalization(options)
 
     def get_fit(self, options: dict[str, Any]) -> Fit | None:
         """Return what gives the height and width that an image is resized to; `None` where it keeps its own."""
@@ -250,15 +252,20 @@ class PixelProcessor(BaseImageProcessor):
         target = (height, width) if fit is None else fit(height, width)
         if (height, width) != target:
             mode = _MODES[options["resample"]]
-            frames = interpolate(frames, target, mode).clamp(0, 1)
-        if not options["do_rescale"]:
-            frames = frames * 255
-        elif not math.isclose(options["rescale_factor"], 1 / 255):
+            bounds = (0.0, 1.0) if options["do_rescale"] else _find_bounds(frames)
+            frames = interpolate(frames, target, mode).clamp(*bounds)
+        if options["do_rescale"] and not math.isclose(options["rescale_factor"], 1 / 255):
             frames = frames * (255 * options["rescale_factor"])
         if options["do_normalize"]:
             mean, std = (frames.new_tensor(options[name]).reshape(-1, 1, 1) for name in ("image_mean", "image_std"))
             frames = (frames - mean) / std
         return frames
+
+
+def _find_bounds(frames: torch.Tensor) -> tuple[float, float]:
+    """Return the range that interpolation must not leave: [0, 1] or [0, 255], or as far as values reach beyond."""
+    low, high = (float(bound) for bound in frames.aminmax())
+    return min(low, 0.0), 1.0 if high <= 1 else max(high, 255.0)
 
 
 class JosieImageProcessor(PixelProcessor):
@@ -269,7 +276,8 @@ class JosieImageProcessor(PixelProcessor):
         size (`dict`): `{"height": ..., "width": ...}`, or `{"min_pixels": ..., "max_pixels": ...}` for the multiples of
             the patch that are nearest to the image's own size.
         resample (`int`): Pillow's number for bicubic (3) or bilinear (2) interpolation.
-        do_rescale (`bool`), rescale_factor (`float`): From 0...255 to 0...1.
+        do_rescale (`bool`), rescale_factor (`float`): From 0...255 to 0...1; floats in 0...1 are as if they came from
+            there. Without, values stay as they are, and floats may have any.
         do_normalize (`bool`), image_mean, image_std (`list[float]`): Subtract and divide, for each channel.
         num_channels (`1` or `3`): Grey or colour.
         patch_size (`int`): Height and width of a patch, in pixels.
@@ -298,7 +306,8 @@ class JosieImageProcessor(PixelProcessor):
 
         Args:
             images: An image or a list of images, nested or not: PIL, arrays or tensors with channels on either side
-                (integers of 8 bits, or floats in [0, 1]), paths, URLs, bytes, open files, dicts with `bytes` or `path`.
+                (integers of 8 bits, or floats in [0, 1], or without `do_rescale` any), paths, URLs, bytes, open files,
+                dicts with `bytes` or `path`.
             return_tensors (`"pt"` or `"np"`, *optional*): Form of the result; NumPy when `None`.
             kwargs: Settings for this call, by the names of the constructor.
 
@@ -308,10 +317,11 @@ class JosieImageProcessor(PixelProcessor):
 
         Raises:
             `ValueError`: No image, no pixels, values that are not finite or out of range, an unreadable file, or a
-                setting that there is not.
+                setting that there is not or that would not be looked at.
         """
         options = self.get_options(kwargs)
         self._check_options(options)
+        require_obeyed(kwargs, options)
         items = flatten_images(images)
         if not items:
             raise ValueError("`images` must hold at least one image, got none.")
@@ -323,7 +333,9 @@ class JosieImageProcessor(PixelProcessor):
 
     def _read_image(self, image: Any, own: dict[str, Any], options: dict[str, Any]) -> torch.Tensor:
         options = self._item_options(options, own) if own else options
-        pixels = image_to_pixels(image, options["num_channels"], fit=self.get_fit(options))
+        pixels = image_to_pixels(
+            image, options["num_channels"], fit=self.get_fit(options), do_rescale=options["do_rescale"]
+        )
         return self._transform(pixels[None], options)[0]
 
     def fetch_images(self, image_url_or_urls: ImageInput) -> ImageInput:

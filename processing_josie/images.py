@@ -1,4 +1,4 @@
-"""Images of any form as float pixels `(channels, height, width)` in [0, 1].
+"""Images of any form as float pixels `(channels, height, width)`, in [0, 1] unless their own values are asked for.
 
 An image that is much larger than it is needed is first made smaller in its own 8 or 16 bits, by averaging whole blocks,
 so that a photograph of 100 megapixels costs what it costs Pillow.
@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from .sources import Source, describe_source, is_source, open_source, unwrap_source
 
+_WHITE = 255  # of 8 bits
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's greys
 # The tag of EXIF that says how an image was held, and from which of its values on it lies on its side.
 _ORIENTATION, _TURNED = 0x0112, 5
@@ -120,7 +121,9 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     return (width, height) if image.getexif().get(_ORIENTATION, 1) >= _TURNED else (height, width)
 
 
-def image_to_pixels(image: Any, num_channels: int = 3, name: str = "images", fit: Fit | None = None) -> torch.Tensor:
+def image_to_pixels(
+    image: Any, num_channels: int = 3, name: str = "images", fit: Fit | None = None, do_rescale: bool = True
+) -> torch.Tensor:
     """Return an image as float pixels.
 
     Args:
@@ -130,9 +133,10 @@ def image_to_pixels(image: Any, num_channels: int = 3, name: str = "images", fit
         name (`str`): Argument that the caller knows it by, for messages.
         fit (callable, *optional*): Gives the height and width that an image of a height and width is needed in: where
             that is much less, the result is some times as large as that. The image's own size when `None`.
+        do_rescale (`bool`): As of [`array_to_pixels`]; a file or PIL image has values from 0 to 255, but for floats.
 
     Returns:
-        `(num_channels, height, width)`, float32 in [0, 1].
+        `(num_channels, height, width)`, float32.
 
     Raises:
         `ValueError`: No pixels, values that are not finite or out of range, or an unreadable file.
@@ -145,17 +149,21 @@ def image_to_pixels(image: Any, num_channels: int = 3, name: str = "images", fit
             raise ValueError(
                 f"`{name}` must be images, arrays of 2 or 3 dimensions, or files, got a {type(image).__name__}."
             )
-        return array_to_pixels(image[None], num_channels, name, fit)[0]
+        return array_to_pixels(image[None], num_channels, name, fit, do_rescale)[0]
     if min(image.size) < 1:
         raise ValueError(f"`{name}` must have at least one pixel, got {image.width} x {image.height}.")
+    keeps_floats = image.mode == "F" and not do_rescale
+    fit = None if keeps_floats else fit
     try:
         factor = shrink_factor(_upright_size(image), fit)
         if isinstance(fit, Resize) and image.width * image.height > _LARGE * factor**2:
-            return _resize_large(image, num_channels, name, fit, factor)
+            pixels = _resize_large(image, num_channels, name, fit, factor)
+            return pixels if do_rescale else pixels * _WHITE
         array = _to_array(image, factor)
     except (*IMAGE_ERRORS, ValueError) as error:
         raise ValueError(f"`{name}` must be readable images, got one that is not: {error}.") from error
-    return array_to_pixels(array[None], num_channels, name)[0]
+    pixels = array_to_pixels(array[None], num_channels, name, do_rescale=not keeps_floats)[0]
+    return pixels if do_rescale or keeps_floats else pixels * _WHITE
 
 
 def _to_array(image: Image.Image, factor: int) -> np.ndarray:
@@ -215,7 +223,11 @@ def shrink_frame(frame: np.ndarray, fit: Fit | None) -> np.ndarray:
 
 
 def array_to_pixels(
-    frames: np.ndarray | torch.Tensor, num_channels: int = 3, name: str = "images", fit: Fit | None = None
+    frames: np.ndarray | torch.Tensor,
+    num_channels: int = 3,
+    name: str = "images",
+    fit: Fit | None = None,
+    do_rescale: bool = True,
 ) -> torch.Tensor:
     """Return images of one size as float pixels.
 
@@ -226,9 +238,11 @@ def array_to_pixels(
         num_channels (`1` or `3`): Grey or colour.
         name (`str`): Argument that the caller knows it by, for messages.
         fit (callable, *optional*): As of [`image_to_pixels`].
+        do_rescale (`bool`): Bring uint8 to [0, 1]. Otherwise values stay as they are, and floats without opacity may
+            have any.
 
     Returns:
-        `(frames, num_channels, height, width)`, float32 in [0, 1].
+        `(frames, num_channels, height, width)`, float32.
 
     Raises:
         `ValueError`: Another shape or type, no pixels, or values that are not finite or out of range.
@@ -238,14 +252,15 @@ def array_to_pixels(
     if pixels.dtype == torch.uint8:
         if factor > 1:
             pixels = torch.stack([_reduce(frame, factor) for frame in pixels])
-        return _to_colours(pixels.float() / 255, num_channels)
+        pixels = _to_colours(pixels.float() / _WHITE, num_channels)
+        return pixels if do_rescale else pixels * _WHITE
     if not pixels.is_floating_point():
         raise ValueError(f"`{name}` must be uint8 or floating point, got {str(pixels.dtype).removeprefix('torch.')}.")
     pixels = pixels.float()
     low, high = (float(bound) for bound in pixels.aminmax())
     if not np.isfinite([low, high]).all():
         raise ValueError(f"`{name}` must be finite, got NaN or infinity.")
-    if low < 0 or high > 1:
+    if (low < 0 or high > 1) and (do_rescale or pixels.shape[1] == 4):
         raise ValueError(f"`{name}` of floating point must be in [0, 1], got values from {low:g} to {high:g}.")
     pixels = _to_colours(pixels, num_channels)
     if factor > 1:

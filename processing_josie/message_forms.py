@@ -5,6 +5,7 @@ for lists, empty fields), as objects (dataclasses, pydantic), in ShareGPT's word
 a pair of a path and its description, or a text with files as `content`). Parts of a content are read by `part_forms`.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -79,8 +80,8 @@ def row_messages(row: Mapping[str, Any]) -> Conversation:
     A text in the column `system` is the first message.
 
     Raises:
-        `ValueError`: It has none, one of another form, images, videos or audio outside of it, or what
-            [`add_system`] refuses.
+        `ValueError`: It has none, one of another form, contents that a table keeps as JSON, images, videos or audio
+            outside of it, or what [`add_system`] refuses.
     """
     name = "messages" if row.get("messages") is not None else "conversations"
     messages = to_list(row.get(name))
@@ -92,7 +93,33 @@ def row_messages(row: Mapping[str, Any]) -> Conversation:
                 f"A row must have its files inside `messages`, as {{'type': 'image', 'path': ...}}, got a column "
                 f"{column!r} beside them."
             )
-    return read_conversation(add_system(messages, row))
+    conversation = read_conversation(add_system(messages, row))
+    texts = [message.get("content") for message in conversation[-len(messages) :]]
+    _refuse_encoded([text for text in texts if isinstance(text, str)])
+    return conversation
+
+
+def _refuse_encoded(texts: list[str]) -> None:
+    """Raise a `ValueError` if contents are JSON, as `datasets` writes a column of texts and lists to Parquet."""
+    encoded = next((text for text in texts if text.startswith("[{") and _is_encoded(text)), None)
+    if encoded is not None and all(_from_json(text) is not None for text in texts):
+        raise ValueError(
+            "`content` of a row must be a text or a list of parts, and not JSON of it, as pandas reads what `datasets` "
+            f"wrote, got {encoded!r:.200}: read the file with `datasets`."
+        )
+
+
+def _is_encoded(text: str) -> bool:
+    """Return whether a text is the JSON of a list of parts."""
+    return all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in _from_json(text) or [None])
+
+
+def _from_json(text: str) -> Any:
+    """Return the value of a text that is JSON, and `None` of any other."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def add_system(messages: list[Any], row: Mapping[str, Any]) -> list[Any]:

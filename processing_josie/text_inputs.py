@@ -6,6 +6,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from ..configuration_josie import JosieThinkerConfig
 from .messages import MODALITIES
+from .vision_settings import check_settings
 
 # Options of transformers' processors that are not obeyed, by their part; each must have one of these values.
 _REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -48,25 +49,30 @@ class TextInputsMixin(ProcessorMixin):
         Raises:
             `ValueError`: One that there is not, or that is not obeyed.
         """
-        names = {part: self.valid_processor_kwargs.__annotations__[part].__annotations__ for part in _PARTS}
-        vision = (getattr(self, name, None) for name in ("image_processor", "video_processor"))
-        own = {name for part in vision if part is not None for name in part.valid_kwargs.__annotations__}
-        flat = own.union(*names.values(), self.valid_processor_kwargs.__annotations__, ("common_kwargs",))
+        names = {part: {*self.valid_processor_kwargs.__annotations__[part].__annotations__} for part in _PARTS}
+        for part, name in (("images_kwargs", "image_processor"), ("videos_kwargs", "video_processor")):
+            own = getattr(self, name, None)
+            names[part].update(() if own is None else own.valid_kwargs.__annotations__)
+        flat = set(self.valid_processor_kwargs.__annotations__).union(*names.values(), ("common_kwargs",))
         for name, value in kwargs.items():
             if name not in flat:
                 raise ValueError(f"`{name}` must be an option of the processor, one of {sorted(flat)}, got {value!r}.")
-        for part in ("text_kwargs", "audio_kwargs"):
+        for part in _PARTS:
             nested = kwargs.get(part) or {}
+            if not isinstance(nested, dict):
+                raise ValueError(f"`{part}` must be a dict of options, got {nested!r}.")
             for name in nested:
                 if name not in names[part]:
                     raise ValueError(
                         f"`{part}` must have options of the processor, {sorted(names[part])}, got {name!r}."
                     )
             given = {name: value for name, value in kwargs.items() if part == "text_kwargs" or name not in _SHARED}
-            for name, allowed in _REFUSED[part].items():
+            for name, allowed in _REFUSED.get(part, {}).items():
                 value = nested.get(name, given.get(name))
                 if not any(value is one or (type(value) is type(one) and value == one) for one in allowed):
                     raise ValueError(f"`{name}` must be {allowed[-1]!r}, got {value!r}.")
+        for part in ("images_kwargs", "videos_kwargs"):
+            check_settings(kwargs | (kwargs.get(part) or {}))
         return self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
 
     @property

@@ -8,10 +8,13 @@ import numpy as np
 import torch
 
 from .images import Fit, array_to_pixels, image_size, image_to_pixels, is_image, shrink_frame
+from .nested_values import to_list
 from .sources import is_source, unwrap_source
 from .video_files import Timeline, probe_video, read_video_file
+from .vision_settings import is_finite, is_integer
 
 _METADATA = ("fps", "duration", "total_num_frames", "frames_indices")  # those of transformers that say when frames are
+_OTHER_METADATA = ("width", "height", "video_backend")
 
 
 def is_video(value: Any) -> bool:
@@ -72,19 +75,19 @@ def read_video(video: Any, options: dict[str, Any], fit: Fit | None = None) -> t
         video: A file, an array or tensor of 4 dimensions, a list of images or image files of one size, a decoder or
             batch of frames of torchcodec.
         options (`dict`): `do_sample_frames`, `fps`, `num_frames`, `max_frames` and `num_channels`, as in
-            [`JosieVideoProcessor`]; optionally `video_metadata` of this video, and `requires_rate`, whether `fps` is
-            refused where the video's own rate is not known.
+            [`JosieVideoProcessor`]; optionally `do_rescale`, `video_metadata` of this video, and `requires_rate`,
+            whether `fps` is refused where the video's own rate is not known.
         fit (callable, *optional*): As of [`image_to_pixels`].
 
     Returns:
-        `(frames, num_channels, height, width)`, float32 in [0, 1].
+        `(frames, num_channels, height, width)`, float32 in [0, 1], or as they are without `do_rescale`.
 
     Raises:
         `ValueError`: No frames, frames of several sizes, options out of range, or an unreadable file.
         `ImportError`: PyAV is needed and not installed.
     """
-    _check_options(options)
     video, num_channels = unwrap_source(video), options["num_channels"]
+    do_rescale = options.get("do_rescale", True)
     if is_source(video):
         frames: Any = read_video_file(
             video,
@@ -94,8 +97,8 @@ def read_video(video: Any, options: dict[str, Any], fit: Fit | None = None) -> t
     else:
         frames = _pick(video, _choose(_decoded_timeline(video, options), options))
     if not isinstance(frames, list):
-        return array_to_pixels(frames, num_channels, "videos", fit)
-    pixels = [image_to_pixels(frame, num_channels, "videos", fit) for frame in frames]
+        return array_to_pixels(frames, num_channels, "videos", fit, do_rescale)
+    pixels = [image_to_pixels(frame, num_channels, "videos", fit, do_rescale) for frame in frames]
     sizes = sorted({tuple(frame.shape[1:]) for frame in pixels})
     if len(sizes) > 1:
         raise ValueError(f"`videos` must have frames of one size, got {sizes[0]} and {sizes[1]}.")
@@ -104,19 +107,12 @@ def read_video(video: Any, options: dict[str, Any], fit: Fit | None = None) -> t
 
 def measure_video(video: Any, options: dict[str, Any]) -> tuple[int, int, int]:
     """Return how many frames of a video are looked at, and their height and width; arguments as of [`read_video`]."""
-    _check_options(options)
     video = unwrap_source(video)
     if is_source(video):
         probe = probe_video(video)
         return len(_choose(_apply_metadata(probe.timeline, options), options)), probe.height, probe.width
     chosen = _choose(_decoded_timeline(video, options), options)
     return len(chosen), *image_size(_pick(video, chosen[:1])[0], "videos")
-
-
-def _check_options(options: dict[str, Any]) -> None:
-    for name in ("fps", "num_frames") if options["do_sample_frames"] else ():
-        if options.get(name) is not None and options[name] <= 0:
-            raise ValueError(f"`{name}` must be greater than 0, got {options[name]}.")
 
 
 def _decoded_timeline(video: Any, options: dict[str, Any]) -> Timeline:
@@ -138,28 +134,37 @@ def _apply_metadata(timeline: Timeline, options: dict[str, Any]) -> Timeline:
     """Return a timeline with the times that `video_metadata` give.
 
     Raises:
-        `ValueError`: They are of another number of frames, or out of range.
+        `ValueError`: They are of another form or number of frames, or out of range, or have other names.
     """
     metadata = options.get("video_metadata")
     if metadata is None:
         return timeline
     if not isinstance(metadata, Mapping):
         raise ValueError(f"`video_metadata` must be a dict for each video, got a {type(metadata).__name__}.")
+    known = (*_METADATA, *_OTHER_METADATA)
+    unknown = [name for name in metadata if name not in known]
+    if unknown:
+        raise ValueError(f"`video_metadata` must have keys among {list(known)}, got {unknown}.")
     fps, duration, total, indices = (metadata.get(name) for name in _METADATA)
+    for name, value in (("fps", fps), ("duration", duration or None)):
+        if value is not None and not (is_finite(value) and value > 0):
+            raise ValueError(f"`video_metadata` must have a finite number greater than 0 as `{name}`, got {value!r}.")
+    if indices is not None:
+        indices, given = to_list(indices), indices
+        if indices is None or not all(is_integer(index) for index in indices):
+            raise ValueError(f"`video_metadata` must have integers as `frames_indices`, got {given!r:.200}.")
     count = timeline.num_frames
     if indices is not None and len(indices) != count:
         raise ValueError(f"`video_metadata` must have `frames_indices` of all {count} frames, got {len(indices)}.")
     if indices is None and total is not None and total != count:
         raise ValueError(
             f"`video_metadata` must have the {count} frames of the video as `total_num_frames`, or their "
-            f"`frames_indices`, got {total}."
+            f"`frames_indices`, got {total!r}."
         )
     if fps is None and duration:
         fps = (total or count) / duration
     if fps is None:
         return timeline
-    if not fps > 0:
-        raise ValueError(f"`video_metadata` must have an `fps` greater than 0, got {fps}.")
     rate = Fraction(float(fps))
     if indices is None:
         return Timeline.from_rate(count, rate)

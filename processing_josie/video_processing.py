@@ -1,6 +1,5 @@
 """Video processors: videos of any accepted form to pixels of the size that a vision tower or JOVIO reads."""
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +15,7 @@ from ..configuration_josie import JosieConfig, JosieThinkerConfig, JosieVisionEn
 from .image_processing import JosieImagesKwargs, PixelProcessor, describe_value, front_end_options, pad_to_batch
 from .sources import WithOptions, split_options
 from .video import choose_frames, is_video, read_video
+from .vision_settings import require_obeyed
 
 VideoInput = Any  # a path, frames as an array, a tensor or a list of images; or a list of videos, nested or not
 
@@ -127,23 +127,18 @@ class JosieVideoProcessor(PixelProcessor, VideoProcessorMixin):
 
     def _video_options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return this processor's settings with those of one call on top."""
-        num_frames, fps = kwargs.get("num_frames"), kwargs.get("fps")
-        if num_frames is not None and fps is not None:
-            raise ValueError(f"`num_frames` and `fps` must not both be given, got {num_frames} and {fps}.")
         options = self.get_options(kwargs)
-        if fps is not None:
-            options["num_frames"] = None
-        options["requires_rate"] = fps is not None
         self._check_options(options)
-        return options
+        require_obeyed(kwargs, options)
+        options["requires_rate"] = kwargs.get("fps") is not None
+        return options | ({"num_frames": None} if options["requires_rate"] else {})
 
     def _own_options(self, options: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
         if not own:
             return options
         changed = self._item_options(options, own)
         if own.get("fps") is not None:
-            changed["num_frames"] = own.get("num_frames")
-            changed["requires_rate"] = True
+            changed |= {"num_frames": None, "requires_rate": True}
         return changed
 
     def _read_videos(self, videos: VideoInput, kwargs: dict[str, Any]) -> tuple[list[torch.Tensor], dict[str, Any]]:
@@ -176,7 +171,7 @@ def _flatten_metadata(metadata: Any, num_videos: int) -> list[Any]:
     """
     if metadata is None:
         return [None] * num_videos
-    if isinstance(metadata, Mapping):
+    if not isinstance(metadata, (list, tuple)):
         metadata = [metadata]
     flat = [part for item in metadata for part in (item if isinstance(item, (list, tuple)) else [item])]
     if len(flat) != num_videos:

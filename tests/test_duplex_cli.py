@@ -1,18 +1,22 @@
 """`josie duplex` and `josie evaluate --duplex`: files, transcripts, tables, and what they refuse."""
 
 import json
+import math
+import shutil
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import soundfile
 from duplex_models import save_pair
+from samples import IMAGE
 from test_cli import fail, run
 
 import josie
 from josie.cli import duplex
 from josie.conversion.hub.model_card import write_model_card
 from josie.evaluation.duplex import DuplexRow, read_duplex_rows, score_rows
+from josie.training.unit_rows import read_timed_row
 
 RATE = 1600
 
@@ -165,6 +169,72 @@ def test_wrong_rows_are_refused(changes, message, tmp_path):
     row = {"situation": "question", "audio": "user.wav", "question_end": 0.1, "answers": ["red"]}
     with pytest.raises(ValueError, match=f"Line 1 of .*{message}"):
         read_duplex_rows(write_rows(tmp_path / "rows.jsonl", [row | changes]))
+
+
+TIMED = [{"role": "user", "content": [{"type": "audio", "path": "user.wav", "begin": 0.5}]}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"question_end": math.nan}, "`question_end` must be seconds of at least 0, got nan"),
+        ({"question_end": 100}, "`question_end` must be inside the track of 0.44 s, got 100"),
+        ({"audio": None, "messages": TIMED, "question_end": 1.0}, "`question_end` must be inside the track of 0.94 s"),
+        ({"seconds": 0.6, "question_end": 0.7}, "`question_end` must be inside the track of 0.60 s, got 0.7"),
+        ({"seconds": "0.6"}, "`seconds` must be seconds of at least 0, got '0.6'"),
+        ({"situation": "pause", "event": [200, 300]}, "`event` must be inside the track of 0.44 s, got 300"),
+        ({"situation": "pause", "event": [False, True]}, "`event` must be two rising times"),
+        ({"situation": "pause", "event": [0.1, math.inf]}, "`event` must be two rising times"),
+        (
+            {"situation": "session", "later": [[0.2, 0.3], [4.0, 5.0]], "answers": ["red"] * 3},
+            "`later` must be inside the track of 0.44 s, got 5.0",
+        ),
+        ({"images": "scene.png"}, "`images` must be a list of files, got 'scene.png'"),
+        ({"images": ["none.png"]}, "must have paths of files that exist, got .*none.png"),
+        ({"audio": "none.wav"}, "must have paths of files that exist, got .*none.wav"),
+        ({"audio": 3}, "`audio` must be a file, got 3"),
+        ({"audio": "scene.png"}, "`audio` must have an audio track"),
+        ({"audio": None, "messages": "Hi"}, "`messages` must be a list of dicts, got 'Hi'"),
+        ({"audio": None, "messages": []}, "must have `audio` or `messages`, got neither"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image", "path": "none.png", "begin": 0.1}]}]},
+            "must have paths of files that exist, got .*none.png",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "audio", "path": "user.wav", "begin": "x"}]}]},
+            "`begin` must be seconds of at least 0, got 'x'",
+        ),
+    ],
+)
+def test_rows_that_cannot_be_scored_are_refused_before_any_is_run(changes, message, recording, tmp_path):
+    shutil.copy(IMAGE, tmp_path / "scene.png")
+    row = {"situation": "question", "audio": "user.wav", "question_end": 0.1, "answers": ["red"]}
+    with pytest.raises(ValueError, match=f"Line 2 of .*{message}"):
+        read_duplex_rows(write_rows(tmp_path / "rows.jsonl", [row, row | changes]))
+
+
+def test_paths_of_rows_are_relative_to_the_file_and_what_is_empty_is_absent(recording, tmp_path):
+    shutil.copy(IMAGE, tmp_path / "scene.png")
+    empty = dict.fromkeys(("event", "later", "images", "seconds", "turns", "audio"))
+    row = {"situation": "question", "question_end": 0.9, "answers": ["red"]}
+    shown = {"type": "image", "path": "scene.png", "begin": 0.2}
+    messages = [{"from": "human", "value": "Listen."}, {"role": "user", "content": [*TIMED[0]["content"], shown]}]
+    rows = [empty | row | {"messages": messages}, row | {"audio": "user.wav", "seconds": 1.0, "images": ["scene.png"]}]
+    first, second = read_duplex_rows(write_rows(tmp_path / "rows.jsonl", rows))
+    parts = first.values["messages"][1]["content"]
+    assert [part["path"] for part in parts] == [str(tmp_path / "user.wav"), str(tmp_path / "scene.png")]
+    assert first.values["messages"][0] == messages[0]
+    assert (second.values["audio"], second.images) == (str(recording), [str(tmp_path / "scene.png")])
+    timed = read_timed_row(first.values, RATE)
+    assert (len(timed.track), len(timed.images), timed.prompt[0]["content"]) == (round(3.9 * RATE), 1, "Listen.")
+
+
+def test_an_answer_is_waited_for_behind_the_track(recording, tmp_path):
+    """A track may end with its question: silence follows, unless the row says how long it is."""
+    row = {"audio": "user.wav", "question_end": 0.4375, "answers": ["red"], "situation": "question"}
+    event = {"situation": "noise", "event": [0.2, 0.44]}
+    rows = read_duplex_rows(write_rows(tmp_path / "rows.jsonl", [row, row | event, row | {"seconds": 0.6}]))
+    assert [row.values["seconds"] for row in rows] == [3.4375, 3.44, 0.6]
 
 
 def test_info_and_card_say_that_it_listens_while_it_speaks(folder, tmp_path):

@@ -231,6 +231,14 @@ class TestErrors:
             (ANSWER, 'either `messages` or `"speak": true`, got '),
             (READ | {"messages": ASKED}, 'either `messages` or `"speak": true`, got '),
             (ANSWER | {"messages": ["Hi"]}, "messages with `role` and `content`, got 'Hi' in line 2."),
+            (
+                ask(QUESTION) | {"messages": [*ASKED, {"role": "assistant", "content": "A red ball."}]},
+                "messages that end with what is answered, got {'role': 'assistant', 'content': 'A red ball.'} in",
+            ),
+            (
+                ask(QUESTION, task="talk", answer="Um.", scores=["exact", "wer"]),
+                "a word in the first answer of each task and kind with ['wer'] as `scores`, got 'Um.' in line 2.",
+            ),
             (ask({"type": "audio", "path": "none.wav"}), "paths of files that exist, got "),
             (ask(QUESTION, scores=["exact"]), "one kind of rows in each task: got another in line 2 than in line 1"),
         ],
@@ -287,6 +295,26 @@ def test_paths_are_relative_to_the_file(data):
         None,
     ]
     assert second.messages == [{"role": "user", "content": "Hi"}]
+
+
+def test_what_is_empty_in_an_export_of_a_table_is_absent(data):
+    empty = dict.fromkeys(("kind", "speak", "messages", "word_times"))
+    rows = read_tasks(data(empty | ask(QUESTION), empty | READ))
+    assert [(row.kind, row.messages is None) for row in (rows["answer"][0], rows["read"][0])] == [
+        (None, False),
+        (None, True),
+    ]
+
+
+def test_words_are_asked_for_where_errors_are_a_share_of_them(data):
+    """Of the first answer alone: behind it one that says nothing counts, as what was written in its place is wrong."""
+    row = ask(QUESTION, task="talk", scores=["exact", "wer"])
+    others = [row | {"kind": "um"}, row | {"kind": "um", "answer": "Um."}, row | {"answer": "Um."}]
+    read = read_tasks(data(row, *others, ask(QUESTION, answer="Um.")))
+    result = run_task(read["talk"], lambda batch: [], batch_size=4, sampling_rate=None)
+    assert (result.scores["wer"], result.kinds["um"].scores["wer"]) == (1, 1)
+    with pytest.raises(ValueError, match=r"must have a word in the first answer .*, got 'Um.' in line 2"):
+        read_tasks(data(row, *others[1:]))
 
 
 def test_worst_and_best_kinds():

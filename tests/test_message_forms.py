@@ -235,6 +235,25 @@ def test_nested_rows_of_values_are_arrays(processor, tmp_path):
     assert_equal(found, inputs_of(processor, user({"type": "image", "image": image})))
 
 
+def test_contents_that_a_table_keeps_as_json_are_refused(processor, tmp_path):
+    """A column of texts and lists is JSON in the file, which pandas does not read, and `datasets` does."""
+    conversation = user({"type": "audio", "path": str(SPEECH)}) + [{"role": "assistant", "content": "Yes."}]
+    rows = Dataset.from_list([{"messages": conversation}], on_mixed_types="use_json")
+    rows.to_parquet(tmp_path / "rows.parquet")
+    read = Dataset.from_parquet(str(tmp_path / "rows.parquet"), cache_dir=str(tmp_path))
+    assert normalize_row(read[0], None, ())["messages"] == conversation
+    row = pandas.read_parquet(tmp_path / "rows.parquet").to_dict("records")[0]
+    for messages in (row["messages"], row["messages"][:1]):
+        with pytest.raises(ValueError, match=r"`content` of a row must be a text .*, got '\[\{\"type\""):
+            JosieDataCollator(processor)([row | {"messages": messages}])
+    written = [
+        {"role": "user", "content": "Write a part."},
+        {"role": "assistant", "content": row["messages"][0]["content"]},
+    ]
+    assert normalize_row({"messages": written}, None, ())["messages"] == written
+    assert read_conversation(written[1:]) == written[1:]  # what is said in a chat is what is said
+
+
 def test_features_of_datasets_are_inputs(processor):
     features = Features(image=ImageFeature(), text=Value("string"))
     rows = Dataset.from_dict({"image": [str(IMAGE)], "text": ["Hi"]}, features=features)

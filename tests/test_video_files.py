@@ -1,6 +1,7 @@
 """Laws of video files: the frames that a player shows, as it shows them, whatever the container says of itself."""
 
 import io
+import math
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from PIL import Image
 from samples import SPEECH
 
 from josie.processing_josie import JosieVideoProcessor
+from josie.processing_josie.messages import part_value
 from josie.processing_josie.video import measure_video, read_video
 from josie.processing_josie.video_files import is_animation, probe_video
 
@@ -199,14 +201,61 @@ def test_metadata_say_how_fast_frames_follow_each_other():
         ({"video_metadata": {"fps": 4, "total_num_frames": 9}}, "must have the 8 frames of the video"),
         ({"video_metadata": {"fps": 4, "frames_indices": [1, 2]}}, "must have `frames_indices` of all 8 frames, got 2"),
         ({"video_metadata": {"fps": 4, "frames_indices": [*range(8)][::-1]}}, "in the order of time"),
-        ({"video_metadata": {"fps": -4}}, "an `fps` greater than 0, got -4"),
+        ({"video_metadata": {"fps": -4}}, "a finite number greater than 0 as `fps`, got -4"),
+        ({"video_metadata": {"fps": "10"}}, "a finite number greater than 0 as `fps`, got '10'"),
+        ({"video_metadata": {"duration": "10"}}, "a finite number greater than 0 as `duration`, got '10'"),
+        ({"video_metadata": {"fps": 4, "frames_indices": 3}}, "must have integers as `frames_indices`, got 3"),
+        ({"video_metadata": {"fsp": 4}}, r"`video_metadata` must have keys among .*, got \['fsp'\]"),
+        ({"video_metadata": 5}, "`video_metadata` must be a dict for each video, got a int"),
         ({"fps": 1, "num_frames": 2}, "must not both be given"),
+        ({"do_sample_frames": False, "fps": 1}, "`fps` must be None where `do_sample_frames` is False, got 1"),
+        ({"do_sample_frames": False, "num_frames": 2}, "`num_frames` must be None where `do_sample_frames` is False"),
+        ({"do_sample_frames": "no"}, "`do_sample_frames` must be True or False, got 'no'"),
+        ({"num_frames": 2.5}, "`num_frames` must be an integer of at least 1, got 2.5"),
+        ({"num_frames": "3"}, "`num_frames` must be an integer of at least 1, got '3'"),
+        ({"max_frames": 3.5}, "`max_frames` must be an integer of at least 1, got 3.5"),
+        ({"max_frames": "3"}, "`max_frames` must be an integer of at least 1, got '3'"),
+        ({"fps": "1"}, "`fps` must be a finite number greater than 0, got '1'"),
+        ({"fps": math.inf, "video_metadata": {"fps": 4}}, "`fps` must be a finite number greater than 0, got inf"),
+        ({"fps": math.nan, "video_metadata": {"fps": 4}}, "`fps` must be a finite number greater than 0, got nan"),
     ],
     ids=str,
 )
 def test_options_that_cannot_be_obeyed_are_refused(options, match):
     with pytest.raises(ValueError, match=match):
         JosieVideoProcessor()(FIFTY[:8], **options)
+
+
+@pytest.mark.parametrize(
+    ("part", "match"),
+    [
+        ({"fps": 1, "num_frames": 2}, "`num_frames` and `fps` must not both be given, got 2 and 1"),
+        ({"do_sample_frames": False, "fps": 1}, "`fps` must be None where `do_sample_frames` is False, got 1"),
+        ({"do_sample_frames": False, "num_frames": 2}, "`num_frames` must be None where `do_sample_frames` is False"),
+        ({"num_frames": 2.5}, "`num_frames` must be an integer of at least 1, got 2.5"),
+        ({"video_metadata": {"fsp": 4}}, r"`video_metadata` must have keys among .*, got \['fsp'\]"),
+    ],
+    ids=str,
+)
+def test_options_of_a_part_that_cannot_be_obeyed_are_refused(part, match):
+    value = part_value({"type": "video", "video": FIFTY[:8], **part})
+    for processor, options in ((JosieVideoProcessor(), {}), (JosieVideoProcessor(fps=None), {"num_frames": 3})):
+        with pytest.raises(ValueError, match=match):
+            processor(value, **options)
+
+
+def test_the_options_of_a_part_come_before_those_of_the_call():
+    processor = JosieVideoProcessor(size={"height": 16, "width": 16}, patch_size=8)
+
+    def count(part, **options):
+        value = part_value({"type": "video", "video": FIFTY[:8], "video_metadata": {"fps": 4}, **part})
+        return processor(value, **options)["pixel_values_videos"].shape[1]
+
+    assert count({"fps": 1}, num_frames=3) == 2
+    assert count({"num_frames": 3}, fps=1) == 3
+    assert count({"do_sample_frames": False}, fps=1) == 8
+    with pytest.raises(ValueError, match="`fps` must be None where `do_sample_frames` is False, got 1"):
+        count({"fps": 1}, do_sample_frames=False)
 
 
 def test_frames_are_sampled_as_transformers_asks_for_them():

@@ -19,6 +19,8 @@ from josie.processing_josie import (
 from josie.processing_josie.image_processing import fit_size
 from josie.processing_josie.video import choose_frames
 
+NORMALISED = {"do_normalize": True, "image_mean": 0.5, "image_std": 0.5}
+
 
 def test_every_form_of_an_image_gives_the_same_pixels():
     image_processor = JosieImageProcessor()
@@ -63,6 +65,44 @@ def test_normalisation_and_scale():
     image_processor = JosieImageProcessor(do_normalize=True, image_mean=[0.5, 0.4, 0.3], image_std=[0.5, 0.5, 0.1])
     assert image_processor(black)["pixel_values"][0, :, 0, 0].tolist() == pytest.approx([-1, -0.8, -3])
     assert JosieImageProcessor(do_rescale=False)(black + 255)["pixel_values"].max() == 255
+    grey = JosieImageProcessor(do_normalize=True, image_mean=0.5, image_std=np.array([0.5]))
+    assert grey(black)["pixel_values"].max() == -1
+
+
+def test_values_stay_as_they_are_without_rescaling():
+    """As in transformers: bytes from 0 to 255, floats whatever they are."""
+    image = Image.open(IMAGE).convert("RGB").resize((32, 32))
+    floats, deep = np.asarray(image, np.float32), Image.fromarray(np.full((32, 32), 13107, np.uint16))
+    plain = JosieImageProcessor(size={"height": 32, "width": 32})
+
+    def check(part, inputs, name, values):
+        found = part(inputs, do_rescale=False)[name].squeeze().movedim(-3, -1)
+        np.testing.assert_allclose(found, values, atol=1e-4 * np.abs(values).max())
+
+    for form in (image, np.asarray(image), floats):
+        check(plain, form, "pixel_values", floats)
+    check(plain, deep, "pixel_values", np.full((32, 32, 3), 51))
+    check(plain, Image.fromarray(floats[..., 0]), "pixel_values", floats[..., :1].repeat(3, axis=-1))
+    for values in (floats / 255, floats / 127.5 - 1, 100 * floats):
+        check(plain, values, "pixel_values", values)
+    video_processor = JosieVideoProcessor(size={"height": 32, "width": 32}, fps=None)
+    for frames in (np.stack([floats, floats / 255]), np.stack([floats, floats]).astype(np.uint8)):
+        check(video_processor, frames, "pixel_values_videos", frames)
+        check(video_processor, list(frames), "pixel_values_videos", frames)
+    with pytest.raises(ValueError, match="must be finite"):
+        plain(floats * np.nan, do_rescale=False)
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):  # what is seen through is not known otherwise
+        plain(np.zeros((32, 32, 4)) + 9.0, do_rescale=False)
+
+
+def test_resized_values_keep_their_range():
+    array = np.asarray(Image.open(IMAGE).convert("RGB"))
+    for size in (32, 400):
+        image_processor = JosieImageProcessor(size={"height": size, "width": size}, patch_size=8)
+        expected = image_processor(array)["pixel_values"]
+        for values, scale in ((array, 255), (array / np.float32(255), 1), (array.astype(np.float32), 255)):
+            found = image_processor(values, do_rescale=False)["pixel_values"]
+            torch.testing.assert_close(found, scale * expected, rtol=0, atol=scale * 1e-5)
 
 
 def test_codec_images_keep_their_shape_and_are_padded():
@@ -126,7 +166,18 @@ def test_an_image_that_is_cut_short_or_empty_is_refused():
         ({"size": {"min_pixels": 9, "max_pixels": 4}}, "in order"),
         ({"resample": 0}, "`resample` must be"),
         ({"num_channels": 4}, "`num_channels` must be 1 or 3, got 4"),
-        ({"patch_size": 0}, "`patch_size` must be at least 1"),
+        ({"size": {"height": 64.5, "width": 64}}, "`size` must have integers"),
+        ({"resample": [3]}, r"`resample` must be .*got \[3\]"),
+        ({"num_channels": 3.0}, "`num_channels` must be 1 or 3, got 3.0"),
+        ({"patch_size": 0}, "`patch_size` must be an integer of at least 1, got 0"),
+        ({"patch_size": 14.5}, "`patch_size` must be an integer of at least 1, got 14.5"),
+        ({"patch_size": "16"}, "`patch_size` must be an integer of at least 1, got '16'"),
+        ({"do_resize": "no"}, "`do_resize` must be True or False, got 'no'"),
+        ({"rescale_factor": "x"}, "`rescale_factor` must be a finite number greater than 0, got 'x'"),
+        ({"do_normalize": True}, "`image_mean` must be a number, or one for each .* where `do_normalize` is True"),
+        ({**NORMALISED, "image_mean": [0.5, 0.5]}, r"`image_mean` must be .*\(3\), .*got \(?\[?0.5, 0.5"),
+        ({**NORMALISED, "image_std": [0, 0, 0]}, "`image_std` must be a number greater than 0"),
+        ({**NORMALISED, "image_std": "x"}, "`image_std` must be a number greater than 0.*got 'x'"),
     ],
     ids=short,
 )
@@ -142,6 +193,23 @@ def test_unresized_images_must_fit_the_patches():
         JosieImageProcessor(do_resize=False)(np.zeros((17, 16, 3), np.uint8))
     with pytest.raises(ValueError, match="must be one of .*'colour'"):
         JosieImageProcessor()(IMAGE, colour=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"image_mean": 0.5}, "`image_mean` must be None where `do_normalize` is False, got 0.5"),
+        ({"image_std": [0.5] * 3}, "`image_std` must be None where `do_normalize` is False"),
+        ({"do_rescale": False, "rescale_factor": 2.0}, "`rescale_factor` must be None where `do_rescale` is False"),
+        ({"do_resize": False, "size": {"height": 64, "width": 64}}, "`size` must be None where `do_resize` is False"),
+    ],
+    ids=short,
+)
+def test_settings_that_another_switches_off_are_refused_in_a_call(options, match):
+    for part, value in ((JosieImageProcessor, IMAGE), (JosieVideoProcessor, VIDEO)):
+        part(**options)  # saved settings have all
+        with pytest.raises(ValueError, match=match):
+            part()(value, **options)
 
 
 def test_frames_are_chosen_evenly():
