@@ -94,8 +94,11 @@ def compare(model: JosieForConditionalGeneration, method: str, num_tokens: int) 
     if model.talker is not None:
         config = model.talker.config
         codes = torch.randint(0, config.codebook_size, (1, config.num_quantizers, num_tokens))
-        parts["Talker"] = (model.talker, lambda talker: talker(codes).logits)
-        runs["Talker"] = lambda talker: talker.generate(**speak)
+        said = {"thinker_embeds": model.get_input_embeddings()(ids)}
+        if config.reads_thinker_states:
+            said["thinker_hidden_states"] = original(ids).last_hidden_state
+        parts["Talker"] = (model.talker, lambda talker: talker(codes, **said).logits)
+        runs["Talker"] = lambda talker: talker.generate(**speak, **said)
     rows = {}
     for name, (part, read) in parts.items():
         smaller = METHODS[method](part)
@@ -124,18 +127,23 @@ def print_comparison(arguments: argparse.Namespace) -> None:
     """Print a row for each part.
 
     Raises:
-        `ValueError`: There is no such checkpoint.
+        `ValueError`: There is no such checkpoint, or a number is below 1.
     """
+    for name in ("tokens", "threads"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"`--{name}` must be at least 1, got {getattr(arguments, name)}.")
     folder = find_model(arguments.folder)
     if not (folder / "config.json").is_file():
         raise ValueError(f"`folder` must hold a JOSIE checkpoint, got {arguments.folder!r}, without a config.json.")
     torch.set_num_threads(arguments.threads)
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # speech is cut where the measure ends
     set_seed(0)
     model = JosieForConditionalGeneration.from_pretrained(folder).eval()
+    rows = compare(model, arguments.method, arguments.tokens)
     print(f"{arguments.method}, batch 1, {arguments.threads} threads, torch {torch.__version__}")
     print(f"{'':10}{'MB':>10}{'MB int8':>10}{'error of logits':>18}{'per second':>14}{'int8 per second':>18}")
-    for name, row in compare(model, arguments.method, arguments.tokens).items():
+    for name, row in rows.items():
         print(f"{name:10}{row['megabytes']:10.1f}{row['quantized_megabytes']:10.1f}{row['error']:18.4f}", end="")
         print(f"{row['rate']:14.1f}{row['quantized_rate']:18.1f}")
 

@@ -14,9 +14,12 @@ from transformers.generation import GenerationConfig, GenerationMixin
 from ..configuration_josie import JosieConfig
 from ..configuration_josie.constants import IGNORE_INDEX
 from .codecs.inference import inference_form
+from .option_values import check_integers
 from .outputs import JosieGenerateOutput
+from .peft_wrappers import is_prompted
 from .speech.streamed_generation import StreamedSpeechMixin, add_written
 from .speech.streamers import check_streamer
+from .thinker.generation_options import check_config, check_ids, check_mask
 from .thinker.inputs import pop_inputs
 
 TALKER_OPTIONS = tuple(
@@ -164,6 +167,11 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
         audio_streamer: Any,
         kwargs: dict[str, Any],
     ) -> Any:
+        if is_prompted(self):
+            raise ValueError(
+                "`model` must be a Thinker, such as `model.thinker`, for learned prompts of peft, which a whole model "
+                f"that generates would not read, got a {type(self).__name__}."
+            )
         if generation_mode not in self.output_modalities:
             raise ValueError(
                 f"`generation_mode` must be one of {self.output_modalities} for the parts this model has, "
@@ -178,11 +186,13 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
         if inputs is not None and input_ids is not None:
             raise ValueError("`inputs` must be None with `input_ids`, which is another name for it, got both.")
         input_ids = inputs if input_ids is None else input_ids
+        check_ids("input_ids", input_ids)
+        check_mask("attention_mask", kwargs.get("attention_mask"))
         if generation_config is not None:
             kwargs["generation_config"] = generation_config
         generation_config = generation_config if generation_config is not None else self.generation_config
         options = self._pop_talker_options(kwargs, generation_config, keeps_seed=False)
-        media = self.thinker.model.encode_media(
+        media = self._backbone.encode_media(
             kwargs.pop("mm_encoder_outputs", None), **self.encode_inputs(**pop_inputs(kwargs))
         )
         if media:
@@ -208,7 +218,7 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
         repeats, length = sequences.shape[0] // input_ids.shape[0], input_ids.shape[1]
         answer = sequences[:, length:]
         prompt_embeds = kwargs.get("inputs_embeds")
-        prompt_embeds = self.thinker.model.embed_inputs(
+        prompt_embeds = self._backbone.embed_inputs(
             input_ids if prompt_embeds is None else None, prompt_embeds, mm_encoder_outputs=media
         )
         embeds = torch.cat((prompt_embeds.repeat_interleave(repeats, 0), self.get_input_embeddings()(answer)), dim=1)
@@ -278,6 +288,9 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
         if kwargs:
             raise ValueError(f"`generate_speech` takes only `talker_*` options, got {sorted(kwargs)}.")
         self._find_sentence_ends(options, tokenizer)
+        check_ids("input_ids", input_ids, self.config.get_text_config().vocab_size)
+        for name, mask in (("attention_mask", attention_mask), ("speech_mask", speech_mask)):
+            check_mask(name, mask)
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if speech_mask is None:
             speech_mask = self.get_speech_mask(input_ids, attention_mask)
@@ -320,6 +333,7 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
         Arguments of draws are refused where nothing is drawn, but for the seed where `keeps_seed`, as in sessions,
         whose states have one. A configuration may hold them for other calls.
         """
+        check_config(generation_config)
         for place, names in (
             ("arguments", kwargs),
             ("fields of the generation configuration", vars(generation_config)),
@@ -336,6 +350,8 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
                 raise ValueError(
                     f"`{name}` must be None without `talker_do_sample`, as nothing is drawn, got {given[name]!r}."
                 )
+        if options["talker_sentence_end_ids"] is not None:
+            check_integers("talker_sentence_end_ids", options["talker_sentence_end_ids"])
         return {name.removeprefix("talker_"): value for name, value in options.items() if value is not None}
 
     def _get_speaker_ids(self, speaker: str | list[str] | None, batch_size: int) -> torch.Tensor | None:
@@ -343,6 +359,8 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
             return None
         if not isinstance(speaker, (str, list, tuple)):
             raise ValueError(f"`speaker` must be the name of a voice or a list with one for each row, got {speaker!r}.")
+        if not self.config.talker_config.speakers:
+            raise ValueError(f"`speaker` must be None for a model with one voice, which has no name, got {speaker!r}.")
         speakers = [speaker] * batch_size if isinstance(speaker, str) else speaker
         if len(speakers) != batch_size:
             raise ValueError(f"`speaker` must name one voice for each of {batch_size} rows, got {len(speakers)}.")

@@ -28,6 +28,7 @@ from .generation import JosieGenerationMixin
 from .losses.targets import NumItems, code_loss_divisors
 from .losses.unused_parts import add_zero_gradients
 from .outputs import JosieOutput, JosieTalkerOutput, JosieThinkerStreamOutput
+from .peft_wrappers import unwrap
 from .pretrained import JosiePreTrainedModel
 from .talker.model import JosieTalkerForConditionalGeneration
 from .talker.spoken_turns import join_turns, split_turns
@@ -163,7 +164,7 @@ class JosieForConditionalGeneration(
 
     def set_output_embeddings(self, new_embeddings: nn.Module):
         """Replace the projection to the vocabulary."""
-        self.thinker.lm_head = new_embeddings
+        unwrap(self.thinker).lm_head = new_embeddings
 
     @property
     def generation_config(self) -> GenerationConfig:
@@ -173,7 +174,7 @@ class JosieForConditionalGeneration(
     @generation_config.setter
     def generation_config(self, value: GenerationConfig):
         if "thinker" in self._modules:  # else the base class sets it before there are parts
-            self.thinker.generation_config = value
+            unwrap(self.thinker).generation_config = value
 
     @can_return_tuple
     @spell_inputs("audio")

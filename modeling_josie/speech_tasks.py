@@ -9,6 +9,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MA
 
 from ..configuration_josie import JosieConfig, reads_waveforms
 from .josie import JosieForConditionalGeneration
+from .thinker.generation_options import check_ids, check_mask
 from .thinker.inputs import MODALITY_INPUTS
 
 # What the model is asked where its generation configuration has no other words.
@@ -22,6 +23,15 @@ _HUB_OPTIONS = (
     "subfolder",
     "trust_remote_code",
 )
+# What the pipeline gives of itself, for texts too, for which nothing is written.
+_OF_PIPELINE = ("max_new_tokens", "pad_token_id", "return_dict_in_generate")
+
+
+def _pop_mode(kwargs: dict[str, Any], mode: str) -> None:
+    """Take `generation_mode` out of arguments; raise a `ValueError` where it is another than this."""
+    given = kwargs.pop("generation_mode", mode)
+    if given != mode:
+        raise ValueError(f"`generation_mode` must be {mode!r} in this pipeline, got {given!r}.")
 
 
 class JosieForTextToWaveform(JosieForConditionalGeneration):
@@ -36,15 +46,20 @@ class JosieForTextToWaveform(JosieForConditionalGeneration):
         Args:
             input_ids (`torch.LongTensor`): `(batch, length)`.
             attention_mask (`torch.Tensor`, *optional*): `(batch, length)`.
-            kwargs: For a conversation all of [`JosieForConditionalGeneration.generate`]; for a text `speaker`,
-                `talker_*` and `generation_config`, while options of transformers have no answer to choose.
+            kwargs: For a conversation all of [`JosieForConditionalGeneration.generate`], in mode `"audio"`; for a text
+                `speaker`, `talker_*` and `generation_config`, as no answer is written: options of transformers are
+                refused, but for those that the pipeline adds, such as `max_new_tokens`.
 
         Returns:
             `dict` with `audio`, a waveform `(channels, num_samples)` for each row.
 
         Raises:
-            `ValueError`: Texts and conversations are mixed, or as of the models' own methods.
+            `ValueError`: Texts and conversations are mixed, an option would have no effect, or as of the models' own
+                methods.
         """
+        check_ids("input_ids", input_ids)
+        check_mask("attention_mask", attention_mask)
+        _pop_mode(kwargs, "audio")
         has_turns = self._find_turns(input_ids, attention_mask)
         if bool(has_turns.any()) != bool(has_turns.all()):
             raise ValueError(f"`input_ids` must be all texts or all conversations, got {has_turns.tolist()}.")
@@ -53,6 +68,9 @@ class JosieForTextToWaveform(JosieForConditionalGeneration):
             spoken: Any = super().generate(input_ids, **kwargs)
         else:
             written = GenerationConfig().to_dict()
+            for name, value in kwargs.items():
+                if name in written and name not in _OF_PIPELINE and value is not None:
+                    raise ValueError(f"`{name}` must be None for a text, as no answer is written, got {value!r}.")
             options = {name: value for name, value in kwargs.items() if name not in written}
             spoken = self.generate_speech(input_ids, attention_mask, **options)
         lengths = spoken.audio_lengths.tolist()
@@ -125,8 +143,15 @@ class JosieForSpeechSeq2Seq(JosieForConditionalGeneration):
             What that method returns, without the prompt: tokens `(batch, new tokens)`, or an output with `sequences`.
 
         Raises:
-            `ValueError`: The model does not hear, or has no question to ask.
+            `ValueError`: The model does not hear, has no question to ask, or is to write several answers for a clip,
+                which the pipeline cannot hand on.
         """
+        _pop_mode(kwargs, "text")
+        several = self._search_options(kwargs.get("generation_config") or self.generation_config, kwargs)
+        if "num_return_sequences" in several:
+            raise ValueError(
+                f"`num_return_sequences` must be 1 for what a clip says, got {several['num_return_sequences']}."
+            )
         prompt = getattr(self.generation_config, "transcription_prompt_ids", None)
         token = self.config.thinker_config.audio_token_id
         if token is None or prompt is None or prompt.count(token) != 1:

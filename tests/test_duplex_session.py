@@ -222,6 +222,8 @@ class TestRefusals:
             (dict(talker_max_new_frames=5), "`talker_max_new_frames` must be None in a session, got 5."),
             (dict(talker_speed=3), "`talker_speed` must be 1 in a session, as units are learned at that speed, got 3."),
             (dict(talker_volume=3), "`talker_volume` must be one of"),
+            (dict(talker_seed=1.5), "`talker_seed` must be an integer or one for each row, got 1.5."),
+            (dict(talker_sentence_end_ids=5), "`talker_sentence_end_ids` must be a list of integers, got 5."),
             (dict(temperature=3), r"`open_sessions` takes a prompt and `talker_\*` options, got \['temperature'\]."),
             (dict(speaker="eve"), r"`speaker` must be one of \['ada', 'bob'\], got 'eve'."),
             (dict(path="nowhere"), "`path` must be a file of a session, got 'nowhere', which does not exist."),

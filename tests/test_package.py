@@ -41,7 +41,7 @@ ALLOWED_IMPORTS = {
     "__main__": {"cli"},
 }
 # The same inside `modeling_josie`, for its rooms and for the modules beside them.
-COMMON = {"freezing", "outputs", "pretrained"}
+COMMON = {"freezing", "option_values", "outputs", "peft_wrappers", "pretrained"}
 PARTS = {"layers", "losses", "codecs", "thinker", "talker"}
 ALLOWED_IN_MODELING = {
     "layers": {"pretrained"},
@@ -53,7 +53,9 @@ ALLOWED_IN_MODELING = {
     "duplex": PARTS | COMMON,
     "freezing": set(),
     "mel": set(),
+    "option_values": set(),
     "outputs": {"codecs"},
+    "peft_wrappers": set(),
     "pretrained": set(),
     "generation": PARTS | COMMON | {"speech"},
     "josie": PARTS | COMMON | {"generation", "duplex"},

@@ -4,7 +4,7 @@ import pytest
 import torch
 from packaging import version
 from tiny import CASES, josie_inputs
-from transformers import Trainer, TrainingArguments
+from transformers import GenerationConfig, Trainer, TrainingArguments
 from transformers.integrations.peft import MIN_PEFT_VERSION
 
 import josie
@@ -214,6 +214,11 @@ class TestVirtualTokens:
         with torch.no_grad():
             torch.testing.assert_close(loaded(**batch).logits, tuned.eval()(**batch).logits)
 
+    def test_a_cache_beside_them_is_refused(self, tuned):
+        with pytest.raises(ValueError, match="`use_cache` must be False with learned prompts of peft"):
+            tuned.generate(input_ids=torch.tensor([[20, 21]]), max_new_tokens=2)
+        assert tuned.get_base_model().generate(torch.tensor([[20, 21]]), max_new_tokens=2).shape[1] > 2
+
     @pytest.mark.filterwarnings("ignore:Position ids are not supported:UserWarning")
     def test_answers_are_written_with_media(self, tuned):
         inputs = self.inputs()
@@ -227,3 +232,45 @@ class TestVirtualTokens:
         media = {key: inputs[key] for key in ("pixel_values", "input_features", "input_features_mask")}
         by_hand = base.generate(inputs_embeds=embeds, attention_mask=mask, **media, max_new_tokens=4, min_new_tokens=4)
         assert torch.equal(written[0, -4:], by_hand[0])  # peft leaves out the positions of padded rows
+
+
+OF_WHOLE = dict(task_type="CAUSAL_LM", num_virtual_tokens=3, num_layers=2, num_attention_heads=2, token_dim=30)
+
+
+@pytest.mark.parametrize("mode", ["text", "audio"])
+@pytest.mark.parametrize("kind", ["PromptTuningConfig", "PrefixTuningConfig"])
+def test_a_whole_model_refuses_learned_prompts_when_it_generates(kind, mode):
+    model = CASES["josie"].build()
+    tuned = peft.get_peft_model(model, getattr(peft, kind)(**OF_WHOLE))
+    options = dict(input_ids=torch.tensor([[20, 21]]), max_new_tokens=2, generation_mode=mode)
+    for use_cache in (True, False):
+        with pytest.raises(
+            ValueError, match=r"`model` must be a Thinker, such as `model.thinker`, for learned prompts"
+        ):
+            tuned.generate(**options, use_cache=use_cache)
+    model.generate(**options)  # as the whole model alone does
+    model = CASES["josie"].build()
+    model.thinker = peft.get_peft_model(model.thinker, getattr(peft, kind)(**OF_WHOLE))
+    with pytest.raises(ValueError, match="`thinker` must have its adapters inside .*, got learned prompts of peft"):
+        model.generate(**options)
+
+
+@pytest.mark.parametrize("part", ["thinker", "talker"])
+def test_a_part_is_wrapped_where_it_stands(part):
+    options = dict(generation_mode="audio", max_new_tokens=4, talker_max_new_frames=5)
+    text = torch.tensor([[20, 21, 22]])
+    config = peft.LoraConfig(target_modules=MATRICES, r=3, init_lora_weights=False)
+    model = CASES["josie"].build()
+    torch.manual_seed(0)
+    wrapped = peft.get_peft_model(getattr(model, part), config)
+    inside, spoken = model.generate(text, **options), model.generate_speech(text, talker_max_new_frames=5)
+    setattr(model, part, wrapped)
+    outside = model.generate(text, **options)
+    assert torch.equal(outside.sequences, inside.sequences)
+    assert torch.equal(outside.audio_codes, inside.audio_codes)
+    assert torch.equal(model.generate_speech(text, talker_max_new_frames=5).audio_codes, spoken.audio_codes)
+    assert len(model.generate(text, **options, num_beams=2).sequences) == 1
+    model.generation_config = GenerationConfig(max_new_tokens=1, eos_token_id=2, pad_token_id=0)
+    assert model.generate(text).shape[1] == 4
+    model.resize_token_embeddings(model.config.get_text_config().vocab_size + 3)
+    assert model.generate(text).shape[1] == 4

@@ -116,6 +116,24 @@ class TestTextToSpeech:
         expected = model.generate(**inputs, **FRAMES, max_new_tokens=3, min_new_tokens=3, generation_mode="audio")
         np.testing.assert_array_equal(said["audio"], expected.audio_values[0, 0].numpy())
 
+    @pytest.mark.parametrize("options", [dict(do_sample=True), dict(temperature=0.5), dict(num_return_sequences=2)])
+    @pytest.mark.parametrize("place", ["generate_kwargs", "forward_params"])
+    def test_a_text_takes_no_option_of_answers(self, speak, options, place):
+        with pytest.raises(ValueError, match=f"`{next(iter(options))}` must be None for a text, as no answer is"):
+            speak("Hello", **{place: FRAMES | options})
+
+    def test_several_answers_are_a_list(self, speak):
+        chat = [{"role": "user", "content": "Hello"}]
+        options = FRAMES | dict(max_new_tokens=3, min_new_tokens=3, num_return_sequences=2, do_sample=True)
+        assert [len(clip) for clip in speak(chat, generate_kwargs=options)["audio"]] == [4 * 48] * 2
+        assert [len(clip) for clip in speak([["Hello", "Yes"]], generate_kwargs=FRAMES)[0]["audio"]] == [4 * 48] * 2
+
+    @pytest.mark.parametrize("given", ["Hello", [{"role": "user", "content": "Hello"}]], ids=["text", "chat"])
+    def test_the_mode_is_speech(self, speak, given):
+        with pytest.raises(ValueError, match="`generation_mode` must be 'audio' in this pipeline, got 'text'"):
+            speak(given, generate_kwargs=FRAMES | dict(generation_mode="text"))
+        assert len(speak(given, generate_kwargs=FRAMES | dict(generation_mode="audio"))["audio"]) == 4 * 48
+
     def test_what_it_cannot_do_is_refused(self, speak, processor):
         with pytest.raises(ValueError, match="takes only `talker_"):
             speak("Hello", generate_kwargs=dict(volume=3))
@@ -141,6 +159,11 @@ class TestSpeechRecognition:
     def test_beams_are_searched_for_each_clip(self, hear):
         waveform = josie.load_audio(SPEECH, hear.feature_extractor.sampling_rate)
         assert isinstance(hear(waveform, generate_kwargs=dict(max_new_tokens=4, num_beams=3))["text"], str)
+
+    @pytest.mark.parametrize("options", [dict(generation_mode="audio"), dict(num_return_sequences=2, do_sample=True)])
+    def test_what_it_cannot_do_is_refused(self, hear, options):
+        with pytest.raises(ValueError, match=f"`{next(iter(options))}` must be"):
+            hear(josie.load_audio(SPEECH, hear.feature_extractor.sampling_rate), generate_kwargs=options)
 
     def test_clips_of_a_batch_are_each_heard_to_their_end(self, tiny_folder, processor):
         model = AutoModelForSpeechSeq2Seq.from_pretrained(tiny_folder)

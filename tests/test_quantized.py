@@ -76,18 +76,34 @@ def is_linear(module) -> bool:
     return isinstance(module, torch.nn.Linear)
 
 
-def test_a_missing_library_or_checkpoint_is_one_sentence(monkeypatch, tmp_path, example):
+@pytest.mark.parametrize("learns", [False, True])
+def test_a_talker_of_torchs_own_weights_speaks_a_text(example, learns):
+    torch.manual_seed(1)
+    config = josie_config(talker_config=dict(TALKER, learns_durations=learns, duration_right_context=int(learns)))
+    smaller = josie.JosieForConditionalGeneration(config).eval()
+    smaller.talker = example["METHODS"]["torch-dynamic"](smaller.talker)
+    text, options = torch.tensor([[20, 21, 22]]), dict(talker_max_new_frames=3)
+    spoken = smaller.generate(text, max_new_tokens=3, generation_mode="audio", **options)
+    assert torch.isfinite(spoken.audio_values).all()
+    assert torch.isfinite(smaller.generate_speech(text, **options).audio_values).all()
+    assert example["compare"](smaller, "torch-dynamic", 4)["Talker"]["quantized_rate"] > 0
+
+
+def test_a_missing_library_or_number_or_checkpoint_is_one_sentence(monkeypatch, tmp_path, example, capsys):
     monkeypatch.setitem(sys.modules, "torchao", None)
     for arguments, message in (
         (
             ["nano", "--tokens", "2"],
             r"`--method` must be 'torch-dynamic' without torchao: pip install 'josie\[quantize\]'",
         ),
+        (["nano", "--tokens", "0"], "`--tokens` must be at least 1, got 0."),
+        (["nano", "--threads", "0"], "`--threads` must be at least 1, got 0."),
         ([str(tmp_path)], "`folder` must hold a JOSIE checkpoint, got .*, without a config.json."),
     ):
         monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *arguments])
         with pytest.raises(SystemExit, match=message):
             example["main"]()
+        assert not capsys.readouterr().out, "no head of a table that does not come"
 
 
 @torch.no_grad()

@@ -79,6 +79,7 @@ def test_spoken_answers_draw_their_text_likewise(model):
         (dict(prompt_lookup_num_tokens=2), "`seed` must be None with `prompt_lookup_num_tokens`"),
         (dict(output_scores=True, return_dict_in_generate=True), "`output_scores` must be False with `seed`"),
         (dict(seed=[1, 2]), "`seed` must be one number for each of 3 rows, got 2"),
+        (dict(seed=1.5), "`seed` must be an integer or one for each row, got 1.5"),
         (dict(seed="x"), "`seed` must be an integer or one for each row, got 'x'"),
         (dict(seed=[1.5, 2, 3]), "`seed` must be an integer or one for each row"),
     ],

@@ -102,7 +102,7 @@ def open_listener(model: Any) -> Listener:
     Raises:
         `ValueError`: It waits for the end of the audio.
     """
-    audio_config, front_end = model.config.thinker_config.audio_config, model.thinker.model.audio_front_end
+    audio_config, front_end = model.config.thinker_config.audio_config, model._backbone.audio_front_end
     require_stream(audio_config)
     if not is_codec(audio_config):
         return EncoderListener(front_end)

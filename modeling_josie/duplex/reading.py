@@ -24,7 +24,7 @@ def most_tokens(config: Any) -> int:
 
 def require_batch(model: Any, batch_size: int) -> None:
     """Raise a `ValueError` unless rows may read different numbers of tokens, which leave gaps in a batch."""
-    text, backbone = model.config.get_text_config(), model.thinker.model.language_model
+    text, backbone = model.config.get_text_config(), model._backbone.language_model
     others = {*(getattr(text, "layer_types", None) or ())} - {"full_attention"}
     has_window = getattr(text, "sliding_window", None) is not None
     if batch_size > 1 and (has_window or others or getattr(backbone, "_is_stateful", False)):
@@ -42,7 +42,7 @@ class SessionReader:
     """
 
     def __init__(self, model: Any):
-        self.thinker, self.config = model.thinker, model.config
+        self.backbone, self.config = model._backbone, model.config
         self.embed = model.get_input_embeddings()
         thinker_config = model.config.thinker_config
         self.num_positions: int = thinker_config.max_sequence_length
@@ -70,7 +70,7 @@ class SessionReader:
             row.position += len(read)
         before = state.attention_mask
         state.attention_mask = mask if before is None else torch.cat((before, mask), dim=1)
-        outputs = self.thinker.model(
+        outputs = self.backbone(
             inputs_embeds=embeds,
             attention_mask=state.attention_mask.long(),
             position_ids=positions,

@@ -13,8 +13,11 @@ import torch
 
 from ...configuration_josie import JosieConfig, SpeechTiming, audio_codec_geometry
 from ..codecs.inference import inference_form
+from ..option_values import list_seeds
 from ..outputs import HeardToken
+from ..peft_wrappers import unwrap
 from ..talker.duration_predictor import TokenDurations
+from ..thinker.generation_options import check_ids, check_mask
 from ..thinker.inputs import pop_inputs
 from .listening import open_listener
 from .memory import Entry, RowMemory, Rows, count_positions
@@ -30,6 +33,7 @@ class SessionStepsMixin:
 
     config: JosieConfig
     thinker: Any
+    _backbone: Any
     talker: Any
     audio_codec: Any
     device: Any
@@ -113,19 +117,19 @@ class SessionStepsMixin:
         for name in _NOT_OF_SESSIONS:
             if options.get(name) is not None:
                 raise ValueError(f"`talker_{name}` must be None in a session, got {options[name]}.")
+        check_ids("input_ids", input_ids, self.config.get_text_config().vocab_size)
+        check_mask("attention_mask", attention_mask)
         batch_size = input_ids.shape[0]
         require_batch(self, batch_size)
         seeds = options.pop("seed", None)
         if seeds is None:
             seeds = torch.randint(2**31, (batch_size,)).tolist()
-        seeds = list(range(seeds, seeds + batch_size)) if isinstance(seeds, int) else list(seeds)
-        if len(seeds) != batch_size:
-            raise ValueError(f"`talker_seed` must be one number for each of {batch_size} rows, got {len(seeds)}.")
+        seeds = list_seeds("talker_seed", seeds, batch_size)
         speaker_ids = self._get_speaker_ids(speaker, batch_size)
-        media = self.thinker.model.encode_media(**self.encode_inputs(**pop_inputs(kwargs)))
+        media = self._backbone.encode_media(**self.encode_inputs(**pop_inputs(kwargs)))
         if kwargs:
             raise ValueError(f"`open_sessions` takes a prompt and `talker_*` options, got {sorted(kwargs)}.")
-        embeds = self.thinker.model.embed_inputs(input_ids, mm_encoder_outputs=media)
+        embeds = self._backbone.embed_inputs(input_ids, mm_encoder_outputs=media)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         reader, rows = SessionReader(self), []
         for number, (seed, row) in enumerate(zip(seeds, mask.bool(), strict=True)):
@@ -157,10 +161,10 @@ class SessionStepsMixin:
         """
         if not 0 <= row < len(session_state.rows):
             raise ValueError(f"`row` must be in [0, {len(session_state.rows) - 1}], got {row}.")
-        media = self.thinker.model.encode_media(**self.encode_inputs(**pop_inputs(kwargs)))
+        media = self._backbone.encode_media(**self.encode_inputs(**pop_inputs(kwargs)))
         if kwargs:
             raise ValueError(f"`show_images` takes media alone, got {sorted(kwargs)}.")
-        values = self.thinker.model.embed_inputs(input_ids, mm_encoder_outputs=media)[0]
+        values = self._backbone.embed_inputs(input_ids, mm_encoder_outputs=media)[0]
         memory, reader = session_state.rows[row].memory, SessionReader(self)
         size = count_positions([*memory.prompt, *memory.shown]) + len(values)
         room = reader.num_positions - reader.most_history - 2 * reader.unit_size
@@ -217,7 +221,7 @@ class SessionStepsMixin:
             return unit.finish()
 
     def _make_turn(self, row: SessionRow, options: dict[str, Any]) -> VoiceTurn:
-        return VoiceTurn(self.talker, self.audio_codec, row.speaker_ids, options, row.seed + row.num_turns)
+        return VoiceTurn(unwrap(self.talker), self.audio_codec, row.speaker_ids, options, row.seed + row.num_turns)
 
 
 class _Unit:

@@ -14,6 +14,7 @@ from ...configuration_josie import JosieConfig
 from ..codecs.decoder_stream import open_decoder
 from ..codecs.inference import inference_form
 from ..outputs import JosieGenerateOutput, SpeechPiece
+from ..peft_wrappers import unwrap
 from ..talker.decoding import CodeSampler
 from ..talker.speech_stream import SpeechStream
 from ..thinker.state_listener import listen_to_states
@@ -52,6 +53,11 @@ class StreamedSpeechMixin:
     _pop_talker_options: Any
     _require_final_tokens: Any
 
+    @property
+    def _backbone(self) -> Any:
+        """What reads in the Thinker, without its head."""
+        return unwrap(self.thinker).model
+
     def _open_speaker(
         self,
         batch_size: int,
@@ -67,7 +73,7 @@ class StreamedSpeechMixin:
         options = dict(options)
         sentence_ends: set[int] = set(options.pop("sentence_end_ids", None) or ())
         sampler = CodeSampler(**{name: options.pop(name) for name in _SAMPLING if name in options})
-        stream = SpeechStream(self.talker, batch_size, sampler, speaker_ids, **options)
+        stream = SpeechStream(unwrap(self.talker), batch_size, sampler, speaker_ids, **options)
         return Speaker(
             stream,
             self.audio_codec,
@@ -124,7 +130,7 @@ class StreamedSpeechMixin:
         position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
         has_room = cache is not None and not cache.is_compileable  # static ones are as long as the answer
         if has_room and cache.get_seq_length() == length - num_missing:
-            states = self.thinker.model(
+            states = self._backbone(
                 input_ids=ids[:, -num_missing:],
                 attention_mask=attention_mask,
                 position_ids=position_ids[:, -num_missing:],
@@ -132,19 +138,19 @@ class StreamedSpeechMixin:
                 return_dict=True,
             ).last_hidden_state
         else:
-            prompt = self.thinker.model.embed_inputs(
+            prompt = self._backbone.embed_inputs(
                 ids if kwargs.get("inputs_embeds") is None else None,
                 kwargs.get("inputs_embeds"),
                 mm_encoder_outputs=kwargs.get("mm_encoder_outputs"),
             )
             answer = self.get_input_embeddings()(ids[:, prompt.shape[1] :])
-            states = self.thinker.model(
+            states = self._backbone(
                 inputs_embeds=torch.cat((prompt, answer), dim=1),
                 attention_mask=attention_mask,
                 position_ids=position_ids,
                 use_cache=False,
                 return_dict=True,
-                **self.thinker.model.embed_for_layers(ids),
+                **self._backbone.embed_for_layers(ids),
             ).last_hidden_state[:, -num_missing:]
         for state in states.split(1, dim=1):
             speaker.add_state(state)
@@ -160,24 +166,24 @@ class StreamedSpeechMixin:
         num_positions = self.config.thinker_config.max_sequence_length
         if embeds.shape[1] <= num_positions:
             position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-            return self.thinker.model(
+            return self._backbone(
                 inputs_embeds=embeds,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
                 use_cache=False,
                 return_dict=True,
-                **self.thinker.model.embed_for_layers(input_ids),
+                **self._backbone.embed_for_layers(input_ids),
             ).last_hidden_state
         states = embeds.new_zeros(embeds.shape)
         for row, mask in enumerate(attention_mask.bool()):
             real = mask.nonzero()[:, 0]
             for part in ReadingCuts(num_positions, sentence_end_ids).cut(input_ids[row, real].tolist()):
                 places = real[part.start : part.stop]
-                outputs = self.thinker.model(
+                outputs = self._backbone(
                     inputs_embeds=embeds[row : row + 1, places],
                     use_cache=False,
                     return_dict=True,
-                    **self.thinker.model.embed_for_layers(input_ids[row : row + 1, places]),
+                    **self._backbone.embed_for_layers(input_ids[row : row + 1, places]),
                 )
                 states[row, places] = outputs.last_hidden_state[0]
         return states
@@ -272,7 +278,7 @@ class StreamedSpeechMixin:
                     tokens = torch.tensor([[token]], device=self.device)
                     voice.add_tokens(tokens)
                     if voice.reads_states:
-                        outputs = self.thinker.model(input_ids=tokens, cache=cache, use_cache=True, return_dict=True)
+                        outputs = self._backbone(input_ids=tokens, cache=cache, use_cache=True, return_dict=True)
                         voice.add_state(outputs.last_hidden_state)
                     for _ in voice.advance():
                         yield from _take(pieces)

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterable, Sequence
-from numbers import Real
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from ..layers.fast import step_attention
 from ..layers.fast_steps import StepLayer, fast_step, list_step_layers
 from ..layers.row_caches import RowCaches, attend_by_rows, join_positions
 from ..layers.transformer import attend_with_mask, get_attention_function
+from ..option_values import check_integer, check_number
 
 
 class LoopCache(Cache):
@@ -242,7 +242,7 @@ class CodeSampler:
         min_p (`float`, *optional*): Keep what has at least this fraction of the likeliest one's probability.
 
     Raises:
-        `ValueError`: A value is out of its range, also of one that is not read as nothing is drawn.
+        `ValueError`: A value is of another type or out of its range, also of one that is not read as nothing is drawn.
     """
 
     def __init__(
@@ -257,9 +257,13 @@ class CodeSampler:
         self.generators: list[torch.Generator] = []
         self._rows: set[int] = set()
         self.processors = LogitsProcessorList()
-        for name, value in (("temperature", temperature), ("top_k", top_k), ("top_p", top_p), ("min_p", min_p)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
-                raise ValueError(f"`talker_{name}` must be a number, got {value!r}.")
+        if not isinstance(do_sample, bool):
+            raise ValueError(f"`talker_do_sample` must be True or False, got {do_sample!r}.")
+        if top_k is not None:
+            check_integer("talker_top_k", top_k)
+        for name, value in (("temperature", temperature), ("top_p", top_p), ("min_p", min_p)):
+            if value is not None:
+                check_number(f"talker_{name}", value)
         if not temperature > 0:
             raise ValueError(f"`talker_temperature` must be above 0, got {temperature}.")
         if top_k is not None and top_k < 0:

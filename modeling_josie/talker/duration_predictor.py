@@ -169,7 +169,7 @@ class DurationStream:
             right = self._tokens[index + 1 : index + 1 + predictor.right_context]
             missing = predictor.left_context - index, predictor.right_context - len(right)
             window = [nothing] * missing[0] + self._tokens[: index + 1] + right + [nothing] * missing[1]
-            durations.append(predictor.predict(torch.cat(window)))
+            durations.append(predictor.predict(torch.cat(window)[None])[0])  # quantized layers want a batch
             self._num_left += 1
             if self._num_left > predictor.left_context:
                 del self._tokens[0]

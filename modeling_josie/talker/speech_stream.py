@@ -17,6 +17,7 @@ import torch
 from transformers.utils import logging
 
 from ..layers.shared_steps import run_step
+from ..option_values import check_integer, check_number, list_seeds
 from ..outputs import JosieTalkerGenerateOutput
 from .decoding import CodeSampler, StepLoop
 from .duration_predictor import DurationStream
@@ -118,7 +119,7 @@ class SpeechStream:
             the others count on from. When `None`, torch's global generator draws them.
 
     Raises:
-        `ValueError`: A number is out of range, or speakers are unknown.
+        `ValueError`: A number is of another type or out of range, or speakers are unknown.
     """
 
     def __init__(
@@ -135,6 +136,10 @@ class SpeechStream:
         config = talker.config
         if max_new_frames is None and not config.learns_durations:
             max_new_frames = min(_DEFAULT_MAX_NEW_FRAMES, talker.max_frames)
+        if max_new_frames is not None:
+            check_integer("talker_max_new_frames", max_new_frames)
+        check_integer("talker_min_new_frames", min_new_frames)
+        check_number("talker_speed", speed)
         if max_new_frames is not None and max_new_frames < 1:
             raise ValueError(f"`talker_max_new_frames` must be at least 1, got {max_new_frames}.")
         if min_new_frames < 1 or (max_new_frames is not None and min_new_frames > max_new_frames):
@@ -149,7 +154,8 @@ class SpeechStream:
         self.max_new_frames, self.min_new_frames, self.speed = max_new_frames, min_new_frames, speed
         self.start, self._end_of_text = talker.embed_bounds(batch_size, speaker_ids)
         self.device = self.start.device
-        seeds = self._choose_seeds(seed, batch_size)
+        seeds = torch.randint(2**62, (batch_size,)).tolist() if seed is None else seed
+        seeds = list_seeds("talker_seed", seeds, batch_size)
         if self.sampler.do_sample:
             self.sampler.seed(seeds, self.device)
         predictor = talker.durations
@@ -164,17 +170,6 @@ class SpeechStream:
         self._depth_loop = None if depth is None else depth.make_loop(batch_size, self.start)
         self._no_codes = torch.full((batch_size, config.num_quantizers), config.codebook_size, device=self.device)
         self._codes = self._no_codes
-
-    @staticmethod
-    def _choose_seeds(seed: int | list[int] | None, batch_size: int) -> list[int]:
-        if seed is None:
-            return torch.randint(2**62, (batch_size,)).tolist()
-        seeds = list(range(seed, seed + batch_size)) if isinstance(seed, int) else list(seed)
-        if not all(isinstance(number, int) for number in seeds):
-            raise ValueError(f"`talker_seed` must be integers, got {seeds}.")
-        if len(seeds) != batch_size:
-            raise ValueError(f"`talker_seed` must be one number for each of {batch_size} rows, got {len(seeds)}.")
-        return seeds
 
     @torch.no_grad()
     def put(

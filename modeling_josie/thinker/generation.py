@@ -15,6 +15,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
 from ...configuration_josie import JosieThinkerConfig
+from ..peft_wrappers import is_prompted
 from .generation_options import check_options
 from .inputs import MODALITIES, MediaOutputs, pop_inputs
 from .media import join_rows
@@ -22,6 +23,9 @@ from .row_draws import RowDraws, check_seed, put_draws_last
 from .state_listener import report_state
 
 logger = logging.get_logger(__name__)
+
+# Arguments of transformers' `generate` behind the prompt, which may be given by their place.
+_BY_PLACE = ("generation_config", "logits_processor", "stopping_criteria")
 
 
 def suppress_placeholders(generation_config: GenerationConfig, config: JosieThinkerConfig):
@@ -60,9 +64,16 @@ class ThinkerGenerationMixin(GenerationMixin):
         Raises:
             `ValueError`: An option would have no effect, or the inputs do not fit.
         """
-        config = kwargs.get("generation_config", args[0] if args else None)
-        prompt = {} if inputs is None else {"input_ids": inputs}
-        check_options(kwargs | prompt, config, self.generation_config)
+        given: dict[str, Any] = kwargs | dict(zip(_BY_PLACE, args, strict=False))
+        given |= {} if inputs is None else {"input_ids": inputs}
+        config = given.get("generation_config")
+        check_options(given, config, self.generation_config, self.config.get_text_config().vocab_size)
+        use_cache = getattr(config or self.generation_config, "use_cache", None)
+        if is_prompted(self) and given.get("use_cache", use_cache) is not False:
+            raise ValueError(
+                "`use_cache` must be False with learned prompts of peft, which would be passed over beside a cache, "
+                "got True."
+            )
         if seed is not None:
             check_seed(kwargs, self.generation_config if config is None else config)
             name = "logits_processor"
@@ -87,6 +98,14 @@ class ThinkerGenerationMixin(GenerationMixin):
     ) -> tuple[GenerationConfig, dict[str, Any]]:
         """Merge the options of a call, which never lets placeholders be written."""
         merged, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
+        for length, new_tokens in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
+            # The length that a call says counts, rather than new tokens of a configuration behind it.
+            for said in (kwargs, vars(generation_config) if generation_config is not None else {}):
+                if said.get(new_tokens) is not None:
+                    break
+                if said.get(length):
+                    setattr(merged, new_tokens, None)
+                    break
         tokens = {*(merged.suppress_tokens or ()), *placeholder_tokens(self.config)}
         merged.suppress_tokens = sorted(tokens) or None
         return merged, model_kwargs

@@ -3,9 +3,12 @@
 transformers takes some options and does nothing with them, for a decoder alone or without another option beside.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from transformers.generation import GenerationConfig
+from transformers.utils import torch_compilable_check
 
 # Options that mean nothing here, and the reasons.
 _WITHOUT_EFFECT = {
@@ -41,7 +44,10 @@ _NEEDS = {
 
 
 def check_options(
-    arguments: dict[str, Any], generation_config: GenerationConfig | None, own_config: GenerationConfig
+    arguments: dict[str, Any],
+    generation_config: GenerationConfig | None,
+    own_config: GenerationConfig,
+    vocab_size: int,
 ) -> None:
     """Check the prompt and the options of one call of `generate`.
 
@@ -52,13 +58,21 @@ def check_options(
         generation_config ([`GenerationConfig`], *optional*): The one that is given.
         own_config ([`GenerationConfig`]): The model's, which fills what neither says. What it says to assistants is
             for calls in which the model is one.
+        vocab_size (`int`): Tokens that the prompt may have.
 
     Raises:
-        `ValueError`: One of them would be passed over, or the prompt is empty or does not fit its mask.
+        `ValueError`: One of them would be passed over or is of another type, or the prompt is empty, no tokens of the
+            vocabulary, or does not fit its mask.
     """
     if _is_call_of_assistant(generation_config):
         return
+    check_config(generation_config)
+    check_ids("input_ids", arguments.get("input_ids"), vocab_size)
     _check_prompt(arguments)
+    for name in ("logits_processor", "stopping_criteria"):
+        value = arguments.get(name)
+        if value is not None and not isinstance(value, (list, tuple)):
+            raise ValueError(f"`{name}` must be a list, got a {type(value).__name__}.")
     held = {name: value for name, value in _get_set(own_config).items() if name not in _OF_ASSISTANTS}
     held |= {} if generation_config is None else _get_set(generation_config)
     given = {name: value for name, value in (held | arguments).items() if value is not None and value is not False}
@@ -79,6 +93,47 @@ def check_options(
             raise ValueError(f"`{name}` must be None without {names}, got {_describe(given[name])}.")
 
 
+def check_config(generation_config: Any) -> None:
+    """Raise a `ValueError` unless this is a generation configuration or `None`."""
+    if generation_config is not None and not isinstance(generation_config, GenerationConfig):
+        raise ValueError(
+            f"`generation_config` must be a GenerationConfig, got a {type(generation_config).__name__}: its fields may "
+            "be given as arguments."
+        )
+
+
+def check_ids(name: str, ids: Any, vocab_size: int | None = None) -> None:
+    """Check that ids of tokens are a tensor of integers, and in the vocabulary.
+
+    Args:
+        name (`str`): Their argument.
+        ids: What was given; `None` is none.
+        vocab_size (`int`, *optional*): How many tokens there are; not looked at when `None`.
+
+    Raises:
+        `ValueError`: They are not.
+    """
+    if ids is None:
+        return
+    if isinstance(ids, Mapping) or hasattr(ids, "convert_to_tensors"):  # what a processor returns
+        raise ValueError(f"`{name}` must be a tensor of token ids, got a {type(ids).__name__}: give it as `**inputs`.")
+    if not isinstance(ids, torch.Tensor):
+        raise ValueError(f"`{name}` must be a tensor of token ids, got a {type(ids).__name__}.")
+    if ids.dtype not in (torch.long, torch.int):
+        raise ValueError(f"`{name}` must be integers of 32 or 64 bits, got {ids.dtype}.")
+    if vocab_size is not None:
+        torch_compilable_check(
+            ((ids >= 0) & (ids < vocab_size)).all(),
+            lambda: f"`{name}` must be in [0, {vocab_size - 1}], got values from {int(ids.min())} to {int(ids.max())}.",
+        )
+
+
+def check_mask(name: str, mask: Any) -> None:
+    """Raise a `ValueError` unless a mask is a tensor or `None`."""
+    if mask is not None and not isinstance(mask, torch.Tensor):
+        raise ValueError(f"`{name}` must be a tensor, got a {type(mask).__name__}.")
+
+
 def _is_call_of_assistant(generation_config: GenerationConfig | None) -> bool:
     """Return whether transformers calls an assistant, whose scores it asks for."""
     asked = ("is_assistant", "return_dict_in_generate", "output_scores")
@@ -94,6 +149,7 @@ def _get_set(generation_config: GenerationConfig) -> dict[str, Any]:
 
 def _check_prompt(arguments: dict[str, Any]) -> None:
     ids, mask = (arguments.get(name) for name in ("input_ids", "attention_mask"))
+    check_mask("attention_mask", mask)
     if ids is None or any(arguments.get(name) is not None for name in ("inputs_embeds", "cache", "past_key_values")):
         return
     if ids.ndim != 2 or not ids.numel():

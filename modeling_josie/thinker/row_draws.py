@@ -6,6 +6,8 @@ import torch
 from transformers.generation import GenerationConfig
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 
+from ..option_values import check_seeds, list_seeds
+
 # Ways of decoding that draw several tokens of a row at once, or none.
 _OTHER_WAYS = ("assistant_model", "prompt_lookup_num_tokens", "custom_generate")
 
@@ -23,16 +25,12 @@ class RowDraws(LogitsProcessor):
     """
 
     def __init__(self, seed: int | list[int]):
-        seeds = [seed] if isinstance(seed, int) else list(seed)
-        if not all(isinstance(number, int) for number in seeds):
-            raise ValueError(f"`seed` must be an integer or one for each row, got {seed!r}.")
+        check_seeds("seed", seed)
         self._seed = seed
         self._generators: list[torch.Generator] = []
 
     def _start(self, num_rows: int, device: torch.device) -> None:
-        seeds = range(self._seed, self._seed + num_rows) if isinstance(self._seed, int) else self._seed
-        if len(seeds) != num_rows:
-            raise ValueError(f"`seed` must be one number for each of {num_rows} rows, got {len(seeds)}.")
+        seeds = list_seeds("seed", self._seed, num_rows)
         self._generators = [torch.Generator(device).manual_seed(number) for number in seeds]
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:

@@ -1,0 +1,29 @@
+"""Wrappers of peft around a model or one of its parts.
+
+Adapters lie inside the modules that they change, so that what is wrapped has them too. Learned prompts are the
+wrapper's alone: only a Thinker's own `generate` hands them on.
+"""
+
+from typing import Any
+
+
+def unwrap(part: Any) -> Any:
+    """Return a part of the whole model without a wrapper of peft.
+
+    Raises:
+        `ValueError`: The wrapper has learned prompts, which would be passed over.
+    """
+    if not hasattr(part, "get_base_model"):
+        return part
+    inner = part.get_base_model()
+    if getattr(getattr(part, "active_peft_config", None), "is_prompt_learning", False):
+        raise ValueError(
+            f"`{inner._name_in_whole}` must have its adapters inside when a whole model generates, got learned prompts "
+            f"of peft ({part.active_peft_config.peft_type.value}), which only its own `generate` reads."
+        )
+    return inner
+
+
+def is_prompted(model: Any) -> bool:
+    """Return whether peft, with learned prompts, calls a model's `generate`: it sets how inputs are prepared then."""
+    return getattr(model.prepare_inputs_for_generation, "__self__", model) is not model
