@@ -17,6 +17,9 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 | `card` | `license`, `hardware`, `limitations` of the model card |
 | `threads` | of torch; its own choice where it is missing |
 
+The assistant's recordings are read where the Talker learns, and become codes as `train_talker.py` makes them; where it
+learns alone, rows in which nothing is spoken are left out.
+
 A run that ends in any way goes on with the same command from its last checkpoint, and its next losses are those it
 would have had, also when it trains on a stream. In `trainer.output_dir` it leaves `log.jsonl`, checkpoints, `base` (the
 model of a preset) and `model` (the adapters, the processor, a model card), which `AutoModelForMultimodalLM` loads.
@@ -25,18 +28,20 @@ Needs `pip install 'josie[peft]'`.
 """
 
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from recipes.answers import AnswerArguments, AnswerCheck, find_questions, keep_scores_of
 from recipes.configuration import CommandLine, read_section, require_sections, run_training
-from recipes.conversations import ConversationDataArguments, load_conversations
 from recipes.heard_rows import HeardCollator, HearingArguments, Listener
-from recipes.model_cards import CardArguments, describe_sources, write_card
+from recipes.model_cards import CardArguments, write_card
 from recipes.models import ModelArguments, learn_in_float32, load_model, save_model
 from recipes.run_log import RunLog
 from recipes.runs import start_training, train
+from recipes.spoken_rows import SilentCollator, SpeechCollator, SpeechEncoder, SpokenConversations, is_spoken
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
@@ -44,6 +49,7 @@ from josie import JosieDataCollator, JosieTrainer
 from josie.training.metrics import Metrics, keep_scores
 
 SECTIONS = ("data", "model", "lora", "hearing", "answers", "trainer", "card", "threads")
+_STREAM_ROWS = 1000  # of a stream, which has no end: so many are searched for one that is spoken
 
 
 @dataclass
@@ -99,6 +105,31 @@ def find_layers(model: PreTrainedModel, parts: list[str], layers: list[str] | No
     return [name for name in names if not layers or name.rpartition(".")[2] in layers]
 
 
+def require_modules(model: nn.Module, names: list[str]) -> None:
+    """Raise a `ValueError` for one of `lora.modules_to_save` that names nothing which could learn."""
+    known = [f".{name}" for name, module in model.named_modules() if next(module.parameters(), None) is not None]
+    for name in names:
+        if not name or not any(each.endswith(f".{name}") for each in known):
+            raise ValueError(f"`lora.modules_to_save` must be names of modules with weights, got {name!r}.")
+
+
+def choose_spoken(rows: dict[str, Any], parts: list[str]) -> dict[str, Any]:
+    """Return the rows that parts learn from; for the Talker alone those in which the assistant speaks.
+
+    Args:
+        rows (`dict`): Of each split.
+        parts (`list[str]`): The Talker, and perhaps the Thinker.
+
+    Raises:
+        `ValueError`: Nothing is spoken in the rows to train on.
+    """
+    train_rows: Any = rows["train"]
+    searched: Any = train_rows if isinstance(train_rows, Dataset) else islice(train_rows, _STREAM_ROWS)
+    if not any(map(is_spoken, searched)):
+        raise ValueError("`data` must have rows with recorded answers where `lora.parts` has 'talker', got none.")
+    return rows if "thinker" in parts else {split: part.filter(is_spoken) for split, part in rows.items()}
+
+
 def train_model(line: CommandLine) -> dict[str, Any] | None:
     """Train adapters, evaluate, save.
 
@@ -108,29 +139,46 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     config = line.config
     require_sections(config, *SECTIONS)
     card = read_section(config, "card", CardArguments)
-    data = read_section(config, "data", ConversationDataArguments)
     adapters = read_section(config, "lora", AdapterArguments)
     asked = read_section(config, "answers", AnswerArguments)
     chosen = read_section(config, "model", ModelArguments)
     hearing = read_section(config, "hearing", HearingArguments) if config.get("hearing") is not None else None
+    speaks = "talker" in adapters.parts
+    if speaks and hearing is not None:
+        raise ValueError("`lora.parts` must be ['thinker'] with `hearing`, got a Talker that learns.")
     arguments = start_training(
-        config, TrainingArguments, remove_unused_columns=False, label_names=["labels"], eval_do_concat_batches=False
+        config,
+        TrainingArguments,
+        remove_unused_columns=False,
+        label_names=["labels", "speech_codes"] if speaks else ["labels"],
+        eval_do_concat_batches=False,
     )
-    conversations: dict[str, Any] = load_conversations(data)
-    model, processor = load_model(chosen, Path(str(arguments.output_dir)) / "base")
-    lora = LoraConfig(
-        r=adapters.rank,
-        lora_alpha=adapters.alpha,  # type: ignore[arg-type]
-        lora_dropout=adapters.dropout,
-        target_modules=find_layers(model, list(adapters.parts), adapters.layers),
-        modules_to_save=adapters.modules_to_save or None,
-    )
-    questions = find_questions(conversations["validation"], asked.num_questions)
-    collator: Any = JosieDataCollator(processor)
-    adapted: Any = get_peft_model(model, lora)
-    if hearing is not None:
-        conversations = Listener(model, processor, hearing).encode_splits(conversations)
-        collator = HeardCollator(collator)
+    with arguments.main_process_first():
+        data = SpokenConversations.load(config)  # first: a missing file is found before a model is made or fetched
+        data.rows = choose_spoken(data.rows, list(adapters.parts)) if speaks else data.rows
+        model, processor = load_model(chosen, Path(str(arguments.output_dir)) / "base")
+        require_modules(model, adapters.modules_to_save)
+        lora = LoraConfig(
+            r=adapters.rank,
+            lora_alpha=adapters.alpha,  # type: ignore[arg-type]
+            lora_dropout=adapters.dropout,
+            target_modules=find_layers(model, list(adapters.parts), adapters.layers),
+            modules_to_save=adapters.modules_to_save or None,
+        )
+        encode = SpeechEncoder.of_model(model) if speaks else None
+        questions = find_questions(data.rows["validation"], asked.num_questions)
+        adapted: Any = get_peft_model(model, lora)
+        data.require_encoder(model)
+        conversations: dict[str, Any] = data.rows
+        collator: Any = JosieDataCollator(processor)
+        if hearing is not None:
+            conversations = Listener(model, processor, hearing).encode_splits(conversations)
+            collator = HeardCollator(collator)
+        elif encode is not None:
+            tokenizer = processor.tokenizer if model.config.talker_config.learns_durations else None
+            conversations, collator = data.encode(encode, tokenizer), SpeechCollator(collator, encode)
+        else:
+            collator = SilentCollator(collator)
     learn_in_float32(adapted, arguments.bf16 or arguments.fp16)
     validation = conversations["validation"]
     answers = AnswerCheck(adapted, processor, questions, asked)
@@ -147,22 +195,21 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     )
     if not train(trainer, line.mode):
         return None
-    return finish(trainer, data, card, line.command)
+    return finish(trainer, data.sources, card, line.command)
 
 
-def finish(trainer: Trainer, data: ConversationDataArguments, card: CardArguments, command: str) -> dict[str, Any]:
+def finish(trainer: Trainer, sources: list[str], card: CardArguments, command: str) -> dict[str, Any]:
     """Save the adapters with the processor and a card.
 
     Args:
         trainer (`Trainer`): After training.
-        data ([`ConversationDataArguments`]): What it was trained on.
+        sources (`list[str]`): What it was trained on, in words.
         card ([`CardArguments`]): For the card.
         command (`str`): How the recipe was called.
     """
     save_model(trainer)
     metrics = keep_scores_of(trainer.evaluate()) if trainer.eval_dataset is not None else {}
     if trainer.is_world_process_zero():
-        trained_on = describe_sources(data.sources)
         base = trainer.model.config.name_or_path
         (Path(str(trainer.args.output_dir)) / "model" / "README.md").unlink(missing_ok=True)  # an empty form of peft's
         held_out = "conversations of the same sources that were held out"
@@ -170,7 +217,7 @@ def finish(trainer: Trainer, data: ConversationDataArguments, card: CardArgument
             trainer,
             card,
             command,
-            trained_on,
+            sources,
             metrics,
             held_out,
             base_model=None if Path(str(base)).is_dir() else base,

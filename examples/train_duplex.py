@@ -31,9 +31,11 @@ from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
 from josie import JosieDataCollator, JosieTrainer, add_units
-from josie.training.conversations import read_json_lines
+from josie.training.conversations import move_messages, move_part, read_json_lines
+from josie.training.unit_rows import is_unit_row
 
 SECTIONS = ("data", "model", "units", "freeze", "trainer", "card", "threads")
+_AS_THEY_ARE = ("turns", "seconds", "forget_until", "past", "system")  # of the fields of a row
 
 
 @dataclass
@@ -41,7 +43,7 @@ class DuplexDataArguments:
     """Rows with times.
 
     Args:
-        train (`str`): A JSONL file; paths in it are relative to it.
+        train (`str`): A JSONL file; paths in it, those of messages too, are relative to it.
         validation (`str`, *optional*): Another, of which the loss is told.
     """
 
@@ -75,15 +77,25 @@ class TimedRows(Dataset):
         path (`str`): The file.
 
     Raises:
-        `ValueError`: A line that is no row; it is named.
+        `ValueError`: A line that is no row, which is named, or no line.
     """
 
     def __init__(self, path: str):
         self.root, self.lines = Path(path).absolute().parent, []
         for number, row in read_json_lines(path):
-            if not isinstance(row, dict) or "turns" not in row:
-                raise ValueError(f"Line {number} of {path!r} must be a row with `turns`, got {str(row)[:40]!r}.")
+            if not isinstance(row, dict) or not is_unit_row(row):
+                raise ValueError(
+                    f"Line {number} of {path!r} must be a row with `turns` or parts with `begin`, got "
+                    f"{str(row)[:40]!r}."
+                )
+            messages = row.get("messages") or []
+            if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+                raise ValueError(
+                    f"`messages` in line {number} of {path!r} must be a list of dicts, got {messages!r:.40}."
+                )
             self.lines.append(row)
+        if not self.lines:
+            raise ValueError(f"`data` must name files of at least one row, got {path!r} without.")
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -91,10 +103,25 @@ class TimedRows(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return what the collator reads of a row."""
         row = self.lines[index]
-        read = {name: row[name] for name in ("messages", "turns", "seconds") if name in row}
+        read = {name: row[name] for name in _AS_THEY_ARE if name in row}
+        read["messages"] = move_messages(row.get("messages") or [], self.root)
         if row.get("audio") is not None:
-            read["audio"] = str(self.root / row["audio"])
-        return read | {"images": [str(self.root / image) for image in row.get("images") or ()]}
+            read["audio"] = move_part({"type": "audio", "audio": row["audio"]}, self.root)["audio"]
+        shown = [{"type": "image", "image": image} for image in row.get("images") or ()]
+        return read | {"images": [move_part(part, self.root)["image"] for part in shown]}
+
+
+def require_units(thinker_config: Any, stated: dict[str, Any]) -> None:
+    """Raise a `ValueError` for one of `units` that a model with units does not have.
+
+    Args:
+        thinker_config ([`JosieThinkerConfig`]): Of the model.
+        stated (`dict`): The section `units`.
+    """
+    for name, value in stated.items():
+        own = getattr(thinker_config, name)
+        if value != own:
+            raise ValueError(f"`units.{name}` must be {own}, as the model has units already, got {value}.")
 
 
 def train_model(line: CommandLine) -> dict[str, Any] | None:
@@ -115,6 +142,8 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     model, processor = load_model(chosen, Path(str(arguments.output_dir)) / "base")
     if model.config.thinker_config.unit_frames is None:
         processor = add_units(model, processor, units.unit_frames, units.unit_window)
+    else:
+        require_units(model.config.thinker_config, config.get("units", {}))
     names = config.get("freeze") or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"`freeze` must be a list of names among {list(model.get_groups())}, got {names!r}.")

@@ -1,12 +1,14 @@
 """Trains a tiny JOSIE with the plain `Trainer`: what `test_distributed.py` launches in two processes.
 
     accelerate launch --multi_gpu --num_processes 2 tests/distributed_training.py FOLDER ddp|fsdp|none [--kill-at STEP]
+    accelerate launch --multi_gpu --num_processes 2 tests/distributed_training.py FOLDER evaluate
 
 Every other row has an image and a clip, so that two processes never use the same parts of the model. All rows have as
 many words and frames to learn, in whatever batches they come.
 """
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -19,6 +21,9 @@ from accelerate.utils import DistributedType
 from tiny import CASES
 from torch.distributed.fsdp import FSDPModule
 from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from josie import JosieTrainer
+from josie.training.metrics import Metrics, keep_scores
 
 EXAMPLES = str(Path(__file__).resolve().parents[1] / "examples")
 if EXAMPLES not in sys.path:
@@ -120,12 +125,41 @@ def train_tiny(folder: str, kind: str, kill_at: int | None = None) -> dict[str, 
     return trainer.model.state_dict()
 
 
+def evaluate_tiny(folder: str) -> dict[str, float]:
+    """Write and return the scores of text and speech whose lengths differ from batch to batch."""
+    rows = []
+    for index, (length, num_frames) in enumerate(((12, 7), (9, 3), (7, 9), (12, 5))):
+        row = Rows()[1 + 2 * index]
+        rows.append({name: row[name][:length] for name in ("input_ids", "labels")})
+        rows[-1]["speech_codes"] = torch.randint(0, 11, (3, num_frames), generator=torch.Generator().manual_seed(index))
+    arguments = TrainingArguments(
+        output_dir=folder,
+        per_device_eval_batch_size=1,
+        label_names=["labels", "speech_codes"],
+        eval_do_concat_batches=False,
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+        dataloader_pin_memory=False,
+    )
+    options: Any = dict(compute_metrics=Metrics(), preprocess_logits_for_metrics=keep_scores)
+    trainer = JosieTrainer(CASES["josie"].build(), arguments, eval_dataset=rows, data_collator=collate, **options)  # type: ignore[arg-type]
+    scores = trainer.evaluate()
+    if trainer.is_world_process_zero():
+        (Path(folder) / "scores.json").write_text(json.dumps(scores))
+    return scores
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder")
-    parser.add_argument("kind", choices=["none", "ddp", "fsdp"])
+    parser.add_argument("kind", choices=["none", "ddp", "fsdp", "evaluate"])
     parser.add_argument("--kill-at", type=int)
     given = parser.parse_args()
     if given.kind == "fsdp":
         let_cpus_shard()
-    run(lambda: train_tiny(given.folder, given.kind, given.kill_at))
+    if given.kind == "evaluate":
+        run(lambda: evaluate_tiny(given.folder))
+    else:
+        run(lambda: train_tiny(given.folder, given.kind, given.kill_at))

@@ -1,5 +1,6 @@
 """Conversations to training batches: directly, in workers, from streams; their speech as codes; lengths that match."""
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -254,6 +255,32 @@ def test_codes_are_made_once_and_then_read_from_the_cache(processor, codec, tmp_
     assert batch["speech_codes"][1, 0, -1] == codec.config.codebook_size
 
 
+def test_codes_are_made_of_rows_in_other_forms(codec):
+    [expected] = add_speech_codes({"messages": SPOKEN[:1]}, codec)["speech_codes"]
+    asked = [{"from": "human", "value": "Hm?"}, {"from": "gpt", "value": "Yes."}]
+    made = add_speech_codes({"messages": [None, SPOKEN[0]], "conversations": [asked, None]}, codec)["speech_codes"]
+    assert made[0].shape == (0, 0)
+    assert np.array_equal(made[1], expected)
+    assert add_speech_codes({"conversations": [asked]}, codec)["speech_codes"][0].shape == (0, 0)
+    with pytest.raises(ValueError, match="`examples` must have a column `messages` or `conversations`, got"):
+        add_speech_codes({"text": ["Hm?"]}, codec)
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        ([], "none"),
+        ([{"messages": None}], "one with nothing"),
+        ([{"messages": None, "speaker": "ada"}], "one with ['speaker']"),
+        ([{"messages": SPOKEN[0]}, {"input_ids": [1]}], "one with ['messages']"),
+    ],
+)
+def test_rows_without_anything_to_read_are_named(rows, found, processor):
+    message = f"`features` must be examples with `input_ids`, or all rows with `messages`, got {found}."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        JosieDataCollator(processor)(rows)
+
+
 # Lengths
 
 
@@ -294,6 +321,14 @@ def test_a_stream_is_grouped_by_length_in_an_order_of_its_seed():
 def test_numbers_that_cannot_be_grouped_by_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         list(LengthGroupedStream([{"length": 1}], **options))
+
+
+@pytest.mark.parametrize("length", [None, float("nan"), "3"])
+def test_rows_without_a_length_are_refused(length):
+    with pytest.raises(ValueError, match=re.escape(f"`length` must be a number of every row, got {length!r}.")):
+        list(LengthGroupedStream([{"length": 1}, {"length": length}], batch_size=1))
+    for made in (np.int64(2), torch.tensor(2), 2.5):
+        assert len(list(LengthGroupedStream([{"length": 3}, {"length": made}], batch_size=1))) == 2
 
 
 def test_the_trainer_groups_conversations_by_their_length_column(processor, tmp_path):

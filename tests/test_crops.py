@@ -209,6 +209,21 @@ def test_the_callback_sets_the_epoch_and_logs_the_count(write_clips, broken_clip
     assert logs == State.log_history[-1] == {"num_broken_files": 1}
 
 
+def test_epochs_of_a_stream_are_counted(write_clips):
+    class State:
+        epoch = 1.0  # of `Trainer`, which knows no length: all steps are done
+
+    stream = AudioCropStream(
+        Dataset.from_dict({"audio": write_clips(100)}).to_iterable_dataset(), CropSettings(RATE, 9)
+    )
+    callback = AudioCropsCallback(stream)
+    for epoch in (0, 1, 2, 0):
+        if epoch == 0:
+            callback.on_train_begin(None, State, None)
+        callback.on_epoch_begin(None, State, None, train_dataloader=DataLoader(stream))
+        assert int(stream._epoch) == epoch
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

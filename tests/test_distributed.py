@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed_training import SAVED, STEPS, train_tiny
+from distributed_training import SAVED, STEPS, evaluate_tiny, train_tiny
 
 import josie
 
@@ -70,3 +70,15 @@ def test_two_processes_have_the_losses_of_one(kind, alone, tmp_path):
         torch.testing.assert_close(
             saved[name], value, rtol=1e-2, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+def test_two_processes_have_the_scores_of_one(tmp_path):
+    """Batches of the two have other lengths of text and speech; but for `eval_loss`, a mean over what is at once."""
+    expected = evaluate_tiny(str(tmp_path))
+    done = launch(tmp_path, "evaluate")
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "scores.json").read_text())
+    assert {"eval_perplexity", "eval_code_accuracy_2"} <= expected.keys()
+    scores = [name for name in expected if name.endswith(("_text_loss", "_talker_loss", "_depth_loss", "perplexity"))]
+    for name in (*scores, *(name for name in expected if "accuracy" in name)):
+        assert found[name] == pytest.approx(expected[name], rel=1e-4), name

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 
 import make_duplex
 import numpy as np
@@ -13,6 +14,7 @@ from nano_world import duplex
 from nano_world.grammar import Question
 from nano_world.scenes import is_held_out
 from nano_world.wordings import UNSEEN
+from PIL import Image
 from recipe_runs import refuse, run_recipe
 
 import josie
@@ -144,6 +146,27 @@ def test_rows_train_and_are_scored(folder):
         assert np.abs(clip[-120:-20]).min() > 0.1  # it ends as the question does
 
 
+def test_all_fields_of_a_row_are_read(folder, tmp_path):
+    first = json.loads((folder / "train.jsonl").read_text().splitlines()[0])
+    shutil.copy(folder / first["audio"], tmp_path / "user.wav")
+    Image.new("RGB", (30, 25), "red").save(tmp_path / "red.png")
+    fields = {"turns": first["turns"], "seconds": 12.0, "forget_until": 3.0, "past": ["Yes."], "system": "Be brief."}
+    heard = [{"type": "audio", "path": "user.wav", "begin": 0.5}, {"type": "image", "path": "red.png", "begin": 1.0}]
+    messages = [{"role": "user", "content": "Listen."}, {"role": "user", "content": heard}]
+    rows = [fields | {"messages": messages}, {"turns": first["turns"], "audio": "data:,", "images": ["red.png"]}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    read = train_duplex.TimedRows(str(tmp_path / "rows.jsonl"))
+    moved = [part | {"path": str(tmp_path / part["path"])} for part in heard]
+    assert read[0] == fields | {"messages": [messages[0], {"role": "user", "content": moved}], "images": []}
+    assert (read[1]["audio"], read[1]["images"]) == ("data:,", [str(tmp_path / "red.png")])
+
+    model, processor = make_pair(positions=3000)
+    collate = josie.JosieDataCollator(processor, speech_timing=model.get_speech_timing())
+    text = processor.tokenizer.decode(collate([read[0]])["input_ids"][0])
+    assert "Be brief." in text
+    assert "Yes." in text
+
+
 def test_the_recipe_trains_saves_and_refuses(folder):
     config = {
         "data": {"train": str(folder / "train.jsonl"), "validation": str(folder / "test.jsonl")},
@@ -171,4 +194,14 @@ def test_the_recipe_trains_saves_and_refuses(folder):
     refuse(train_duplex, config, "freeze=talker", "`freeze` must be a list of names among", folder)
     (folder / "bad.jsonl").write_text(json.dumps({"messages": []}) + "\n")
     change = f"data.train={folder / 'bad.jsonl'}"
-    refuse(train_duplex, config, change, "must be a row with `turns`, got", folder)
+    refuse(train_duplex, config, change, "must be a row with `turns` or parts with `begin`, got", folder)
+    (folder / "bad.jsonl").write_text(json.dumps({"turns": [], "messages": "text"}) + "\n")
+    refuse(train_duplex, config, change, "`messages` in line 1 of", folder)
+    (folder / "bad.jsonl").write_text("\n")
+    for name in ("train", "validation"):
+        change = f"data.{name}={folder / 'bad.jsonl'}"
+        refuse(train_duplex, config, change, "`data` must name files of at least one row, got", folder)
+    for change, own in (("units.unit_frames=12", 3), ("units.unit_window=7", None)):
+        name, _, value = change.partition("=")
+        message = f"`{name}` must be {own}, as the model has units already, got {value}."
+        refuse(train_duplex, config, change, message, folder)

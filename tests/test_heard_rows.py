@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from recipes import heard_rows, token_ctc
 from transformers import AutoModelForMultimodalLM, AutoProcessor
@@ -94,6 +95,22 @@ def test_a_run_that_was_stopped_goes_on_with_the_next_shard(listener, rows, tmp_
     assert calls == [2, 1, 1, 2]
     for row, other in zip(whole, again, strict=True):
         assert torch.equal(row["input_ids"], other["input_ids"])
+
+
+def test_a_recording_that_changed_is_heard_anew(listener, tmp_path):
+    def hear(samples):
+        soundfile.write(tmp_path / "clip.wav", samples, 16000)
+        return one.encode_rows(to_dataset([{"messages": turns}]))[0]["audio_features"]
+
+    one, path = listener(tmp_path / "states"), str(tmp_path / "clip.wav")
+    turns = [
+        {"role": "user", "content": [{"type": "audio", "path": path}]},
+        {"role": "assistant", "content": "A ball."},
+    ]
+    noise = np.random.default_rng(0).normal(size=8000, scale=0.1)
+    first = hear(noise)
+    assert not torch.equal(first, hear(noise[::-1]))
+    assert torch.equal(first, hear(noise))
 
 
 def test_what_cannot_be_heard_ahead_is_refused(listener, rows, tmp_path, parts, tiny_folder):

@@ -14,7 +14,7 @@ pytest.importorskip("peft", reason="adapters need peft: pip install 'josie[peft]
 
 
 import finetune_lora
-from recipe_runs import interrupt_and_resume, refuse
+from recipe_runs import interrupt_and_resume, refuse, run_recipe
 from recipes import answers, configuration, conversations as conversation_rows, models, runs
 
 from josie.training.conversations import read_jsonl, to_dataset
@@ -44,7 +44,7 @@ CONFIG = {
 
 @pytest.fixture(scope="module")
 def conversations(tmp_path_factory):
-    """A JSONL file of 24 conversations, every other one about a clip beside it."""
+    """A JSONL file of 24 conversations, every other one about a clip beside it; some are answered aloud."""
     folder = tmp_path_factory.mktemp("conversations")
     soundfile.write(folder / "tone.wav", torch.linspace(-0.3, 0.3, 900).numpy(), 1600)
     rows = []
@@ -52,7 +52,10 @@ def conversations(tmp_path_factory):
         question = f"What is {index}?"
         if index % 2:
             question = [{"type": "audio", "path": "tone.wav"}, {"type": "text", "text": question}]
-        messages = [{"role": "user", "content": question}, {"role": "assistant", "content": f"It is {index}."}]
+        answer = f"It is {index}."
+        if index % 4 == 3:
+            answer = [{"type": "text", "text": answer}, {"type": "audio", "path": "tone.wav"}]
+        messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         rows.append({"messages": messages, "topic": f"number {index}"})
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     return folder / "rows.jsonl"
@@ -62,6 +65,7 @@ def conversations(tmp_path_factory):
 def config(conversations, tiny_folder, tmp_path):
     config = json.loads(json.dumps(CONFIG))
     config["data"]["sources"] = [{"name": "jsonl", "path": str(conversations)}]
+    config["data"]["folder"] = str(tmp_path / "data")
     config["model"] = {"path": str(tiny_folder)}
     config["trainer"]["output_dir"] = str(tmp_path / "run")
     return config
@@ -75,6 +79,9 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(config, tmp_path, monke
         {
             "eval_loss",
             "eval_text_loss",
+            "eval_talker_loss",
+            "eval_depth_loss",
+            *(f"eval_code_accuracy_{index}" for index in range(3)),
             "eval_perplexity",
             "eval_token_accuracy",
             "eval_exact_match",
@@ -93,6 +100,29 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(config, tmp_path, monke
     card = (folder / "README.md").read_text()
     for words in ("the command", "a tiny machine", "eval_exact_match", "peft"):
         assert words in card
+
+
+@pytest.mark.parametrize("parts", [["thinker"], ["talker"]], ids=["thinker", "talker"])
+def test_recorded_answers_are_read_where_the_talker_learns(config, parts):
+    config["lora"]["parts"], config["answers"]["num_questions"] = parts, 0
+    config["trainer"] |= {"max_steps": 2, "save_steps": 2}
+    metrics = run_recipe(finetune_lora, config)
+    assert ("eval_talker_loss" in metrics) == (parts == ["talker"])
+    entries = map(json.loads, (Path(config["trainer"]["output_dir"]) / "log.jsonl").read_text().splitlines())
+    norms = [entry["grad_norm"] for entry in entries if "grad_norm" in entry]
+    assert len(norms) == 2
+    assert min(norms) > 0
+
+
+@pytest.mark.parametrize("is_streaming", [False, True], ids=["in-memory", "streaming"])
+@pytest.mark.parametrize("parts", ['["talker"]', '["thinker", "talker"]'])
+def test_rows_in_which_nothing_is_spoken_teach_no_talker(config, tmp_path, is_streaming, parts):
+    path = tmp_path / "written.jsonl"
+    messages = [{"role": "user", "content": "Hm?"}, {"role": "assistant", "content": "Yes."}]
+    path.write_text(json.dumps({"messages": messages}) + "\n")
+    config["data"] = {"sources": [{"name": "jsonl", "path": str(path), "split": "train"}], "streaming": is_streaming}
+    message = "`data` must have rows with recorded answers where `lora.parts` has 'talker', got none."
+    refuse(finetune_lora, config, f"lora.parts={parts}", message, tmp_path)
 
 
 def test_a_preset_is_kept_beside_its_adapters(tmp_path):
@@ -198,6 +228,13 @@ def test_the_recipes_own_configuration_is_valid():
         ("model.preset=micro", "`model` must have either `path` or `preset`"),
         ("lora.parts=[]", "`lora.parts` must be of ['talker', 'thinker'], got []."),
         ("lora.rank=0", "`lora.rank` must be at least 1, got 0."),
+        (
+            'lora.modules_to_save=["there"]',
+            "`lora.modules_to_save` must be names of modules with weights, got 'there'.",
+        ),
+        ('lora.modules_to_save=["orm"]', "must be names of modules with weights, got 'orm'."),
+        ('lora.modules_to_save=[""]', "must be names of modules with weights, got ''."),
+        ("hearing={}", "`lora.parts` must be ['thinker'] with `hearing`, got a Talker that learns."),
     ],
 )
 def test_wrong_configurations_are_errors(config, tmp_path, change, message):

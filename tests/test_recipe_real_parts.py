@@ -151,8 +151,8 @@ def test_every_step_of_the_recipe(root, tmp_path, capsys):
     assert {name.split(".")[0] for name in changed(root / "talk" / "model", tmp_path / "joined")[0]} == {"thinker"}
     assert {name.split(".")[0] for name in changed(root / "hear" / "model", tmp_path / "joined")[0]} == {"talker"}
 
-    spoken = read_recipe("lora_talk", root)
-    assert spoken["lora"]["parts"] == ["talker"]
+    spoken = read_recipe("lora_talk", root, model={"path": str(tmp_path / "joined")})
+    assert {"eval_talker_loss", "eval_duration_loss"} <= set(run_recipe(finetune_lora, spoken))
 
 
 def test_text_is_that_of_the_language_model_after_hearing_was_learned(root):

@@ -125,6 +125,19 @@ def test_an_interrupted_run_with_augmentation_goes_on_with_the_same_losses(confi
     assert read_losses(config, "text_loss") != plain
 
 
+def test_a_longer_run_over_a_stream_draws_on(config, tmp_path):
+    config["data"]["streaming"] = True
+    config["augmentation"] = {"gain": {"probability": 0.7}, "noise": {"probability": 0.7}}
+    config["trainer"] |= {"eval_strategy": "no", "lr_scheduler_type": "constant", "max_steps": 3, "save_steps": 1}
+    run_recipe(train_thinker, config)
+    whole = read_losses(config, "text_loss")
+    config["trainer"]["output_dir"] = str(tmp_path / "longer")
+    for max_steps in (1, 3):
+        config["trainer"]["max_steps"] = max_steps
+        run_recipe(train_thinker, config)
+    assert read_losses(config, "text_loss") == whole
+
+
 def test_everything_can_learn_at_once(config, tiny_folder):
     config["freeze"] = []
     config["trainer"]["max_steps"] = 3

@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from recipe_runs import write_conversations
 from torch.utils.data import DataLoader
 from transformers import AutoModelForMultimodalLM, AutoProcessor, TrainingArguments, default_data_collator
@@ -109,6 +109,41 @@ def test_rows_are_grouped_by_their_column_of_lengths(name, parts, tmp_path):
             assert set(batches[0]) <= {"input_ids", "labels", "attention_mask"}
             waste = [int(np.ptp(batch["attention_mask"].sum(dim=1).numpy())) for batch in batches]
             assert np.mean(waste) < 5  # 13 by chance
+
+
+def test_lengths_are_a_plain_list(parts, tmp_path):
+    rows = Dataset.from_dict({"messages": [[{"role": "user", "content": "Hm"}]] * 4, "length": [3, 1, 4, 2]})
+    trainer = make_trainer(*parts[:1], tmp_path, rows, parts[1], dict(train_sampling_strategy="group_by_length"))
+    sampler = trainer.get_train_dataloader().batch_sampler.sampler
+    assert type(sampler.lengths) is list
+    assert sampler.lengths == [3, 1, 4, 2]
+    trainer.train_dataset = Dataset.from_dict(rows[:] | {"length": [3, None, 4, 2]})
+    with pytest.raises(ValueError, match="`length_column_name` must be a column with a number in every row, got None"):
+        trainer.get_train_dataloader()
+
+
+@pytest.mark.parametrize("place", [None, 0, 1])
+def test_each_process_makes_its_own_batches_of_a_stream(place, parts, tmp_path, monkeypatch):
+    """Rows have two images each, so that a batch has more images than rows; `place` is that of two processes."""
+    model, processor = parts
+    image = {"type": "image", "image": np.zeros((20, 20, 3), np.uint8)}
+    turns = [[{"role": "user", "content": [image, image, {"type": "text", "text": "a" * size}]}] for size in range(8)]
+    stream = IterableDataset.from_generator(lambda: ({"messages": messages} for messages in turns))
+    trainer = make_trainer(model, tmp_path, stream, processor)
+    count = 1 if place is None else 2
+    shared = trainer.accelerator.state._shared_state
+    monkeypatch.setitem(shared, "num_processes", count)
+    monkeypatch.setitem(shared, "process_index", place or 0)
+    for loader in (trainer.get_train_dataloader(), trainer.get_eval_dataloader()):
+        batches = list(loader)
+        starts = range(2 * (place or 0), 8, 2 * count)
+        assert len(batches) == len(starts)
+        for batch, start in zip(batches, starts, strict=True):
+            expected = trainer.data_collator([{"messages": messages} for messages in turns[start : start + 2]])
+            assert set(batch) == set(expected)
+            assert all(torch.equal(batch[name], value) for name, value in expected.items())
+    with pytest.raises(ValueError, match="`accelerator_config` must have `dispatch_batches` of None or False"):
+        make_trainer(model, tmp_path, stream, processor, dict(accelerator_config={"dispatch_batches": True}))
 
 
 def test_every_class_of_trainer_can_have_the_parts(parts, rows, tmp_path):

@@ -2,6 +2,6 @@
 
 Reading order: `collator`, `conversations`; `trainer` (on `loss_parts`, `averages`, `data_workers` and
 `whole_checkpoints`), `metrics`; `speech_codes`, `encode_dataset` (with `dataset_rows` and `row_encoder`);
-`audio_effects`, `augmentation`; `audio_crops`, `length_grouping`, `codec_trainer`; `units`, `unit_rows`
+`audio_effects`, `epochs`, `augmentation`; `audio_crops`, `length_grouping`, `codec_trainer`; `units`, `unit_rows`
 (with `timed_turns`), `timed_sources`.
 """

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch.utils.data import Dataset as TorchDataset, IterableDataset as TorchIterableDataset, get_worker_info
-from transformers import TrainerCallback
 from transformers.utils import logging
 
 from ..processing_josie.audio import check_waveform
 from ..processing_josie.audio_files import open_audio
 from ..processing_josie.resampling import require_rate, resample, resampled_length, resampling_margin, resampling_ratio
 from ..processing_josie.sources import Source, describe_source
+from .epochs import EpochCallback
 
 if TYPE_CHECKING:  # datasets takes a second to import
     from datasets import Dataset, IterableDataset
@@ -250,7 +250,7 @@ class AudioCropStream(TorchIterableDataset):
         self._epoch.fill_(epoch)
 
 
-class AudioCropsCallback(TrainerCallback):
+class AudioCropsCallback(EpochCallback):
     """Tells crops which epoch it is, and logs how many files were broken as `num_broken_files`.
 
     `Trainer` tells its data set the epoch too, but not in every case: not after resuming in the middle of an epoch, and
@@ -261,11 +261,8 @@ class AudioCropsCallback(TrainerCallback):
     """
 
     def __init__(self, crops: AudioCrops | AudioCropStream):
+        super().__init__(crops)
         self.crops = crops
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        """Set the epoch that begins, or that is entered again in its middle."""
-        self.crops.set_epoch(int(state.epoch or 0))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Add the number of broken files to what is logged."""

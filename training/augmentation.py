@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import TrainerCallback
 
 from ..processing_josie.audio import as_waveform
 from ..processing_josie.message_forms import drop_missing, read_conversation, row_messages
@@ -22,6 +21,7 @@ from ..processing_josie.nested_values import to_dict, to_list
 from ..processing_josie.part_forms import read_part
 from ..processing_josie.resampling import require_rate
 from . import audio_effects as effects
+from .epochs import EpochCallback as EpochCallback
 from .unit_rows import is_unit_row
 
 NUMBER = "row_number"  # column of rows that are augmented
@@ -420,18 +420,3 @@ def _read_timed(message: Any) -> dict[str, Any]:
         read_part(part | {"begin": None}) | {"begin": part["begin"]} if is_audio_part(part) else part for part in parts
     ]
     return values | {"content": clips}
-
-
-class EpochCallback(TrainerCallback):
-    """Tells a collator the epoch.
-
-    Args:
-        collator ([`AugmentingCollator`]): That of the trainer.
-    """
-
-    def __init__(self, collator: AugmentingCollator):
-        self.collator = collator
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Set the epoch, before the data of it are read."""
-        self.collator.set_epoch(int(state.epoch or 0))

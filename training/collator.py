@@ -98,8 +98,10 @@ class JosieDataCollator:
             ]
         if features and all("messages" in feature or "conversations" in feature for feature in features):
             return self._process(features)
-        if not features or any("input_ids" not in feature for feature in features):
-            raise ValueError("`features` must be examples with `input_ids`, got none or one without.")
+        without = [sorted(feature) for feature in features if "input_ids" not in feature]
+        if not features or without:
+            found = f"one with {without[0] or 'nothing'}" if without else "none"
+            raise ValueError(f"`features` must be examples with `input_ids`, or all rows with `messages`, got {found}.")
         names = list(dict.fromkeys(name for feature in features for name in feature if name not in _IGNORED))
         rows = [{name: _as_tensors(name, feature[name]) for name in names if name in feature} for feature in features]
         pad_id = self.processor.tokenizer.pad_token_id

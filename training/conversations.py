@@ -78,12 +78,18 @@ def normalize_row(row: Any, root: Path | None, columns: tuple[str, ...] | list[s
         raise ValueError(f"A row must have `messages`, a list of dicts, got {row!r}.")
     messages = pack_messages(row_messages(row))
     if root is not None:
-        messages = [_move_message(message, root) for message in messages]
+        messages = move_messages(messages, root)
     return {"messages": messages, **{name: None if name == "system" else row.get(name) for name in columns}}
 
 
-def _move_message(message: dict[str, Any], root: Path) -> dict[str, Any]:
-    return _change_parts(message, partial(change_paths, change=lambda path: str(root / path)))
+def move_messages(messages: list[dict[str, Any]], root: Path) -> list[dict[str, Any]]:
+    """Return messages whose relative paths are under `root`."""
+    return [_change_parts(message, partial(move_part, root=root)) for message in messages]
+
+
+def move_part(part: dict[str, Any], root: Path) -> dict[str, Any]:
+    """Return a part of a message whose relative paths are under `root`."""
+    return change_paths(part, lambda path: str(root / path))
 
 
 def _change_parts(message: dict[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,11 @@
-"""Workers of data loaders that outlive a SIGTERM to their whole process group.
+"""Workers of data loaders that outlive a SIGTERM to their whole process group, and batches that stay whole.
 
 Whoever stops a run by a signal to all its processes (systemd, Slurm, `kill -- -PGID`) also stops the workers that load
 data, and a run without them cannot finish its step and save a checkpoint.
+
+Of a stream, accelerate by itself lets one process make the batches of all, joins them and cuts each tensor into as many
+pieces: those of two processes are rarely of one size, and clips and images are no rows. With one process too, it cuts
+all tensors to the length of the first.
 """
 
 import os
@@ -16,7 +20,14 @@ from transformers import Trainer
 
 
 class LastingWorkersTrainer(Trainer):
-    """A `Trainer` whose data workers end on a SIGTERM of their parent alone."""
+    """A `Trainer` whose data workers end on a SIGTERM of their parent alone; each process makes its own batches."""
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Let each process make its batches of a stream, of its share of rows, unless arguments say otherwise."""
+        super().create_accelerator_and_postprocess()
+        settings = self.accelerator.dataloader_config
+        if settings.dispatch_batches is None:
+            settings.dispatch_batches = False
 
     def get_train_dataloader(self) -> DataLoader:
         """Return the training batches."""

@@ -1,8 +1,10 @@
 """Streams in which rows of like length follow each other, so that batches of them have little padding."""
 
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from numbers import Real
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ class LengthGroupedStream(IterableDataset):
         seed (`int`): Of the order.
 
     Raises:
-        `ValueError`: A number is out of range; while iterating: a row without the column.
+        `ValueError`: A number is out of range; while iterating: a row without the column, or whose length is no number.
     """
 
     def __init__(
@@ -76,9 +78,11 @@ class LengthGroupedStream(IterableDataset):
         batches = [order[start : start + self.batch_size] for start in starts]
         return [[rows[index] for index in batch] for batch in [*batches, order[num_full:]]]
 
-    def _length_of(self, row: dict[str, Any]) -> int:
-        if not isinstance(self.length, str):
-            return self.length(row)
-        if self.length not in row:
+    def _length_of(self, row: dict[str, Any]) -> float:
+        if isinstance(self.length, str) and self.length not in row:
             raise ValueError(f"`length` must be a column or a function, got {self.length!r}, not in {sorted(row)}.")
-        return row[self.length]
+        length = row[self.length] if isinstance(self.length, str) else self.length(row)
+        number = length.item() if getattr(length, "ndim", None) == 0 else length
+        if not isinstance(number, Real) or math.isnan(number):
+            raise ValueError(f"`length` must be a number of every row, got {length!r:.200}.")
+        return float(number)

@@ -31,6 +31,11 @@ def check_arguments(arguments: TrainingArguments) -> None:
         raise ValueError("`use_liger_kernel` must be False, as no kernels are written for JOSIE's models, got True.")
     if arguments.fp16 and arguments.device.type == "cpu":
         raise ValueError("`fp16` must be False on a CPU, where accelerate leaves float32, got True: `bf16` is obeyed.")
+    if getattr(arguments.accelerator_config, "dispatch_batches", None):
+        raise ValueError(
+            "`accelerator_config` must have `dispatch_batches` of None or False, as a batch has other numbers of clips "
+            "and images than of rows, got True."
+        )
     names = arguments.optim_target_modules
     if names is not None and not any(family in str(arguments.optim) for family in ("galore", "apollo")):
         raise ValueError(f"`optim_target_modules` must be None with `optim` {str(arguments.optim)!r}, got {names}.")

@@ -28,7 +28,8 @@ def add_speech_codes(
     assistant any more.
 
     Args:
-        examples (`dict`): A batch of rows with `messages`, each as in [`JosieProcessor.apply_chat_template`].
+        examples (`dict`): A batch of rows with `messages`, each as in [`JosieProcessor.apply_chat_template`], or with
+            `conversations` in their place.
         codec: JODIO, the mel codec, or an audio tokenizer of transformers; on any device.
         num_quantizers (`int`, *optional*): Use only the first ones, as many as the Talker predicts; all when `None`.
         end_of_speech (`bool`): Add the frame by which a Talker learns to stop: the class after the last code in
@@ -39,11 +40,16 @@ def add_speech_codes(
         turns one after the other, a frame of -100 between them. A turn that has `codes` keeps them as they are.
 
     Raises:
-        `ValueError`: A clip cannot be read, a turn has more than one, or `num_quantizers` is out of range.
+        `ValueError`: No such column, a clip cannot be read, a turn has more than one, or `num_quantizers` is out of
+            range.
     """
     config: Any = codec.config
     geometry, channels = audio_codec_geometry(config), getattr(config, "audio_channels", 1)
-    spoken = [split_speech(messages)[1] for messages in examples["messages"]]
+    columns = [examples[name] for name in ("messages", "conversations") if name in examples]
+    if not columns:
+        raise ValueError(f"`examples` must have a column `messages` or `conversations`, got {sorted(examples)}.")
+    given: list[Any] = [next((value for value in row if value is not None), None) for row in zip(*columns, strict=True)]
+    spoken = [split_speech(messages)[1] for messages in given]
     codes: dict[tuple[int, int], torch.Tensor] = {}  # by row and turn
     waveforms: dict[tuple[int, int], np.ndarray] = {}
     for row, turns in enumerate(spoken):

@@ -89,8 +89,18 @@ class JosieTrainer(LastingWorkersTrainer, LossPartsTrainer):
         name = self.args.length_column_name
         choose = sampler_fn
         if choose is not None and name in (getattr(dataset, "column_names", None) or ()):
-            lengths = dataset.select_columns([name])
-            sampler_fn = lambda _: choose(lengths)  # noqa: E731
+
+            def choose_by_length(_: Any) -> Any:
+                sampler: Any = choose(dataset.select_columns([name]))
+                if hasattr(sampler, "lengths"):
+                    sampler.lengths = list(sampler.lengths[:])  # a column that is read value by value takes minutes
+                    if None in sampler.lengths:
+                        raise ValueError(
+                            f"`length_column_name` must be a column with a number in every row, got None in {name!r}."
+                        )
+                return sampler
+
+            sampler_fn = choose_by_length
         return super()._get_dataloader(dataset, *args, sampler_fn=sampler_fn, **kwargs)
 
     def prediction_step(
@@ -114,7 +124,18 @@ class JosieTrainer(LastingWorkersTrainer, LossPartsTrainer):
         is_known = "text" in trained.target_names and accepts(trained.forward, "skip_logits")
         if prediction_loss_only and is_known and self.label_smoother is None:
             inputs = {**inputs, "skip_logits": True}
-        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        if self.accelerator.num_processes > 1:  # the base class fills up the second axis alone
+            logits, labels = self._fill_up(logits, -2), self._fill_up(labels, -1)
+        return loss, logits, labels
+
+    def _fill_up(self, tensors: Any, axis: int) -> Any:
+        """Return tensors, nested or not, whose axis is as long as that of the other processes; what is new is -100."""
+        if isinstance(tensors, (list, tuple)):
+            return type(tensors)(self._fill_up(tensor, axis) for tensor in tensors)
+        if not isinstance(tensors, torch.Tensor) or tensors.ndim <= -axis:
+            return tensors
+        return self.accelerator.pad_across_processes(tensors, dim=tensors.ndim + axis, pad_index=IGNORE_INDEX)
 
     @contextmanager
     def _config_as_given(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ splits of its own.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,6 +168,13 @@ def _without_folders(message: dict[str, Any]) -> dict[str, Any]:
 
 def _file_name(path: str) -> str:
     return Path(path).name
+
+
+def date_files(parts: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """Return size and time of the files that content parts name: other ones may come under the same name."""
+    texts = [value for part in parts for value in part.values() if isinstance(value, str)]
+    stats = [os.stat(text) for text in texts if os.path.isfile(text)]  # of a text of any length, data: among them
+    return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
 
 
 def _jsonl(options: dict[str, Any], arguments: ConversationDataArguments) -> Loaded:

@@ -21,6 +21,7 @@ from josie.processing_josie.audio import as_waveform
 from josie.processing_josie.lengths import count_audio_tokens
 from josie.processing_josie.messages import is_audio_part, list_parts, part_value
 from recipes.audio_ctc import list_transcripts
+from recipes.conversations import date_files
 from recipes.progress import progress
 from recipes.spoken_rows import without_speech
 from recipes.token_ctc import pad_transcripts
@@ -124,7 +125,8 @@ class Listener:
         disable_progress_bars()
         for start in progress(range(0, len(rows), size), "Hearing", unit="shards"):
             messages = list(rows[start : start + size]["messages"])
-            name = Hasher.hash((common, is_packed, json.dumps(messages, sort_keys=True, default=_name)))
+            dates = [date_files(_list_clips(without_speech(row))) for row in messages]
+            name = Hasher.hash((common, is_packed, json.dumps(messages, sort_keys=True, default=_name), dates))
             options = {"messages": messages, "is_packed": is_packed}
             path = folder / f"{name}.parquet"
             if not path.exists():

@@ -1,7 +1,6 @@
 """The assistant's recorded speech as codes: made once and kept on disk, or of a stream batch by batch; or left out."""
 
 import copy
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from josie.processing_josie.messages import is_audio_part, list_parts
 from josie.processing_josie.spoken_turns import with_codes
 from josie.training.encode_dataset import require_own_features
 from recipes.configuration import read_section
-from recipes.conversations import ConversationDataArguments, load_conversations
+from recipes.conversations import ConversationDataArguments, date_files, load_conversations
 from recipes.model_cards import describe_sources
 from recipes.word_times import time_tokens
 
@@ -73,7 +72,7 @@ class SpeechEncoder:
         if {"speech_codes", "length"} <= set(rows.column_names) and _are_full(rows, "speech_codes", "length"):
             return rows  # of `josie encode`
         columns = [list(rows[name]) for name in ("messages", "speech_codes") if name in rows.column_names]
-        name = Hasher.hash((self, columns, [_date_recordings(messages) for messages in columns[0]]))
+        name = Hasher.hash((self, columns, [date_files(_list_recordings(messages)) for messages in columns[0]]))
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         return rows.map(
@@ -170,13 +169,6 @@ def _are_full(rows: Dataset, *names: str) -> bool:
 def _read_words(messages: list[dict[str, Any]]) -> str:
     parts = [part for part in list_parts(messages[-1]) if not is_audio_part(part)]
     return "".join(part["text"] for part in parts)
-
-
-def _date_recordings(messages: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """Return size and time of the assistant's clips that are files: other ones may come under the same name."""
-    texts = [value for part in _list_recordings(messages) for value in part.values() if isinstance(value, str)]
-    stats = [os.stat(text) for text in texts if os.path.isfile(text)]  # of a text of any length, data: among them
-    return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
 
 
 def _list_recordings(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
