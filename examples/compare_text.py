@@ -9,6 +9,7 @@ import sys
 
 import torch
 from recipes.configuration import run
+from recipes.named_models import load_named, load_part
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM, AutoTokenizer
 
@@ -26,15 +27,15 @@ def compare(folder: str, text: str) -> dict[str, float]:
     """Return the largest differences, by what they are of.
 
     Args:
-        folder (`str`): Folder or Hub name of a JOSIE, or of adapters for one.
+        folder (`str`): Folder or Hub name of a JOSIE, or of adapters for one; or `nano`.
         text (`str`): Of the language model.
 
     Raises:
-        `ValueError`: They have other vocabularies.
+        `ValueError`: There is no such model, or they have other vocabularies.
     """
-    model = AutoModelForMultimodalLM.from_pretrained(folder).eval()
-    original = AutoModelForCausalLM.from_pretrained(text, dtype=model.dtype).eval()
-    tokenizer = AutoTokenizer.from_pretrained(text)
+    model = load_named(folder, AutoModelForMultimodalLM, "MODEL")
+    original = load_named(text, AutoModelForCausalLM, "TEXT_MODEL", dtype=model.dtype)
+    tokenizer = load_part(text, AutoTokenizer, "TEXT_MODEL")
     has_adapters = bool(getattr(model, "peft_config", None))
     found = {}
     for name in ("with adapters", "adapters disabled") if has_adapters else ("text",):

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import torch
 from recipes.configuration import run
-from transformers import AutoModelForMultimodalLM, AutoProcessor
+from recipes.named_models import load_named, load_part
+from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor
 
-from josie.conversion.files import new_folder
+from josie.configuration_josie import JosieConfig
+from josie.conversion.files import new_folder, require_new
 
 
 def join(thinker: str, talker: str, folder: Path) -> None:
@@ -22,9 +24,16 @@ def join(thinker: str, talker: str, folder: Path) -> None:
         folder (`Path`): New.
 
     Raises:
-        `ValueError`: A model cannot speak, or their token embeddings differ.
+        `ValueError`: A model is not whole or cannot speak, or their token embeddings differ.
     """
-    model, other = (AutoModelForMultimodalLM.from_pretrained(path) for path in (thinker, talker))
+    require_new(folder, "OUT")
+    names = {"THINKER": thinker, "TALKER": talker}
+    for argument, name in names.items():
+        kind = load_part(name, AutoConfig, argument).model_type
+        if kind != JosieConfig.model_type:
+            raise ValueError(f"`{argument}` must be a whole JOSIE, got {name!r}, of the model type {kind!r}.")
+    processor = load_part(thinker, AutoProcessor, "THINKER")
+    model, other = (load_named(name, AutoModelForMultimodalLM, argument) for argument, name in names.items())
     if getattr(other, "talker", None) is None:
         raise ValueError(f"`TALKER` must be a model with a Talker, got {talker!r}, without one.")
     ours, theirs = (one.get_input_embeddings().weight for one in (model, other))
@@ -34,7 +43,7 @@ def join(thinker: str, talker: str, folder: Path) -> None:
     model.audio_codec, model.config.audio_codec_config = other.audio_codec, other.config.audio_codec_config
     with new_folder(folder, "OUT") as unfinished:
         model.save_pretrained(unfinished)
-        AutoProcessor.from_pretrained(thinker).save_pretrained(unfinished)
+        processor.save_pretrained(unfinished)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -26,7 +26,7 @@ def choose_clips(folder: Path, num: int | None) -> dict[str, list[dict[str, Any]
         num (`int`, *optional*): Most clips of a source; all when `None`.
 
     Raises:
-        `ValueError`: There is no such folder, or the number is below 1.
+        `ValueError`: There is no such folder, it has no clips with texts, or the number is below 1.
     """
     manifest = folder / "test.jsonl"
     if not manifest.is_file():
@@ -37,6 +37,8 @@ def choose_clips(folder: Path, num: int | None) -> dict[str, list[dict[str, Any]
     for clip in read_manifest(manifest):
         if clip["text"]:
             found.setdefault(f"{folder.name}-{clip['source']}", []).append(clip)
+    if not found:
+        raise ValueError(f"`FOLDER` must have clips with a `text`, got none in {str(manifest)!r}.")
     for clips in found.values():
         random.Random(0).shuffle(clips)
     return {name: clips[:num] for name, clips in found.items()}
@@ -74,6 +76,8 @@ def main(argv: list[str] | None = None) -> None:
 
     def write() -> None:
         root = arguments.out.parent
+        if arguments.out.is_dir():
+            raise ValueError(f"`OUT` must be the name of a file, got {str(arguments.out)!r}, a folder.")
         root.mkdir(parents=True, exist_ok=True)
         rows = [row for folder in arguments.folders for row in make_tasks(folder, arguments.say, arguments.num, root)]
         write_file(arguments.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -1,37 +1,88 @@
 """Merge LoRA adapters into their model: `python examples/merge_adapters.py ADAPTERS OUT`.
 
 ADAPTERS is a folder that `finetune_lora.py` left, OUT a new one: a whole model with its processor, which every command
-takes. The model without them is the folder that `adapter_config.json` names.
+takes. The model without them is the one that `adapter_config.json` names, and has the processor where ADAPTERS have
+none.
 """
 
 import sys
 from pathlib import Path
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict, load_peft_weights
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from recipes.configuration import run
-from transformers import AutoModelForMultimodalLM, AutoProcessor
+from recipes.named_models import load_named, load_part
+from transformers import AutoModelForMultimodalLM, AutoProcessor, PreTrainedModel
+from transformers.utils import PROCESSOR_NAME
 
-from josie.conversion.files import new_folder
+from josie.conversion.files import new_folder, require_new
+from josie.conversion.loading import reading
+
+BASE = "base_model_name_or_path"
 
 
 def merge(adapters: str, folder: Path) -> None:
     """Save the model with its adapters merged, in its own type.
 
     Raises:
-        `ValueError`: There are no adapters in the folder.
+        `ValueError`: There are no adapters in the folder, or no such model, or they do not fit it.
     """
-    if not Path(adapters, "adapter_config.json").is_file():
-        raise ValueError(f"`ADAPTERS` must be a folder with an adapter_config.json, got {adapters!r}.")
-    base = AutoModelForMultimodalLM.from_pretrained(PeftConfig.from_pretrained(adapters).base_model_name_or_path)
-    dtypes = {name: value.dtype for name, value in base.named_parameters()}
-    model = PeftModel.from_pretrained(base, adapters).merge_and_unload()
+    require_new(folder, "OUT")
+    base = find_base(adapters)
+    has_processor = Path(adapters, PROCESSOR_NAME).is_file()
+    processor = load_part(adapters if has_processor else base, AutoProcessor, "ADAPTERS" if has_processor else BASE)
+    model = load_named(base, AutoModelForMultimodalLM, BASE)
+    dtypes = {name: value.dtype for name, value in model.named_parameters()}
+    merged = add_adapters(model, adapters, base).merge_and_unload()
     with torch.no_grad():
-        for name, value in model.named_parameters():
-            value.data = value.data.to(dtypes.get(name, base.dtype))
+        for name, value in merged.named_parameters():
+            value.data = value.data.to(dtypes.get(name, model.dtype))
     with new_folder(folder, "OUT") as unfinished:
-        model.save_pretrained(unfinished)
-        AutoProcessor.from_pretrained(adapters).save_pretrained(unfinished)
+        merged.save_pretrained(unfinished)
+        processor.save_pretrained(unfinished)
+
+
+def find_base(adapters: str) -> str:
+    """Return the name of the model that adapters are for.
+
+    Raises:
+        `ValueError`: The folder has no adapters, or they name no model.
+    """
+    path = Path(adapters, CONFIG_NAME)
+    if not path.is_file():
+        raise ValueError(f"`ADAPTERS` must be a folder with an {CONFIG_NAME}, got {adapters!r}.")
+    with reading(path, "valid settings", "ADAPTERS"):
+        base = PeftConfig.from_pretrained(adapters).base_model_name_or_path
+    if not base:
+        raise ValueError(f"`{BASE}` of {str(path)!r} must name the model without adapters, got {base!r}.")
+    if not any(Path(adapters, name).is_file() for name in (SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)):
+        raise ValueError(f"`ADAPTERS` must be a folder with {SAFETENSORS_WEIGHTS_NAME}, got {adapters!r}, without.")
+    return base
+
+
+def add_adapters(model: PreTrainedModel, adapters: str, base: str) -> PeftModel:
+    """Return a model with adapters.
+
+    Args:
+        model (`PreTrainedModel`): What they are for.
+        adapters (`str`): Their folder.
+        base (`str`): Name of the model, for messages.
+
+    Raises:
+        `ValueError`: They are damaged, or of another model.
+    """
+    with reading(adapters, "the weights of adapters", "ADAPTERS"):
+        saved = load_peft_weights(adapters, device="cpu")
+    try:
+        adapted = PeftModel.from_pretrained(model, adapters)
+    except (RuntimeError, ValueError) as error:  # other sizes, or no such layers
+        reason = str(error).split("\n")[:2][-1].strip()
+        raise ValueError(f"`ADAPTERS` must be of the model {base!r}, got {adapters!r}: {reason}") from error
+    missing = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys() - saved.keys()
+    if missing:
+        raise ValueError(f"`ADAPTERS` must be of the model {base!r}, got {adapters!r}, without {min(missing)!r}.")
+    return adapted
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,7 +11,7 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 | `data` | `SpeechDataArguments` in `recipes/speech_data.py`: the sources, and how they are split |
 | `crops` | `CropArguments` below |
 | `teacher` | `TeacherArguments` below; `null` for training without one |
-| `model` | `model_type` (`jodio`, `josie_mel_codec`) and fields of its configuration; or as `build_model` says |
+| `model` | `model_type` (`jodio`, `josie_mel_codec`) and fields of its configuration; or as `read_model_section` says |
 | `discriminator` | fields of `JodioDiscriminatorConfig`; `null` for training without one |
 | `trainer` | `CodecTrainingArguments`: those of `TrainingArguments` and the adversarial part |
 | `report` | `ReportArguments` in `recipes/audio_codec_report.py` |
@@ -40,15 +40,17 @@ from recipes.run_log import RunLog
 from recipes.runs import start_training, train
 from recipes.speech_data import SpeechDataArguments, load_speech
 from torchaudio.transforms import MelSpectrogram
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from josie.configuration_josie import audio_codec_geometry
 from josie.modeling_josie import JodioDiscriminatorModel
+from josie.nano import find_model
 from josie.processing_josie import JosieFeatureExtractor
 from josie.training.audio_crops import AudioCrops, AudioCropsCallback, CropSettings
 from josie.training.codec_trainer import CodecTrainer, CodecTrainingArguments
 
 SECTIONS = ("data", "crops", "teacher", "model", "discriminator", "trainer", "report", "card", "threads")
+MODEL_TYPES = ("jodio", "josie_mel_codec")
 
 
 @dataclass
@@ -126,38 +128,60 @@ def read_model_section(section: Any) -> tuple[bool, dict[str, Any]]:
     stay as they are: with `["encoder", "quantizer"]` and `codebook_update` `"none"` a decoder learns for codes that do.
 
     Raises:
-        `ValueError`: It is neither.
+        `ValueError`: It is neither, or both.
     """
-    known = isinstance(section, dict) and (
-        section.get("model_type") in ("jodio", "josie_mel_codec") or "path" in section and "model_type" not in section
-    )
-    if not known:
+    given = section if isinstance(section, dict) else {}
+    model_type, path, freeze = (given.get(name) for name in ("model_type", "path", "freeze"))
+    if model_type not in MODEL_TYPES if path is None else model_type is None and not isinstance(path, str):
         raise ValueError("`model` must be a section with `model_type` 'jodio' or 'josie_mel_codec', or with `path`.")
-    options = {name: value for name, value in section.items() if name not in ("model_type", "path", "freeze")}
-    is_new = "model_type" in section
-    if is_new:
-        config = AutoConfig.for_model(section["model_type"])
-        for name in options:
-            if not hasattr(config, name):
-                raise ValueError(f"`model` must have fields of {type(config).__name__}, got {name!r}.")
-        AutoConfig.for_model(section["model_type"], **options)
-    return is_new, options
+    for name, value in (("path", path), ("freeze", freeze)):
+        if model_type is not None and value is not None:
+            raise ValueError(
+                f"`model.{name}` must be null with a `model_type`, which is of a new codec, got {value!r}; "
+                """`--set 'model={"path": "..."}'` goes on from a trained one."""
+            )
+    if freeze is not None and not isinstance(freeze, list):
+        raise ValueError(f"`model.freeze` must be a list of parts of the model, got {freeze!r}.")
+    options = {name: value for name, value in given.items() if name not in ("model_type", "path", "freeze")}
+    if model_type is not None:
+        require_fields(AutoConfig.for_model(model_type), options)
+        AutoConfig.for_model(model_type, **options)
+    return model_type is not None, options
 
 
-def build_model(section: Any) -> PreTrainedModel:
-    """Return the codec of the section `model`."""
-    is_new, options = read_model_section(section)
-    if is_new:
-        return AutoModel.from_config(AutoConfig.for_model(section["model_type"], **options))
-    config = AutoConfig.from_pretrained(section["path"])
+def require_fields(config: PreTrainedConfig, options: dict[str, Any]) -> None:
+    """Raise a `ValueError` for an option that is no field of a configuration."""
     for name in options:
         if not hasattr(config, name):
             raise ValueError(f"`model` must have fields of {type(config).__name__}, got {name!r}.")
-    model = AutoModel.from_pretrained(section["path"], **options)
-    for name in section.get("freeze", ()):
-        if name not in dict(model.named_children()):
-            raise ValueError(f"`model.freeze` must be among {list(dict(model.named_children()))}, got {name!r}.")
-        getattr(model, name).requires_grad_(False)
+
+
+def build_model(section: Any) -> PreTrainedModel:
+    """Return the codec of the section `model`.
+
+    Raises:
+        `ValueError`: There is no such codec, or its weights do not fit the fields.
+    """
+    is_new, options = read_model_section(section)
+    if is_new:
+        return AutoModel.from_config(AutoConfig.for_model(section["model_type"], **options))
+    path = str(find_model(section["path"]))
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except OSError as error:
+        raise ValueError(f"`model.path` must be a folder or Hub name of a codec, got {path!r}: {error}") from error
+    if config.model_type not in MODEL_TYPES:
+        raise ValueError(f"`model.path` must be a model of {list(MODEL_TYPES)}, got one of {config.model_type!r}.")
+    require_fields(config, options)
+    try:
+        model = AutoModel.from_pretrained(path, **options)
+    except RuntimeError as error:  # sizes that differ
+        raise ValueError(f"`model` must have fields that fit the weights in {path!r}, got {options}.") from error
+    parts = dict(model.named_children())
+    for name in section.get("freeze") or ():
+        if name not in parts:
+            raise ValueError(f"`model.freeze` must be among {list(parts)}, got {name!r}.")
+        parts[name].requires_grad_(False)
     return model
 
 

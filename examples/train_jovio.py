@@ -177,9 +177,13 @@ def fit_codebooks(
 def build_config(section: dict[str, Any]) -> JovioConfig:
     """Return the configuration of a new codec from the section `model`."""
     known = JovioConfig()
+    if not isinstance(section, dict):
+        raise ValueError(f"`model` must be a section of the configuration, got {section!r}.")
     for name in section:
         if not hasattr(known, name):
             raise ValueError(f"`model` must have fields of JovioConfig, got {name!r}.")
+    if section.get("model_type", "jovio") != "jovio":
+        raise ValueError(f"`model.model_type` must be 'jovio', got {section['model_type']!r}.")
     return JovioConfig(**section)
 
 
@@ -211,6 +215,20 @@ def collate_crops(crops: list[dict[str, torch.Tensor]], config: JovioConfig) -> 
     return {"pixel_values": batch, "grid_thw": torch.tensor(grids), "num_frames": counts}
 
 
+def require_crops(data: ImageDataArguments, training: RandomCrops) -> None:
+    """Raise a `ValueError` if there is nothing to train on, or a shape that no image or clip has."""
+    if not training.weights:
+        raise ValueError(
+            f"`data.weights` must have kinds of the images to train on, {list(training.sources)}, "
+            f"got {list(data.weights)}."
+        )
+    for shape in data.shapes:
+        if shape[0] > training.most_frames:
+            raise ValueError(
+                f"`data.shapes` must have at most the frames of the longest clip ({training.most_frames}), got {shape}."
+            )
+
+
 def train_model(line: CommandLine) -> dict[str, Any] | None:
     """Train, evaluate and report.
 
@@ -239,6 +257,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     size = arguments.train_batch_size
     num_crops = arguments.max_steps * size * arguments.gradient_accumulation_steps * arguments.world_size
     training = RandomCrops(data, images["train"], num_crops, arguments.seed, size)
+    require_crops(data, training)
     validation = RandomCrops(data, images["validation"], data.num_validation_crops, arguments.seed, size)
     if start is not None and (line.mode == "restart" or find_checkpoint(Path(str(arguments.output_dir))) is None):
         crops = RandomCrops(data, images["train"], start.num_crops, arguments.seed + 1)

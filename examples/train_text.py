@@ -29,10 +29,12 @@ from recipes.answers import keep_scores_of
 from recipes.configuration import CommandLine, read_section, require_sections, run_training
 from recipes.model_cards import CardArguments, describe_sources, write_card
 from recipes.models import save_model
+from recipes.named_models import load_part
 from recipes.run_log import RunLog
 from recipes.runs import start_training, train
 from recipes.text_data import TextDataArguments, load_blocks
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoTokenizer,
     PreTrainedTokenizerBase,
@@ -55,7 +57,7 @@ class TokenizerArguments:
     """The tokenizer.
 
     Args:
-        path (`str`, *optional*): Folder or Hub name; the one that ships with the package when `None`.
+        path (`str`, *optional*): Folder or Hub name, or `nano`; the one that ships with the package when `None`.
         vocab_size (`int`, *optional*): Most of its tokens to keep; only of the package's own.
     """
 
@@ -68,10 +70,14 @@ class TokenizerArguments:
 
 
 def load_tokenizer(arguments: TokenizerArguments) -> PreTrainedTokenizerBase:
-    """Return the tokenizer."""
+    """Return the tokenizer.
+
+    Raises:
+        `ValueError`: There is none in the folder, or no such folder.
+    """
     if arguments.path is None:
         return load_default_tokenizer(arguments.vocab_size)
-    return AutoTokenizer.from_pretrained(arguments.path)
+    return load_part(arguments.path, AutoTokenizer, "tokenizer.path")
 
 
 def build_config(section: dict[str, Any], tokenizer: PreTrainedTokenizerBase, block_size: int) -> JosieThinkerConfig:
@@ -82,7 +88,11 @@ def build_config(section: dict[str, Any], tokenizer: PreTrainedTokenizerBase, bl
         tokenizer (`PreTrainedTokenizerBase`): Gives size of the vocabulary and special tokens.
         block_size (`int`): Tokens of a block, which are as many positions where the section has no number.
     """
+    if not isinstance(section, dict):
+        raise ValueError(f"`model` must be a section of the configuration, got {section!r}.")
     options = {"model_type": "josie_text"} | section
+    if options["model_type"] not in CONFIG_MAPPING:
+        raise ValueError(f"`model.model_type` must be one that transformers knows, got {options['model_type']!r}.")
     known = AutoConfig.for_model(options["model_type"])
     for name in section:
         if not hasattr(known, name):

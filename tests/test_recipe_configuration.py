@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from recipes.configuration import read_config, read_section
+import torch
+from datasets.exceptions import DatasetGenerationError
+from recipes.configuration import read_config, read_section, run
+from recipes.debian import FetchError
 from recipes.runs import read_trainer_section
 from transformers import TrainingArguments
+
+from josie.configuration_josie import JodioConfig
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -164,3 +169,54 @@ def test_what_a_section_needs_is_named():
         read_section({"data": {"count": 2}}, "data", needs)
     assert read_section({"data": {"path": "a"}}, "data", needs).count == 3
     assert read_section({}, "data", needs, path="b").path == "b"
+
+
+class Broken(torch.utils.data.Dataset):
+    """A data set of errors."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        """Fail."""
+        raise self.error
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("`audio` must be\na file, got 'ValueError: 3'."),
+        FetchError("It cannot be had."),
+        FileNotFoundError("No such file"),
+        OSError(2, "No such file", "a.npy"),
+    ],
+)
+def test_errors_of_workers_are_said_as_they_are(error, num_workers):
+    loader = torch.utils.data.DataLoader(Broken(error), num_workers=num_workers)
+    with pytest.raises(SystemExit, match=f"^{re.escape(f'error: {error}')}$"):
+        run(lambda: list(loader))
+
+
+@pytest.mark.parametrize("error", [TypeError("a fault"), RuntimeError("of torch"), KeyError("text")])
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_faults_keep_their_traceback(error, num_workers):
+    loader = torch.utils.data.DataLoader(Broken(error), num_workers=num_workers)
+    with pytest.raises(type(error)):
+        run(lambda: list(loader))
+
+
+def test_what_libraries_say_of_files_and_settings_is_a_sentence():
+    def generate():
+        error = DatasetGenerationError("An error occurred while generating the dataset")
+        raise error from UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "unexpected end of data")
+
+    with pytest.raises(SystemExit, match="error: 'utf-8' codec can't decode byte 0xe9 in position 0"):
+        run(generate)
+    with pytest.raises(SystemExit, match="error: .*/nowhere"):
+        run(lambda: Path("/nowhere").read_text())
+    with pytest.raises(SystemExit, match="error: Validation error for field 'channels'"):
+        run(lambda: JodioConfig(channels=3))

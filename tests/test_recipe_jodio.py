@@ -136,10 +136,22 @@ def test_what_cannot_go_on_is_named(config, tmp_path):
     for section, message in (
         ({"path": path, "freeze": ["head"]}, r"`model.freeze` must be among \['encoder', .*, got 'head'"),
         ({"path": path, "depth": 3}, "`model` must have fields of JodioConfig, got 'depth'"),
+        (
+            {"path": path, "codebook_size": 9},
+            "`model` must have fields that fit the weights in .*, got {'codebook_size': 9}",
+        ),
+        ({"path": path, "freeze": "encoder"}, "`model.freeze` must be a list of parts of the model, got 'encoder'"),
+        ({"path": path, "model_type": "jodio"}, "`model.path` must be null with a `model_type`, .*; `--set 'model=.*"),
+        ({"model_type": "jodio", "freeze": ["head"]}, "`model.freeze` must be null with a `model_type`"),
+        ({"path": "nano/jovio"}, "`model.path` must be a model of .*, got one of 'jovio'"),
+        ({"path": str(tmp_path / "a")}, "`model.path` must be a folder or Hub name of a codec"),
+        ({"path": 3}, "`model` must be a section with `model_type` 'jodio' or 'josie_mel_codec', or with `path`"),
         ({}, "`model` must be a section with `model_type` 'jodio' or 'josie_mel_codec', or with `path`"),
     ):
         with pytest.raises(ValueError, match=message):
             train_jodio.build_model(section)
+    null = {"path": path, "model_type": None, "freeze": None}
+    assert train_jodio.build_model(null).config.codebook_size == 8
 
 
 def test_the_split_is_by_sentence_and_new_sources_move_nothing(recordings, tmp_path):
@@ -174,7 +186,7 @@ def test_a_codec_hears_recordings_as_nano_keeps_them(recordings, tmp_path):
     source = {"name": "datasets", "path": "arrow", "data_files": str(tmp_path / "rms-1.2-timed-*.arrow")}
     source |= {"audio_column": "flac", "text_column": "text", "licence": "free"}
     config["data"]["sources"] = [source]
-    config["data"] |= {"folder": str(tmp_path / "data"), "validation_share": 0.2, "test_share": 0.2}
+    config["data"] |= {"folder": str(tmp_path / "data"), "validation_share": 0.2, "test_share": 0.2, "min_seconds": 0.1}
     speech = speech_data.load_speech(configuration.read_section(config, "data", speech_data.SpeechDataArguments))
     assert sorted(text for split in speech.values() for text in split["text"]) == sorted(texts)
     assert all(len(split) for split in speech.values())
@@ -262,6 +274,7 @@ def test_the_recipes_own_configuration_is_valid():
         ("crops.second=1", "`crops` must have keys of ['max_gain_db', 'min_seconds', 'seconds'], got 'second'."),
         ("trainer={}", "`trainer` must be a section with `output_dir`, got {}."),
         ("threads=0", "`threads` must be a positive integer, got 0."),
+        ("model.path=nano/jodio", "`model.path` must be null with a `model_type`, which is of a new codec, got 'nano/"),
         ("model.model_type=mimi", "`model` must be a section with `model_type`"),
         ("model.widths=3", "`model` must have fields of JodioConfig, got 'widths'."),
         ("data.sources=[]", "`data.sources` must name at least one of"),

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import torch
 import train_jovio
 from PIL import Image
-from recipe_runs import interrupt_and_resume, refuse
+from recipe_runs import interrupt_and_resume, refuse, run_recipe
 from recipes import configuration, image_data, image_files, image_sources, runs, vision_codec_report
 from recipes.run_log import LOG_FILE
 
@@ -220,32 +221,6 @@ def test_crops_depend_on_their_index_alone_and_neighbours_share_a_shape(config):
         crops[30]
 
 
-def test_only_stamps_reach_beyond_their_image():
-    black = np.zeros((2, 20, 11, 3), np.uint8)
-    with_margin = [image_data.cut(black, 16, 24, True, np.random.default_rng(seed)) for seed in range(40)]
-    inside = [image_data.cut(black, 16, 24, False, np.random.default_rng(seed)) for seed in range(40)]
-    assert all(crop.shape == (2, 16, 24, 3) for crop in with_margin + inside)
-    assert any(crop.max() > 200 for crop in with_margin)
-    assert all(crop.max() == 0 for crop in inside)
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "are_alike"),
-    [
-        ("animals/bat_left.png", "animals/bat_right.png", True),
-        ("animals/flower9.png", "animals/flower10.png", True),
-        ("town/blueflag.png", "town/redflag.png", False),  # seen by their thumbnails, not by their names
-        ("town/flag_blue.png", "town/flag_red.png", True),
-        ("symbols/chess/b_2_queen.png", "symbols/chess/w_4_knight.png", True),
-        ("animals/bat.png", "food/bat.png", False),
-        ("animals/cat.png", "animals/dog.png", False),
-    ],
-)
-def test_versions_of_a_stamp_share_a_group(first, second, are_alike):
-    groups = [image_sources.name_group(Path("/stamps", name), Path("/stamps")) for name in (first, second)]
-    assert (groups[0] == groups[1]) == are_alike
-
-
 def test_images_that_look_alike_share_a_group():
     drawings = [draw(index, 40, 52)[0] for index in range(4)]
     frames = [*drawings, drawings[1][:, ::-1], drawings[2][::2, ::2], 255 - draw(7, 30, 60)[0]]
@@ -255,15 +230,6 @@ def test_images_that_look_alike_share_a_group():
     assert groups[4] == groups[1]
     assert groups[5] == groups[2]
     assert len(set(groups)) == 5
-
-
-def test_splits_have_their_shares_and_never_change():
-    splits = [image_data.choose_split(f"group-{index}") for index in range(2000)]
-    assert splits == [image_data.choose_split(f"group-{index}") for index in range(2000)]
-    for split, share in image_data.SPLITS.items():
-        assert abs(splits.count(split) / 2000 - share) < 0.02
-    clips = [image_data.split_clip(index, 40) for index in range(40)]
-    assert clips == ["train"] * 34 + ["validation"] * 2 + ["test"] * 4
 
 
 def test_clips_follow_each_other_and_leave_frames_out(monkeypatch):
@@ -365,10 +331,15 @@ def test_the_recipes_own_configuration_is_valid():
         ("crops.seconds=1", "`config` must have sections of"),
         ("data.shapes=[[1, 2]]", "`data.shapes` must be of frames, height and width, got [1, 2]."),
         ("data.weights={}", "`data.shapes` and `data.weights` must not be empty"),
-        ('data.weights={"music": 1}', "`data.weights` must be of sources among"),
+        ('data.weights={"music": 1, "video": 1}', "`data.weights` must be of sources among"),
+        ('data.weights={"stamps": 1}', "`data.weights` must have 'video' for the crops of several frames in `data.sh"),
+        ("data.shapes=[[1, 8, 8], [6, 8, 8]]", "at most the frames of the longest clip (5), got [6, 8, 8]."),
         ("start.num_steps=0", "`start.num_steps` must be at least 1, got 0."),
         ("start.learning_rate_scale=0", "`start.learning_rate_scale` must be greater than 0, got 0."),
         ("model.widths=3", "`model` must have fields of JovioConfig, got 'widths'."),
+        ("model.path=nano/jovio", "`model` must have fields of JovioConfig, got 'path'."),
+        ("model.model_type=jodio", "`model.model_type` must be 'jovio', got 'jodio'."),
+        ("model=null", "`model` must be a section of the configuration, got None."),
         ("model.codebook_dim=48", "`start` needs a `codebook_dim` below `hidden_size`"),
         ("model.num_semantic_quantizers=1", "`start` needs an encoder and a decoder of one width"),
         ("model.encoder_config.final_norm_type=rms", "`start` needs `final_norm_type` 'none'"),
@@ -379,6 +350,25 @@ def test_the_recipes_own_configuration_is_valid():
 )
 def test_wrong_configurations_are_errors(config, tmp_path, change, message):
     refuse(train_jovio, config, change, message, tmp_path)
+
+
+@pytest.mark.parametrize("has_start", [True, False])
+@pytest.mark.parametrize("kind", ["photographs", "nothing"])
+def test_a_run_without_images_to_train_on_is_an_error(config, folder, tmp_path, kind, has_start):
+    config["data"] |= {"shapes": [[1, 16, 16]], "weights": {"photographs": 1.0}}
+    found = "['scenes', 'stamps', 'video']"
+    if kind == "nothing":
+        rows = json.loads((folder / image_data.MANIFEST_FILE).read_text())["images"]
+        kept = [row for row in rows if row["split"] != "train"]
+        (tmp_path / image_data.MANIFEST_FILE).write_text(json.dumps({"images": kept}))
+        config["data"] |= {"folder": str(tmp_path), "weights": {"stamps": 1.0}}
+        found = "[]"
+    config["start"] = config["start"] if has_start else None
+    with pytest.raises(
+        ValueError, match=re.escape(f"`data.weights` must have kinds of the images to train on, {found}")
+    ):
+        run_recipe(train_jovio, config)
+    assert not (tmp_path / "run" / "model").exists()
 
 
 @pytest.fixture(scope="module")

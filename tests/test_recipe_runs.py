@@ -10,6 +10,8 @@ import torch
 from recipes import runs
 from transformers import Trainer, TrainingArguments
 
+NUM_ROWS = 12
+
 
 class Weight(torch.nn.Module):
     """One number that learns to be what it is shown."""
@@ -50,7 +52,7 @@ def run(config: Any, mode: Any = "continue", **changes: Any) -> Any:
     arguments = runs.start_training(config | {"trainer": config["trainer"] | changes}, TrainingArguments)
     train: Any
     held_out: Any
-    train, held_out = ([{"labels": torch.tensor(value)}] * 12 for value in (3.0, 1.0))
+    train, held_out = ([{"labels": torch.tensor(value)}] * NUM_ROWS for value in (3.0, 1.0))
     trainer = Trainer(Weight(), arguments, train_dataset=train, eval_dataset=held_out)
     assert runs.train(trainer, mode)
     return trainer
@@ -127,3 +129,16 @@ def test_a_run_without_settings_goes_on_and_gets_them(config, tmp_path, caplog):
         assert run(config, max_steps=4).state.global_step == 4
     assert "Going on from" in caplog.text
     assert json.loads(path.read_text()) == noted
+
+
+@pytest.mark.parametrize("length", [{}, {"max_steps": -1, "num_train_epochs": 2}])
+def test_a_run_of_no_steps_is_an_error(config, tmp_path, length):
+    small = {"per_device_train_batch_size": NUM_ROWS + 1, "dataloader_drop_last": True} | length
+    message = f"got too few for a batch of {NUM_ROWS + 1} with `trainer.dataloader_drop_last` True."
+    with pytest.raises(
+        ValueError, match=re.escape(f"`data` must have rows for at least one step of training, {message}")
+    ):
+        run(config, **small)
+    whole = run(config, "restart", **length)
+    assert whole.state.global_step
+    assert run(config, **length).state.global_step == whole.state.global_step  # of which nothing is left to do

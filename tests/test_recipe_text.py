@@ -1,6 +1,7 @@
 """The text recipe: its blocks, its splits, streams, and that a run that was interrupted goes on as if it had not."""
 
 import json
+import re
 from itertools import islice
 from pathlib import Path
 
@@ -186,6 +187,23 @@ def test_the_recipes_own_configuration_is_valid():
         ('data.sources=[{"name": "radio"}]', "got {'name': 'radio'}."),
         ('data.sources=[{"name": "folder", "path": "/nowhere"}]', "must give a folder with .txt files as `path`"),
         ('data.sources=[{"name": "debian", "texts": ["news"]}]', "got ['news']."),
+        (
+            'data.sources=[{"name": "folder", "path": ".", "by": "lines"}]',
+            "`by` of a source 'folder' must be of ['docum",
+        ),
+        (
+            'data.sources=[{"name": "folder", "sample_by": "line"}]',
+            "must hold ['name', 'path', 'by'] of the source 'fol",
+        ),
+        ('data.sources=[{"name": "debian", "path": "."}]', "['name', 'texts'] of the source 'debian', got 'path'."),
+        ('data.sources=[{"name": "datasets", "path": "text"}]', "`data_files` of a source must be files where its"),
+        ('data.sources=[{"name": "datasets"}]', "`path` of a source must be the name of a data set, got None."),
+        ("model=null", "`model` must be a section of the configuration, got None."),
+        ("model.model_type=nope", "`model.model_type` must be one that transformers knows, got 'nope'."),
+        (
+            'tokenizer={"path": "/no/where"}',
+            "`tokenizer.path` must be a folder or Hub name of a model, got '/no/where': ",
+        ),
         ("data.block_size=1", "`data.block_size` must be at least 2, got 1."),
         ("data.block_size=5000", "must have a block of 5000 tokens to train on, got none."),
         ("data.validation_share=1", "`data.validation_share` must be at least 0 and below 1, got 1."),
@@ -197,6 +215,42 @@ def test_the_recipes_own_configuration_is_valid():
 )
 def test_wrong_configurations_are_errors(config, tmp_path, change, message):
     refuse(train_text, config, change, message, tmp_path)
+
+
+@pytest.mark.parametrize("is_streaming", [False, True])
+def test_rows_that_are_no_texts(config, tmp_path, is_streaming):
+    path = tmp_path / "rows.jsonl"
+    source = {"name": "datasets", "path": "json", "data_files": str(path)}
+    for text, options, message in (
+        (None, {}, None),
+        (7, {"split": "train"}, "`text_column` of a source must be of texts, got 7."),
+        (None, {"revison": "x"}, "unexpected keyword argument 'revison'"),
+        (None, {"data_files": "/no.jsonl"}, "`data_files` of a source must be files that exist, got '/no.jsonl'"),
+        (None, {"text_column": "words"}, "`text_column` must be one of ['text'], got 'words'."),
+    ):
+        rows = [{"text": text if text == 7 or index % 3 else "So many words. " * 9} for index in range(9)]
+        path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+        arguments = make_arguments(config, sources=[source | options], streaming=is_streaming, validation_share=0.0)
+        if message is None:
+            blocks, _ = text_data.load_blocks(arguments, josie.load_default_tokenizer(300))
+            assert next(iter(blocks))["input_ids"]
+            continue
+        with pytest.raises(ValueError, match=re.escape(message)):
+            text_data.load_blocks(arguments, josie.load_default_tokenizer(300))
+
+
+@pytest.mark.parametrize("is_streaming", [False, True])
+def test_texts_in_another_encoding_are_named(config, tmp_path, is_streaming):
+    (tmp_path / "old.txt").write_bytes("un café. ".encode("latin-1") * 30)
+    (tmp_path / "cut.txt").write_bytes("caf\u00e9".encode()[:-1])
+    for source, name in (
+        ({"name": "folder", "path": str(tmp_path)}, "cut.txt"),
+        ({"name": "datasets", "path": "text", "data_files": str(tmp_path / "old.txt")}, "old.txt"),
+    ):
+        arguments = make_arguments(config, sources=[source], streaming=is_streaming)
+        with pytest.raises(ValueError, match="utf-8") as caught:
+            text_data.load_blocks(arguments, josie.load_default_tokenizer(300))
+        assert name in str(caught.value)
 
 
 def test_workers_change_no_stream():

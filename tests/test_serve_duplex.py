@@ -22,19 +22,16 @@ from josie.serving.engine import Engine
 from josie.serving.limits import Limits
 from josie.serving.realtime import duplex
 
-END = 2
-UNIT_SAMPLES = 60
+END, UNIT_SAMPLES = 2, 60
 DUPLEX = {"type": "model", "speak_bias": -100}
 
 
 def make_engine(end_scale=1.0, positions=400, talker="embeddings, durations", **limits):
     """Return the engine of a model that learned when to speak; `end_scale` makes it end its turns sooner."""
-    model, processor = make_pair(
-        talker, positions, codec_options=dict(sampling_rate=RATE)
-    )  # so that nothing is resampled, and every sample is known
+    # Nothing is resampled, so every sample is known; units of 2.5 ms are late, and who is refused is tested elsewhere.
+    model, processor = make_pair(talker, positions, codec_options=dict(sampling_rate=RATE))
     with torch.no_grad():
         model.thinker.lm_head.weight[END] *= end_scale
-    # Its units are of 2.5 ms, and who is refused is tested elsewhere.
     open_to_all = dict.fromkeys(("max_real_time_factor", "max_lateness", "max_wait"), math.inf)
     return Engine(model.prepare_for_inference(), processor, "tiny", Limits(**open_to_all | limits))
 

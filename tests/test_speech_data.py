@@ -1,10 +1,14 @@
-"""Speech of folders for recipes: what is read of it, and what is refused."""
+"""Speech of folders and data sets for recipes: what is read of it, and what is refused."""
+
+import json
+import re
 
 import numpy as np
 import pytest
 import soundfile
+from datasets import Dataset
 from media_files import encode_audio
-from recipes.speech_data import SpeechDataArguments, prepare_speech, read_manifest
+from recipes.speech_data import SpeechDataArguments, load_speech, prepare_speech, read_manifest
 
 
 @pytest.fixture
@@ -54,3 +58,72 @@ def test_what_cannot_be_read_is_named(folder, caplog):
 def test_options_of_other_sources_are_refused(source, option):
     with pytest.raises(ValueError, match=rf"`data.sources` must hold \['name', 'split', 'licence'.*got '{option}'"):
         SpeechDataArguments([source])
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Rows with clips of 0.1, 0.2, ... 1 seconds, one that is none, and their texts."""
+    rows = []
+    for index in range(1, 11):
+        soundfile.write(tmp_path / f"{index}.wav", np.full(1600 * index, 0.1), 16000)
+        rows.append({"audio": str(tmp_path / f"{index}.wav"), "text": f"sentence {index}", "speaker": "a"})
+    return [*rows, {"audio": str(tmp_path / "none.wav"), "text": "nothing", "speaker": "a"}]
+
+
+def load(tmp_path, rows, is_saved=False, options=None, **arguments):
+    """Return the splits of rows in a file of JSON or a folder of `save_to_disk`."""
+    if is_saved:
+        Dataset.from_list(rows).save_to_disk(str(tmp_path / "saved"))
+        source = {"name": "datasets", "path": str(tmp_path / "saved")}
+    else:
+        path = tmp_path / "rows.jsonl"
+        path.write_text("\n".join(map(json.dumps, rows)))
+        source = {"name": "datasets", "path": "json", "data_files": str(path), "cache_dir": str(tmp_path / "cache")}
+    return load_speech(SpeechDataArguments([source | (options or {})], folder=str(tmp_path / "data"), **arguments))
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_a_data_set_obeys_limits_and_shares(tmp_path, rows, is_saved, caplog):
+    rows = [{"source": row["audio"], **row} for row in rows]
+    for column in ("audio", "source"):
+        options = {"text_column": "text", "audio_column": column}
+        limits = {"min_seconds": 0.25, "max_seconds": 0.8, "validation_share": 0.3, "test_share": 0.3}
+        splits = load(tmp_path, rows, is_saved, options, **limits)
+        assert sorted(row["seconds"] for split in splits.values() for row in split) == [0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
+        assert all(row["audio"]["path"].endswith(f"/{row['text'][9:]}.wav") for row in splits["train"])
+        assert len(splits["train"]) < 6
+        assert "none.wav" in caplog.text
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_a_data_set_with_a_split_is_in_that_one(tmp_path, rows, is_saved):
+    options = {"split": "train"} if not is_saved else {"split": "test"}
+    splits = load(tmp_path, rows, is_saved, options, validation_share=0.4, test_share=0.4)
+    assert {name: len(split) for name, split in splits.items() if len(split)} == {options["split"]: 10}
+    if not is_saved:  # a part of one is split by the shares
+        splits = load(tmp_path, rows, options={"split": "train[:9]"}, validation_share=0.4, test_share=0.4)
+        assert sum(map(len, splits.values())) == 9
+        assert len(splits["train"]) < 9
+
+
+@pytest.mark.parametrize(
+    ("is_saved", "options", "message"),
+    [
+        (True, {"revison": "x"}, "`data.sources` must hold ['name', 'split', 'licence', 'path', 'audio_column', "),
+        (True, {"data_files": "x"}, ", got 'data_files'."),
+        (True, {"split": "dev"}, "must be of ['train', 'validation', 'test'], got 'dev'."),
+        (False, {"revison": "x"}, "unexpected keyword argument 'revison'."),
+        (False, {"split": "dev"}, 'Unknown split "dev".'),
+        (False, {"split": None}, "`split` of a source must be the name of one, got None."),
+        (False, {"data_files": None}, "`data_files` of a source must be files where its `path` is 'json', got None."),
+        (False, {"data_files": "/no.jsonl"}, "`data_files` of a source must be files that exist, got '/no.jsonl'"),
+        (False, {"audio_column": "number"}, "`audio_column` of a source must be of audio, got 'number'"),
+        (False, {"text_column": "number"}, "`text_column` of a source must be of texts, got 3 in 'number'"),
+        (False, {"audio_column": "text"}, "`data.sources` must hold audio that can be read, got none from 'json'."),
+        (False, {"path": None}, "`data.sources` must give a data set's name as `path`, got none."),
+    ],
+    ids=str,
+)
+def test_what_a_data_set_cannot_obey_is_refused(tmp_path, rows, is_saved, options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load(tmp_path, [row | {"number": 3} for row in rows], is_saved, options)

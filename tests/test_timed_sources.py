@@ -92,7 +92,8 @@ def test_segments_follow_each_other(form):
 
 
 @pytest.mark.parametrize(
-    ("content", "why"), [(b'{"path": "a.wav"}\n{"path"', "Line 2 of .* must be JSON"), (b'{"path": "\xff"}', "in UTF-8")]
+    ("content", "why"),
+    [(b'{"path": "a.wav"}\n{"path"', "Line 2 of .* must be JSON"), (b'{"path": "\xff"}', "in UTF-8")],
 )
 def test_lines_that_cannot_be_read_are_named(tmp_path, content, why):
     (tmp_path / "data.jsonl").write_bytes(content)

@@ -5,9 +5,9 @@
 | `configuration.py` | the command line, and sections of a JSON or YAML file as dataclasses |
 | `runs.py` | start, stop on a signal, resume |
 | `run_log.py` | the log with the hours of training |
-| `models.py` | the model a recipe starts from, and the folder it leaves |
+| `models.py`, `named_models.py` | the model a recipe starts from or a command names, and the folder it leaves |
 | `model_cards.py` | the card of that folder |
-| `streams.py` | endless streams |
+| `streams.py`, `data_sets.py` | endless streams, and data sets that a source names |
 | `conversations.py` | rows with `messages`: sources, splits, mixtures |
 | `spoken_rows.py` | codes of the assistant's recordings |
 | `audio_ctc.py` | connectionist temporal classification beside the Thinker's loss |

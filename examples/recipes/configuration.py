@@ -19,9 +19,14 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import torch
 import yaml
+from datasets.exceptions import DatasetsError
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 
 Mode = Literal["continue", "resume", "restart"]
 Section = TypeVar("Section")
+# Errors that the user can mend.
+_MENDABLE = (ValueError, RuntimeError, ImportError, OSError, DatasetsError, StrictDataclassError, SafetensorError)
 _PYTHON_WORDS = {"True": True, "False": False, "None": None}
 # What is taken beside the hints of `TrainingArguments`.
 _WIDER_HINTS = {"bf16": bool | Literal["auto"], "fsdp": bool | str | list[str] | None, "max_grad_norm": float | None}
@@ -187,15 +192,28 @@ def require_sections(config: dict[str, Any], *names: str, within: str = "config"
             raise ValueError(f"`{within}` must have sections of {list(names)}, got {name!r}.")
 
 
+def describe_error(error: BaseException) -> str:
+    """Return what an error says, without the traceback of the data loader's worker that it comes from.
+
+    Of a data set that cannot be made it is what its reader says.
+    """
+    if isinstance(error, DatasetsError) and error.__cause__ is not None:
+        return describe_error(error.__cause__)
+    text = str(error) or type(error).__name__
+    if not re.match(r"Caught \w+ in DataLoader worker process", text):
+        return text
+    return re.split(rf"^(?:\w+\.)*{type(error).__name__}: ", text, flags=re.MULTILINE)[-1].rstrip()
+
+
 def run(main: Callable[[], Any]) -> None:
     """Run a recipe; errors that the user can mend end it with a sentence instead of a traceback."""
     try:
         main()
-    except (ValueError, RuntimeError, ImportError) as error:
+    except _MENDABLE as error:
         # torch's own errors, and modules that fail to import, are for a traceback.
         if type(error) is RuntimeError or isinstance(error, ImportError) and error.name is not None:
             raise
-        raise SystemExit(f"error: {error}") from error
+        raise SystemExit(f"error: {describe_error(error)}") from error
     finally:
         if torch.distributed.is_initialized():
             # A thread of gloo that outlives the interpreter aborts the process, now and then.

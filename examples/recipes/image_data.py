@@ -12,7 +12,7 @@ differ by a number, a side or a colour, and images whose grey thumbnails, mirror
 import hashlib
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +65,11 @@ class ImageDataArguments:
             raise ValueError(
                 "`data.shapes` and `data.weights` must not be empty, nor a weight 0, "
                 f"got {self.shapes} and {self.weights}."
+            )
+        if "video" not in self.weights and max(shape[0] for shape in self.shapes) > 1:
+            raise ValueError(
+                "`data.weights` must have 'video' for the crops of several frames in `data.shapes`, "
+                f"got {list(self.weights)} and {self.shapes}."
             )
 
 
@@ -203,19 +208,51 @@ def write_test_images(folder: Path, images: list[StoredImage]) -> None:
         Image.fromarray(np.load(folder / image.file)[0]).save(path)
 
 
+def read_manifest(folder: Path) -> tuple[list[StoredImage], dict[str, int]]:
+    """Return the images of a folder, and the number of files of each kind that were skipped.
+
+    Raises:
+        `ValueError`: The manifest is damaged, or lacks something.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"`data.folder` must have a manifest of JSON, got {str(path)!r}: {error}.") from error
+    rows = manifest.get("images") if isinstance(manifest, dict) else None
+    if not isinstance(rows, list):
+        raise ValueError(f"`data.folder` must have a manifest with a list of `images`, got {str(path)!r} without.")
+    images = []
+    for row in rows:
+        try:
+            images.append(StoredImage(**row))
+        except TypeError as error:
+            needed = [entry.name for entry in fields(StoredImage) if entry.default is MISSING]
+            allowed = [entry.name for entry in fields(StoredImage) if entry.name not in needed]
+            raise ValueError(
+                f"An image of {str(path)!r} must have {needed}, may have {allowed}, got {row!r}."
+            ) from error
+        shape, split = images[-1].shape, images[-1].split
+        if not isinstance(shape, list) or len(shape) != 4 or split not in ("train", *SPLITS):
+            raise ValueError(
+                f"An image of {str(path)!r} must have a `shape` of frames, height, width and 3, and a `split` of "
+                f"{['train', *SPLITS]}, got {shape!r} and {split!r}."
+            )
+    return images, manifest.get("skipped", {})
+
+
 def load_images(arguments: ImageDataArguments) -> dict[str, list[StoredImage]]:
     """Return the images of each split, fetched and prepared if that was not done before."""
     folder = Path(arguments.folder)
     prepare_images(folder, Path(arguments.cache), arguments.collections)
-    manifest = json.loads((folder / MANIFEST_FILE).read_text("utf-8"))
-    images = [StoredImage(**row) for row in manifest["images"]]
+    images, _ = read_manifest(folder)
     return {split: [image for image in images if image.split == split] for split in ("train", *SPLITS)}
 
 
 class RandomCrops(Dataset):
     """Crops of random images, each drawn from its own index, so that a resumed training sees what it would have seen.
 
-    Sources that have no image in the split are left out.
+    Sources that have no image in the split are left out, and shapes of more frames than its clips have.
 
     Args:
         arguments ([`ImageDataArguments`]): Where the arrays are, and what crops are like.
@@ -247,8 +284,9 @@ class RandomCrops(Dataset):
         if unknown:
             raise ValueError(f"`data.weights` must be of sources among {list(SOURCES)}, got {unknown[0]!r}.")
         self.weights = {name: weight for name, weight in arguments.weights.items() if name in self.sources}
-        if "video" not in self.weights:
-            self.shapes = [shape for shape in self.shapes if shape[0] == 1]
+        clips = [image.shape[0] for image in images if image.source == "video" and "video" in self.weights]
+        self.most_frames = max(clips, default=1)
+        self.shapes = [shape for shape in self.shapes if shape[0] <= self.most_frames]
         self.num_crops = num_crops if self.weights and self.shapes else 0
 
     def __len__(self) -> int:
@@ -264,6 +302,9 @@ class RandomCrops(Dataset):
         names = [name for name in self.weights if num_frames == 1 or name == "video"]
         chances = np.array([self.weights[name] for name in names])
         groups = self.sources[names[generator.choice(len(names), p=chances / chances.sum())]]
+        if num_frames > 1:  # clips may be shorter
+            groups = [[image for image in group if image.shape[0] >= num_frames] for group in groups]
+            groups = [group for group in groups if group]
         group = groups[generator.integers(len(groups))]
         image = group[generator.integers(len(group))]
         frames = np.load(self.folder / image.file, mmap_mode="r")
@@ -311,5 +352,4 @@ def print_counts(arguments: ImageDataArguments) -> None:
     for source in SOURCES:
         counts = (sum(image.source == source for image in images) for images in splits.values())
         print(f"| {source} | " + " | ".join(map(str, counts)) + " |")
-    manifest = json.loads((Path(arguments.folder) / MANIFEST_FILE).read_text("utf-8"))
-    print(f"skipped: {manifest['skipped']}")
+    print(f"skipped: {read_manifest(Path(arguments.folder))[1]}")

@@ -5,12 +5,13 @@ import logging
 import re
 import shutil
 import signal
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import IterableDataset
-from transformers import Trainer, TrainerCallback, set_seed
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import TrainerState
 
 from josie.conversion.files import write_json
@@ -189,6 +190,13 @@ def find_checkpoint(folder: Path) -> Path | None:
     return found[max(found)] if found else None
 
 
+def _describe_lack(arguments: TrainingArguments) -> str:
+    return (
+        "`data` must have rows for at least one step of training, got too few for a batch of "
+        f"{arguments.train_batch_size} with `trainer.dataloader_drop_last` {arguments.dataloader_drop_last}."
+    )
+
+
 def train(trainer: Trainer, mode: Mode) -> bool:
     """Train from the start or from the last checkpoint. SIGINT and SIGTERM save one and stop.
 
@@ -196,7 +204,8 @@ def train(trainer: Trainer, mode: Mode) -> bool:
         Whether all steps are done: `False` if the run was asked to stop.
 
     Raises:
-        `ValueError`: It shall be resumed and there is no checkpoint, or would go on with other settings.
+        `ValueError`: It shall be resumed and there is no checkpoint, or would go on with other settings; or the data
+            do not fill one step.
     """
     folder = Path(str(trainer.args.output_dir))
     with trainer.args.main_process_first():
@@ -222,6 +231,11 @@ def train(trainer: Trainer, mode: Mode) -> bool:
         stream = trainer.train_dataset
         if isinstance(stream, IterableDataset) and stream.num_shards == 1:  # whose order no worker changes
             trainer.add_callback(ResumeStream(trainer, checkpoint, state))
+    if isinstance(trainer.train_dataset, Sized):
+        arguments: Any = trainer.args
+        least = arguments.train_batch_size * arguments.world_size if arguments.dataloader_drop_last else 1
+        if len(trainer.train_dataset) < least:
+            raise ValueError(_describe_lack(arguments))
     if settings is not None and trainer.is_world_process_zero():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / SETTINGS_FILE, settings)
@@ -235,4 +249,6 @@ def train(trainer: Trainer, mode: Mode) -> bool:
             signal.signal(number, handler)
     if stop.was_asked:
         logger.info("Stopped as asked; the same command goes on from here.")
+    elif not trainer.state.global_step:
+        raise ValueError(_describe_lack(trainer.args))
     return not stop.was_asked

@@ -30,12 +30,14 @@ from pathlib import Path
 from typing import Any
 
 import soundfile
-from datasets import Audio, Dataset, concatenate_datasets, load_dataset, load_from_disk
+from datasets import Audio, Dataset, concatenate_datasets, load_from_disk
 
 from josie.conversion.files import write_file
 from josie.processing_josie import load_audio, save_audio
 from josie.processing_josie.audio_files import open_audio
 from josie.processing_josie.part_forms import AUDIO_SUFFIXES
+from josie.processing_josie.sources import describe_source
+from recipes.data_sets import load_source
 from recipes.debian import fetch_package
 from recipes.progress import progress
 from recipes.speech_sources import SOURCES, Clip, sentence_key
@@ -45,6 +47,7 @@ logger = logging.getLogger("josie.examples.speech_data")
 SPLITS = ("train", "validation", "test")
 _OF_ALL = ("name", "split", "licence")  # options that every source has
 _OF_FOLDERS = ("path", "language")
+_OF_SAVED = ("path", "audio_column", "text_column")  # data sets that `save_to_disk` left
 
 
 @dataclass
@@ -53,8 +56,9 @@ class SpeechDataArguments:
 
     Args:
         sources (`list[dict]`): Each with a `name`: one of the table above, `"folder"` (with `path`) or `"datasets"`
-            (with what `load_dataset` takes, `audio_column` and `text_column`); `licence` is what the model card says;
-            all clips of one with a `split` are in that one.
+            (with what `load_dataset` takes, `audio_column` and `text_column`; `path` may be a folder of
+            `save_to_disk`); `licence` is what the model card says; all clips of one with a `split` of train,
+            validation and test are in that one.
         folder (`str`): Where audio and manifests are kept.
         sampling_rate (`int`, *optional*): Rate that the audio of Debian packages is brought to, so that it is not
             done again at each use; their own when `None`.
@@ -146,10 +150,29 @@ def prepare_speech(arguments: SpeechDataArguments) -> dict[str, Path]:
 
 
 def read_manifest(path: str | Path) -> list[dict[str, Any]]:
-    """Return the clips of a manifest, with absolute paths."""
+    """Return the clips of a manifest, with absolute paths.
+
+    Those without `text` get `None`, those without `source` the name of the folder.
+
+    Raises:
+        `ValueError`: A line is no JSON, or of no clip.
+    """
     path = Path(path)
-    rows = [json.loads(line) for line in _lines(path)]
-    return [row | {"path": str((path.parent / row["path"]).resolve())} for row in rows]
+    clips = []
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            clip = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"A manifest must have lines of JSON, got line {number} of {str(path)!r}: {error}."
+            ) from error
+        if not isinstance(clip, dict) or not isinstance(clip.get("path"), str):
+            raise ValueError(
+                f"A clip of a manifest must have a `path`, got {clip!r} in line {number} of {str(path)!r}."
+            )
+        named = {"text": None, "source": path.absolute().parent.name}
+        clips.append(named | clip | {"path": str((path.parent / clip["path"]).resolve())})
+    return clips
 
 
 def load_speech(arguments: SpeechDataArguments) -> dict[str, Dataset]:
@@ -244,17 +267,14 @@ def _list_folder(source: dict[str, Any]) -> Iterable[dict[str, Any]]:
     folder = _find_folder(source)
     found = False
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES):
-        try:
-            with open_audio(path) as file:
-                seconds = file.num_samples / file.sampling_rate
-        except (ValueError, ImportError) as error:
-            logger.warning(f"Skipped {str(path)!r}: {error}")
+        seconds = _measure(path)
+        if seconds is None:
             continue
         found = True
         text = path.with_suffix(".txt")
         yield {
             "path": str(path.resolve()),
-            "seconds": round(seconds, 4),
+            "seconds": seconds,
             "text": _read_text(text).strip() if text.exists() else None,
             "language": source.get("language"),
             "speaker": path.parent.name,
@@ -285,25 +305,64 @@ def _find_folder(source: dict[str, Any]) -> Path:
 
 
 def _load_hub(source: dict[str, Any], arguments: SpeechDataArguments) -> dict[str, Dataset]:
-    """Return the splits of a data set of the Hub or of this disk, by the same rule as the others'."""
+    """Return the splits of a data set of the Hub or of this disk, by the same rules as the others'."""
     options = {key: value for key, value in source.items() if key != "name"}
     audio, text = options.pop("audio_column", "audio"), options.pop("text_column", None)
-    licence, path = options.pop("licence", "see the data set"), options.pop("path", None)
+    licence, path, split = options.pop("licence", "see the data set"), options.get("path"), options.get("split")
     if path is None:
         raise ValueError("`data.sources` must give a data set's name as `path`, got none.")
-    saved = Path(path) / "dataset_info.json"
-    dataset = load_from_disk(path) if saved.exists() else load_dataset(path, **{"split": "train"} | options)
+    if (Path(path) / "dataset_info.json").exists():
+        _require_saved(source)
+        dataset: Any = load_from_disk(path)
+    else:
+        dataset = load_source({"split": "train"} | options)
     missing = [column for column in (audio, text) if column is not None and column not in dataset.column_names]
     if missing:
         raise ValueError(f"`data.sources` must name columns of {path!r}, {dataset.column_names}, got {missing[0]!r}.")
-    dataset = dataset.select_columns([name for name in (audio, text) if name]).rename_column(audio, "audio")
-    dataset = dataset.cast_column("audio", Audio(decode=False))
-    texts = list(dataset[text]) if text else [None] * len(dataset)
-    if text:
-        dataset = dataset.remove_columns(text)
-    for name, values in (("text", texts), ("source", [path] * len(texts)), ("licence", [licence] * len(texts))):
+    texts = [None] * len(dataset) if text is None else list(dataset[text])
+    other = next((value for value in texts if not isinstance(value, str | None)), None)
+    if other is not None:
+        raise ValueError(f"`text_column` of a source must be of texts, got {other!r} in {text!r} of {path!r}.")
+    dataset = dataset.select_columns([audio])
+    dataset = dataset if audio == "audio" else dataset.rename_column(audio, "audio")
+    try:
+        dataset = dataset.cast_column("audio", Audio(decode=False))
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(f"`audio_column` of a source must be of audio, got {audio!r} of {path!r}: {error}.") from error
+    cells = progress(dataset["audio"], f"Clips of {path}", unit="clips")
+    seconds = [_measure(cell["bytes"] or cell["path"] or b"") if cell else None for cell in cells]
+    if not any(seconds):
+        raise ValueError(f"`data.sources` must hold audio that can be read, got none from {path!r}.")
+    columns = {"text": texts, "source": [path] * len(texts), "licence": [licence] * len(texts), "seconds": seconds}
+    for name, values in columns.items():
         dataset = dataset.add_column(name, values)
-    splits = {split: [] for split in SPLITS}
-    for index, sentence in enumerate(texts):
-        splits[choose_split(sentence_key(sentence or "") or f"{path}/{index}", arguments)].append(index)
-    return {split: dataset.select(indices) for split, indices in splits.items()}
+    splits = {name: [] for name in SPLITS}
+    for index, (sentence, length) in enumerate(zip(texts, seconds, strict=True)):
+        if length is not None and arguments.min_seconds <= length <= arguments.max_seconds:
+            key = sentence_key(sentence or "") or f"{path}/{index}"
+            splits[split if split in SPLITS else choose_split(key, arguments)].append(index)
+    return {name: dataset.select(indices) for name, indices in splits.items()}
+
+
+def _require_saved(source: dict[str, Any]) -> None:
+    """Raise a `ValueError` for an option that does nothing for a data set that `save_to_disk` left, or a split."""
+    for option in source:
+        if option not in (*_OF_ALL, *_OF_SAVED):
+            raise ValueError(
+                f"`data.sources` must hold {[*_OF_ALL, *_OF_SAVED]} of the saved data set {source['path']!r}, "
+                f"got {option!r}."
+            )
+    if source.get("split") not in (None, *SPLITS):
+        raise ValueError(
+            f"`split` of the saved data set {source['path']!r} must be of {list(SPLITS)}, got {source['split']!r}."
+        )
+
+
+def _measure(audio: str | bytes | Path) -> float | None:
+    """Return the seconds of an audio file, or None if it cannot be read."""
+    try:
+        with open_audio(audio) as file:
+            return round(file.num_samples / file.sampling_rate, 4)
+    except (ValueError, ImportError) as error:
+        logger.warning(f"Skipped {describe_source(audio)}: {error}")
+        return None

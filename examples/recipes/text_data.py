@@ -4,11 +4,12 @@
 | --- | --- |
 | `debian` | texts of Debian packages, as `debian_texts.py` reads them: `texts` names some, or all |
 | `folder` | the `.txt` files of a folder, `path`; a text is a file, or with `by="line"` or `"paragraph"` a part of it |
-| `datasets` | what `load_dataset` takes, and `text_column` |
+| `datasets` | what `load_dataset` takes, and `text_column`; rows without a text are left out |
 
 Which split a text is in depends on its words and the seed alone: a text that comes twice is in one split.
 """
 
+import codecs
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -24,9 +25,10 @@ from transformers import PreTrainedTokenizerBase
 from josie.configuration_josie.constants import IGNORE_INDEX
 from josie.conversion.files import write_file
 from recipes import debian_texts
+from recipes.data_sets import describe_unreadable, load_source
 from recipes.debian import fetch_package
 from recipes.progress import progress
-from recipes.streams import endless_stream, load_rows
+from recipes.streams import endless_stream
 
 # Name of a text: the packages it comes from, and what reads it.
 TEXTS: dict[str, tuple[tuple[str, ...], Callable[[Path], Iterator[str]]]] = {
@@ -68,6 +70,13 @@ class TextDataArguments:
         for source in self.sources:
             if not isinstance(source, dict) or source.get("name") not in _SOURCES:
                 raise ValueError(f"`data.sources` must be of {sorted(_SOURCES)}, got {source!r}.")
+            options = _OPTIONS.get(source["name"])  # of `datasets`, it is `load_dataset` that knows them
+            for option in source:
+                if options is not None and option not in ("name", *options):
+                    raise ValueError(
+                        f"`data.sources` must hold {['name', *options]} of the source {source['name']!r}, "
+                        f"got {option!r}."
+                    )
         if not self.sources:
             raise ValueError(f"`data.sources` must name at least one of {sorted(_SOURCES)}, got none.")
         if self.block_size < 2:
@@ -155,7 +164,11 @@ def _make_block(ids: list[int], positions: list[int], is_masked: bool) -> dict[s
     return {"input_ids": ids, "labels": labels, "position_ids": positions}
 
 
-def _is_of_split(row: dict[str, str], name: str, share: float, seed: int) -> bool:
+def _is_of_split(row: dict[str, str | None], name: str, share: float, seed: int) -> bool:
+    if row["text"] is None:
+        return False
+    if not isinstance(row["text"], str):
+        raise ValueError(f"`text_column` of a source must be of texts, got {row['text']!r}.")
     digest = hashlib.sha256(f"{seed}:{' '.join(row['text'].split())}".encode()).digest()
     is_held_out = int.from_bytes(digest[:6], "big") / 2**48 < share
     return is_held_out == (name == "validation") and bool(row["text"].strip())
@@ -181,10 +194,26 @@ def _debian(source: dict[str, Any], arguments: TextDataArguments) -> Any:
 
 
 def _folder(source: dict[str, Any], arguments: TextDataArguments) -> Any:
+    by = source.get("by", "document")
+    if by not in _PARTS:
+        raise ValueError(f"`by` of a source 'folder' must be of {list(_PARTS)}, got {by!r}.")
     files = sorted(str(path) for path in Path(str(source.get("path"))).rglob("*.txt"))
     if not files:
         raise ValueError(f"A source 'folder' must give a folder with .txt files as `path`, got {source.get('path')!r}.")
-    return _load({"path": "text", "data_files": files, "sample_by": source.get("by", "document")}, "text", arguments)
+    for file in files:
+        _require_utf8(file)
+    return _load({"path": "text", "data_files": files, "sample_by": by}, "text", arguments)
+
+
+def _require_utf8(path: str) -> None:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with open(path, "rb") as file:
+        try:
+            while chunk := file.read(1 << 20):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"`data.sources` must have texts in UTF-8, got {path!r}: {error}.") from error
 
 
 def _datasets(source: dict[str, Any], arguments: TextDataArguments) -> Any:
@@ -194,11 +223,17 @@ def _datasets(source: dict[str, Any], arguments: TextDataArguments) -> Any:
 
 def _load(options: dict[str, Any], column: str, arguments: TextDataArguments) -> Any:
     options = {"split": "train", "cache_dir": f"{arguments.folder}/cache"} | options
-    texts: Any = load_rows(options, arguments.streaming)
+    texts: Any = load_source(options, arguments.streaming)
+    try:
+        next(iter(texts), None)  # what is wrong with a stream is said at once
+    except ValueError as error:
+        raise ValueError(describe_unreadable(options, error)) from error
     if texts.column_names is not None and column not in texts.column_names:
         raise ValueError(f"`text_column` must be one of {texts.column_names}, got {column!r}.")
     texts = texts.select_columns([column])
     return texts if column == "text" else texts.rename_column(column, "text")
 
 
+_PARTS = ("document", "line", "paragraph")
+_OPTIONS = {"debian": ("texts",), "folder": ("path", "by")}
 _SOURCES = {"debian": _debian, "folder": _folder, "datasets": _datasets}
