@@ -23,7 +23,7 @@ class LastingWorkersTrainer(Trainer):
     """A `Trainer` whose data workers end on a SIGTERM of their parent alone; each process makes its own batches."""
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Let each process make its batches of a stream, of its share of rows, unless arguments say otherwise."""
+        """Make each process make its batches of a stream, of its share of rows, unless arguments say otherwise."""
         super().create_accelerator_and_postprocess()
         settings = self.accelerator.dataloader_config
         if settings.dispatch_batches is None:

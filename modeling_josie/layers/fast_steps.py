@@ -110,7 +110,7 @@ def fast_step(
     attention: JosieAttention = first.self_attn
     num_heads, num_kv, head_dim = attention.num_heads, attention.num_key_value_heads, attention.head_dim
     options: Any = {"scale": attention.scaling, "enable_gqa": num_heads != num_kv}
-    sizes = [cache.batch_size for cache in caches]
+    sizes = [] if len(caches) == 1 else [cache.batch_size for cache in caches]
     x = hidden_states[:, 0]
     for index, layer in enumerate(layers):
         heads = linear(rms_norm(x, layer.attention_norm["weight"], eps), layer.qkv["weight"])

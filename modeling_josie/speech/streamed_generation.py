@@ -55,7 +55,7 @@ class StreamedSpeechMixin:
 
     @property
     def _backbone(self) -> Any:
-        """What reads in the Thinker, without its head."""
+        """The Thinker without its head."""
         return unwrap(self.thinker).model
 
     def _open_speaker(

@@ -206,7 +206,7 @@ def step_together(
     first = loops[0]
     is_alone = len(loops) == 1
     embeds = inputs_embeds[0] if is_alone else torch.cat(list(inputs_embeds))
-    sizes = [len(part) for part in inputs_embeds]
+    sizes = [] if is_alone else [len(part) for part in inputs_embeds]  # exported programs have any number of rows
     positions: Any = [loop._position() for loop in loops]
     positions = positions[0] if is_alone or positions[0] is None else join_positions(positions, sizes)
     masks = [
