@@ -1,7 +1,8 @@
 """Trains a tiny JOSIE with the plain `Trainer`: what `test_distributed.py` launches in two processes.
 
     accelerate launch --multi_gpu --num_processes 2 tests/distributed_training.py FOLDER ddp|fsdp|none [--kill-at STEP]
-    accelerate launch --multi_gpu --num_processes 2 tests/distributed_training.py FOLDER evaluate
+
+With `ddp` it is evaluated too, on rows of other lengths.
 
 Every other row has an image and a clip, so that two processes never use the same parts of the model. All rows have as
 many words and frames to learn, in whatever batches they come.
@@ -151,15 +152,19 @@ def evaluate_tiny(folder: str) -> dict[str, float]:
     return scores
 
 
+def train_and_evaluate(folder: str, kind: str, kill_at: int | None) -> None:
+    """Train, and evaluate where all processes have the whole model."""
+    train_tiny(folder, kind, kill_at)
+    if kind == "ddp":
+        evaluate_tiny(folder)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder")
-    parser.add_argument("kind", choices=["none", "ddp", "fsdp", "evaluate"])
+    parser.add_argument("kind", choices=["none", "ddp", "fsdp"])
     parser.add_argument("--kill-at", type=int)
     given = parser.parse_args()
     if given.kind == "fsdp":
         let_cpus_shard()
-    if given.kind == "evaluate":
-        run(lambda: evaluate_tiny(given.folder))
-    else:
-        run(lambda: train_tiny(given.folder, given.kind, given.kill_at))
+    run(lambda: train_and_evaluate(given.folder, given.kind, given.kill_at))

@@ -369,10 +369,11 @@ def test_pairs_that_are_recorded_are_right_and_enough():
     texts = {one.text for _, pair in pairs for one in pair}
     assert 50 <= len(texts - {"Where is the star?"}) <= 51
     for scene, pair in pairs:
-        assert {(one.text, one.answer) for one in pair} <= {
-            (seen.ask(wording, draw).text, seen.answer)
-            for kind in KINDS
-            for seen in observe(scene, kind)
-            for wording in wordings.choose_wordings(seen.worded, False)
-            for draw in map(random.Random, range(40))
-        }
+        for one in pair:
+            assert any(
+                seen.answer == one.answer and seen.ask(wording, random.Random(seed)).text == one.text
+                for kind in KINDS
+                for seen in observe(scene, kind)
+                for wording in wordings.choose_wordings(seen.worded, False)
+                for seed in range(40)
+            )
