@@ -35,6 +35,9 @@ from recipes.run_log import RunLog  # noqa: E402
 from recipes.runs import train  # noqa: E402
 
 STEPS, SAVED, BATCH = 4, 2, 2
+ON_CPU: dict[str, Any] = dict(
+    remove_unused_columns=False, report_to="none", disable_tqdm=True, use_cpu=True, dataloader_pin_memory=False
+)
 FSDP = {"version": 2, "cpu_ram_efficient_loading": False, "state_dict_type": "FULL_STATE_DICT"}
 
 
@@ -107,13 +110,9 @@ def train_tiny(folder: str, kind: str, kill_at: int | None = None) -> dict[str, 
         logging_steps=1,
         save_steps=SAVED,
         save_only_model=False,
-        remove_unused_columns=False,
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=True,
-        dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
         **sharding,
+        **ON_CPU,
     )
     callbacks: list[TrainerCallback] = [RunLog()] + ([KillAt(kill_at)] if kill_at is not None else [])
     trainer = Trainer(
@@ -138,11 +137,7 @@ def evaluate_tiny(folder: str) -> dict[str, float]:
         per_device_eval_batch_size=1,
         label_names=["labels", "speech_codes"],
         eval_do_concat_batches=False,
-        remove_unused_columns=False,
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=True,
-        dataloader_pin_memory=False,
+        **ON_CPU,
     )
     options: Any = dict(compute_metrics=Metrics(), preprocess_logits_for_metrics=keep_scores)
     trainer = JosieTrainer(CASES["josie"].build(), arguments, eval_dataset=rows, data_collator=collate, **options)  # type: ignore[arg-type]
