@@ -188,7 +188,7 @@ def _read_content(content: Any) -> Any:
                 "`content` as a tuple of texts must be the path of an image, video or audio, and perhaps its "
                 f"description, got {content!r:.200}: give a list of parts."
             )
-        return [read_file({"path": pair[0]})]
+        return [read_file(pair[0])]
     parts = to_list(content)
     if parts is not None:
         return [read_part(part) for part in parts]
@@ -196,13 +196,16 @@ def _read_content(content: Any) -> Any:
     if values is None:
         raise ValueError(f"`content` must be a string or a list of parts, got a {type(content).__name__}.")
     if "files" in values:
-        files = [
-            read_file({"path": file} if isinstance(file, str) else file) for file in to_list(values["files"]) or []
-        ]
-        text = values.get("text")
-        return [*files, *([] if is_empty(text) else [read_part({"type": "text", "text": text})])]
+        others = [name for name, value in values.items() if name not in ("text", "files") and not is_empty(value)]
+        if others:
+            raise ValueError(
+                f"`content` with 'files' must have these and 'text', got {others}, which would be left out."
+            )
+        text, files = values.get("text"), values["files"]
+        several = [] if is_empty(files) else to_list(files) or [files]
+        return [*map(read_file, several), *([] if is_empty(text) else [read_part({"type": "text", "text": text})])]
     if {"path", "url", "file", "file_data"} & values.keys() and "type" not in values:
-        return [read_file(values.get("file", values))]
+        return [read_part(values | {"type": "file"})]
     if "type" in values:
         return [read_part(values)]
     raise ValueError(f"`content` must be a string or a list of parts, got a dict with {sorted(map(str, values))}.")

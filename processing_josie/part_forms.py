@@ -6,7 +6,7 @@ of servers that follow them (`image_url`, `input_image`, `input_audio`, `audio_u
 """
 
 import re
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 from types import NoneType
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +17,9 @@ from .nested_values import is_empty, to_dict
 _TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 _LINKS = {"image_url": "image", "input_image": "image", "audio_url": "audio", "video_url": "video"}
 _FILES = ("file", "input_file")
+_PLACES = ("path", "url", "file_data", "file_url")
+# What Gradio and OpenAI say of a file beside where it is.
+_OF_FILES = ("type", "mime_type", "filename", "orig_name", "size", "meta", "is_stream", "alt_text")
 _OTHER_NAMES = {
     ("video", "nframes"): "num_frames",
     ("audio", "sample_rate"): "sampling_rate",
@@ -143,20 +146,25 @@ def _read_input_audio(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_file(file: Any) -> dict[str, Any]:
-    """Return the part of a file of Gradio or OpenAI: a dict with `path`, `url` or `file_data`.
+    """Return the part of a file of Gradio or OpenAI: its path, or a dict with `path`, `url` or `file_data`.
 
-    Its modality is that of `mime_type`, or of the name's suffix.
+    Its modality is that of `mime_type`, or of the name's suffix. Options of a part stand beside them; a `url` beside a
+    `path` is Gradio's for the same file.
 
     Raises:
-        `ValueError`: There is no file, or no telling of what modality it is.
+        `ValueError`: There is no file, or no telling of what modality it is, or something that would be left out.
     """
-    values = to_dict(file)
+    values = {"path": file} if isinstance(file, (str, PurePath)) else to_dict(file)
     if values is None or is_empty(values):
         raise ValueError(f"A file of a message must be a dict with 'path' or 'url', got {file!r}.")
     values = {name: value for name, value in values.items() if value is not None}
-    place: Any = next((values[name] for name in ("path", "url", "file_data", "file_url") if name in values), None)
+    places = [name for name in _PLACES if name in values]
+    place: Any = values[places[0]] if places else None
+    place = str(place) if isinstance(place, PurePath) else place
     if not isinstance(place, str):
         raise ValueError(f"A file of a message must have 'path', 'url' or 'file_data', got {sorted(values)}.")
+    if places[1:] not in ([], ["url"]):
+        raise ValueError(f"A file of a message must have one input, got {places}.")
     named = [values.get("mime_type"), _type_of_uri(place), values.get("filename"), values.get("orig_name"), place]
     modality = next(filter(None, map(modality_of, named)), None)
     if modality is None:
@@ -164,8 +172,9 @@ def read_file(file: Any) -> dict[str, Any]:
             "A file of a message must be an image, video or audio by its type or suffix, got "
             f"{place[:200]!r}: say it by {{'type': 'image', 'path': ...}}."
         )
-    name = "path" if "path" in values else "base64" if "file_data" in values else "url"
-    return {"type": modality, name: place}
+    name = {"path": "path", "file_data": "base64"}.get(places[0], "url")
+    rest = {key: value for key, value in values.items() if key not in (*_PLACES, *_OF_FILES)}
+    return _read_media(rest | {"type": modality, name: place}, modality)
 
 
 def _type_of_uri(text: str) -> str | None:

@@ -104,7 +104,16 @@ class TextInputsMixin(ProcessorMixin):
         padding = {name: kwargs.pop(name, None) for name in ("padding", "padding_side", "pad_to_multiple_of")}
         for name in ("return_tensors", "return_mm_token_type_ids", "return_text_replacement_offsets"):
             kwargs.pop(name, None)
-        max_length = kwargs.get("max_length") if kwargs.get("truncation") else kwargs.pop("max_length", None)
+        truncation = kwargs.get("truncation")
+        if truncation == "only_second":
+            raise ValueError(f"`truncation` must be True, as there is no second text, got {truncation!r}.")
+        truncates = truncation not in (None, False, "do_not_truncate")
+        max_length = kwargs.get("max_length") if truncates else kwargs.pop("max_length", None)
+        if max_length is not None and not truncates and padding["padding"] != "max_length":
+            raise ValueError(
+                "`max_length` must come with `truncation=True` or `padding='max_length'`, which it is for, got "
+                f"{max_length} with `truncation={truncation!r}` and `padding={padding['padding']!r}`."
+            )
         wants_bos = kwargs.pop("add_special_tokens", True) in (True, None) and self._starts_with_bos()
         bos = self.tokenizer.bos_token_id if wants_bos else None
         fronts, all_spans = [], []
@@ -123,7 +132,7 @@ class TextInputsMixin(ProcessorMixin):
             texts[row] = text
             fronts.append(front)
             all_spans += spans or [[]]
-        data = self._encode(texts, fronts, max_length, kwargs)
+        data = self._encode(texts, fronts, max_length if truncates else None, kwargs)
         for row, ids in enumerate(data["input_ids"]):
             self._check_ids(ids, row, replacements)
         data = pad_tokens(data, self.tokenizer.pad_token_id, max_length, **padding)
@@ -138,7 +147,7 @@ class TextInputsMixin(ProcessorMixin):
     ) -> dict[str, list]:
         """Return `input_ids`, and `offset_mapping` if wanted, of texts behind what goes in front of them."""
         rooms: list[int | None] = [None] * len(texts)
-        if kwargs.get("truncation") and max_length is not None:
+        if max_length is not None:
             for row, front in enumerate(fronts):
                 if len(front) > max_length:
                     raise ValueError(

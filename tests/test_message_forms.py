@@ -110,6 +110,9 @@ def test_every_form_of_a_clip_is_the_clip(processor, part):
         (str(IMAGE), "an image"),
         {"text": "", "files": [str(IMAGE)]},
         {"text": "", "files": [{"path": str(IMAGE), "mime_type": "image/png"}]},
+        {"text": None, "files": {"path": str(IMAGE), "url": "http://there/a.png", "size": 3, "meta": {"_type": "F"}}},
+        {"files": str(IMAGE)},
+        {"files": IMAGE},
         {"type": "image", "path": str(IMAGE)},
         np.array([{"type": "image", "path": str(IMAGE)}], dtype=object),
     ],
@@ -330,6 +333,13 @@ def test_what_has_josies_form_stays_as_it_is():
         ),
         ([{"role": "user", "content": ("a", "b", "c")}], "`content` as a tuple of texts must be the path"),
         ([{"role": "user", "content": {"component": "image"}}], r"got a dict with \['component'\]"),
+        (
+            [{"role": "user", "content": {"path": IMAGE, "text": "a"}}],
+            "of type 'image' must have one input.* got 'text'",
+        ),
+        ([{"role": "user", "content": {"files": [], "text": "a", "system": "b"}}], r"'text', got \['system'\], which"),
+        (user({"type": "file", "file": {"path": "a.mp4"}, "pitch": 3}), "of type 'video' must have .* got 'pitch'"),
+        (user({"type": "file", "file": {"path": "a.mp4", "file_data": "x"}}), "one input, got .'path', 'file_data'"),
         (user(3), "A content part must be a text or a dict with `type`, .* got a int"),
         (user(Image.new("RGB", (8, 8))), "A content part must be a text or a dict with `type`"),
         (
