@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import shlex
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import NoneType, UnionType
@@ -27,6 +28,7 @@ Mode = Literal["continue", "resume", "restart"]
 Section = TypeVar("Section")
 # Errors that the user can mend.
 _MENDABLE = (ValueError, RuntimeError, ImportError, OSError, DatasetsError, StrictDataclassError, SafetensorError)
+_GRACE = 0.2  # seconds
 _PYTHON_WORDS = {"True": True, "False": False, "None": None}
 # What is taken beside the hints of `TrainingArguments`.
 _WIDER_HINTS = {"bf16": bool | Literal["auto"], "fsdp": bool | str | list[str] | None, "max_grad_norm": float | None}
@@ -216,8 +218,10 @@ def run(main: Callable[[], Any]) -> None:
         raise SystemExit(f"error: {describe_error(error)}") from error
     finally:
         if torch.distributed.is_initialized():
-            # A thread of gloo that outlives the interpreter aborts the process, now and then.
+            # A thread of gloo that wants the interpreter once that ends aborts the process, now and then. Groups of
+            # sharded models outlive their end, as torch keeps them: their threads get time to let go of the last work.
             torch.distributed.destroy_process_group()
+            time.sleep(_GRACE)
 
 
 def run_training(
