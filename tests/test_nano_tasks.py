@@ -15,6 +15,7 @@ from datasets import Dataset
 from nano_world import (
     possible,
     sentences as nano_sentences,
+    speech,
     tasks,
     timing,
     voice,
@@ -56,7 +57,7 @@ def phone_of(text):
     return {"phones": ["pau", *letters], "ends": ends, "seconds": 0.0125 * len(text)}
 
 
-def make_up_speech(texts, voice, stretch, folder, timed=False):
+def make_up_speech(texts, voice, stretch, folder, timed=False, paused=False):
     """Return what `spoken` returns, of hums."""
     timing_of = {name: [phone_of(text)[name] for text in texts] for name in phone_of("")} if timed else {}
     rows = {"text": list(texts), "voice": [voice] * len(texts), "flac": [hum(text, voice) for text in texts]}
@@ -304,6 +305,28 @@ def test_the_voice_has_codes_of_what_it_says(tiny_folder):
         assert len(row["speech_durations"]) == len(tokenizer(text, add_special_tokens=False)["input_ids"])
         assert sum(row["speech_durations"]) == pytest.approx(200 * len(text) / config.hop_length)
         assert row["messages"] == [{"role": "assistant", "content": [{"type": "text", "text": text}]}]
+
+
+def test_answers_alone_are_said_with_a_pause_before_the_last_word(monkeypatch, tmp_path):
+    said = {}
+
+    def note(texts, *options, paused=False, **more):
+        said.update(dict.fromkeys(texts, paused))
+        return make_up_speech(texts, *options, **more)
+
+    monkeypatch.setattr(voice, "spoken", note)
+    voice.record_voice(voice.VoiceArguments(num_sentences=4, num_phrases=2))
+    assert {text for text, paused in said.items() if paused} == set(possible.possible_answers())
+    assert set(possible.possible_captions()) | set(voice.sentences(None, "train")[:4]) <= set(said)
+    told = []
+    monkeypatch.setattr(
+        speech, "speak_in_time", lambda text, *voice: told.append(text) or (np.zeros(9), ["pau"], [0.0])
+    )
+    texts = ["It is left of the red heart.", "Yes, it is.", "Hello there.", "Hi."]
+    assert speech.spoken(texts, "rms", 1.2, tmp_path, paused=True)["text"] == texts
+    assert told == ["It is left of the red, heart.", *texts[1:]]
+    assert speech.spoken(texts, "rms", 1.2, tmp_path)["text"] == texts
+    assert told[4:] == texts
 
 
 def test_a_sentence_has_one_split_however_it_is_written():

@@ -49,7 +49,19 @@ def speak_in_time(text: str, voice: str, stretch: float) -> tuple[np.ndarray, li
     return samples, list(phones), list(map(float, ends))
 
 
-def spoken(texts: Sequence[str], voice: str, stretch: float, folder: Path, timed: bool = False) -> Dataset:
+def pause(text: str) -> str:
+    """Return a text as it is said with a tenth of a second before its last word; of two words or with commas, itself.
+
+    Args:
+        text (`str`): A short sentence: `"It looks like a red heart."`
+    """
+    *before, last = text.split()
+    return f"{' '.join(before)}, {last}" if len(before) > 1 and "," not in text else text
+
+
+def spoken(
+    texts: Sequence[str], voice: str, stretch: float, folder: Path, timed: bool = False, paused: bool = False
+) -> Dataset:
     """Return a data set with `text`, `voice` and `flac` (bytes) of what flite says, made where it was not made before.
 
     Where it is `timed`, it also has `phones` and their `ends`, in seconds.
@@ -60,13 +72,15 @@ def spoken(texts: Sequence[str], voice: str, stretch: float, folder: Path, timed
         stretch (`float`): How much longer it takes.
         folder (`Path`): Keeps what was made.
         timed (`bool`): Whether there are also `phones` and their `ends`, in seconds.
+        paused (`bool`): Whether they are said as [`pause`] has them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     disable_progress_bar()
-    shards, options = [], {"voice": voice, "stretch": stretch, "timed": timed}
+    shards, options = [], {"voice": voice, "stretch": stretch, "timed": timed, "paused": paused}
+    name = f"{voice}-{stretch:g}-{'timed-' if timed else ''}{'paused-' if paused else ''}"
     for start in range(0, len(texts), SHARD_SIZE):
         part = Dataset.from_dict({"text": list(texts[start : start + SHARD_SIZE])})
-        path = folder / f"{voice}-{stretch:g}-{'timed-' if timed else ''}{part._fingerprint}.arrow"
+        path = folder / f"{name}{part._fingerprint}.arrow"
         if not path.exists():
             logger.info(f"{voice}: sentences {start} to {start + len(part)} ...")
         shards.append(part.map(_say, fn_kwargs=options, cache_file_name=str(path)))
@@ -87,8 +101,9 @@ def asked(texts: Sequence[str], voice: Voice, path: Path) -> Dataset:
     return rows.map(_ask, fn_kwargs={"voice": voice}, cache_file_name=str(path))
 
 
-def _say(row: dict[str, str], voice: str, stretch: float, timed: bool) -> dict[str, object]:
-    samples, phones, ends = speak_in_time(row["text"], voice, stretch)
+def _say(row: dict[str, str], voice: str, stretch: float, timed: bool, paused: bool) -> dict[str, object]:
+    text = pause(row["text"]) if paused else row["text"]
+    samples, phones, ends = speak_in_time(text, voice, stretch)
     return _pack(samples, voice) | ({"phones": phones, "ends": ends} if timed else {})
 
 

@@ -72,7 +72,11 @@ def record_voice(arguments: VoiceArguments) -> list[Dataset]:
         possible_answers(),
         _held_out(packages, arguments),
     )
-    return [spoken(part, JOSIE_VOICE, JOSIE_STRETCH, Path(arguments.recordings), timed=True) for part in texts]
+    answers = len(texts) - 2
+    return [
+        spoken(part, JOSIE_VOICE, JOSIE_STRETCH, Path(arguments.recordings), timed=True, paused=place == answers)
+        for place, part in enumerate(texts)
+    ]
 
 
 def _held_out(packages: Path, arguments: VoiceArguments) -> list[str]:
