@@ -210,6 +210,6 @@ def test_a_backbone_with_a_window_has_one_session_at_a_time():
     config = duplex_config()
     config.thinker_config.text_config.sliding_window = 60
     model = build(josie.JosieForConditionalGeneration, config)
-    with pytest.raises(ValueError, match="`input_ids` must have one row for a text backbone with a window or a recurr"):
+    with pytest.raises(ValueError, match="`input_ids` must have one row for a text backbone with .'sliding_window'"):
         begin(model, [PROMPT, PROMPT])
     assert len(run(model, begin(model), make_track(model, 2))) == 2

@@ -229,6 +229,44 @@ def test_what_cannot_be_appended_is_refused():
         coded.append_inputs(input_values=values)
 
 
+GAP_READERS = {
+    "conv": {k: v for k, v in TEXT.items() if k != "head_dim"}
+    | dict(model_type="lfm2", layer_types=["conv", "full_attention"]),
+    "state": dict(model_type="mamba2", hidden_size=30, state_size=4, num_heads=4, head_dim=15, n_groups=1, chunk_size=4)
+    | dict(num_hidden_layers=2, vocab_size=TEXT["vocab_size"], max_position_embeddings=96),
+    "attention_chunk_size": TEXT
+    | dict(model_type="llama4_text", attention_chunk_size=6, num_local_experts=2, intermediate_size_mlp=20)
+    | dict(layer_types=["chunked_attention", "full_attention"], no_rope_layers=[1, 0]),
+    "local": dict(model_type="gpt_neo", hidden_size=30, num_layers=2, num_heads=3, window_size=5)
+    | dict(attention_types=[[["global", "local"], 1]], vocab_size=TEXT["vocab_size"], max_position_embeddings=96),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("reader", GAP_READERS)
+def test_backbones_that_read_hidden_positions(reader):
+    """They are right where these stand in front, also after rows began anew, and refuse them elsewhere."""
+    model = build(josie.JosieThinkerForConditionalGeneration, josie.JosieThinkerConfig(text_config=GAP_READERS[reader]))
+    ids = torch.randint(4, 50, (2, 9), generator=torch.Generator().manual_seed(0))
+    expected = [read_row(model, row.tolist()) for row in ids]
+    half = torch.ones_like(ids)
+    half[1, :4] = 0
+    steps = [dict(input_ids=ids[:, cut], attention_mask=half[:, cut]) for cut in (slice(1), slice(1, 3))]
+    state, _ = append(model, steps)
+    following = model.append_inputs(ids[:, 3:], half[:, 3:], state)
+    torch.testing.assert_close(following.logits[0], expected[0][3:], atol=1e-4, rtol=1e-4)
+    alone = read_row(model, ids[1, 4:].tolist())
+    torch.testing.assert_close(following.logits[1, 1:], alone, atol=1e-4, rtol=1e-4)
+    state = following.streaming_state.reset_rows(torch.tensor([False, True]))
+    again = model.append_inputs(ids, streaming_state=state)
+    torch.testing.assert_close(again.logits[1], expected[1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        model.append_inputs(ids, streaming_state=following.streaming_state).logits[0], again.logits[0]
+    )
+    with pytest.raises(ValueError, match=f"`attention_mask` must hide nothing behind the first .* with .*'{reader}'"):
+        model.append_inputs(ids, half, following.streaming_state)
+
+
 @torch.no_grad()
 def test_a_window_over_positions_that_are_none_is_refused():
     model = thinker(text_config=TEXT | dict(sliding_window=4))

@@ -6,7 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import (
+    Cache,
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionCacheLayerMixin,
+)
 from transformers.utils import logging
 
 from ...configuration_josie import JosieBackboneConfig
@@ -69,6 +75,26 @@ def fork_cache(cache: Cache | None) -> Cache | None:
     fork = copy.copy(cache)
     fork.layers = [copy.copy(layer) for layer in cache.layers]
     return fork
+
+
+def clear_rows(cache: Cache | None, rows: torch.Tensor) -> Cache | None:
+    """Return a cache without the states of recurrent layers and convolutions of some rows.
+
+    Keys and values stay: an attention mask hides them.
+
+    Args:
+        cache (`Cache`, *optional*): It is not changed.
+        rows (`torch.BoolTensor`): `(batch,)`, true for the rows to clear.
+    """
+    if cache is None or not any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in cache.layers):
+        return cache
+    cache = copy.deepcopy(cache)
+    for layer in cache.layers:
+        for name in ("conv_states", "recurrent_states"):
+            for state in getattr(layer, name, {}).values():
+                if state is not None:
+                    state[rows.to(state.device)] = 0
+    return cache
 
 
 _State = TypeVar("_State", bound="AudioStreamingState")
@@ -177,6 +203,7 @@ class ThinkerStreamingState:
         return replace(
             self,
             attention_mask=self.attention_mask.masked_fill(rows[:, None], 0),
+            cache=clear_rows(self.cache, rows),
             audio=None if self.audio is None else self.audio.reset_rows(rows),
             pending=None if self.pending is None else self.pending.masked_fill(rows[:, None, None], 0),
         )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..thinker.input_stream import list_gap_readers
 from .memory import Entry, count_positions
 from .state import JosieSessionState
 
@@ -24,13 +25,11 @@ def most_tokens(config: Any) -> int:
 
 def require_batch(model: Any, batch_size: int) -> None:
     """Raise a `ValueError` unless rows may read different numbers of tokens, which leave gaps in a batch."""
-    text, backbone = model.config.get_text_config(), model._backbone.language_model
-    others = {*(getattr(text, "layer_types", None) or ())} - {"full_attention"}
-    has_window = getattr(text, "sliding_window", None) is not None
-    if batch_size > 1 and (has_window or others or getattr(backbone, "_is_stateful", False)):
+    readers = list_gap_readers(model._backbone.language_model)
+    if batch_size > 1 and readers:
         raise ValueError(
-            "`input_ids` must have one row for a text backbone with a window or a recurrent state, which gaps between "
-            f"the tokens of a row would change: open sessions one by one, got {batch_size} rows."
+            f"`input_ids` must have one row for a text backbone with {readers}, which gaps between the tokens of a row "
+            f"would change: open sessions one by one, got {batch_size} rows."
         )
 
 

@@ -5,6 +5,7 @@ row gets none, there is a position that its attention mask hides.
 """
 
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,12 +14,30 @@ from transformers.utils.generic import can_return_tuple
 from typing_extensions import Unpack
 
 from ...configuration_josie import JosieThinkerConfig
-from ..codecs.streaming import AudioStreamingState, ThinkerStreamingState, fork_cache
+from ..codecs.streaming import AudioStreamingState, ThinkerStreamingState, clear_rows, fork_cache
 from ..outputs import JosieThinkerStreamOutput
 from .audio_encoder import JosieAudioEncoder
 from .front_ends import require_codes, require_features
 from .generation import placeholder_tokens
 from .inputs import MODALITIES, MODALITY_INPUTS, MediaOutputs, ModalInputs, spell_inputs
+
+
+def list_gap_readers(backbone: Any) -> list[str]:
+    """Return what in a text backbone reads positions that are hidden between others; it is right without them alone.
+
+    Windows and chunks count them, states and convolutions go on over them.
+
+    Args:
+        backbone (`PreTrainedModel`): Of any family.
+    """
+    config = backbone.config
+    found = [name for name in ("sliding_window", "attention_chunk_size") if getattr(config, name, None) is not None]
+    kinds = [getattr(config, name, None) or () for name in ("layer_types", "layers_block_type", "block_types")]
+    kinds.append(getattr(config, "attention_layers", None) or ())  # of GPT-Neo
+    others = {str(kind) for kind in chain(*kinds)} - {"full_attention", "attention", "global"}
+    if getattr(type(backbone), "_is_stateful", False):
+        others.add("state")
+    return found + sorted(others)
 
 
 class InputStreamMixin:
@@ -49,7 +68,8 @@ class InputStreamMixin:
         Args:
             input_ids (`torch.LongTensor`, *optional*): `(batch, new_length)`.
             attention_mask (`torch.Tensor`, *optional*): `(batch, new_length)`, 1 for real tokens; all are when `None`.
-                Rows that get less than others are best padded on the left, so that the last position is real.
+                Rows that get less than others are best padded on the left, so that the last position is real. Some
+                backbones cannot have such rows, see [`list_gap_readers`].
             streaming_state ([`ThinkerStreamingState`], *optional*): State after what came before, which is not changed;
                 `None` to begin.
             is_final (`bool`): End the clip; the next audio begins another one.
@@ -61,8 +81,8 @@ class InputStreamMixin:
 
         Raises:
             `ValueError`: There is nothing to read, or more than the positions allow; the state is of another batch; an
-                encoder cannot stream; or rows that get different numbers of tokens in a backbone with a window, which
-                counts positions that are none.
+                encoder cannot stream; or rows get different numbers of tokens in a backbone that reads positions that
+                are none.
         """
         given: Any = {name: value for name, value in inputs.items() if value is not None}
         if input_ids is None:
@@ -177,10 +197,11 @@ class InputStreamMixin:
                 f"`streaming_state` must leave positions for what is new, of {most} in all, got {num_tokens} with it."
             )
         has_gaps = bool((mask.diff(dim=1) < 0).any())
-        if has_gaps and getattr(self.config.text_config, "sliding_window", None) is not None:
+        readers = list_gap_readers(self.model.language_model) if has_gaps else []
+        if readers:
             raise ValueError(
-                "`attention_mask` must hide nothing behind the first token of a row in a text backbone with a "
-                "`sliding_window`, which counts positions that are none, got some."
+                "`attention_mask` must hide nothing behind the first token of a row in a text backbone with "
+                f"{readers}, which would read positions that are none, got some: give all rows as many tokens."
             )
         options: dict[str, Any] = {}
         if self.model.takes("position_ids"):
@@ -196,8 +217,10 @@ class InputStreamMixin:
             return_dict=True,
             **options,
         )
+        unread = ~mask.any(dim=1)  # whose hidden positions a recurrent layer has read, one by one
+        cache = clear_rows(output.cache, unread) if bool(unread.any()) else output.cache
         following = replace(
-            state, input_ids=torch.cat((state.input_ids, input_ids), dim=1), attention_mask=mask, cache=output.cache
+            state, input_ids=torch.cat((state.input_ids, input_ids), dim=1), attention_mask=mask, cache=cache
         )
         kept = {name: value for name, value in output.items() if name != "cache"}
         return JosieThinkerStreamOutput(**kept, streaming_state=following, num_tokens=attention_mask.sum(dim=1))
