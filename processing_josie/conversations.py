@@ -8,6 +8,7 @@ takes the assistant's speech out of the messages and hands them to transformers'
 again, labels and speech are made of these turns.
 """
 
+import inspect
 from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from jinja2.exceptions import TemplateError
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
+from transformers.utils.chat_template_utils import _get_template_variables
 
 from ..configuration_josie.constants import IGNORE_INDEX
 from .lengths import count_media_tokens
@@ -25,6 +27,7 @@ from .messages import MODALITIES, Conversation, collect_parts
 from .spoken_turns import SpokenTurn, join_codes, join_waveforms, split_speech
 
 TURNS = "assistant_turns"
+_ARGUMENTS = tuple(inspect.signature(ProcessorMixin.apply_chat_template).parameters)[2:]  # behind the conversation
 
 
 class ConversationMixin(ProcessorMixin):
@@ -80,8 +83,12 @@ class ConversationMixin(ProcessorMixin):
                 if bool(kwargs.get(name, False)) is not needed:
                     raise ValueError(f"`{name}` must be {needed} with `output_labels`, got {kwargs.get(name)}.")
             kwargs["return_assistant_tokens_mask"] = True
-        named = dict(zip(("chat_template", "tools", "documents"), args, strict=False)) | kwargs
-        require_rendered(list(heard), self._resolve_chat_template(named.get("chat_template")), named)
+        named = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
+        template = self._resolve_chat_template(named.get("chat_template"))
+        require_rendered(list(heard), template, named)
+        if not named.get("tokenize"):  # with it, the call of the processor looks at what no one else takes
+            known = {*_ARGUMENTS, *_get_template_variables(template)}
+            self._read_options(processor_kwargs | {name: kwargs[name] for name in kwargs.keys() - known})
         given = list(heard) if is_batched else heard[0]
         try:
             output = super().apply_chat_template(given, *args, processor_kwargs=processor_kwargs, **kwargs)

@@ -44,13 +44,15 @@ _MODES: dict[int, Literal["bilinear", "bicubic"]] = {
     Image.Resampling.BICUBIC: "bicubic",
 }
 # What the towers of transformers were trained with; ours sees pixels as they are.
+_CLIP = (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
+_IMAGENET = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+_HALF = (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD)
 _NORMALIZATION = {
-    "clip_vision_model": (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
-    "siglip_vision_model": (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
-    "siglip2_vision_model": (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
-    "vit": (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
-    "deit": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
-    "dinov2": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+    **dict.fromkeys(("clip_vision_model", "chinese_clip_vision_model", "metaclip_2_vision_model"), _CLIP),
+    **dict.fromkeys(("aimv2_vision_model", "mlcd_vision_model"), _CLIP),
+    **dict.fromkeys(("siglip_vision_model", "siglip2_vision_model", "smolvlm_vision"), _HALF),
+    **dict.fromkeys(("vit", "data2vec-vision"), _HALF),
+    **dict.fromkeys(("deit", "dinov2", "dinov2_with_registers", "dinov3_vit", "vit_msn"), _IMAGENET),
 }
 # Settings of other processors of transformers, with the values that say what is done here anyway.
 _ALWAYS = {

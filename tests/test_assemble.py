@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from assembly_parts import FAMILIES
+from assembly_parts import FAMILIES, TOWER
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 import josie
@@ -149,6 +149,21 @@ def test_audio_features_are_the_encoders(parts, family, tmp_path):
     loaded, again = save_and_load(model, processor, tmp_path)
     batch = again(text=["Hear <|audio|> this.", "<|audio|>"], audio=clips, sampling_rate=16000)
     assert torch.equal(loaded(**batch).logits, model(**batch).logits)
+
+
+@pytest.mark.parametrize(("family", "mean"), [("dinov2_with_registers", 0.485), ("ijepa", None)])
+def test_a_tower_without_an_image_processor_is_normalised_as_known_or_warned_of(parts, family, mean, tmp_path, caplog):
+    config = transformers.AutoConfig.for_model(family, **TOWER)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    with caplog.at_level("WARNING"):
+        _, processor = assemble(parts("text", "qwen3"), vision=tmp_path)
+    warning = next(record.message for record in caplog.records if "no image processor" in record.message)
+    assert processor.image_processor.do_normalize == processor.video_processor.do_normalize == (mean is not None)
+    if mean is None:
+        assert "pixels are not normalised, as nothing says how" in warning
+    else:
+        assert "the usual settings of its model type are used" in warning
+        assert processor.image_processor.image_mean[0] == mean
 
 
 @pytest.mark.parametrize("family", ["siglip", "clip", "vit"])

@@ -33,6 +33,18 @@ def codec_processor(tokenizer):
     return JosieProcessor.from_config(configured(audio_config={"model_type": "jodio"}, vision_config=vision), tokenizer)
 
 
+@pytest.mark.parametrize("tokenize", [False, True])
+def test_what_nobody_takes_of_a_chat_template_is_refused(processor, tokenize):
+    conversation, template = [{"role": "user", "content": "Hi"}], "{{ messages[0].content }}{{ name }}"
+    for given in ({"add_generation_promt": True}, {"processor_kwargs": {"paddding": True}}, {"name": "Ada"}):
+        name = next(iter(given.get("processor_kwargs", given)))
+        with pytest.raises(ValueError, match=f"`{name}` must be an option of the processor"):
+            processor.apply_chat_template(conversation, tokenize=tokenize, **given)
+    rendered = processor.apply_chat_template(conversation, template, name="Ada", tokenize=tokenize)
+    assert rendered == "HiAda" or processor.decode(rendered[0]).endswith("HiAda")
+    assert processor.apply_chat_template(conversation, padding=True, tokenize=tokenize) is not None
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [

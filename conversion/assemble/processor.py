@@ -24,7 +24,7 @@ def build_processor(
     Whisper's feature extractor is used itself. Of one for waveforms the sampling rate and whether it normalises are
     taken, of an image processor interpolation, scale and normalisation; images are brought to the tower's size whole,
     also where the original cuts out their centre. A checkpoint without such files gets the settings that its model
-    type was trained with.
+    type was trained with; where these are not known, pixels are not normalised, and a warning says so.
 
     Args:
         config ([`JosieConfig`]): The model.
@@ -66,9 +66,13 @@ def _take_audio_settings(processor: Any, config: Any, source: Source) -> None:
 def _take_image_settings(processor: Any, source: Source) -> None:
     own: Any = load_image_processor(source)
     if own is None:
-        logger.warning(
-            f"`vision` {str(source)!r} has no image processor: the usual settings of its model type are used."
+        used = (
+            "the usual settings of its model type are used"
+            if processor.image_processor.do_normalize
+            else "pixels are not normalised, as nothing says how; `image_mean`, `image_std` and `do_normalize` of the "
+            "saved processor do"
         )
+        logger.warning(f"`vision` {str(source)!r} has no image processor: {used}.")
         return
     settings = {name: getattr(own, name) for name in _IMAGE_SETTINGS if getattr(own, name, None) is not None}
     resample = getattr(own, "resample", None)
