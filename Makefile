@@ -6,6 +6,8 @@ READY := $(VENV)/.ready
 
 .PHONY: test demo lint
 
+# Python may keep what it compiles: many tests start processes of their own.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(READY)
 	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 

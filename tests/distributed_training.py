@@ -1,14 +1,13 @@
-"""Trains a tiny JOSIE with the plain `Trainer`: what `test_distributed.py` launches in two processes.
+"""Trains a tiny JOSIE with the plain `Trainer`: what `test_distributed.py` runs in two processes.
 
-    accelerate launch --multi_gpu --num_processes 2 tests/distributed_training.py FOLDER ddp|fsdp|none [--kill-at STEP]
+    accelerate launch --multi_gpu --num_processes 2 tests/distributed_training.py FOLDER
 
-With `ddp` it is evaluated too, on rows of other lengths.
+trains whole models and evaluates them, on rows of other lengths.
 
 Every other row has an image and a clip, so that two processes never use the same parts of the model. All rows have as
 many words and frames to learn, in whatever batches they come.
 """
 
-import argparse
 import json
 import os
 import signal
@@ -96,10 +95,10 @@ def collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     return {name: torch.stack([row[name] for row in rows if name in row]) for name in names}
 
 
-def train_tiny(folder: str, kind: str, kill_at: int | None = None) -> dict[str, torch.Tensor]:
+def train_tiny(folder: str, is_sharded: bool = False, kill_at: int | None = None) -> dict[str, torch.Tensor]:
     """Train from the start, or from the last checkpoint in `folder`, and return the weights."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    sharding: dict[str, Any] = {"fsdp": True, "fsdp_config": dict(FSDP)} if kind == "fsdp" else {}
+    sharding: dict[str, Any] = {"fsdp": True, "fsdp_config": dict(FSDP)} if is_sharded else {}
     arguments = TrainingArguments(
         output_dir=folder,
         max_steps=STEPS,
@@ -119,7 +118,7 @@ def train_tiny(folder: str, kind: str, kill_at: int | None = None) -> dict[str, 
         CASES["josie"].build(), arguments, train_dataset=Rows(), data_collator=collate, callbacks=callbacks
     )
     train(trainer, "continue")
-    if kind == "fsdp" and not isinstance(trainer.model, FSDPModule):
+    if is_sharded and not isinstance(trainer.model, FSDPModule):
         raise RuntimeError("The model was not sharded.")
     trainer.save_model(str(Path(folder) / "model"))
     return trainer.model.state_dict()
@@ -147,19 +146,17 @@ def evaluate_tiny(folder: str) -> dict[str, float]:
     return scores
 
 
-def train_and_evaluate(folder: str, kind: str, kill_at: int | None) -> None:
-    """Train, and evaluate where all processes have the whole model."""
-    train_tiny(folder, kind, kill_at)
-    if kind == "ddp":
-        evaluate_tiny(folder)
+def train_sharded(rank: int, folder: str, kill_at: int | None = None) -> None:
+    """Train a sharded model, as one of the processes that share it."""
+    let_cpus_shard()
+    run(lambda: train_tiny(folder, True, kill_at))
+
+
+def train_and_evaluate(folder: str) -> None:
+    """Train and evaluate a model that is whole in every process."""
+    train_tiny(folder)
+    evaluate_tiny(folder)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder")
-    parser.add_argument("kind", choices=["none", "ddp", "fsdp"])
-    parser.add_argument("--kill-at", type=int)
-    given = parser.parse_args()
-    if given.kind == "fsdp":
-        let_cpus_shard()
-    run(lambda: train_and_evaluate(given.folder, given.kind, given.kill_at))
+    run(lambda: train_and_evaluate(sys.argv[1]))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ def make_trainer(folder, adversarial: bool = True, model=None, **changes) -> Cod
         "report_to": "none",
         "use_cpu": True,
         "disable_tqdm": True,
-        "adversarial_start_step": 1,
+        **({"adversarial_start_step": 1} if adversarial else {}),
     }
     model = model or make_model(loss_windows=[64, 128], quantizer_dropout=0.5, semantic_target_size=None)
     return CodecTrainer(
@@ -194,11 +195,47 @@ def test_wrong_arguments_are_named(tmp_path):
         CodecTrainer(make_model(), arguments, discriminator=make_discriminator())
 
 
-def train_process(rank: int, port: int, folder: str) -> None:
+@pytest.mark.parametrize(
+    ("adversarial", "changes", "message"),
+    [
+        (False, {"adversarial_start_step": 2}, "`adversarial_start_step` must be 0 without a `discriminator`, got 2."),
+        (False, {"adversarial_weight": 50}, "`adversarial_weight` must be 1.0 without a `discriminator`, got 50."),
+        (False, {"feature_weight": 0}, "`feature_weight` must be 2.0 without a `discriminator`, got 0."),
+        (
+            False,
+            {"discriminator_learning_rate": 9},
+            "`discriminator_learning_rate` must be None without a `discriminator`, got 9.",
+        ),
+        (False, {"optim_target_modules": ["x"]}, "`optim_target_modules` must be None with `optim`"),
+        (False, {"max_grad_norm": None}, "`max_grad_norm` must be a number, 0 for no limit, got None."),
+        (
+            True,
+            {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "steps"},
+            "`lr_scheduler_type` must be one that depends on the step alone when there is a `discriminator`, of which "
+            "nothing is evaluated, got 'reduce_lr_on_plateau'.",
+        ),
+        (True, {"lr_scheduler_type": "greedy", "eval_strategy": "steps"}, "nothing is evaluated, got 'greedy'."),
+    ],
+    ids=str,
+)
+def test_settings_that_would_be_passed_over_are_refused_at_once(tmp_path, adversarial, changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make_trainer(tmp_path, adversarial, **changes)
+
+
+def test_an_optimizer_of_a_discriminator_is_no_one_elses(tmp_path):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
+    arguments = {"output_dir": str(tmp_path), "use_cpu": True}
+    with pytest.raises(ValueError, match="`discriminator_optimizer` must be None without a `discriminator`, got one."):
+        CodecTrainer(make_model(), CodecTrainingArguments(**arguments), discriminator_optimizer=optimizer)
+    given = {"discriminator": make_discriminator(), "discriminator_optimizer": optimizer}
+    with pytest.raises(ValueError, match="`discriminator_learning_rate` must be None with a `discriminator_optimizer`"):
+        CodecTrainer(make_model(), CodecTrainingArguments(**arguments, discriminator_learning_rate=0.1), **given)
+
+
+def train_process(rank: int, folder: str) -> None:
     """Train in one of two processes, each of which gets other crops, and write down what came out."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    os.environ |= {"MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
-    torch.set_num_threads(1)
+    os.environ["ACCELERATE_USE_CPU"] = "true"
     trainer = make_trainer(
         folder,
         max_steps=4,

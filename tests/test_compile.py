@@ -5,7 +5,6 @@ import shutil
 import pytest
 import torch
 from tiny import CASES, talker_inputs, text_inputs, thinker_inputs
-from torch._dynamo.testing import CompileCounter
 from transformers import StaticCache
 
 from josie.modeling_josie.talker.decoding import CodeSampler, StepLoop
@@ -24,6 +23,8 @@ def fresh():
 @pytest.fixture
 def graphs():
     """A backend that runs graphs as they are and counts them; their being one is checked by `fullgraph=True`."""
+    from torch._dynamo.testing import CompileCounter  # which takes long
+
     return CompileCounter()
 
 

@@ -1,34 +1,32 @@
-"""`accelerate launch` in two processes on CPU: the losses of one process, and of a run that was killed and went on."""
+"""Two processes on CPU, of `accelerate launch` too: the losses of one, and of a run that was killed and went on."""
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from distributed_training import SAVED, STEPS, evaluate_tiny, train_tiny
+from distributed_training import SAVED, STEPS, evaluate_tiny, train_sharded, train_tiny
+from processes import call_in_two, find_port
 
 import josie
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def launch(folder: Path, kind: str, *options: str) -> subprocess.CompletedProcess:
-    """Launch the training in two processes and wait for its end."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+def launch(folder: Path) -> None:
+    """Launch the training of whole models in two processes, with an evaluation, and wait for its end."""
     # The script imports josie and what lies beside it.
     paths = [str(Path(josie.__file__).parents[1]), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["--main_process_port", str(port), str(ROOT / "tests" / "distributed_training.py")]
-    command += [str(folder), kind, *options]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=900)
+    command += ["--main_process_port", str(find_port())]
+    command += [str(ROOT / "tests" / "distributed_training.py"), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def read_losses(folder: Path) -> dict[int, float]:
@@ -41,7 +39,7 @@ def read_losses(folder: Path) -> dict[int, float]:
 def alone(tmp_path_factory):
     """The losses and the last weights of one process."""
     folder = tmp_path_factory.mktemp("alone")
-    weights = train_tiny(str(folder), "none")
+    weights = train_tiny(str(folder))
     return read_losses(folder), {name: value.clone() for name, value in weights.items()}
 
 
@@ -53,14 +51,15 @@ def test_two_processes_have_the_losses_of_one(kind, alone, tmp_path):
     assert len(set(expected.values())) == STEPS
     before = {}
     if kind == "fsdp":
-        killed = launch(tmp_path, kind, "--kill-at", str(SAVED + 1))
-        assert killed.returncode != 0
+        with pytest.raises(torch.multiprocessing.ProcessExitedException, match="SIGKILL"):
+            call_in_two(train_sharded, str(tmp_path), SAVED + 1)
         before = read_losses(tmp_path)
-        assert sorted(before) == list(range(1, SAVED + 2)), killed.stderr[-3000:]
+        assert sorted(before) == list(range(1, SAVED + 2))
         assert not (tmp_path / "model").exists()
+        call_in_two(train_sharded, str(tmp_path))
+    else:
+        launch(tmp_path)
 
-    done = launch(tmp_path, kind)
-    assert done.returncode == 0, done.stderr[-3000:]
     losses = read_losses(tmp_path)
     assert {step: losses[step] for step in before} == before  # the step after the checkpoint was done twice
     assert losses == pytest.approx(expected, rel=1e-3)

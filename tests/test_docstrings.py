@@ -1,6 +1,7 @@
 """Documentation of what is public: a docstring for each thing, in which every parameter of several has its name."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,10 +61,19 @@ def find_things(path: Path) -> Iterator[Thing]:
     yield from look_into(tree.body, None, "")
 
 
-THINGS = [thing for path in PATHS for thing in find_things(path)]
-TEXTS: dict[str, list[Thing]] = {}
-for _thing in THINGS:
-    TEXTS.setdefault(_thing.name, []).append(_thing)
+@functools.cache
+def all_things() -> list[Thing]:
+    """Return what all files have."""
+    return [thing for path in PATHS for thing in find_things(path)]
+
+
+@functools.cache
+def things_by_name() -> dict[str, list[Thing]]:
+    """Return what all files have, by its name, which several things may share."""
+    named: dict[str, list[Thing]] = {}
+    for thing in all_things():
+        named.setdefault(thing.name, []).append(thing)
+    return named
 
 
 def is_public(thing: Thing) -> bool:
@@ -99,7 +109,7 @@ def ancestors(node: Any) -> list[str]:
     found = []
     for base in [ast.unparse(base).rpartition(".")[2] for base in getattr(node, "bases", [])]:
         found.append(base)
-        for thing in TEXTS.get(base, []):
+        for thing in things_by_name().get(base, []):
             found += ancestors(thing.node)
     return found
 
@@ -115,10 +125,10 @@ def texts_of(thing: Thing, depth: int = 3) -> Iterator[str]:
     else:
         names = [f"{base}.{method}" for base in ancestors(thing.owner)]
     for name in re.findall(r"\[`~?([\w.]+)`\]", thing.text):
-        heirs = [base for other in TEXTS.get(name.partition(".")[0], []) for base in ancestors(other.node)]
+        heirs = [base for other in things_by_name().get(name.partition(".")[0], []) for base in ancestors(other.node)]
         names += [name, f"{name}.forward", f"{name}.{method}", *(f"{base}.{method}" for base in heirs)]
     for name in names:
-        for other in TEXTS.get(name, []):
+        for other in things_by_name().get(name, []):
             if other is not thing:
                 yield from texts_of(other, depth - 1)
 
@@ -158,9 +168,9 @@ def test_missing_documentation_is_found(tmp_path):
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.relative_to(ROOT).as_posix())
 class TestCode:
     def test_what_is_public_has_a_docstring(self, path):
-        things = [thing for thing in THINGS if thing.path == path and is_public(thing) and not is_setter(thing)]
+        things = [thing for thing in all_things() if thing.path == path and is_public(thing) and not is_setter(thing)]
         assert not [thing.label for thing in things if not thing.text]
 
     def test_several_parameters_are_named(self, path):
-        things = [thing for thing in THINGS if thing.path == path and is_public(thing)]
+        things = [thing for thing in all_things() if thing.path == path and is_public(thing)]
         assert not {thing.label: names for thing in things if (names := find_unnamed(thing))}

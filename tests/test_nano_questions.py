@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 import pytest
 from nano_world import grammar as nano_grammar, scenes as nano_scenes, small_talk, wordings
 from nano_world.scenes import COLOURS, HELD_OUT, SHAPES, SIZES, Scene, draw_scene
-from test_nano_world import TEST, TRAIN, combinations_of, stands, words_of
+from test_nano_world import combinations_of, scenes_of, stands, words_of
 
 NUMBERS = {"none": 0, "one": 1, "two": 2, "three": 3}
 DIRECTIONS = {"left of": "left of", "right of": "right of", "above": "above", "over": "above"}
@@ -88,7 +88,7 @@ def answer(scene, kind, text):
 
 
 def test_no_train_question_mentions_a_held_out_combination():
-    for scene in TRAIN[:40]:
+    for scene in scenes_of("train", 40):
         for question in nano_grammar.questions(scene):
             if question.kind == "yes_no":
                 thing, other = (find(scene, name) for name in named(question.text))
@@ -98,10 +98,10 @@ def test_no_train_question_mentions_a_held_out_combination():
 
 
 @pytest.mark.parametrize("unseen", [False, True], ids=["training", "unseen"])
-@pytest.mark.parametrize("scenes", [TRAIN[:25], TEST[:25]], ids=["train", "test"])
-def test_every_answer_is_right_and_the_only_one(scenes, unseen):
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_every_answer_is_right_and_the_only_one(split, unseen):
     seen = Counter()
-    for scene in scenes:
+    for scene in scenes_of(split, 25):
         answers = defaultdict(set)
         for question in nano_grammar.questions(scene, unseen):
             assert question.answer == answer(scene, question.kind, question.text), question
@@ -113,7 +113,7 @@ def test_every_answer_is_right_and_the_only_one(scenes, unseen):
 
 def test_pairs_are_right_in_all_phrases_and_differ_where_they_can():
     draw, same = random.Random(0), Counter()
-    for scene in (*TRAIN[:400], *TEST[:400]):
+    for scene in (*scenes_of("train", 400), *scenes_of("test", 400)):
         first, second = nano_grammar.ask_pair(scene, draw, unseen=draw.random() < 0.5)
         for question in (first, second):
             assert question.answer == answer(scene, question.kind, question.text), question
@@ -130,7 +130,7 @@ def test_wordings_of_the_test_are_never_learned():
         assert len(set(known)) == len(known) >= 6
         assert len(unseen) >= 2
         assert not set(known) & set(unseen)
-    for scene in TEST[:20]:
+    for scene in scenes_of("test", 20):
         known, unseen = ({one.text for one in nano_grammar.questions(scene, unseen)} for unseen in (False, True))
         assert known
         assert not known & unseen
@@ -139,7 +139,7 @@ def test_wordings_of_the_test_are_never_learned():
 def test_directions_are_balanced_whatever_the_words():
     """Of both directions of an axis each is the answer as often, and yes as often as no."""
     draw, where, yes, axis = random.Random(1), Counter(), Counter(), Counter()
-    for scene in 4 * TRAIN:
+    for scene in 4 * scenes_of("train"):
         pair = nano_grammar.ask_pair(scene, draw)
         for question in pair if pair[0].kind == pair[1].kind else ():  # not one beside what is absent
             if question.kind == "where":
@@ -159,7 +159,7 @@ def test_directions_are_balanced_whatever_the_words():
 def test_questions_are_short_and_answers_can_be_heard():
     known = nano_grammar.words()
     said = set()
-    for scene in TRAIN[:20] + TEST[:20]:
+    for scene in scenes_of("train", 20) + scenes_of("test", 20):
         for question in (*nano_grammar.questions(scene), *nano_grammar.questions(scene, unseen=True)):
             assert len(question.text) <= wordings.LONGEST_QUESTION
             assert len(question.answer.split()) >= 2
@@ -174,7 +174,7 @@ def test_questions_are_short_and_answers_can_be_heard():
 
 def test_ask_draws_every_kind():
     draw = random.Random(0)
-    scenes = [scene for scene in TRAIN if len(scene.things) > 1]
+    scenes = [scene for scene in scenes_of("train") if len(scene.things) > 1]
     asked = [nano_grammar.ask(draw.choice(scenes), draw) for _ in range(1500)]
     kinds = Counter(question.kind for question in asked)
     assert set(kinds) == set(nano_grammar.KINDS)
@@ -246,7 +246,7 @@ def test_layouts_are_distinct_and_of_their_split():
             scenes = [nano_scenes.lay_out(layout) for layout in layouts]
             assert len(set(map(nano_grammar.caption, scenes))) == len(layouts)
             assert all(bool(combinations_of(scene) & HELD_OUT) == (split == "test") for scene in scenes)
-    drawn = {nano_grammar.caption(scene) for scene in TRAIN if len(scene.things) < 3}
+    drawn = {nano_grammar.caption(scene) for scene in scenes_of("train") if len(scene.things) < 3}
     layouts = [layout for num_things in (1, 2) for layout in nano_scenes.layouts("train", num_things)]
     assert drawn <= {nano_grammar.caption(nano_scenes.lay_out(layout)) for layout in layouts}
 

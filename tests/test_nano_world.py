@@ -1,5 +1,6 @@
 """The drawn world: its split holds, scenes show what they say, stamps are what they are called."""
 
+import functools
 import json
 import math
 import random
@@ -24,7 +25,16 @@ def draw_scenes(split, number, seed=0):
     return [draw_scene(draw, split) for _ in range(number)]
 
 
-TRAIN, TEST = draw_scenes("train", 1500), draw_scenes("test", 1500, 1)
+@functools.cache
+def drawer(split):
+    return random.Random(("train", "test").index(split)), []
+
+
+def scenes_of(split, number=1500):
+    """Return the first scenes that are drawn from a split; none is drawn twice, nor before it is asked for."""
+    draw, scenes = drawer(split)
+    scenes += [draw_scene(draw, split) for _ in range(number - len(scenes))]
+    return scenes[:number]
 
 
 # What scenes show, worked out anew: nothing below asks scenes or grammar.
@@ -61,26 +71,27 @@ def test_a_fifth_is_held_out_and_every_part_is_known():
         choices = [(tuple(COLOURS), SHAPES, RELATIONS)[place] for place in kept]
         known = {
             (colour, shape, relation)[kept[0]] + "," + (colour, shape, relation)[kept[1]]
-            for scene in TRAIN
+            for scene in scenes_of("train")
             for colour, shape, relation in nano_scenes.triples(scene)
         }
         assert known == {f"{first},{second}" for first in choices[0] for second in choices[1]}
 
 
 def test_no_train_scene_has_a_held_out_combination_and_every_test_scene_has_one():
-    shown = [combinations_of(scene) for scene in TRAIN]
+    shown = [combinations_of(scene) for scene in scenes_of("train")]
     assert not any(found & HELD_OUT for found in shown)
-    assert all(combinations_of(scene) & HELD_OUT for scene in TEST)
+    assert all(combinations_of(scene) & HELD_OUT for scene in scenes_of("test"))
     assert set.union(*shown) == {(c, s, r) for c in COLOURS for s in SHAPES for r in RELATIONS} - HELD_OUT
-    assert set.union(*map(combinations_of, TEST)) >= HELD_OUT
-    assert all(nano_scenes.triples(scene) == combinations_of(scene) for scene in TRAIN + TEST)
+    assert set.union(*map(combinations_of, scenes_of("test"))) >= HELD_OUT
+    assert all(nano_scenes.triples(scene) == combinations_of(scene) for scene in scenes_of("train") + scenes_of("test"))
 
 
 # Scenes.
 
 
-@pytest.mark.parametrize("scenes", [TRAIN, TEST], ids=["train", "test"])
-def test_scenes_are_clear(scenes):
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_scenes_are_clear(split):
+    scenes = scenes_of(split)
     assert {len(scene.things) for scene in scenes} == {1, 2, 3}
     for scene in scenes:
         names = {(thing.shape, thing.colour) for thing in scene.things}
@@ -102,7 +113,7 @@ def test_number_of_things(num_things):
 
 def test_seeds_govern_everything():
     assert draw_scenes("test", 30, 5) == draw_scenes("test", 30, 5) != draw_scenes("test", 30, 6)
-    scene = TRAIN[0]
+    scene = scenes_of("train", 1)[0]
     first, second = ([nano_grammar.ask(scene, random.Random(seed)) for seed in range(30)] for _ in range(2))
     assert first == second
     assert len(set(first)) > 5
@@ -110,7 +121,7 @@ def test_seeds_govern_everything():
 
 
 def test_scenes_survive_json():
-    for scene in TRAIN[:50]:
+    for scene in scenes_of("train", 50):
         again = Scene.from_dict(json.loads(json.dumps(scene.to_dict())))
         assert again == scene
         assert hash(again) == hash(scene)
@@ -131,7 +142,7 @@ def test_a_varied_scene_shows_the_same_things_elsewhere():
 
 @pytest.mark.parametrize("size", [64, 129, 256])
 def test_images_show_the_things(size):
-    for scene in TRAIN[:30]:
+    for scene in scenes_of("train", 30):
         image = nano_scenes.render(scene, size)
         assert image.size == (size, size)
         assert image.mode == "RGB"
@@ -153,7 +164,7 @@ def test_nothing_is_drawn_outside_its_circle():
 
 
 def test_colours_are_nearest_to_their_own_name():
-    for thing in (thing for scene in TRAIN[:300] for thing in scene.things):
+    for thing in (thing for scene in scenes_of("train", 300) for thing in scene.things):
         shown = np.array(COLOURS[thing.colour]) + thing.tint
         distances = {name: np.linalg.norm(shown - np.array(colour)) for name, colour in COLOURS.items()}
         assert min(distances, key=distances.__getitem__) == thing.colour
@@ -165,7 +176,7 @@ def test_colours_are_nearest_to_their_own_name():
         (lambda: draw_scene(random.Random(0), "validation"), '`split` must be "train" or "test", got \'validation\''),
         (lambda: draw_scene(random.Random(0), "train", 4), r"`num_things` must be in \[1, 3\], got 4"),
         (lambda: Thing("cube", "red", "big", 0.5, 0.5), "`shape` must be one of .*, got 'cube'"),
-        (lambda: nano_scenes.render(TRAIN[0], 4), "`size` must be at least 8, got 4"),
+        (lambda: nano_scenes.render(scenes_of("train", 1)[0], 4), "`size` must be at least 8, got 4"),
         (lambda: nano_grammar.caption(draw_scene(random.Random(0), "train", 3)), "`scene` must be .*, got 3"),
         (lambda: nano_stamps.StampScene("unicorn", 0.5, 0.5, 0.3), "`stamp` must be one of .*, got 'unicorn'"),
         (lambda: nano_stamps.draw_stamp(random.Random(0), "all"), '`split` must be "train" or "test", got \'all\''),

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import torch
 import train_thinker
 from accelerate.commands.config.config_args import load_config_from_file
+from processes import find_port
 from recipe_runs import read_losses, run_recipe, write_conversations
 
 import josie
@@ -30,13 +30,10 @@ def test_accelerate_reads_the_configuration():
 
 def launch(script: str, *options: str) -> None:
     """Launch a script by the configuration in two processes, in the precision of CPUs, and wait for its end."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
     paths = [Path(josie.__file__).parents[1], ROOT / "tests", ROOT / "examples", os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(FSDP2), "--num_processes", "2"]
-    command += ["--mixed_precision", "no", "--main_process_port", str(port), script, *options]
+    command += ["--mixed_precision", "no", "--main_process_port", str(find_port()), script, *options]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
 

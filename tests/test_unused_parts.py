@@ -1,7 +1,5 @@
 """Parts that a batch does not use: gradients of zero, nothing else changed, and no process that waits for another."""
 
-import os
-
 import pytest
 import torch
 from processes import run_two
@@ -103,12 +101,6 @@ def without_clips_and_speech() -> dict[str, torch.Tensor]:
     return {name: value for name, value in inputs.items() if name not in ("speech_codes", "speaker_ids")}
 
 
-def start(rank: int, port: int) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-
-
 def step_of(model, counter, rank: int, step: int) -> None:
     """Compute the gradients of one step: each loss over the targets of both processes, averaged by the wrapper."""
     inputs = batches(step)
@@ -117,8 +109,8 @@ def step_of(model, counter, rank: int, step: int) -> None:
     (2 * model(**inputs[rank], num_items_in_batch=total).loss).backward()
 
 
-def run_ddp(rank: int, port: int, folder: str) -> None:
-    start(rank, port)
+def run_ddp(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo")
     model = CASES["josie"].build().train()
     wrapped = torch.nn.parallel.DistributedDataParallel(model)
     saved = {}
@@ -130,8 +122,8 @@ def run_ddp(rank: int, port: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-def run_fsdp(rank: int, port: int, folder: str) -> None:
-    start(rank, port)
+def run_fsdp(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo")
     model = CASES["josie"].build().train().freeze("thinker.vision.encoder")
     for module in reversed(list(model.modules())):
         if type(module).__name__ in ("JosieLayer", "JosieDepthDecoder", "Projector"):
