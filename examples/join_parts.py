@@ -1,7 +1,8 @@
 """Join a Thinker and a Talker that were trained apart: `python examples/join_parts.py THINKER TALKER OUT`.
 
 Both are folders of whole models that began as one: the Talker reads the Thinker's token embeddings, which must be the
-same. OUT gets the Thinker and the processor of the one, Talker and codec of the other.
+same. OUT gets the Thinker and the processor of the one, Talker and codec of the other; the processor then knows the
+voices of that Talker and the rate of that codec.
 """
 
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import torch
 from recipes.configuration import run
+from recipes.models import take_voice
 from recipes.named_models import load_named, load_part
 from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor
 
@@ -41,6 +43,7 @@ def join(thinker: str, talker: str, folder: Path) -> None:
         raise ValueError("`THINKER` and `TALKER` must have the same token embeddings, got others.")
     model.talker, model.config.talker_config = other.talker, other.config.talker_config
     model.audio_codec, model.config.audio_codec_config = other.audio_codec, other.config.audio_codec_config
+    take_voice(processor, model.config)
     with new_folder(folder, "OUT") as unfinished:
         model.save_pretrained(unfinished)
         processor.save_pretrained(unfinished)

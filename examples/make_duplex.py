@@ -5,13 +5,17 @@ of five situations (`nano_world/duplex.py`). Voices, scenes and times of the tes
 half of its wordings. The rows train `train_duplex.py` and are scored by `josie evaluate --duplex`.
 `validation-turns.jsonl` and `test-turns.jsonl` have the same questions for `josie evaluate`, one by one, to tell what
 full duplex costs. `sessions.jsonl` has longer ones of the test, with six questions, and `sessions-turns.jsonl` these
-one by one. The voices are those of nano's world: flite, festival and espeak-ng have to be installed.
+one by one. The voices are those of nano's world: flite, festival and espeak-ng have to be installed. Of 0 rows no file
+is written; a folder that has some of these files may get the others later.
 """
 
 import argparse
 import json
+import os
 import random
+import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,10 +25,16 @@ from nano_world.scenes import render
 from nano_world.sentences import Split
 from nano_world.speech import JOSIE_STRETCH, JOSIE_VOICE, speak
 from nano_world.voices import SAMPLING_RATE
+from recipes.configuration import run
 
 from josie import load_audio, save_audio
 from josie.training.conversations import read_json_lines
 
+# Of each file of rows, whose conversations, and which.
+FILES: dict[str, tuple[Split, Sequence[str]]] = {
+    **{split: (split, SITUATIONS) for split in ("train", "validation", "test")},
+    "sessions": ("test", ["session"]),
+}
 _BY_KEY = {voice.key: voice for voices in VOICES.values() for voice in voices}
 
 
@@ -97,6 +107,51 @@ def write_turns(file: Path) -> Path:
     return turns
 
 
+def write_files(folder: Path, numbers: dict[str, int], seed: int, say: Say = say) -> list[list[Path]]:
+    """Write files of rows, and beside all but those to train with the same one by one; all of them or none.
+
+    Args:
+        folder (`Path`): Where to; it may have other files of [`FILES`].
+        numbers (`dict[str, int]`): Of rows, by the name of the file; 0 for no file.
+        seed (`int`): Of all of them.
+        say (`Callable`): Speaks.
+
+    Returns:
+        The files of each name.
+
+    Raises:
+        `ValueError`: A number is below 0, all are 0, or something is there under one of the names.
+    """
+    for name, number in numbers.items():
+        if number < 0:
+            raise ValueError(f"`--{name}` must be at least 0, got {number}.")
+    wanted = [name for name, number in numbers.items() if number]
+    if not wanted:
+        raise ValueError(f"One of {[f'--{name}' for name in numbers]} must be above 0, got 0 for all.")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"`folder` must be the name of a folder, got {str(folder)!r}, a file.")
+    for path in (folder / f"{name}{ending}" for name in wanted for ending in ("", ".jsonl", "-turns.jsonl")):
+        if path.exists():
+            raise ValueError(f"`folder` must not have {path.name!r} yet, got {str(folder)!r}, which has.")
+    is_new, files = not folder.exists(), []
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".unfinished.", dir=folder) as scratch:
+            for name in wanted:
+                split, situations = FILES[name]
+                file = write_rows(Path(scratch), split, numbers[name], seed, say, name, situations)
+                files.append([file] if name == "train" else [file, write_turns(file)])
+            for name, made in zip(wanted, files, strict=True):
+                for path in (Path(scratch, name), *made):
+                    os.replace(path, folder / path.name)
+    except BaseException:
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+    return [[folder / path.name for path in made] for made in files]
+
+
 def main(argv: list[str] | None = None) -> None:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -107,14 +162,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--sessions", type=int, default=0, help="longer rows to test with")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
     arguments = parser.parse_args(argv)
-    splits: tuple[Split, ...] = ("train", "validation", "test")
-    for split in splits:
-        file = write_rows(arguments.folder, split, getattr(arguments, split), arguments.seed)
-        print(file if split == "train" else f"{file}, {write_turns(file)}")
-    if arguments.sessions:
-        options = {"name": "sessions", "situations": ["session"]}
-        file = write_rows(arguments.folder, "test", arguments.sessions, arguments.seed, **options)
-        print(f"{file}, {write_turns(file)}")
+    numbers = {name: getattr(arguments, name) for name in FILES}
+    run(lambda: [print(", ".join(map(str, files))) for files in write_files(arguments.folder, numbers, arguments.seed)])
 
 
 if __name__ == "__main__":

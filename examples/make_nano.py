@@ -25,7 +25,7 @@ from nano_world.task_files import TaskFiles
 from nano_world.tasks import NanoArguments
 from nano_world.voice import VoiceArguments, record_voice
 from recipes.configuration import run
-from recipes.models import save_in_half
+from recipes.models import save_in_half, take_voice
 from safetensors.torch import load_file
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForMultimodalLM, AutoProcessor
 
@@ -109,7 +109,9 @@ def join(arguments: argparse.Namespace) -> None:
         average_thinker(model, arguments.before, arguments.before_share)
     model.generation_config.max_new_tokens = MAX_NEW_TOKENS
     save_in_half(model, arguments.folder, EIGHT_BITS)
-    AutoProcessor.from_pretrained(arguments.thinker).save_pretrained(arguments.folder)  # it hears and sees
+    processor = AutoProcessor.from_pretrained(arguments.thinker)  # it hears and sees
+    take_voice(processor, model.config)
+    processor.save_pretrained(arguments.folder)
     report: dict[str, Any] = (
         json.loads(arguments.report.read_text(encoding="utf-8")) if arguments.report else {"tasks": {}}
     )

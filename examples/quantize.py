@@ -13,14 +13,19 @@ import io
 import time
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from recipes.configuration import run
+from recipes.named_models import load_named, load_part
 from torch import nn
-from transformers import logging, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM, logging, set_seed
 
-from josie import JosieForConditionalGeneration
+from josie.configuration_josie import JosieConfig, JosieThinkerConfig
 from josie.nano import find_model
+
+# What can be measured: a whole JOSIE, or its Thinker alone.
+_CLASSES = {JosieConfig.model_type: AutoModelForMultimodalLM, JosieThinkerConfig.model_type: AutoModelForCausalLM}
 
 
 def quantize_by_torch(part: nn.Module) -> nn.Module:
@@ -76,22 +81,22 @@ def time_rate(run: Callable[[], object], amount: int) -> float:
 
 
 @torch.no_grad()
-def compare(model: JosieForConditionalGeneration, method: str, num_tokens: int) -> dict[str, dict[str, float]]:
+def compare(model: Any, method: str, num_tokens: int) -> dict[str, dict[str, float]]:
     """Return megabytes before and after, relative error of the logits, and rates before and after, of each part.
 
     Args:
-        model ([`JosieForConditionalGeneration`]): The model.
+        model ([`JosieForConditionalGeneration`] or [`JosieThinkerForConditionalGeneration`]): The model.
         method (`str`): How it is quantized.
         num_tokens (`int`): Length of what is read, and of what is written.
     """
     text_config = model.config.get_text_config()
     ids = torch.randint(text_config.vocab_size // 2, text_config.vocab_size, (1, num_tokens))
-    original = model.thinker
+    original = getattr(model, "thinker", model)
     parts = {"Thinker": (original, lambda thinker: thinker(ids).logits)}
     write = dict(max_new_tokens=num_tokens, min_new_tokens=num_tokens, do_sample=False)
     speak = dict(max_new_frames=num_tokens, min_new_frames=num_tokens)
     runs = {"Thinker": lambda thinker: thinker.generate(ids[:, :8], **write)}
-    if model.talker is not None:
+    if getattr(model, "talker", None) is not None:
         config = model.talker.config
         codes = torch.randint(0, config.codebook_size, (1, config.num_quantizers, num_tokens))
         said = {"thinker_embeds": model.get_input_embeddings()(ids)}
@@ -115,7 +120,7 @@ def compare(model: JosieForConditionalGeneration, method: str, num_tokens: int) 
 def main() -> None:
     """Compare and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", help="a folder with a JOSIE checkpoint; or nano")
+    parser.add_argument("folder", help="a folder with a JOSIE, or its Thinker alone; or nano")
     parser.add_argument("--method", choices=METHODS, default="int8-weights")
     parser.add_argument("--tokens", type=int, default=64, help="tokens and frames to measure with")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
@@ -127,7 +132,7 @@ def print_comparison(arguments: argparse.Namespace) -> None:
     """Print a row for each part.
 
     Raises:
-        `ValueError`: There is no such checkpoint, or a number is below 1.
+        `ValueError`: There is no such checkpoint, it is damaged or of another kind, or a number is below 1.
     """
     for name in ("tokens", "threads"):
         if getattr(arguments, name) < 1:
@@ -135,11 +140,14 @@ def print_comparison(arguments: argparse.Namespace) -> None:
     folder = find_model(arguments.folder)
     if not (folder / "config.json").is_file():
         raise ValueError(f"`folder` must hold a JOSIE checkpoint, got {arguments.folder!r}, without a config.json.")
+    kind = load_part(arguments.folder, AutoConfig, "folder").model_type
+    if kind not in _CLASSES:
+        raise ValueError(f"`folder` must hold a model of {list(_CLASSES)}, got {arguments.folder!r}, of {kind!r}.")
     torch.set_num_threads(arguments.threads)
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # speech is cut where the measure ends
     set_seed(0)
-    model = JosieForConditionalGeneration.from_pretrained(folder).eval()
+    model = load_named(arguments.folder, _CLASSES[kind], "folder")
     rows = compare(model, arguments.method, arguments.tokens)
     print(f"{arguments.method}, batch 1, {arguments.threads} threads, torch {torch.__version__}")
     print(f"{'':10}{'MB':>10}{'MB int8':>10}{'error of logits':>18}{'per second':>14}{'int8 per second':>18}")

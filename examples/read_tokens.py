@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from make_tasks import choose_clips
 from recipes.configuration import run
+from recipes.named_models import load_named, load_part
 from recipes.token_ctc import TokenCTCModel
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
@@ -27,18 +28,19 @@ def read_clips(folder: str, data: list[Path], num: int | None) -> dict[str, tupl
         num (`int`, *optional*): Most clips of a source; all when `None`.
 
     Raises:
-        `ValueError`: The model has no head for tokens, or a folder no test split.
+        `ValueError`: There is no such model, or it has no head for tokens, or a folder no test split.
     """
     chosen = {name: clips for one in data for name, clips in choose_clips(one, num).items()}
-    model, processor = (kind.from_pretrained(folder) for kind in (AutoModelForMultimodalLM, AutoProcessor))
-    learner = TokenCTCModel.of_checkpoint(model.eval(), folder)
+    model = load_named(folder, AutoModelForMultimodalLM, "MODEL")
+    processor = load_part(folder, AutoProcessor, "MODEL")
+    learner, thinker = TokenCTCModel.of_checkpoint(model, folder), getattr(model, "thinker", model)
     found = {}
     for name, clips in chosen.items():
         heard = []
         for clip in clips:
             inputs = processor(text=processor.audio_token, audio=clip["path"])
             names = [key for key in inputs if key.startswith(("input_features", "input_values", "padding_mask"))]
-            rows = model.thinker.get_audio_features(**{key: inputs[key] for key in names}).pooler_output[0]
+            rows = thinker.get_audio_features(**{key: inputs[key] for key in names}).pooler_output[0]
             heard.append(processor.tokenizer.decode(learner.read_tokens(rows)))
         found[name] = len(clips), word_error_rate(heard, [clip["text"] for clip in clips])
     return found

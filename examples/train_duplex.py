@@ -31,6 +31,7 @@ from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
 from josie import JosieDataCollator, JosieTrainer, add_units
+from josie.configuration_josie import JosieConfig
 from josie.training.conversations import move_messages, move_part, read_json_lines
 from josie.training.unit_rows import is_unit_row
 
@@ -140,6 +141,8 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     rows = TimedRows(data.train)
     held_out = None if data.validation is None else TimedRows(data.validation)
     model, processor = load_model(chosen, Path(str(arguments.output_dir)) / "base")
+    if model.config.model_type != JosieConfig.model_type:
+        raise ValueError(f"`model` must be a whole JOSIE, which speaks, got a {model.config.model_type!r} alone.")
     if model.config.thinker_config.unit_frames is None:
         processor = add_units(model, processor, units.unit_frames, units.unit_window)
     else:

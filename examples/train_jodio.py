@@ -25,6 +25,7 @@ extractor, model card) and `report` (`metrics.json`, audio, spectrograms).
 Needs `pip install 'josie[recipes]'`; with `josie[judge]` the report has PESQ and STOI.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from recipes.audio_codec_report import ReportArguments, require_matplotlib, write_report
+from recipes.audio_codec_report import ReportArguments, require_clips, require_matplotlib, write_report
 from recipes.configuration import CommandLine, read_section, require_sections, run_training
 from recipes.model_cards import CardArguments, write_card
 from recipes.models import save_in_half
@@ -47,7 +48,7 @@ from josie.modeling_josie import JodioDiscriminatorModel
 from josie.nano import find_model
 from josie.processing_josie import JosieFeatureExtractor
 from josie.training.audio_crops import AudioCrops, AudioCropsCallback, CropSettings
-from josie.training.codec_trainer import CodecTrainer, CodecTrainingArguments
+from josie.training.codec_trainer import CodecTrainer, CodecTrainingArguments, check_discriminator
 
 SECTIONS = ("data", "crops", "teacher", "model", "discriminator", "trainer", "report", "card", "threads")
 MODEL_TYPES = ("jodio", "josie_mel_codec")
@@ -66,6 +67,13 @@ class CropArguments:
     seconds: float = 1.0
     min_seconds: float = 0.3
     max_gain_db: float = 0.0
+
+    def __post_init__(self):
+        if not 0 < self.seconds < math.inf:
+            raise ValueError(f"`crops.seconds` must be greater than 0, got {self.seconds}.")
+        for name in ("min_seconds", "max_gain_db"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`crops.{name}` must be at least 0, got {getattr(self, name)}.")
 
 
 @dataclass
@@ -86,6 +94,15 @@ class TeacherArguments:
     floor: float = 0.01
     mean: float = -1.3
     std: float = 2.1
+
+    def __post_init__(self):
+        if self.num_mel_bins < 1:
+            raise ValueError(f"`teacher.num_mel_bins` must be at least 1, got {self.num_mel_bins}.")
+        for name in ("floor", "std"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"`teacher.{name}` must be greater than 0, got {getattr(self, name)}.")
+        if not math.isfinite(self.mean):
+            raise ValueError(f"`teacher.mean` must be finite, got {self.mean}.")
 
 
 class TaughtCrops(AudioCrops):
@@ -239,6 +256,8 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     require_sections(config, *SECTIONS)
     report = read_section(config, "report", ReportArguments)
     card = read_section(config, "card", CardArguments)
+    crops = read_section(config, "crops", CropArguments)
+    teacher = read_section(config, "teacher", TeacherArguments) if config.get("teacher") is not None else None
     if report.num_examples:
         require_matplotlib()
     # A codec has no labels: what is evaluated is its loss.
@@ -250,11 +269,13 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     if discriminator is not None:
         config_class = JodioDiscriminatorModel.config_class
         discriminator = JodioDiscriminatorModel(read_section(config, "discriminator", config_class))
+    check_discriminator(arguments, discriminator)
     # First: missing data is found before a model is made or fetched.
     speech = load_speech(read_section(config, "data", SpeechDataArguments))
     model = build_model(section)
-    crops = read_section(config, "crops", CropArguments)
-    teacher = read_section(config, "teacher", TeacherArguments) if config.get("teacher") is not None else None
+    unseen = find_unseen(speech)
+    if unseen is not None:
+        require_clips(model.config, unseen, report)
     training, validation = build_crops(speech, model, crops, arguments.seed, teacher)
     trainer = CodecTrainer(
         model,
@@ -268,6 +289,11 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     if not train(trainer, line.mode):
         return None
     return finish(trainer, speech, report, card, line.command)
+
+
+def find_unseen(speech: dict[str, Dataset]) -> Dataset | None:
+    """Return the clips that the report is about: those of the test, or else of the validation split."""
+    return next((speech[split] for split in ("test", "validation") if len(speech[split])), None)
 
 
 def finish(
@@ -285,7 +311,7 @@ def finish(
     folder, model = Path(trainer.args.output_dir), trainer.model
     save_in_half(model, folder / "model")
     trainer.processing_class.save_pretrained(folder / "model")
-    unseen = next((speech[split] for split in ("test", "validation") if len(speech[split])), None)
+    unseen = find_unseen(speech)
     metrics: dict[str, Any] = {}
     if unseen is not None:
         # What was saved is what is reported on.

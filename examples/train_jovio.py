@@ -40,10 +40,11 @@ from recipes.model_cards import CardArguments, write_card
 from recipes.models import save_in_half
 from recipes.progress import progress
 from recipes.run_log import RunLog
-from recipes.runs import find_checkpoint, start_training, train
+from recipes.runs import count_rows, find_checkpoint, start_training, train
 from recipes.vision_codec_report import ReportArguments, average_scores, score_images, write_report
 from torch import nn
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
+from transformers.training_args import OptimizerNames
 
 from josie.configuration_josie import JovioConfig
 from josie.modeling_josie import JovioModel, ResidualVectorQuantizer
@@ -188,19 +189,28 @@ def build_config(section: dict[str, Any]) -> JovioConfig:
 
 
 def build_optimizer(model: JovioModel, arguments: TrainingArguments, scale: float) -> torch.optim.Optimizer:
-    """Return AdamW, with a share of the learning rate for all but the decoder's transformer.
+    """Return the optimizer that is asked for, with a share of the learning rate for all but the decoder's transformer.
 
     Args:
         model ([`JovioModel`]): The codec.
-        arguments (`TrainingArguments`): Learning rate, betas, weight decay.
+        arguments (`TrainingArguments`): Optimizer, learning rate, weight decay.
         scale (`float`): The share.
+
+    Raises:
+        `ValueError`: The optimizer chooses by itself what it learns, and how fast.
     """
+    optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+    is_plain = isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.Optimizer)
+    if not is_plain or options.keys() & {"params", "model", "optimizer_dict"}:
+        raise ValueError(
+            "`trainer.optim` must be one for any parameters, such as 'adamw_torch', with `start`, by which some learn "
+            f"faster than others, got {OptimizerNames(arguments.optim).value!r}."
+        )
     fast = list(model.decoder.parameters())
     among = {id(parameter) for parameter in fast}
     slow = [parameter for parameter in model.parameters() if id(parameter) not in among]
-    groups = [{"params": fast}, {"params": slow, "lr": scale * arguments.learning_rate}]
-    betas = (arguments.adam_beta1, arguments.adam_beta2)
-    return torch.optim.AdamW(groups, arguments.learning_rate, betas, weight_decay=arguments.weight_decay)
+    groups: list[dict[str, Any]] = [{"params": fast}, {"params": slow, "lr": scale * arguments.learning_rate}]
+    return optimizer_class([group | {"weight_decay": arguments.weight_decay} for group in groups], **options)
 
 
 def collate_crops(crops: list[dict[str, torch.Tensor]], config: JovioConfig) -> dict[str, torch.Tensor]:
@@ -254,9 +264,9 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     model = JovioModel(model_config)
     if arguments.max_steps < 1:  # crops are without end, so there are no epochs
         raise ValueError(f"`trainer.max_steps` must be positive, got {arguments.max_steps}.")
-    size = arguments.train_batch_size
-    num_crops = arguments.max_steps * size * arguments.gradient_accumulation_steps * arguments.world_size
-    training = RandomCrops(data, images["train"], num_crops, arguments.seed, size)
+    optimizer = build_optimizer(model, arguments, start.learning_rate_scale) if start is not None else None
+    size = count_rows(arguments)  # crops of a step are of one shape, however many there are at once
+    training = RandomCrops(data, images["train"], arguments.max_steps * size, arguments.seed, size)
     require_crops(data, training)
     validation = RandomCrops(data, images["validation"], data.num_validation_crops, arguments.seed, size)
     if start is not None and (line.mode == "restart" or find_checkpoint(Path(str(arguments.output_dir))) is None):
@@ -273,7 +283,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
         data_collator=partial(collate_crops, config=model.config),
         processing_class=Processors.from_config(model.config, report.max_pixels),
         callbacks=[RunLog()],
-        optimizers=(build_optimizer(model, arguments, start.learning_rate_scale) if start is not None else None, None),
+        optimizers=(optimizer, None),
     )
     if not train(trainer, line.mode):
         return None

@@ -11,7 +11,7 @@ Everything is stated in the configuration, a JSON or YAML file with these sectio
 | `threads` | of torch; its own choice where it is missing |
 
 A run that ends in any way goes on with the same command. In `trainer.output_dir` it leaves `log.jsonl`, checkpoints and
-`model`: the whole JOSIE, of which only the vision encoder has learned.
+`model`: the whole JOSIE, of which only the vision encoder has learned, in float32, whatever the checkpoint is in.
 """
 
 from pathlib import Path
@@ -19,9 +19,10 @@ from typing import Any
 
 from nano_world.sight import SightArguments, SightCollator, SightModel, Sights, count_right
 from nano_world.tasks import NanoArguments
+from recipes.answers import keep_scores_of
 from recipes.configuration import CommandLine, read_section, require_sections, run_training
 from recipes.model_cards import CardArguments, write_card
-from recipes.models import ModelArguments, load_model, save_model
+from recipes.models import ModelArguments, learn_in_float32, load_model, save_model
 from recipes.run_log import RunLog
 from recipes.runs import start_training, train
 from transformers import EvalPrediction, TrainingArguments
@@ -65,12 +66,13 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
         read_section(config, "model", ModelArguments), Path(str(arguments.output_dir)) / "base"
     )
     encoder = find_encoder(model)
+    learn_in_float32(encoder, arguments.bf16 or arguments.fp16)
     grid = encoder.config.image_size // encoder.config.patch_size
     trainer = JosieTrainer(
         SightModel(encoder),
         arguments,
         train_dataset=Sights(shown, grid),
-        eval_dataset=Sights(shown, grid, validation=True),
+        eval_dataset=Sights(shown, grid, validation=True) if shown.num_validation_rows else None,
         data_collator=SightCollator(processor.image_processor),
         processing_class=processor,
         whole_model=model,
@@ -80,7 +82,8 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     )
     if not train(trainer, line.mode):
         return None
-    metrics = {"eval_accuracy": trainer.evaluate()["eval_accuracy"]}
+    scores = trainer.evaluate() if trainer.eval_dataset is not None else {}
+    metrics = keep_scores_of(scores)
     save_model(trainer)
     if trainer.is_world_process_zero():
         data = [NanoArguments.LICENCES[0], *NanoArguments.LICENCES[-3:]]

@@ -135,8 +135,8 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
         # First: a missing file is found before a model is made or fetched.
         data = None if is_nano else SpokenConversations.load(config, is_spoken)
         model, processor = load_model(chosen, Path(str(arguments.output_dir)) / "base")
+        encode = SpeechEncoder.of_model(model)  # first: that the model can speak is seen to
         start_talker(model, processor.tokenizer, start)
-        encode = SpeechEncoder.of_model(model)
         if data is None:
             rows, sources = load_nano_rows(section, encode, processor.tokenizer)
         else:

@@ -16,7 +16,7 @@ from transformers.utils import logging
 from .audio_files import open_audio
 from .nested_values import join_arrays
 from .resampling import require_rate, resample
-from .sources import Source, is_source, unwrap_source
+from .sources import Source, describe_source, is_source, unwrap_source
 
 logger = logging.get_logger(__name__)
 
@@ -57,7 +57,7 @@ def load_audio(source: Source, sampling_rate: int | None = None) -> np.ndarray:
         `ValueError`: The file cannot be read, is cut short, is empty, or has more than two channels.
     """
     values, rate = _read_file(source)
-    values = check_waveform(values).mean(axis=0)
+    values = check_waveform(values, where=f" in {describe_source(source)}").mean(axis=0)
     return values if sampling_rate is None else resample(values, rate, sampling_rate)
 
 
@@ -146,13 +146,17 @@ def as_waveform(audio: AudioInput, sampling_rate: int | None, target_rate: int, 
             unreadable file.
     """
     values, rate = split_rate(audio)
+    where = ""
     if is_source(values):
+        where = f" in {describe_source(values)}"
         values, rate = _read_file(values)
+    elif isinstance(values, int | float | np.number):
+        raise ValueError(f"`audio` must be a file or an array of samples, got {values!r}.")
     rate = sampling_rate if rate is None else rate
     if rate is None:
         raise ValueError("`sampling_rate` must be given with `audio` that is an array, got None.")
     rate = require_rate(rate)
-    channels = check_waveform(_to_channels(values))
+    channels = check_waveform(_to_channels(values), where=where)
     if num_channels == 1:
         channels = channels.mean(axis=0, keepdims=True)
     elif len(channels) == 1:

@@ -35,6 +35,7 @@ def halves(tiny_folder, tmp_path):
         model.save_pretrained(tmp_path / name)
         processor = AutoProcessor.from_pretrained(tiny_folder)
         processor.tokenizer.model_max_length = {"thinker": 77, "talker": 88}[name]
+        processor.speakers = {"thinker": ["eve"], "talker": processor.speakers}[name]
         processor.save_pretrained(tmp_path / name)
     return thinker, talker
 
@@ -58,6 +59,7 @@ def test_each_half_comes_from_its_own_training(halves, tmp_path):
         for name, value in theirs.state_dict().items():
             torch.testing.assert_close(ours.state_dict()[name], as_saved(value, bits), msg=name)
     assert AutoProcessor.from_pretrained(folder).tokenizer.model_max_length == 77  # of the half that hears and sees
+    assert AutoProcessor.from_pretrained(folder).speakers == joined.config.talker_config.speakers == ["ada", "bob"]
     card = (folder / "README.md").read_text()
     assert "| look_exact | 0.25 |" in card
     assert "measured on 2026-11-26:" in card

@@ -1,6 +1,5 @@
 """The sight of the nano model: patches are named after what stands in them, in images that training may show."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,9 @@ import train_sight
 from nano_world import sight
 from nano_world.scenes import is_held_out
 from PIL import Image
-from transformers import AutoModelForMultimodalLM
+from recipe_runs import run_recipe
+from safetensors.torch import load_file
+from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 import josie
 from josie.modeling_josie.thinker.vision_encoder import JosieVisionEncoder
@@ -89,25 +90,53 @@ def test_every_weight_learns_and_what_is_right_is_counted():
     assert not sight.count_right(-perfect, inputs["classes"])[:, 0].any()
 
 
-def test_the_recipe_teaches_the_encoder_alone(tiny_folder, tmp_path):
+def train(folder, path, **changes):
+    """Train on scenes, with changes to the sections, and return what was measured."""
     config = {
         "data": {"stamps": 0.0, "unknown": 0.0, "num_rows": 40, "num_validation_rows": 4},
-        "model": {"path": str(tiny_folder)},
+        "model": {"path": str(folder)},
         "trainer": {
-            "output_dir": str(tmp_path / "run"),
+            "output_dir": str(path / "run"),
             "max_steps": 2,
             "per_device_train_batch_size": 3,
             "disable_tqdm": True,
             "use_cpu": True,
         },
     }
-    (tmp_path / "see.json").write_text(json.dumps(config))
-    train_sight.main([str(tmp_path / "see.json")])
+    return run_recipe(train_sight, {name: section | changes.get(name, {}) for name, section in config.items()})
+
+
+def test_the_recipe_teaches_the_encoder_alone(tiny_folder, tmp_path):
+    assert 0 <= train(tiny_folder, tmp_path)["eval_accuracy"] <= 1
     given = AutoModelForMultimodalLM.from_pretrained(tiny_folder).state_dict()
     learned = AutoModelForMultimodalLM.from_pretrained(tmp_path / "run" / "model").state_dict()
     changed = {name for name, value in learned.items() if not torch.equal(value, given[name])}
     assert changed
     assert all(name.startswith("thinker.model.vision_front_end.encoder.") for name in changed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "measured"),
+    [({"data": {"num_validation_rows": 0}}, set()), ({"trainer": {"prediction_loss_only": True}}, {"eval_loss"})],
+    ids=["no-rows", "loss-only"],
+)
+def test_what_was_learned_is_saved_where_no_accuracy_is_measured(tiny_folder, tmp_path, changes, measured):
+    metrics = train(tiny_folder, tmp_path, **changes)
+    assert "eval_accuracy" not in metrics
+    assert measured <= metrics.keys()
+    assert (tmp_path / "run" / "model" / "README.md").is_file()
+
+
+def test_small_steps_change_a_model_in_bfloat16(tiny_folder, tmp_path):
+    for kind, options in ((AutoModelForMultimodalLM, {"dtype": torch.bfloat16}), (AutoProcessor, {})):
+        kind.from_pretrained(tiny_folder, **options).save_pretrained(tmp_path / "half")
+    train(tmp_path / "half", tmp_path, trainer={"learning_rate": 1e-5})
+    path, start = tmp_path / "run" / "model" / "model.safetensors", "thinker.model.vision_front_end.encoder."
+    given, learned = load_file(tmp_path / "half" / "model.safetensors"), load_file(path)
+    encoder = [name for name in given if name.startswith(start)]
+    assert {learned[name].dtype for name in encoder} == {torch.float32}
+    assert not any(torch.equal(learned[name], given[name].float()) for name in encoder if given[name].ndim > 1)
+    assert {value.dtype for name, value in learned.items() if name not in encoder} >= {torch.bfloat16}
 
 
 def test_a_model_that_sees_otherwise_is_refused():

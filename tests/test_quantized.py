@@ -2,16 +2,20 @@
 
 import importlib.util
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import AUDIO_ENCODER, DEPTH, TALKER, TEXT, VISION_ENCODER, josie_config, josie_inputs
+from transformers import AutoModelForMultimodalLM
 
 import josie
 
 EXAMPLE = Path(josie.__file__).parent / "examples" / "quantize.py"
+META = {"format": "pt"}
 WIDER = dict(hidden_size=96, intermediate_size=256, head_dim=32)
 METHODS = [
     pytest.param(
@@ -89,7 +93,12 @@ def test_a_talker_of_torchs_own_weights_speaks_a_text(example, learns):
     assert example["compare"](smaller, "torch-dynamic", 4)["Talker"]["quantized_rate"] > 0
 
 
-def test_a_missing_library_or_number_or_checkpoint_is_one_sentence(monkeypatch, tmp_path, example, capsys):
+def test_a_missing_library_or_number_or_checkpoint_is_one_sentence(
+    monkeypatch, tmp_path, example, capsys, codec_folder, tiny_folder
+):
+    halved = shutil.copytree(tiny_folder, tmp_path / "halved")
+    weights = load_file(halved / "model.safetensors")
+    save_file({name: weights[name] for name in weights if "talker" not in name}, halved / "model.safetensors", META)
     monkeypatch.setitem(sys.modules, "torchao", None)
     for arguments, message in (
         (
@@ -99,6 +108,11 @@ def test_a_missing_library_or_number_or_checkpoint_is_one_sentence(monkeypatch, 
         (["nano", "--tokens", "0"], "`--tokens` must be at least 1, got 0."),
         (["nano", "--threads", "0"], "`--threads` must be at least 1, got 0."),
         ([str(tmp_path)], "`folder` must hold a JOSIE checkpoint, got .*, without a config.json."),
+        (
+            [str(codec_folder("jodio"))],
+            r"`folder` must hold a model of \['josie', 'josie_thinker'\], got .* of 'jodio'",
+        ),
+        ([str(halved)], "`folder` must hold all weights that its config.json asks for, got .*, which lacks"),
     ):
         monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *arguments])
         with pytest.raises(SystemExit, match=message):
@@ -136,8 +150,27 @@ def test_the_example_prints_size_error_and_speed(tiny_folder, monkeypatch, capsy
         runpy.run_path(str(EXAMPLE), run_name="__main__")
     finally:
         torch.set_num_threads(threads)
+    rows = read_table(capsys, method)
+    assert [row.split()[0] for row in rows] == ["Thinker", "Talker"]
+
+
+def test_a_thinker_alone_is_measured_as_in_its_model(tiny_folder, monkeypatch, capsys, tmp_path, example):
+    thinker = AutoModelForMultimodalLM.from_pretrained(tiny_folder).thinker
+    thinker.save_pretrained(tmp_path)
+    monkeypatch.setattr(
+        sys, "argv", [str(EXAMPLE), str(tmp_path), "--method", "torch-dynamic", "--tokens", "6", "--threads", "1"]
+    )
+    example["main"]()
+    (row,) = read_table(capsys, "torch-dynamic")
+    name, size, *_ = row.split()
+    assert name == "Thinker"
+    assert float(size) == pytest.approx(example["count_bytes"](thinker) / 1e6, abs=0.051)
+
+
+def read_table(capsys, method):
+    """Return the rows of a table that was printed, each with a number in every cell."""
     title, head, *rows = capsys.readouterr().out.strip().splitlines()
     assert title.startswith(f"{method}, batch 1")
     assert "error of logits" in head
-    assert [row.split()[0] for row in rows] == ["Thinker", "Talker"]
     assert all(len(row.split()) == 6 and all(float(cell) > 0 for cell in row.split()[1:]) for row in rows)
+    return rows

@@ -93,6 +93,7 @@ def test_values_of_other_types_are_refused(tmp_path, change, message):
     [
         ({"bf16": "False"}, "`trainer.bf16` must be of type bool | Literal['auto'], got 'False'."),
         ({"learning_rate": "high"}, "`trainer.learning_rate` must be of type float, got 'high'."),
+        ({"max_grad_norm": None}, "`trainer.max_grad_norm` must be of type float, got None."),
         ({"save_only_model": True}, "`trainer.save_only_model` must be false, as a run goes on from all"),
         ({"resume_from_checkpoint": "x"}, "`trainer.resume_from_checkpoint` must be null, as the same command goes on"),
     ],
@@ -104,10 +105,10 @@ def test_arguments_that_a_run_cannot_obey_are_refused(tmp_path, change, message)
 
 
 def test_what_transformers_takes_is_taken(tmp_path):
-    more = {"max_grad_norm": None, "eval_strategy": "steps", "eval_steps": 2, "report_to": [], "optim": "sgd"}
+    more = {"max_grad_norm": 0, "eval_strategy": "steps", "eval_steps": 2, "report_to": [], "optim": "sgd"}
     more |= {"lr_scheduler_kwargs": {"num_cycles": 2}, "save_only_model": False, "resume_from_checkpoint": None}
     config = {"trainer": {"output_dir": str(tmp_path), "max_steps": 1, "use_cpu": True} | more}
-    assert read_trainer_section(config, TrainingArguments).max_grad_norm is None
+    assert read_trainer_section(config, TrainingArguments).max_grad_norm == 0
     assert read_section({"trainer": {"fsdp": True, "save_steps": 0.5}}, "trainer", dict_of_fsdp()).fsdp is True
 
 

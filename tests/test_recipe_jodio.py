@@ -282,9 +282,22 @@ def test_the_recipes_own_configuration_is_valid():
         ('data.sources=[{"name": "folder", "path": "/nowhere"}]', "must give an existing folder as `path`"),
         ("data.test_share=1", "`data.validation_share` and `data.test_share` must be at least 0 and below 1"),
         ("report.num_clips=0", "`report.num_clips` must be positive"),
+        ("report.max_seconds=0.05", "`report.min_seconds` must be at least 0 and `report.max_seconds` above 0 and not"),
+        ("report.min_seconds=5", "`report.min_seconds` must leave at least one clip, got 5."),
+        ("crops.seconds=0", "`crops.seconds` must be greater than 0, got 0."),
+        ("crops.seconds=-1", "`crops.seconds` must be greater than 0, got -1."),
+        ("crops.min_seconds=-5", "`crops.min_seconds` must be at least 0, got -5."),
+        ("crops.max_gain_db=-1", "`crops.max_gain_db` must be at least 0, got -1."),
+        ("teacher.num_mel_bins=0", "`teacher.num_mel_bins` must be at least 1, got 0."),
+        ("teacher.floor=0", "`teacher.floor` must be greater than 0, got 0."),
+        ("teacher.std=0", "`teacher.std` must be greater than 0, got 0."),
+        ("teacher.mean=NaN", "`teacher.mean` must be finite, got nan."),
+        ("trainer.adversarial_weight=3", "`adversarial_weight` must be 1.0 without a `discriminator`, got 3."),
+        ("trainer.max_grad_norm=null", "`trainer.max_grad_norm` must be of type float, got None."),
     ],
 )
-def test_wrong_configurations_are_errors(config, tmp_path, change, message):
+def test_wrong_configurations_are_errors(config, tmp_path, change, message, monkeypatch):
+    monkeypatch.setattr(train_jodio, "train", None)  # it is said before
     refuse(train_jodio, config, change, message, tmp_path)
 
 

@@ -346,6 +346,7 @@ def test_the_recipes_own_configuration_is_valid():
         ("trainer.max_steps=-1", "`trainer.max_steps` must be positive, got -1."),
         ("start.dead_code_threshold=-1", "`start.dead_code_threshold` must be at least 0, got -1."),
         ("report.num_rows=0", "`report.num_rows` must be at least 1, got 0."),
+        ("data.num_validation_crops=-1", "`data.num_validation_crops` must be at least 0, got -1."),
     ],
 )
 def test_wrong_configurations_are_errors(config, tmp_path, change, message):
@@ -435,3 +436,12 @@ def test_the_benchmark_scores_a_checkpoint(benchmark, config, folder, tmp_path, 
     (tmp_path / "none").mkdir()
     with pytest.raises(SystemExit, match="must have images"):
         benchmark.main([str(tmp_path / "none"), *options])
+
+
+def test_a_step_has_the_same_crops_in_batches_of_any_size(config, monkeypatch):
+    made = []
+    monkeypatch.setattr(train_jovio, "train", lambda trainer, _: made.append([*trainer.train_dataset]))
+    for size, number in ((4, 1), (2, 2)):
+        config["trainer"] |= {"per_device_train_batch_size": size, "gradient_accumulation_steps": number}
+        run_recipe(train_jovio, config)
+    torch.testing.assert_close(*made, rtol=0, atol=0)

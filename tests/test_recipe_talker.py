@@ -214,7 +214,29 @@ def test_nothing_that_is_spoken_is_an_error(config, tmp_path, is_streaming):
         run_recipe(train_talker, config)
 
 
-def test_a_model_without_a_voice_is_an_error(config, tmp_path):
+def test_a_start_is_counted_and_where_nothing_fits_refused(
+    config, folders, tmp_path, save_checkpoint, caplog, codec_folder
+):
+    caplog.set_level("INFO", "josie")
+    config["trainer"] |= {"max_steps": 1, "eval_strategy": "no"}
+    start = {"weights": str(folders[True])}  # with states to read, which this one has not
+    assert run_recipe(train_talker, config | {"start": start}) is not None
+    (said,) = [text for text in caplog.messages if "weights of the Talker are those of" in text]
+    taken, own = (int(word) for word in said.split() if word.isdecimal())
+    assert 0 < taken < own
+    other = save_checkpoint(tmp_path / "other", talker_config=dict(TALKER, hidden_size=24, depth_decoder_config=None))
+    for name, message in (
+        (str(other), "must be a model whose Talker has weights of the same names and shapes, got "),
+        (str(codec_folder("jodio")), "must be a model with a Talker, got "),
+        ("/no/where", "must be a folder or Hub name of a model, got '/no/where': "),
+    ):
+        with pytest.raises(ValueError, match=f"^`start.weights` {message}"):
+            run_recipe(train_talker, config | {"start": {"weights": name}}, "restart")
+
+
+@pytest.mark.parametrize("start", [{}, {"weights": "nano"}], ids=["anew", "started"])
+def test_a_model_without_a_voice_is_an_error(config, tmp_path, start):
+    config["start"] = start
     model = build(josie.JosieThinkerForConditionalGeneration, josie.JosieThinkerConfig(**THINKER))
     model.save_pretrained(tmp_path / "thinker")
     josie.JosieProcessor.from_config(model.config, josie.load_default_tokenizer(300)).save_pretrained(

@@ -14,6 +14,7 @@ import compare_text
 import join_parts
 import merge_adapters
 from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 import josie
 
@@ -68,6 +69,26 @@ def test_parts_that_cannot_be_joined_are_named(tmp_path):
         join_parts.main, ["nope", "nope", tmp_path], f"`OUT` must not exist or be an empty folder, got '{tmp_path}'."
     )
     assert not out.exists()
+
+
+def test_what_is_joined_knows_the_voices_and_the_rate_of_its_speech(tiny_folder, save_checkpoint, tmp_path):
+    thinker, out = tmp_path / "thinker", tmp_path / "out"
+    model, processor = (kind.from_pretrained(tiny_folder) for kind in (AutoModelForMultimodalLM, AutoProcessor))
+    model.talker = model.config.talker_config = None  # as of a Thinker that was trained before there was a Talker
+    model.audio_codec = model.config.audio_codec_config = None
+    model.save_pretrained(thinker)
+    processor.speakers, processor.output_sampling_rate, processor.tokenizer.model_max_length = [], None, 77
+    processor.save_pretrained(thinker)
+    talker = save_checkpoint(
+        tmp_path / "talker",
+        talker_config=tiny.TALKER | {"speakers": ["cat"]},
+        audio_codec_config=tiny.JODIO | {"sampling_rate": 3200},
+    )
+    join_parts.main([str(thinker), str(talker), str(out)])
+    joined, processor = AutoModelForMultimodalLM.from_pretrained(out), AutoProcessor.from_pretrained(out)
+    assert processor.speakers == joined.config.talker_config.speakers == ["cat"]
+    assert processor.output_sampling_rate == joined.config.sampling_rate == 3200
+    assert processor.tokenizer.model_max_length == 77
 
 
 def test_adapters_that_cannot_be_merged_are_named(adapters, tmp_path):

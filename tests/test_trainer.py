@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import signal
 import subprocess
 
@@ -120,6 +121,68 @@ def test_lengths_are_a_plain_list(parts, tmp_path):
     trainer.train_dataset = Dataset.from_dict(rows[:] | {"length": [3, None, 4, 2]})
     with pytest.raises(ValueError, match="`length_column_name` must be a column with a number in every row, got None"):
         trainer.get_train_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "message"),
+    [
+        (
+            "lenght",
+            {},
+            "`length_column_name` must be a column, by which rows are grouped, got 'lenght', which is not am",
+        ),
+        ("lenght", {"input_features": [[1]] * 4}, "got 'lenght', which is not among ['input_features', 'messages']."),
+        ("length", {}, "got 'length', which is not among ['messages']."),
+        (
+            "length",
+            None,
+            "`train_sampling_strategy` must not be 'group_by_length' for rows without 'input_features', of",
+        ),
+    ],
+)
+def test_rows_without_a_length_cannot_be_grouped(name, columns, message, parts, tmp_path):
+    rows = Dataset.from_dict({"messages": [[{"role": "user", "content": "Hm"}]] * 4} | (columns or {}))
+    rows = rows if columns is not None else list(rows)
+    settings = dict(train_sampling_strategy="group_by_length", length_column_name=name)
+    trainer = make_trainer(*parts[:1], tmp_path, rows, parts[1], settings)
+    for make in (trainer.train, trainer.evaluate):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            make()
+
+
+class Head(torch.nn.Module):
+    """A head around a model, which hands on what it does not know."""
+
+    target_names = ("text",)
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def count_targets(self, **batch):
+        return self.model.count_targets(**batch)
+
+    def forward(self, own_labels=None, **batch):
+        return self.model(**batch)
+
+
+def test_labels_that_no_batch_has_are_refused(parts, rows, tmp_path):
+    model, processor = parts
+    head = Head(model)
+    for learner, names, options in (
+        (model, ["lables"], {}),
+        (model.thinker, ["labels", "speech_codes"], {}),
+        (model.talker, ["speech_codes", "labels"], {"whole_model": model}),
+        (head, ["own_labels", "lables"], {"whole_model": model}),
+    ):
+        message = f"`label_names` must be inputs of the model, such as 'labels' and 'speech_codes', got {names[-1]!r}."
+        with pytest.raises(ValueError, match=re.escape(message)):
+            make_trainer(learner, tmp_path, rows, processor, {"label_names": names}, **options)
+    for learner, names, options in (
+        (model, ["labels", "speech_codes"], {}),
+        (head, ["labels"], {"whole_model": model}),
+    ):
+        make_trainer(learner, tmp_path, rows, processor, {"label_names": names}, **options)
 
 
 @pytest.mark.parametrize("place", [None, 0, 1])

@@ -15,15 +15,25 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainingArguments, default_data_collator, get_scheduler
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, SchedulerType
 from transformers.utils import ModelOutput, logging
 
 from ..modeling_josie.codecs.discriminators import adversarial_loss, discriminator_loss, feature_loss
 from .averages import AverageMeter
 from .data_workers import LastingWorkersTrainer
+from .loss_parts import check_optimizer
 
 logger = logging.get_logger(__name__)
 
+# What there is for a discriminator alone, by its default.
+_ADVERSARIAL: dict[str, Any] = {
+    "adversarial_start_step": 0,
+    "adversarial_weight": 1.0,
+    "feature_weight": 2.0,
+    "discriminator_learning_rate": None,
+}
+# Schedules that go by what is evaluated.
+_OF_METRICS = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
 # Of checkpoints: the folder of the discriminator's weights, and what is in it beside them.
 DISCRIMINATOR_FOLDER = "discriminator"
 _OPTIMIZER_FILE, _SCHEDULER_FILE, _SCALER_FILE = "optimizer.pt", "scheduler.pt", "scaler.pt"
@@ -31,7 +41,7 @@ _OPTIMIZER_FILE, _SCHEDULER_FILE, _SCALER_FILE = "optimizer.pt", "scheduler.pt",
 
 @dataclass
 class CodecTrainingArguments(TrainingArguments):
-    """Arguments of [`CodecTrainer`] beside those of `TrainingArguments`.
+    """Arguments of [`CodecTrainer`] beside those of `TrainingArguments`; all are for training with a discriminator.
 
     Args:
         adversarial_start_step (`int`): The step at which the discriminator begins to learn and to be listened to.
@@ -49,10 +59,44 @@ class CodecTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("adversarial_start_step", "adversarial_weight", "feature_weight", "discriminator_learning_rate"):
+        for name in _ADVERSARIAL:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ValueError(f"`{name}` must be at least 0, got {value}.")
+
+
+def check_discriminator(arguments: TrainingArguments, discriminator: Any, optimizer: Any = None) -> None:
+    """Raise a `ValueError` that names a setting which would be passed over with this discriminator, or without one.
+
+    Args:
+        arguments (`TrainingArguments`): Of the training.
+        discriminator ([`JodioDiscriminatorModel`], *optional*): Judges the codec.
+        optimizer (`torch.optim.Optimizer`, *optional*): Of the discriminator.
+    """
+    given = isinstance(arguments, CodecTrainingArguments)
+    if discriminator is None:
+        if optimizer is not None:
+            raise ValueError("`discriminator_optimizer` must be None without a `discriminator`, got one.")
+        for name, default in _ADVERSARIAL.items() if given else ():
+            value = getattr(arguments, name)
+            if value != default:
+                raise ValueError(f"`{name}` must be {default} without a `discriminator`, got {value}.")
+        return
+    if not given:
+        raise ValueError(
+            f"`args` must be CodecTrainingArguments when there is a `discriminator`, got {type(arguments).__name__}."
+        )
+    schedule = SchedulerType(arguments.lr_scheduler_type)
+    if schedule in _OF_METRICS:
+        raise ValueError(
+            "`lr_scheduler_type` must be one that depends on the step alone when there is a `discriminator`, of which "
+            f"nothing is evaluated, got {schedule.value!r}."
+        )
+    rate: Any = arguments.discriminator_learning_rate
+    if optimizer is not None and rate is not None:
+        raise ValueError(
+            f"`discriminator_learning_rate` must be None with a `discriminator_optimizer`, which has one, got {rate}."
+        )
 
 
 class CodecTrainer(LastingWorkersTrainer):
@@ -72,8 +116,9 @@ class CodecTrainer(LastingWorkersTrainer):
         kwargs: As of `Trainer`.
 
     Raises:
-        `ValueError`: A discriminator with arguments of another class, or under DeepSpeed or FSDP; and in training, for
-            a codec without `audio_values`.
+        `ValueError`: A discriminator with arguments of another class, under DeepSpeed or FSDP, or with a schedule that
+            depends on evaluations; a setting that would be passed over; and in training, a discriminator for a codec
+            without `audio_values`.
     """
 
     def __init__(
@@ -86,10 +131,8 @@ class CodecTrainer(LastingWorkersTrainer):
         **kwargs: Any,
     ):
         args = CodecTrainingArguments() if args is None else args
-        if discriminator is not None and not isinstance(args, CodecTrainingArguments):
-            raise ValueError(
-                f"`args` must be CodecTrainingArguments when there is a `discriminator`, got {type(args).__name__}."
-            )
+        check_discriminator(args, discriminator, discriminator_optimizer)
+        check_optimizer(args)
         # A feature extractor to save with each checkpoint is not to pad what is as long already.
         kwargs.setdefault("data_collator", default_data_collator)
         super().__init__(model, args, **kwargs)

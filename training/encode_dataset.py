@@ -302,7 +302,7 @@ def load_encoder(name: str) -> tuple[PreTrainedModel, Any]:
 
 def hash_audio_encoder(model: Any) -> str:
     """Return the fingerprint of a JOSIE's audio encoder: equal for equal weights."""
-    return _hash_weights(model.thinker.model.audio_front_end.encoder)
+    return _hash_weights(getattr(model, "thinker", model).model.audio_front_end.encoder)
 
 
 def require_own_features(folder: Path, model: Any) -> None:
@@ -310,13 +310,13 @@ def require_own_features(folder: Path, model: Any) -> None:
 
     Args:
         folder (`Path`): As `josie encode --features` makes it.
-        model ([`JosieForConditionalGeneration`]): The model that reads them.
+        model ([`JosieForConditionalGeneration`] or its Thinker): The model that reads them.
     """
     path = folder / PLAN_FILE
     plan = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if not plan.get("features"):
         raise ValueError(f"`audio_features` must come from a folder of `josie encode --features`, got {str(folder)!r}.")
-    front_end = model.thinker.model.audio_front_end
+    front_end = getattr(model, "thinker", model).model.audio_front_end
     if getattr(front_end, "encoder", None) is None:
         raise ValueError("`audio_features` must be false for a model without an audio encoder, got true.")
     if plan["audio_encoder"] != hash_audio_encoder(model):

@@ -36,9 +36,16 @@ def check_arguments(arguments: TrainingArguments) -> None:
             "`accelerator_config` must have `dispatch_batches` of None or False, as a batch has other numbers of clips "
             "and images than of rows, got True."
         )
-    names = arguments.optim_target_modules
+    check_optimizer(arguments)
+
+
+def check_optimizer(arguments: TrainingArguments) -> None:
+    """Raise a `ValueError` that names a field of the optimizer that would be passed over, or end the training."""
+    names, limit = arguments.optim_target_modules, arguments.max_grad_norm
     if names is not None and not any(family in str(arguments.optim) for family in ("galore", "apollo")):
         raise ValueError(f"`optim_target_modules` must be None with `optim` {str(arguments.optim)!r}, got {names}.")
+    if not isinstance(limit, int | float):
+        raise ValueError(f"`max_grad_norm` must be a number, 0 for no limit, got {limit!r}.")
 
 
 class LossPartsTrainer(Trainer):

@@ -1,9 +1,10 @@
 """The `Trainer` of JOSIE's models: losses with parts, rows of conversations, and checkpoints that are whole models."""
 
+import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -76,6 +77,7 @@ class JosieTrainer(LastingWorkersTrainer, LossPartsTrainer):
         has_labels = self.args.label_names is not None or self.label_names or self.can_return_loss
         if not has_labels and "text" not in trained.target_names:
             self.label_names = ["speech_codes"]  # or evaluations would have no loss
+        require_labels(self.args.label_names, trained, whole_model)
         self.whole = None if whole_model is None else WholeCheckpoints(whole_model, trained)
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -88,6 +90,9 @@ class JosieTrainer(LastingWorkersTrainer, LossPartsTrainer):
         """Return batches; a column of lengths, which no batch has, is there for the sampler."""
         name = self.args.length_column_name
         choose = sampler_fn
+        if choose is not None and self.args.train_sampling_strategy == "group_by_length":
+            names = getattr(self.processing_class, "model_input_names", None) or ["input_ids"]
+            require_lengths(dataset, name, names[0])
         if choose is not None and name in (getattr(dataset, "column_names", None) or ()):
 
             def choose_by_length(_: Any) -> Any:
@@ -179,6 +184,53 @@ class JosieTrainer(LastingWorkersTrainer, LossPartsTrainer):
             super()._load_best_model()
         else:
             self.whole.load(str(self.state.best_model_checkpoint))
+
+
+def require_labels(names: list[str] | None, model: Any, whole_model: Any) -> None:
+    """Raise a `ValueError` for one of `label_names` that no batch has, without which evaluations would have no loss.
+
+    Args:
+        names (`list[str]`, *optional*): The names, where they are given.
+        model (`nn.Module`): What is trained.
+        whole_model (`PreTrainedModel`, *optional*): What it is a part of, or a head of its own around.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    known = inspect.signature(inner.forward).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    if takes_all and not isinstance(inner, PreTrainedModel):  # a head, which hands on what it does not know
+        if whole_model is None:
+            return
+        known = {**known, **inspect.signature(whole_model.forward).parameters}
+    for name in names or ():
+        if name not in known:
+            raise ValueError(
+                f"`label_names` must be inputs of the model, such as 'labels' and 'speech_codes', got {name!r}."
+            )
+
+
+def require_lengths(dataset: Any, column: str, inputs: str) -> None:
+    """Raise a `ValueError` for rows that are to be grouped by their length, and have none.
+
+    Args:
+        dataset: The rows; of a stream, which is not grouped, nothing is asked.
+        column (`str`): Has the lengths.
+        inputs (`str`): Name of what is as long as its row, where there is no such column.
+    """
+    if not isinstance(dataset, Sized) or not len(dataset):
+        return
+    names = getattr(dataset, "column_names", None)
+    if names is None:  # of rows of another kind than those of `datasets`, only the inputs are looked at
+        first = cast(Any, dataset)[0]
+        if not isinstance(first, Mapping) or inputs not in first:
+            raise ValueError(
+                f"`train_sampling_strategy` must not be 'group_by_length' for rows without {inputs!r}, of which only a "
+                f"`datasets.Dataset` has a column of lengths, got a {type(dataset).__name__}."
+            )
+    elif column not in names and (inputs not in names or column != "length"):
+        raise ValueError(
+            "`length_column_name` must be a column, by which rows are grouped, got "
+            f"{column!r}, which is not among {sorted(names)}."
+        )
 
 
 def _with_codes(inputs: dict[str, Any], config: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from transformers.modeling_outputs import ModelOutput
 
 from josie.configuration_josie.constants import IGNORE_INDEX
 from nano_world.scenes import COLOURS, SHAPES, SIZES, Split, draw_scene, render
-from nano_world.stamps import STAMPS, draw_stamp, find_stamps, render as render_stamp
+from nano_world.stamps import PACKAGES, STAMPS, draw_stamp, find_stamps, render as render_stamp
 from nano_world.unknown import IMAGES, draw_image
 
 NAMES = ("nothing", *SHAPES, *STAMPS, "unknown")
@@ -39,7 +39,7 @@ class SightArguments:
         unknown (`float`): Share of images of other worlds; the rest are drawn scenes.
         source (`str`): Images of stamps, `"emoji"` or `"tuxpaint"`.
         num_rows (`int`): How many images there are; an epoch.
-        num_validation_rows (`int`): Further ones, of scenes as in training.
+        num_validation_rows (`int`): Further ones, of scenes as in training; 0 for no evaluation.
         seed (`int`): Of what is drawn.
     """
 
@@ -50,6 +50,18 @@ class SightArguments:
     num_rows: int = 1_000_000
     num_validation_rows: int = 200
     seed: int = 0
+
+    def __post_init__(self):
+        shares = (self.stamps, self.unknown)
+        if not (min(shares) >= 0 and sum(shares) <= 1):
+            raise ValueError(
+                f"`data.stamps` and `data.unknown` must be at least 0 and at most 1 together, got {shares}."
+            )
+        if self.source not in PACKAGES:
+            raise ValueError(f"`data.source` must be one of {list(PACKAGES)}, got {self.source!r}.")
+        for name, least in (("num_rows", 1), ("num_validation_rows", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`data.{name}` must be at least {least}, got {getattr(self, name)}.")
 
 
 class Sights(Dataset):

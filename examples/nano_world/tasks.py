@@ -36,7 +36,7 @@ from nano_world.hearing import HeardSpeech
 from nano_world.scenes import Scene, draw_scene, render, vary
 from nano_world.small_talk import chats
 from nano_world.speech import Recordings
-from nano_world.stamps import ask as ask_about_stamp, draw_stamp, find_stamps, render as render_stamp
+from nano_world.stamps import PACKAGES, ask as ask_about_stamp, draw_stamp, find_stamps, render as render_stamp
 from nano_world.unknown import CLIPS, IMAGES, QUESTIONS_ABOUT_IMAGES, draw_clip, draw_image
 from nano_world.voices import SAMPLING_RATE
 from nano_world.wordings import DESCRIBE, UNKNOWN, WRITE_DOWN
@@ -112,6 +112,15 @@ class NanoArguments:
     num_validation_rows: int = 100
     seed: int = 0
     batch_size: int = 0
+
+    def __post_init__(self):
+        lowest = {"num_rows": 1, "rounds": 1, "num_voices": 1, "num_validation_rows": 0, "batch_size": 0}
+        for name, least in lowest.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"`data.nano.{name}` must be at least {least}, got {value}.")
+        if self.stamps not in PACKAGES:
+            raise ValueError(f"`data.nano.stamps` must be one of {list(PACKAGES)}, got {self.stamps!r}.")
 
 
 def load_nano(arguments: NanoArguments) -> dict[str, Any]:

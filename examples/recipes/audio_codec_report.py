@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from josie.configuration_josie import audio_codec_geometry
 from josie.conversion.files import write_file
@@ -46,12 +46,30 @@ class ReportArguments:
                 "`report.num_clips` must be positive and `report.num_examples` not more, "
                 f"got {self.num_clips} and {self.num_examples}."
             )
+        if not (0 <= self.min_seconds <= self.max_seconds and self.max_seconds > 0):
+            raise ValueError(
+                "`report.min_seconds` must be at least 0 and `report.max_seconds` above 0 and not less, "
+                f"got {self.min_seconds} and {self.max_seconds}."
+            )
 
 
 def require_matplotlib() -> None:
     """Raise a [`FetchError`] if there is nothing to draw with: better before the training than after it."""
     if importlib.util.find_spec("matplotlib") is None:
         raise FetchError("The report is drawn with matplotlib: pip install 'josie[recipes]'.")
+
+
+def require_clips(config: PreTrainedConfig, dataset: Dataset, arguments: ReportArguments) -> None:
+    """Raise a `ValueError` if no clip is long enough for a report: better before the training than after it.
+
+    Args:
+        config ([`PreTrainedConfig`]): Of the codec.
+        dataset (`datasets.Dataset`): Has `audio`, not decoded.
+        arguments ([`ReportArguments`]): What is reported.
+    """
+    rate, channels = audio_codec_geometry(config).sampling_rate, getattr(config, "audio_channels", 1)
+    if next(iter(_choose_clips(dataset, rate, channels, arguments)), None) is None:
+        raise ValueError(f"`report.min_seconds` must leave at least one clip, got {arguments.min_seconds}.")
 
 
 def write_report(model: PreTrainedModel, dataset: Dataset, folder: Path, arguments: ReportArguments) -> dict[str, Any]:
@@ -71,6 +89,7 @@ def write_report(model: PreTrainedModel, dataset: Dataset, folder: Path, argumen
     Raises:
         `ValueError`: There is no clip that is long enough.
     """
+    require_clips(model.config, dataset, arguments)
     folder.mkdir(parents=True, exist_ok=True)
     geometry = audio_codec_geometry(model.config)
     rate, channels = geometry.sampling_rate, getattr(model.config, "audio_channels", 1)
@@ -86,8 +105,6 @@ def write_report(model: PreTrainedModel, dataset: Dataset, folder: Path, argumen
                 save_audio(folder / f"{len(examples)}_{name}.wav", waveform, rate)
             examples.append((original, decoded))
     model.train(was_training)
-    if not scores:
-        raise ValueError(f"`report.min_seconds` must leave at least one clip, got {arguments.min_seconds}.")
     if examples:
         _draw(examples, rate, folder / IMAGE_FILE)
     kbit_rate = geometry.num_quantizers * math.log2(geometry.codebook_size) * geometry.frame_rate / 1000

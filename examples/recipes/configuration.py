@@ -31,7 +31,7 @@ _MENDABLE = (ValueError, RuntimeError, ImportError, OSError, DatasetsError, Stri
 _GRACE = 0.2  # seconds
 _PYTHON_WORDS = {"True": True, "False": False, "None": None}
 # What is taken beside the hints of `TrainingArguments`.
-_WIDER_HINTS = {"bf16": bool | Literal["auto"], "fsdp": bool | str | list[str] | None, "max_grad_norm": float | None}
+_WIDER_HINTS = {"bf16": bool | Literal["auto"], "fsdp": bool | str | list[str] | None}
 
 
 class _Loader(yaml.SafeLoader):

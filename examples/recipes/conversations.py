@@ -19,8 +19,9 @@ from typing import Any
 from datasets import Dataset, IterableDataset, concatenate_datasets
 
 from josie.training.conversations import change_paths, normalize_row, read_jsonl, to_dataset
+from recipes.data_sets import load_source
 from recipes.speech_rows import load_speech_rows
-from recipes.streams import endless_stream, load_rows, read_rows
+from recipes.streams import endless_stream, read_rows
 
 SPLITS = ("train", "validation", "test")
 
@@ -35,9 +36,9 @@ class ConversationDataArguments:
             `"speech"` (see [`recipes.speech_rows`]), or another one of `SOURCES`.
         columns (`list[str]`): What rows keep beside `messages`; `None` in those without.
         streaming (`bool`): Train on streams, which are never in memory; several are mixed row by row.
-        shuffle_buffer (`int`): Rows of a stream among which the next one is drawn.
+        shuffle_buffer (`int`): Rows of a stream among which the next one is drawn; below 2, they keep their order.
         validation_share, test_share (`float`): Of all rows.
-        max_validation_rows (`int`): More of them are not used; of a stream, the first.
+        max_validation_rows (`int`): More of them are not used, of all sources together; of a stream, the first.
         seed (`int`): Of splits and orders.
         folder (`str`): Where codes of speech are kept.
         audio_features (`bool`): Read what `josie encode --features` wrote of the clips that are heard, in place of
@@ -74,6 +75,9 @@ class ConversationDataArguments:
             raise ValueError(
                 f"`data.validation_share` and `data.test_share` must be at least 0 and below 1 together, got {shares}."
             )
+        for name in ("shuffle_buffer", "max_validation_rows"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`data.{name}` must be at least 0, got {getattr(self, name)}.")
 
 
 # Rows of a source by their split, or all rows, which are split here; streams where the arguments ask for them.
@@ -120,11 +124,12 @@ def load_conversations(
 
 def _join_held_out(parts: list[Any], limit: ConversationDataArguments | None) -> Dataset:
     """Return rows of all sources as one data set, of streams too, at most as many as a limit says."""
+    parts = [part for part in parts if not isinstance(part, Dataset) or len(part)]
     if limit is not None:
-        share = max(limit.max_validation_rows // max(len(parts), 1), 1)
+        share, rest = divmod(limit.max_validation_rows, max(len(parts), 1))
         parts = [
-            part.select(range(min(len(part), share))) if isinstance(part, Dataset) else list(part.take(share))
-            for part in parts
+            part.select(range(min(len(part), most))) if isinstance(part, Dataset) else list(part.take(most))
+            for part, most in ((part, share + (place < rest)) for place, part in enumerate(parts))
         ]
     joined = [part if isinstance(part, Dataset) else to_dataset(part) for part in parts]
     return concatenate_datasets(joined) if joined else to_dataset([])
@@ -191,10 +196,12 @@ def _jsonl(options: dict[str, Any], arguments: ConversationDataArguments) -> Loa
 
 
 def _datasets(options: dict[str, Any], arguments: ConversationDataArguments) -> Loaded:
-    root = Path(options["root"]) if options.get("root") else None
+    root = options.get("root")
+    if not isinstance(root, str | None):
+        raise ValueError(f"`root` of a source must be the name of a folder, got {root!r}.")
     options = {"split": "train"} | {name: value for name, value in options.items() if name != "root"}
-    loaded = load_rows(options, arguments.streaming)
-    given = {"dataset": loaded, "root": root, "columns": tuple(arguments.columns)}
+    loaded = load_source(options, arguments.streaming)
+    given = {"dataset": loaded, "root": Path(root) if root else None, "columns": tuple(arguments.columns)}
     if arguments.streaming:
         return IterableDataset.from_generator(_normalize, gen_kwargs=given)
     return to_dataset(list(_normalize(**given)), tuple(arguments.columns))

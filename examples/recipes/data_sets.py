@@ -23,20 +23,23 @@ def load_source(options: dict[str, Any], is_streaming: bool = False) -> Dataset 
     path, files = options.get("path"), options.get("data_files")
     if not isinstance(path, str) or not path:
         raise ValueError(f"`path` of a source must be the name of a data set, got {path!r}.")
+    if "streaming" in options:
+        raise ValueError(
+            f"`streaming` must be among `data`, not among what a source has, got {options['streaming']!r} there."
+        )
+    if not isinstance(options.get("split"), str):
+        raise ValueError(f"`split` of a source must be the name of one, got {options.get('split')!r}.")
     if path in _FILE_TYPES and not (files or options.get("data_dir")):
         raise ValueError(f"`data_files` of a source must be files where its `path` is {path!r}, got {files!r}.")
     try:
-        rows = load_rows(options, is_streaming)
-    except (DatasetsError, OSError, TypeError, ValueError) as error:
+        return load_rows(options, is_streaming)
+    except (DatasetsError, OSError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
         reason = error.__cause__ or error
         if not isinstance(reason, FileNotFoundError | ConnectionError):
             raise ValueError(describe_unreadable(options, reason)) from error
         if not files:
             raise
         raise ValueError(f"`data_files` of a source must be files that exist, got {files!r}: {reason}.") from error
-    if not isinstance(rows, Dataset | IterableDataset):
-        raise ValueError(f"`split` of a source must be the name of one, got {options.get('split')!r}.")
-    return rows
 
 
 def describe_unreadable(options: dict[str, Any], error: BaseException) -> str:

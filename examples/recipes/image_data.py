@@ -61,6 +61,8 @@ class ImageDataArguments:
         for shape in self.shapes:
             if len(shape) != 3 or min(shape) < 1:
                 raise ValueError(f"`data.shapes` must be of frames, height and width, got {shape}.")
+        if self.num_validation_crops < 0:
+            raise ValueError(f"`data.num_validation_crops` must be at least 0, got {self.num_validation_crops}.")
         if not self.shapes or not self.weights or min(self.weights.values()) <= 0:
             raise ValueError(
                 "`data.shapes` and `data.weights` must not be empty, nor a weight 0, "

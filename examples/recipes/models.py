@@ -74,6 +74,18 @@ def load_model(arguments: ModelArguments, folder: Path) -> tuple[Any, Any]:
     return model, AutoProcessor.from_pretrained(path)
 
 
+def take_voice(processor: JosieProcessor, config: JosieConfig) -> None:
+    """Give a processor the rate and the names of the voices of a model's speech, where it was made for another model.
+
+    Args:
+        processor ([`JosieProcessor`]): Made for a model with the same Thinker.
+        config ([`JosieConfig`]): Of the model.
+    """
+    talker: Any = config.talker_config
+    processor.output_sampling_rate = config.sampling_rate
+    processor.speakers = list((None if talker is None else talker.speakers) or [])
+
+
 def learn_in_float32(model: nn.Module, is_mixed: bool) -> None:
     """Cast what learns to float32: steps are too small for the weights of a checkpoint in bfloat16 or float16.
 

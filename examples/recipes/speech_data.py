@@ -99,6 +99,11 @@ class SpeechDataArguments:
                             f"`data.sources` must hold {[*_OF_ALL, *own]} of the source {source['name']!r}, "
                             f"got {option!r}."
                         )
+        if not 0 <= self.min_seconds <= self.max_seconds:
+            raise ValueError(
+                "`data.min_seconds` must be at least 0 and `data.max_seconds` not less, "
+                f"got {self.min_seconds} and {self.max_seconds}."
+            )
         if min(self.validation_share, self.test_share) < 0 or self.validation_share + self.test_share >= 1:
             raise ValueError(
                 "`data.validation_share` and `data.test_share` must be at least 0 and below 1 together, "

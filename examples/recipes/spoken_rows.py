@@ -118,7 +118,7 @@ class SpokenConversations:
         """Raise a `ValueError` if features are to be read that another audio encoder wrote, or if that one learns."""
         for folder in self.encoded:
             require_own_features(Path(folder), model)
-        encoder = model.thinker.model.audio_front_end.encoder if self.encoded else None
+        encoder = getattr(model, "thinker", model).model.audio_front_end.encoder if self.encoded else None
         if encoder is not None and any(parameter.requires_grad for parameter in encoder.parameters()):
             raise ValueError(
                 "`data.audio_features` must be false unless 'thinker.audio.encoder' is among `freeze`, got true."

@@ -1,14 +1,17 @@
 """The start of a Talker: weights of another one, and the spelling of the tokens that it reads."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForMultimodalLM, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForMultimodalLM, PreTrainedTokenizerBase
 
-from josie.nano import find_model
+from josie.configuration_josie import JosieConfig
+from recipes.named_models import load_named, load_part
 
+logger = logging.getLogger("josie.examples.talker_start")
 SPELLING_STD = 0.15  # what the Talker reads of a token, beside codes of .06 and more as they learn
 NUM_LETTERS = 8  # that are told apart in a token, from its beginning
 
@@ -36,7 +39,7 @@ def start_talker(model: Any, tokenizer: PreTrainedTokenizerBase, arguments: Talk
     """Give a model's Talker what it begins with.
 
     Args:
-        model ([`JosieForConditionalGeneration`]): The model.
+        model ([`JosieForConditionalGeneration`]): The model, with a Talker.
         tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
         arguments ([`TalkerStartArguments`]): Where it begins.
 
@@ -44,16 +47,20 @@ def start_talker(model: Any, tokenizer: PreTrainedTokenizerBase, arguments: Talk
         Names of the weights that are those of the other Talker.
 
     Raises:
-        `ValueError`: The other model has no Talker, or this Talker cannot be taught to spell.
+        `ValueError`: The other model has no Talker, or one of which nothing fits, or this Talker cannot be taught to
+            spell.
     """
     taken: dict[str, torch.Tensor] = {}
     if arguments.weights is not None:
-        other = AutoModelForMultimodalLM.from_pretrained(find_model(arguments.weights), dtype=torch.float32)
-        if getattr(other, "talker", None) is None:
-            raise ValueError(f"`start.weights` must be a model with a Talker, got {arguments.weights!r}, without one.")
-        own, given = model.talker.state_dict(), other.talker.state_dict()
+        own, given = model.talker.state_dict(), load_talker(arguments.weights).state_dict()
         taken = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+        if not taken:
+            raise ValueError(
+                "`start.weights` must be a model whose Talker has weights of the same names and shapes, got "
+                f"{arguments.weights!r}, of whose {len(given)} none fits."
+            )
         model.talker.load_state_dict(taken, strict=False)
+        logger.info(f"{len(taken)} of the {len(own)} weights of the Talker are those of {arguments.weights}.")
     if arguments.spelled_tokens:
         talker = model.talker
         if talker.text_layer is None or talker.config.reads_thinker_states:
@@ -68,6 +75,19 @@ def start_talker(model: Any, tokenizer: PreTrainedTokenizerBase, arguments: Talk
         teach_spelling(talker, embeddings, [tokenizer.decode([index]).strip() for index in ids])
         taken = {name: value for name, value in taken.items() if not name.startswith(("text_layer", "thinker_proj"))}
     return list(taken)
+
+
+def load_talker(name: str) -> Any:
+    """Return the Talker of a model in float32.
+
+    Raises:
+        `ValueError`: There is no such model, or it is damaged or has none.
+    """
+    argument = "start.weights"
+    config = load_part(name, AutoConfig, argument)
+    if not isinstance(config, JosieConfig) or config.talker_config is None:
+        raise ValueError(f"`{argument}` must be a model with a Talker, got {name!r}, without one.")
+    return load_named(name, AutoModelForMultimodalLM, argument, dtype=torch.float32).talker
 
 
 def _find_words(tokenizer: PreTrainedTokenizerBase, count: int) -> list[int]:

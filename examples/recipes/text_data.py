@@ -48,7 +48,7 @@ class TextDataArguments:
         sources (`list[dict]`): Each with a `name` of the table above, and what it asks for.
         folder (`str`): Where texts that are fetched and blocks that are made are kept.
         streaming (`bool`): Train on a stream, which is never in memory or on disk; several are mixed text by text.
-        shuffle_buffer (`int`): Texts of a stream among which the next one is drawn.
+        shuffle_buffer (`int`): Texts of a stream among which the next one is drawn; below 2, they keep their order.
         block_size (`int`): Tokens in a block.
         mask_documents (`bool`): Let no text see the one before it in its block, and none predict the next one's start.
         validation_share (`float`): Of all texts.
@@ -81,6 +81,9 @@ class TextDataArguments:
             raise ValueError(f"`data.sources` must name at least one of {sorted(_SOURCES)}, got none.")
         if self.block_size < 2:
             raise ValueError(f"`data.block_size` must be at least 2, got {self.block_size}.")
+        for name in ("shuffle_buffer", "max_validation_blocks"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`data.{name}` must be at least 0, got {getattr(self, name)}.")
         if not 0 <= self.validation_share < 1:
             raise ValueError(f"`data.validation_share` must be at least 0 and below 1, got {self.validation_share}.")
 
