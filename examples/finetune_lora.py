@@ -38,7 +38,7 @@ from recipes.answers import AnswerArguments, AnswerCheck, find_questions, keep_s
 from recipes.configuration import CommandLine, read_section, require_sections, run_training
 from recipes.heard_rows import HeardCollator, HearingArguments, Listener
 from recipes.model_cards import CardArguments, write_card
-from recipes.models import ModelArguments, learn_in_float32, load_model, save_model
+from recipes.models import ModelArguments, learn_in_float32, load_start, save_model
 from recipes.run_log import RunLog
 from recipes.runs import start_training, train
 from recipes.spoken_rows import SilentCollator, SpeechCollator, SpeechEncoder, SpokenConversations, is_spoken
@@ -156,7 +156,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     with arguments.main_process_first():
         data = SpokenConversations.load(config)  # first: a missing file is found before a model is made or fetched
         data.rows = choose_spoken(data.rows, list(adapters.parts)) if speaks else data.rows
-        model, processor = load_model(chosen, Path(str(arguments.output_dir)) / "base")
+        model, processor = load_start(chosen, line.mode, arguments)
         require_modules(model, adapters.modules_to_save)
         lora = LoraConfig(
             r=adapters.rank,

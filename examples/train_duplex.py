@@ -24,7 +24,7 @@ from typing import Any
 
 from recipes.configuration import CommandLine, read_section, require_sections, run_training
 from recipes.model_cards import CardArguments, write_card
-from recipes.models import ModelArguments, learn_in_float32, load_model, save_model
+from recipes.models import ModelArguments, learn_in_float32, load_start, save_model
 from recipes.run_log import RunLog
 from recipes.runs import start_training, train
 from torch.utils.data import Dataset
@@ -140,7 +140,8 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     arguments = start_training(config, TrainingArguments, remove_unused_columns=False, label_names=["labels"])
     rows = TimedRows(data.train)
     held_out = None if data.validation is None else TimedRows(data.validation)
-    model, processor = load_model(chosen, Path(str(arguments.output_dir)) / "base")
+    with arguments.main_process_first():
+        model, processor = load_start(chosen, line.mode, arguments)
     if model.config.model_type != JosieConfig.model_type:
         raise ValueError(f"`model` must be a whole JOSIE, which speaks, got a {model.config.model_type!r} alone.")
     if model.config.thinker_config.unit_frames is None:

@@ -14,7 +14,6 @@ A run that ends in any way goes on with the same command. In `trainer.output_dir
 `model`: the whole JOSIE, of which only the vision encoder has learned, in float32, whatever the checkpoint is in.
 """
 
-from pathlib import Path
 from typing import Any
 
 from nano_world.sight import SightArguments, SightCollator, SightModel, Sights, count_right
@@ -22,7 +21,7 @@ from nano_world.tasks import NanoArguments
 from recipes.answers import keep_scores_of
 from recipes.configuration import CommandLine, read_section, require_sections, run_training
 from recipes.model_cards import CardArguments, write_card
-from recipes.models import ModelArguments, learn_in_float32, load_model, save_model
+from recipes.models import ModelArguments, learn_in_float32, load_start, save_model
 from recipes.run_log import RunLog
 from recipes.runs import start_training, train
 from transformers import EvalPrediction, TrainingArguments
@@ -62,9 +61,9 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     card = read_section(config, "card", CardArguments)
     shown = read_section(config, "data", SightArguments)
     arguments = start_training(config, TrainingArguments, remove_unused_columns=False, label_names=["classes"])
-    model, processor = load_model(
-        read_section(config, "model", ModelArguments), Path(str(arguments.output_dir)) / "base"
-    )
+    chosen = read_section(config, "model", ModelArguments)
+    with arguments.main_process_first():
+        model, processor = load_start(chosen, line.mode, arguments)
     encoder = find_encoder(model)
     learn_in_float32(encoder, arguments.bf16 or arguments.fp16)
     grid = encoder.config.image_size // encoder.config.patch_size

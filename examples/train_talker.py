@@ -31,14 +31,13 @@ quantizer by quantizer, on speech that was held out.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from recipes.answers import keep_scores_of
 from recipes.configuration import CommandLine, read_section, require_sections, run_training
 from recipes.model_cards import CardArguments, write_card
-from recipes.models import ModelArguments, learn_in_float32, load_model, save_model
+from recipes.models import ModelArguments, learn_in_float32, load_start, save_model
 from recipes.run_log import RunLog
 from recipes.runs import start_training, train
 from recipes.spoken_rows import Collate, SpeechCollator, SpeechEncoder, SpokenConversations, is_spoken
@@ -134,7 +133,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     with arguments.main_process_first():
         # First: a missing file is found before a model is made or fetched.
         data = None if is_nano else SpokenConversations.load(config, is_spoken)
-        model, processor = load_model(chosen, Path(str(arguments.output_dir)) / "base")
+        model, processor = load_start(chosen, line.mode, arguments)
         encode = SpeechEncoder.of_model(model)  # first: that the model can speak is seen to
         start_talker(model, processor.tokenizer, start)
         if data is None:

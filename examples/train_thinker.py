@@ -34,7 +34,6 @@ letters, with which another run goes on). Evaluations are perplexity, token accu
 were held out.
 """
 
-from pathlib import Path
 from typing import Any
 
 from recipes.answers import AnswerArguments, AnswerCheck, find_questions, keep_scores_of
@@ -42,7 +41,7 @@ from recipes.audio_ctc import CTCArguments, CTCCollator, CTCModel
 from recipes.configuration import CommandLine, read_section, require_sections, run_training
 from recipes.heard_rows import HeardCollator, HearingArguments, Listener
 from recipes.model_cards import CardArguments, write_card
-from recipes.models import ModelArguments, learn_in_float32, load_model, save_model
+from recipes.models import ModelArguments, learn_in_float32, load_start, save_model
 from recipes.run_log import RunLog
 from recipes.runs import start_training, train
 from recipes.spoken_rows import SilentCollator, SpeechCollator, SpeechEncoder, SpokenConversations
@@ -118,7 +117,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     )
     with arguments.main_process_first():
         data = load_rows(config)  # first: a missing file is found before a model is made or fetched
-        model, processor = load_model(chosen, Path(str(arguments.output_dir)) / "base")
+        model, processor = load_start(chosen, line.mode, arguments)
         encode = freeze(model, config.get("freeze"))
         learn_in_float32(model, arguments.bf16 or arguments.fp16)
         questions = find_questions(data.rows["validation"], asked.num_questions)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from transformers import AutoModelForMultimodalLM, AutoProcessor
+from transformers import AutoModelForMultimodalLM, AutoProcessor, TrainingArguments
 
 pytest.importorskip("peft", reason="adapters need peft: pip install 'josie[peft]'")
 
@@ -129,6 +129,11 @@ def test_a_preset_is_kept_beside_its_adapters(tmp_path):
     model, processor = models.load_model(models.ModelArguments(preset="micro"), tmp_path / "base")
     again, _ = models.load_model(models.ModelArguments(preset="micro"), tmp_path / "base")
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(model.parameters(), again.parameters(), strict=True))
+    started = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    for mode, is_kept in (("continue", True), ("restart", False)):  # of a preset which may be another one now
+        start, _ = models.load_start(models.ModelArguments(preset="micro"), mode, started)
+        pairs = zip(model.parameters(), start.parameters(), strict=True)
+        assert all(torch.equal(ours, theirs) for ours, theirs in pairs) == is_kept
     assert processor.tokenizer.chat_template
     thinker = finetune_lora.find_layers(model, ["thinker"])
     assert all(name.startswith("thinker.model.language_model.") for name in thinker)

@@ -1,5 +1,6 @@
 """The model that a recipe starts from, and the folder in which it leaves what it made of it."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from transformers import (
     AutoProcessor,
     PreTrainedModel,
     Trainer,
+    TrainingArguments,
 )
 
 from josie.configuration_josie import JosieConfig, JosieThinkerConfig
@@ -20,6 +22,7 @@ from josie.modeling_josie import JosieForConditionalGeneration
 from josie.nano import find_model
 from josie.processing_josie import JosieProcessor
 from josie.tokenization import load_default_tokenizer
+from recipes.configuration import Mode
 
 _LAST_FILE = "processor_config.json"
 
@@ -72,6 +75,20 @@ def load_model(arguments: ModelArguments, folder: Path) -> tuple[Any, Any]:
         raise ValueError(f"`model.path` must be a model of {list(classes)}, got one of {kind!r}.")
     model = classes[kind].from_pretrained(path, attn_implementation=arguments.attention)
     return model, AutoProcessor.from_pretrained(path)
+
+
+def load_start(arguments: ModelArguments, mode: Mode, training: TrainingArguments) -> tuple[Any, Any]:
+    """Return the model that a run begins with, and its processor; a run that begins anew makes that of a preset anew.
+
+    Args:
+        arguments ([`ModelArguments`]): Which.
+        mode (`Mode`): The use of checkpoints.
+        training (`TrainingArguments`): Of the run, in whose folder `base` is kept.
+    """
+    folder = Path(str(training.output_dir)) / "base"
+    if mode == "restart" and training.local_process_index == 0 and folder.exists():
+        shutil.rmtree(folder)
+    return load_model(arguments, folder)
 
 
 def take_voice(processor: JosieProcessor, config: JosieConfig) -> None:
