@@ -278,3 +278,33 @@ def test_a_window_over_positions_that_are_none_is_refused():
     torch.testing.assert_close(found, read_row(model, ids, pixel_values=PIXELS[1:])[-2:], atol=1e-4, rtol=1e-4)
     with pytest.raises(ValueError, match="`attention_mask` must hide nothing behind the first token"):
         model.append_inputs(QUESTION, QUESTION > 0, state)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["mamba", "falcon_mamba", "mamba2"])
+def test_backbones_of_states_alone(family):
+    """Padded rows are written as alone, tokens are read one by one, and what needs positions is refused."""
+    first = dict(hidden_size=30, state_size=4, num_hidden_layers=2, time_step_rank=3, max_position_embeddings=96)
+    sizes = GAP_READERS["state"] if family == "mamba2" else first | dict(vocab_size=TEXT["vocab_size"])
+    config = josie.JosieThinkerConfig(text_config=sizes | dict(model_type=family, pad_token_id=0))
+    model = build(josie.JosieThinkerForConditionalGeneration, config)
+    ids = torch.randint(4, 50, (1, 6), generator=torch.Generator().manual_seed(0))
+    options = dict(
+        max_new_tokens=3, min_new_tokens=3, do_sample=False, return_dict_in_generate=True, output_logits=True
+    )
+    padded = torch.nn.functional.pad(ids, (3, 0))
+    expected, found = model.generate(ids, **options), model.generate(padded, attention_mask=padded > 0, **options)
+    assert torch.equal(found.sequences[:, 3:], expected.sequences)
+    torch.testing.assert_close(found.logits, expected.logits, atol=1e-4, rtol=1e-4)
+    state, read = append(model, [dict(input_ids=piece) for piece in (ids[:, :3], *ids[:, 3:].split(1, dim=1))])
+    torch.testing.assert_close(read[0], read_row(model, ids[0].tolist()), atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="`cache` must be None for a text backbone of states alone"):
+        model.generate(**state.continue_with(ids[:, :1]), max_new_tokens=2)
+    with pytest.raises(ValueError, match="`prefill_chunk_size` must be None for a text backbone of states alone"):
+        model.generate(ids, prefill_chunk_size=2, max_new_tokens=2)
+    if family != "mamba2":
+        with pytest.raises(ValueError, match="`cache` must be that of nothing, or go on with one token, .* got 6"):
+            model.append_inputs(ids, streaming_state=state)
+    half = model.to(torch.bfloat16)
+    assert half(ids).logits.dtype == torch.bfloat16
+    assert half.generate(ids, max_new_tokens=2).shape[0] == 1

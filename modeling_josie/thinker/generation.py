@@ -10,6 +10,7 @@ from functools import wraps
 from typing import Any
 
 import torch
+from transformers.cache_utils import CacheLayerMixin
 from transformers.generation import GenerationConfig, GenerationMixin, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
@@ -170,6 +171,12 @@ class ThinkerGenerationMixin(GenerationMixin):
         is_first_iteration: bool = True,
     ) -> Any:
         """Read the prompt; an assistant's too with its media, which transformers counts as no first iteration."""
+        chunk_size = generation_config.prefill_chunk_size
+        if chunk_size is not None and _has_states_alone(model_kwargs.get("cache")):
+            raise ValueError(
+                "`prefill_chunk_size` must be None for a text backbone of states alone, which do not say how many "
+                f"positions they have read, got {chunk_size}."
+            )
         return super()._prefill(input_ids, generation_config, model_kwargs, is_first_iteration=True)
 
     def _assisted_decoding(
@@ -223,6 +230,12 @@ def _items(output: BaseModelOutputWithPooling) -> Sequence[torch.Tensor]:
     return pooled
 
 
+def _has_states_alone(cache: Any) -> bool:
+    """Return whether no layer of a cache has keys and values, of which each position has its own."""
+    layers = getattr(cache, "layers", None)
+    return bool(layers) and not any(isinstance(layer, CacheLayerMixin) for layer in layers)
+
+
 def _count_read_positions(
     inputs_tensor: torch.Tensor, model_kwargs: dict[str, Any], generation_config: GenerationConfig, is_embedded: bool
 ) -> int:
@@ -230,5 +243,10 @@ def _count_read_positions(
     cache, mask = model_kwargs.get("cache"), model_kwargs.get("attention_mask")
     if cache is None:
         return 0
+    if _has_states_alone(cache):
+        raise ValueError(
+            "`cache` must be None for a text backbone of states alone, which do not say how many positions they have "
+            "read, got one."
+        )
     mask_length = mask.shape[1] if mask is not None else getattr(generation_config, "_mask_length", -1)
     return int(cache.get_seq_length()) if is_embedded or mask_length == inputs_tensor.shape[1] else 0

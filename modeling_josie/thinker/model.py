@@ -60,6 +60,22 @@ class JosieThinkerPreTrainedModel(JosiePreTrainedModel):
         return self.config.input_modalities
 
 
+# Their layers multiply what they read by a mask of just that, and forget what a convolution saw before several tokens.
+_FIRST_MAMBAS = ("mamba", "falcon_mamba")
+
+
+def _mask_of_new(attention_mask: torch.Tensor | None, length: int, cache: Any) -> torch.Tensor | None:
+    """Return the mask of the last positions for the first Mambas; refuse several that go on from a cache."""
+    layers = getattr(cache, "layers", None) or ()
+    states = [state for layer in layers for state in getattr(layer, "conv_states", {}).values()]
+    if length > 1 and any(state is not None for state in states):
+        raise ValueError(
+            f"`cache` must be that of nothing, or go on with one token, for a text backbone of {list(_FIRST_MAMBAS)}, "
+            f"got {length} tokens: give them one by one."
+        )
+    return None if attention_mask is None else attention_mask[:, -length:]
+
+
 class JosieThinkerModel(MediaMixin, JosieThinkerPreTrainedModel):
     """Text backbone and front ends, without the language-model head.
 
@@ -137,6 +153,8 @@ class JosieThinkerModel(MediaMixin, JosieThinkerPreTrainedModel):
             )
         if "per_layer_inputs" not in kwargs:
             kwargs |= self.embed_for_layers(input_ids)  # type: ignore[assignment]
+        if self.config.text_config.model_type in _FIRST_MAMBAS:
+            attention_mask = _mask_of_new(attention_mask, embeds.shape[1], cache)
         outputs = self.language_model(
             inputs_embeds=embeds,
             attention_mask=attention_mask,
@@ -147,8 +165,11 @@ class JosieThinkerModel(MediaMixin, JosieThinkerPreTrainedModel):
             return_dict=True,
             **kwargs,
         )
+        states = outputs.last_hidden_state
+        if states.dtype == torch.float32 and embeds.dtype in (torch.float16, torch.bfloat16):
+            states = states.to(embeds.dtype)  # of families that add up in float32
         return JosieThinkerModelOutput(
-            last_hidden_state=outputs.last_hidden_state,
+            last_hidden_state=states,
             cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=getattr(outputs, "attentions", None),  # recurrent models have none
