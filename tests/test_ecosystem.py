@@ -19,6 +19,28 @@ BACKBONES = {
     "gemma3_text": SMALL | HEADS | dict(sliding_window=4, layer_types=["sliding_attention", "full_attention"]),
     "gpt2": dict(vocab_size=300, n_embd=32, n_layer=2, n_head=4, n_positions=128),
 }
+# Families with masks of their own for static caches.
+OWN_MASKS = {
+    "bloom": dict(vocab_size=300, hidden_size=32, n_layer=2, n_head=4),
+    "falcon_h1": SMALL
+    | HEADS
+    | dict(mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=4, mamba_chunk_size=8, mamba_n_groups=1),
+}
+
+
+@pytest.mark.parametrize("family", OWN_MASKS)
+def test_a_static_cache_has_the_masks_of_its_family(family):
+    text = OWN_MASKS[family] | dict(model_type=family, max_position_embeddings=128, pad_token_id=0)
+    model = build(josie.JosieThinkerForConditionalGeneration, josie.JosieThinkerConfig(text_config=text))
+    ids = torch.randint(5, 290, (2, 9), generator=torch.Generator().manual_seed(0))
+    ids[1, :4] = 0
+    options = dict(
+        max_new_tokens=4, min_new_tokens=4, do_sample=False, output_logits=True, return_dict_in_generate=True
+    )
+    expected = model.generate(ids, attention_mask=ids > 0, **options)
+    found = model.generate(ids, attention_mask=ids > 0, cache_implementation="static", **options)
+    torch.testing.assert_close(found.logits, expected.logits, atol=1e-4, rtol=1e-4)
+    assert torch.equal(found.sequences, expected.sequences)
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,16 @@ beams, cuts them for chunked prefill and hands them to assistants. Here audio ta
 from a cache that has read its media already, and answers end where positions do.
 """
 
+import inspect
 from collections.abc import Sequence
 from functools import wraps
 from typing import Any
 
 import torch
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.cache_utils import CacheLayerMixin
 from transformers.generation import GenerationConfig, GenerationMixin, LogitsProcessorList
+from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
@@ -162,6 +165,16 @@ class ThinkerGenerationMixin(GenerationMixin):
         """Hand the state of what was read to whoever speaks the answer."""
         report_state(outputs.last_hidden_state)
         return super()._update_model_kwargs_for_generation(outputs, *args, **kwargs)
+
+    def create_masks_for_generate(self, config: Any, **kwargs: Any) -> Any:
+        """Return the masks of a static cache as the family of the text backbone makes them."""
+        text_config = config.get_text_config()
+        causal = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(text_config), None)
+        own = None if causal is None else inspect.getattr_static(causal, "create_masks_for_generate", None)
+        if own is None:
+            return create_masks_for_generate(config=config, **kwargs)
+        make, first = (own.__func__, ()) if isinstance(own, staticmethod) else (own, (self,))
+        return make(*first, config=text_config, **kwargs)
 
     def _prefill(
         self,
