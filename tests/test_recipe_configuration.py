@@ -194,6 +194,8 @@ class Broken(torch.utils.data.Dataset):
         FetchError("It cannot be had."),
         FileNotFoundError("No such file"),
         OSError(2, "No such file", "a.npy"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        json.JSONDecodeError("Expecting value", "a", 0),
     ],
 )
 def test_errors_of_workers_are_said_as_they_are(error, num_workers):

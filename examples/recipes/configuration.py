@@ -28,6 +28,8 @@ Mode = Literal["continue", "resume", "restart"]
 Section = TypeVar("Section")
 # Errors that the user can mend.
 _MENDABLE = (ValueError, RuntimeError, ImportError, OSError, DatasetsError, StrictDataclassError, SafetensorError)
+# Of these torch cannot make another one in the main process; there they are a `RuntimeError`.
+_REBUILT = ("UnicodeDecodeError", "UnicodeEncodeError", "JSONDecodeError")
 _GRACE = 0.2  # seconds
 _PYTHON_WORDS = {"True": True, "False": False, "None": None}
 # What is taken beside the hints of `TrainingArguments`.
@@ -202,9 +204,14 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, DatasetsError) and error.__cause__ is not None:
         return describe_error(error.__cause__)
     text = str(error) or type(error).__name__
-    if not re.match(r"Caught \w+ in DataLoader worker process", text):
-        return text
-    return re.split(rf"^(?:\w+\.)*{type(error).__name__}: ", text, flags=re.MULTILINE)[-1].rstrip()
+    name = _name_in_worker(error)
+    return text if name is None else re.split(rf"^(?:\w+\.)*{name}: ", text, flags=re.MULTILINE)[-1].rstrip()
+
+
+def _name_in_worker(error: BaseException) -> str | None:
+    """Return the name of the error of a data loader's worker that an error comes from, if it does."""
+    found = re.match(r"Caught (\w+) in DataLoader worker process", str(error))
+    return None if found is None else found[1]
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -213,7 +220,8 @@ def run(main: Callable[[], Any]) -> None:
         main()
     except _MENDABLE as error:
         # torch's own errors, and modules that fail to import, are for a traceback.
-        if type(error) is RuntimeError or isinstance(error, ImportError) and error.name is not None:
+        is_torchs = type(error) is RuntimeError and _name_in_worker(error) not in _REBUILT
+        if is_torchs or isinstance(error, ImportError) and error.name is not None:
             raise
         raise SystemExit(f"error: {describe_error(error)}") from error
     finally:
