@@ -59,7 +59,7 @@ def test_the_recipes_own_configurations_run_on_it(recipe, folder, monkeypatch):
 @pytest.mark.parametrize("recipe", [train_thinker, train_talker], ids=["thinker", "talker"])
 def test_missing_data_is_found_before_a_model_is_loaded(recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(recipe, "load_model", lambda *args: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(recipe, "load_start", lambda *args: pytest.fail("a model was loaded"))
     config = read_config(EXAMPLES / f"{recipe.__name__}.json")
     with pytest.raises(ValueError, match="`path` of a source must be an existing file, got 'runs/data/conversations/"):
         run_recipe(recipe, config)
