@@ -19,7 +19,7 @@ from .outputs import JosieGenerateOutput
 from .peft_wrappers import is_prompted
 from .speech.streamed_generation import StreamedSpeechMixin, add_written
 from .speech.streamers import check_streamer
-from .thinker.generation_options import check_config, check_ids, check_mask
+from .thinker.generation_options import check_config, check_ids, check_mask, check_options
 from .thinker.inputs import pop_inputs
 
 TALKER_OPTIONS = tuple(
@@ -188,6 +188,8 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
         input_ids = inputs if input_ids is None else input_ids
         check_ids("input_ids", input_ids)
         check_mask("attention_mask", kwargs.get("attention_mask"))
+        vocab_size = self.config.get_text_config().vocab_size
+        check_options(kwargs | {"input_ids": input_ids}, generation_config, self.generation_config, vocab_size)
         if generation_config is not None:
             kwargs["generation_config"] = generation_config
         generation_config = generation_config if generation_config is not None else self.generation_config
@@ -351,7 +353,8 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
                     f"`{name}` must be None without `talker_do_sample`, as nothing is drawn, got {given[name]!r}."
                 )
         if options["talker_sentence_end_ids"] is not None:
-            check_integers("talker_sentence_end_ids", options["talker_sentence_end_ids"])
+            vocab_size = self.config.get_text_config().vocab_size
+            check_integers("talker_sentence_end_ids", options["talker_sentence_end_ids"], vocab_size)
         return {name.removeprefix("talker_"): value for name, value in options.items() if value is not None}
 
     def _get_speaker_ids(self, speaker: str | list[str] | None, batch_size: int) -> torch.Tensor | None:

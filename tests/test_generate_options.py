@@ -151,7 +151,7 @@ OBEYED = {
         r.steps(num_beams=3, eos_token_id=list(range(9, 160)), early_stopping=True)
         < r.steps(num_beams=3, eos_token_id=list(range(9, 160)), early_stopping="never", length_penalty=3.0)
     ),
-    "max_time": lambda r: r.write(max_time=0.0).shape[1] == 1,
+    "max_time": lambda r: r.write(max_time=1e-9).shape[1] == 1,
     "stop_strings": lambda r: (
         r.one(stop_strings=[r.tokenizer.decode(r.answer[0, 2:4])], tokenizer=r.tokenizer).sequences.shape[1]
         < r.length + NEW
