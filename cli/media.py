@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
+# As `NO_PROTOCOLS` of processing_josie/containers.py, which is not to be had without torch.
+_NO_PROTOCOLS = {"protocol_whitelist": ""}
 Modality = Literal["audio", "image", "video"]
 
 
@@ -37,12 +39,15 @@ def _moves(image: Any) -> bool:
 def _find_tracks(path: Path) -> tuple[Modality, ...]:
     try:
         import av
+        import av.stream
         from av.error import FFmpegError
     except ImportError:  # whoever reads the file says so
         return ("video",)
     try:
-        with av.open(str(path)) as container:
-            found: list[tuple[Modality, Any]] = [("video", container.streams.video), ("audio", container.streams.audio)]
+        with path.open("rb") as file, av.open(file, options=_NO_PROTOCOLS) as container:
+            is_cover = av.stream.Disposition.attached_pic
+            videos = [track for track in container.streams.video if not track.disposition & is_cover]
+            found: list[tuple[Modality, Any]] = [("video", videos), ("audio", container.streams.audio)]
             return tuple(modality for modality, tracks in found if tracks)
     except (FFmpegError, OSError):
         return ()

@@ -1,10 +1,11 @@
 """Files and messages to tensors, and what a model makes back to text and waveforms.
 
-Reading order: `sources`, `nested_values` and `resampling`; `audio` (with `waveforms`, `audio_files`, `audio_streams`
-and `containers`; `audio_writer` the other way), `images`, `video` (with `video_files`), each from any form to one;
-their processors `feature_extraction`, `image_processing` and `video_processing` (with `vision_settings`); `messages`
-(with `message_forms` and `part_forms`), `spoken_turns`, `text_inputs`, `clip_inputs` and `encoded_clips`,
-`batch_layout` and `lengths`; and what the user calls, `processor` with `conversations`, `units` and `loading_options`.
+Reading order: `sources`, `nested_values` and `resampling`; `audio` (with `waveforms`, `audio_files`, `audio_streams`,
+`audio_sizes` and `containers`; `audio_writer` the other way), `images`, `video` (with `video_files`), each from any
+form to one; their processors `feature_extraction`, `image_processing` and `video_processing` (with
+`vision_settings`); `messages` (with `message_forms` and `part_forms`), `spoken_turns`, `text_inputs`,
+`clip_inputs` and `encoded_clips`, `batch_layout` and `lengths`; and what the user calls, `processor` with
+`conversations`, `units` and `loading_options`.
 """
 
 from .audio import load_audio, save_audio

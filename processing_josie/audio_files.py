@@ -16,11 +16,13 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 
+from .audio_sizes import fill_sizes, find_unfilled
 from .audio_streams import CutShortError, UnknownLengthError, split_streams
-from .containers import NO_PROTOCOLS, is_cut_short, is_joined
+from .containers import NO_PROTOCOLS, choose_track, is_cut_short, is_intact_ogg, is_joined
 from .sources import Source, describe_source, open_source
 
-# Codecs of Ogg that libsndfile alone decides about, as about FLAC: what it refuses of them is damaged.
+# Codecs of Ogg that libsndfile decides about, as about FLAC: what it refuses of them is damaged, or has times that it
+# does not believe, as where its beginning was cut off.
 _OGG_CODECS = (b"\x01vorbis", b"OpusHead")
 # What libsndfile notes in its log when it has repaired the length of a cut file in silence.
 _CUT_NOTE = re.compile(r"(?:data|Data Size|SSND|BODY|Riff size|riff)\s*: (\d+) \(should be (\d+)\)")
@@ -109,7 +111,7 @@ def _open(opened: Path | BinaryIO, label: str, stack: ExitStack) -> AudioFile:
         start = file.read(128)
         file.seek(0)
         is_own = start[:4] == b"fLaC" or start[:4] == b"OggS" and any(codec in start for codec in _OGG_CODECS)
-        if is_own and not isinstance(error, UnknownLengthError):
+        if is_own and not is_intact_ogg(file) and not isinstance(error, UnknownLengthError):
             raise
         if len(streams) > 1:
             raise _joined(label) from error
@@ -128,22 +130,23 @@ def _open(opened: Path | BinaryIO, label: str, stack: ExitStack) -> AudioFile:
 def _is_misread(part: soundfile.SoundFile) -> bool:
     """Return whether libsndfile opens a file that it cannot read rightly.
 
-    It takes the heads of the further blocks of a VOC file for samples, and guesses the length of an MP3 inside a WAV.
+    It takes the heads of the further blocks of a VOC file for samples, guesses the length of an MP3 inside a WAV, and
+    does not know where it is in GSM 06.10.
     """
     if part.format == "VOC":
         return "multi-segment" in part.extra_info
-    return part.format in ("WAV", "WAVEX") and part.subtype.startswith("MPEG")
+    return not part.seekable() or part.format in ("WAV", "WAVEX") and part.subtype.startswith("MPEG")
 
 
 def _streams(opened: Path | BinaryIO, file: BinaryIO, head: bytes) -> list[Any]:
     """Return what libsndfile is to open one after the other: the file itself, unless it has to be split or repaired."""
-    if head[:4] == b"RIFF" and file.seek(0, io.SEEK_END) == 8 + int.from_bytes(head[4:8], "little"):
-        file.seek(0)  # nothing is behind it, and it may be long
-        return [_as_named(opened)]
+    is_exact = head[:4] == b"RIFF" and file.seek(0, io.SEEK_END) == 8 + int.from_bytes(head[4:8], "little")
     file.seek(0)
+    if is_exact and not find_unfilled(file):  # nothing is behind it, and it may be long
+        return [_as_named(opened)]
     content = file.read()
     file.seek(0)
-    streams = split_streams(content)
+    streams = [fill_sizes(stream) for stream in split_streams(content)]
     return [_as_named(opened)] if streams == [content] else [io.BytesIO(stream) for stream in streams]
 
 
@@ -206,11 +209,12 @@ def _decode(file: BinaryIO, label: str, refusal: Exception) -> AudioFile:
     try:
         with av.open(file, options=NO_PROTOCOLS) as container:
             reason = "it cannot be decoded"
-            if not container.streams.audio:
+            track = choose_track(container.streams.audio)
+            if track is None:
                 raise ValueError(f"`audio` must have an audio track, got {label} without one.")
             resampler = av.AudioResampler(format="fltp")
             pieces, forms, sizes = [], set(), []
-            for packet in container.demux(container.streams.audio[0]):
+            for packet in container.demux(track):
                 sizes += [packet.size] if packet.size else []
                 for frame in packet.decode():
                     forms.add((frame.sample_rate, frame.layout.name))

@@ -6,9 +6,12 @@ frames from the size of the file, as if all were as large as the first, and stop
 and an MP3 gets a table that is right, before libsndfile reads them.
 """
 
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from .audio_sizes import find_unfilled
 
 _BIT_RATES = {  # kbit/s by version of MPEG (1, or 2 and 2.5) and layer
     (1, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -68,7 +71,8 @@ def _chunk_starts(content: bytes) -> list[int]:
         size = int.from_bytes(content[start + 4 : start + 8], order)
         place = start + 8 + size + size % 2
         # Where it says more than there is, it was written to a pipe, whose writer could not go back to say it.
-        found = pattern.match(content, place) if place <= len(content) else pattern.search(content, start + 12)
+        is_known = place <= len(content) and not find_unfilled(io.BytesIO(content), start)
+        found = pattern.match(content, place) if is_known else pattern.search(content, start + 12)
         if found is None:
             return starts
         starts.append(found.start())

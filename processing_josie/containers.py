@@ -1,17 +1,18 @@
-"""Container files: whether one is cut short, by the sizes that its own parts state.
+"""Container files: whether one is cut short, by the sizes that its own parts state, and which of its tracks is meant.
 
 Containers of media promise much that is wrong in whole files: counts of frames, rates, durations. The sizes of their
 parts are what readers find the next part by, so a part that ends behind the end of the file is a proof.
 """
 
 import io
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
 
 # Parts that a file of the MP4 family may have at its top; what is none of them is not counted.
 _BOXES = frozenset(b"ftyp moov mdat free skip wide moof mfra sidx styp meta uuid pnot udta emsg prft".split())
 # An option for PyAV. A playlist is a file too: nothing that it names may be opened.
 NO_PROTOCOLS = {"protocol_whitelist": ""}
+_DEFAULT = 1  # flag of a track (AV_DISPOSITION_DEFAULT)
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 _STREAMED_SIZES = (0, 0xFFFFFFFF)  # what RIFF files say whose writer could not go back
 _OGG_HEAD = 27  # bytes of the head of a page, without the lengths of its segments
@@ -63,10 +64,54 @@ def is_cut_short(file: BinaryIO) -> bool:
     return any(end > length for end in ends)
 
 
+def is_intact_ogg(file: BinaryIO) -> bool:
+    """Return whether a file is Ogg of which nothing is missing or changed: all pages are there, from the first of each
+    stream to its last, and have the checksums that they state (RFC 3533, section 6).
+
+    Args:
+        file: Open for reading bytes, and able to seek; its position is kept.
+    """
+    place = file.tell()
+    length = file.seek(0, io.SEEK_END)
+    start, expected = 0, {}  # the number of the next page, by stream
+    for end in _page_ends(file, length):
+        page = bytearray(_bytes_at(file, start, end - start))
+        serial, number = bytes(page[14:18]), int.from_bytes(page[18:22], "little")
+        stated, page[22:26] = bytes(page[22:26]), bytes(4)
+        is_next = number == expected.get(serial, 0) and bool(page[5] & 2) == (serial not in expected)
+        if end > length or not is_next or _ogg_checksum(page) != int.from_bytes(stated, "little"):
+            break
+        expected[serial] = number + 1
+        if page[5] & 4:
+            del expected[serial]
+        start = end
+    file.seek(place)
+    return start == length and not expected
+
+
+def _ogg_checksum(page: bytes | bytearray) -> int:
+    value = 0
+    for byte in page:
+        value = value << 8 & 0xFFFFFFFF ^ _OGG_CHECKSUMS[value >> 24 ^ byte]
+    return value
+
+
+def _divide(value: int) -> int:
+    """Return the checksum of one byte that is followed by zeros, by the polynomial of Ogg."""
+    value <<= 24
+    for _ in range(8):
+        value = (value << 1) ^ (0x104C11DB7 if value >> 31 else 0)
+    return value
+
+
+_OGG_CHECKSUMS = [_divide(value) for value in range(256)]
+
+
 def is_joined(file: BinaryIO) -> bool:
     """Return whether a file is several ones joined, of a kind of which readers show the first alone.
 
-    Known are the MP4 family, WebP, GIF, PNG, CAF, FLV, ASF, AU, TTA, VOC and RF64.
+    Known are the MP4 family, Matroska (of which FFmpeg reads two, and no third), WebP, GIF, PNG, CAF, FLV, ASF, AU,
+    TTA, VOC and RF64.
 
     Args:
         file: Open for reading bytes, and able to seek; its position is kept.
@@ -77,11 +122,18 @@ def is_joined(file: BinaryIO) -> bool:
     head = file.read(24)
     start: int | None = None
     if head[4:8] == b"ftyp":
-        start = next((start for start in _box_ends(file, length) if _bytes_at(file, start + 4, 4) == b"ftyp"), None)
+        starts = _inside(_box_ends(file, length), length)
+        start = next((start for start in starts if _bytes_at(file, start + 4, 4) == b"ftyp"), None)
     elif head[:4] == b"RIFF" and head[8:12] == b"WEBP" and (size := int.from_bytes(head[4:8], "little")):
         start = 8 + size + size % 2 if _bytes_at(file, 8 + size + size % 2, 4) == b"RIFF" else None
     elif head[:4] == b"caff":
-        start = next((end for end in _chunk_ends(file, length) if _bytes_at(file, end, 4) == b"caff"), None)
+        starts = _inside(_chunk_ends(file, length), length)
+        start = next((start for start in starts if _bytes_at(file, start, 4) == b"caff"), None)
+    elif int.from_bytes(head[:4], "big") == _EBML:
+        ends = list(_inside(_element_ends(file, length), length + 1))
+        start = next((end for end in ends if _bytes_at(file, end, 4) == head[:4]), None)
+        if start is None and ends[-1:] != [length]:  # of unknown size, as from a recorder that streams
+            start = _find(file, head[:16])
     elif head[:8] == _PNG:
         start = next((end for end in _png_ends(file, length) if _bytes_at(file, end, 8) == _PNG), None)
     elif head[:4] == b"GIF8":
@@ -91,6 +143,21 @@ def is_joined(file: BinaryIO) -> bool:
         start = None if count is None else _find(file, head[:count])
     file.seek(place)
     return start is not None
+
+
+def choose_track(tracks: Sequence[Any]) -> Any | None:
+    """Return the track that players choose of those of one kind: the first marked as default, or the first of all;
+    `None` where there is none.
+
+    Args:
+        tracks: Streams of PyAV.
+    """
+    marked = (track for track in tracks if int(track.disposition) & _DEFAULT)
+    return next(marked, tracks[0] if tracks else None)
+
+
+def _inside(places: Iterator[int], length: int) -> Iterator[int]:
+    return (place for place in places if place < length)
 
 
 def _bytes_at(file: BinaryIO, place: int, count: int) -> bytes:

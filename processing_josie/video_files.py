@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence
 
-from .containers import NO_PROTOCOLS, is_cut_short, is_joined
+from .containers import NO_PROTOCOLS, choose_track, is_cut_short, is_joined
 from .images import IMAGE_ERRORS
 from .sources import Source, describe_source, open_source
 
@@ -276,7 +276,7 @@ def _container(file: BinaryIO, label: str) -> Iterator[tuple[Any, Any]]:
             ]
             if not tracks:
                 raise ValueError(f"`videos` must have a video track, got {label} without one.")
-            yield container, tracks[0]
+            yield container, choose_track(tracks)
     except errors as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"`videos` must be readable, got {label}: {reason.rstrip('.')}.") from error

@@ -120,3 +120,11 @@ class TestNaFlex:
         inputs = processor(text=processor.image_token, images=[torch.zeros(32, 32, 3, dtype=torch.uint8).numpy()])
         assert inputs["pixel_values"].shape == (1, 3, 16, 64)
         assert model(**inputs).logits.shape[1] == inputs["input_ids"].shape[1] == 17
+
+
+def test_options_of_encoders_are_left_out(folders):
+    original = AutoModelForCausalLM.from_pretrained(folders("text", "xglm"))
+    assert original.generation_config.decoder_start_token_id == 2
+    model, _ = assemble(folders("text", "xglm"))
+    assert model.generation_config.decoder_start_token_id is None
+    assert model.generate(IDS, max_new_tokens=3, min_new_tokens=3, do_sample=False).shape == (1, 9)

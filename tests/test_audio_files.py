@@ -2,9 +2,11 @@
 
 import io
 import os
+import re
 import sys
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -14,6 +16,7 @@ from samples import SPEECH
 from josie.processing_josie import JosieFeatureExtractor, load_audio
 from josie.processing_josie.audio_files import is_audio_file, open_audio
 from josie.processing_josie.audio_streams import split_streams
+from josie.processing_josie.containers import _ogg_checksum
 
 SAMPLES, RATE = soundfile.read(SPEECH, dtype="int16")
 VARIABLE = {"flags": "+qscale", "global_quality": "590"}
@@ -200,3 +203,95 @@ def test_quiet_integers_of_32_bits_are_warned_of(caplog):
     finally:
         audio.logger.removeHandler(caplog.handler)
     assert "`audio` of int32 is as quiet as samples of int16" in caplog.text
+
+
+def _write(file_format: str) -> bytearray:
+    file = io.BytesIO()
+    soundfile.write(file, SAMPLES, RATE, format=file_format)
+    return bytearray(file.getvalue())
+
+
+@pytest.mark.parametrize("riff", [0, 36, 0xFFFFFFFF, None])
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_wav_whose_writer_was_stopped_is_read_to_its_end(riff, copies):
+    content = _write("WAV")
+    place = content.index(b"data")
+    content[place + 4 : place + 8] = bytes(4)
+    if riff is not None:
+        content[4:8] = riff.to_bytes(4, "little")
+    values = load_audio(bytes(content) * copies)
+    np.testing.assert_array_equal(values, np.tile(SAMPLES / np.float32(2**15), copies))
+
+
+@pytest.mark.parametrize(
+    ("file_format", "head", "values"),
+    [
+        ("RF64", b"ds64", {8: bytes(24)}),
+        ("AIFF", b"SSND", {4: (8).to_bytes(4, "big")}),
+        ("AU", b".snd", {8: bytes(4)}),
+        ("CAF", b"data", {4: bytes(8)}),
+        ("CAF", b"data", {4: (4).to_bytes(8, "big")}),
+        ("W64", b"data", {16: (24).to_bytes(8, "little")}),
+    ],
+)
+def test_other_sizes_that_were_never_filled_in_are_known_too(file_format, head, values, tmp_path):
+    content = _write(file_format)
+    for offset, value in values.items():
+        place = content.index(head) + offset
+        content[place : place + len(value)] = value
+    np.testing.assert_array_equal(load_audio(bytes(content)), SAMPLES / np.float32(2**15))
+    (tmp_path / "a").write_bytes(content)
+    np.testing.assert_array_equal(load_audio(tmp_path / "a"), SAMPLES / np.float32(2**15))
+
+
+def test_an_empty_wav_with_notes_behind_has_no_samples():
+    content = _write("WAV")
+    place = content.index(b"data")
+    content = content[:place] + b"data" + bytes(4) + b"LIST" + (4).to_bytes(4, "little") + b"abcd"
+    content[4:8] = (len(content) - 8).to_bytes(4, "little")
+    with pytest.raises(ValueError, match="`audio` must have at least one sample, got 0"):
+        JosieFeatureExtractor()(bytes(content))
+
+
+def test_gsm_is_read():
+    file = io.BytesIO()
+    soundfile.write(file, SAMPLES, RATE, format="WAV", subtype="GSM610")
+    assert delay_to(load_audio(file.getvalue()), SAMPLES / 2**15) == 0
+
+
+def _tracks(codec: str, container: str, is_default: list[bool]) -> bytes:
+    """Return a file with a silent track and one of speech."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        tracks = [output.add_stream(codec, rate=RATE, layout="mono") for _ in is_default]
+        for track, is_marked in zip(tracks, is_default, strict=True):
+            track.disposition = av.stream.Disposition.default if is_marked else av.stream.Disposition(0)
+        for index, track in enumerate(tracks):
+            frame = av.AudioFrame.from_ndarray(SAMPLES[None] * index, format="s16", layout="mono")
+            frame.sample_rate, frame.pts = RATE, 0
+            output.mux(track.encode(frame))
+            output.mux(track.encode(None))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("is_default", "heard"), [((False, True), 1), ((True, False), 0), ((True, True), 0)], ids=str)
+def test_the_default_track_is_heard(is_default, heard):
+    values = load_audio(_tracks("pcm_s16le", "matroska", list(is_default)))
+    np.testing.assert_array_equal(values, SAMPLES * heard / np.float32(2**15))
+
+
+def test_opus_whose_beginning_was_cut_off_is_read():
+    content = make("opus")
+    starts = [match.start() for match in re.finditer(b"OggS", content)]
+    page = bytearray(content[starts[2] : starts[3]])
+    page[6:14] = (24000).to_bytes(8, "little")  # fewer samples than the page has
+    page[22:26] = bytes(4)
+    page[22:26] = _ogg_checksum(page).to_bytes(4, "little")
+    changed = content[: starts[2]] + bytes(page) + content[starts[3] :]
+    with pytest.raises(soundfile.LibsndfileError):
+        soundfile.info(io.BytesIO(changed))
+    assert delay_to(load_audio(changed, RATE), SAMPLES / 2**15) < 2500
+    damaged = bytearray(changed)
+    damaged[starts[3] + 200] ^= 1
+    with pytest.raises(ValueError, match="`audio` must be a readable audio file"):
+        load_audio(bytes(damaged))

@@ -30,6 +30,8 @@ from .trials import try_front_ends, try_reload, try_text
 from .vocabulary import extend_embeddings, extend_tokenizer
 
 _PLACEHOLDERS = {"image": IMAGE_TOKEN, "video": VIDEO_TOKEN, "audio": AUDIO_TOKEN}
+# Options that say nothing without an encoder before the decoder; checkpoints such as those of XGLM have them.
+_OF_ENCODERS = ("decoder_start_token_id", "forced_bos_token_id")
 
 
 @dataclass
@@ -235,7 +237,8 @@ def _set_generation(
     source: Any = original.generation_config or GenerationConfig()
     placeholders = config.suppress_tokens or []
     defaults = {name: value for name, value in source.to_diff_dict().items() if name != "transformers_version"}
-    config.update(**defaults)
+    without: dict[str, Any] = dict.fromkeys(_OF_ENCODERS)
+    config.update(**(defaults | without))
     ends = source.eos_token_id
     ends = ends if ends is not None else getattr(original.config.get_text_config(), "eos_token_id", None)
     ends = list(ends) if isinstance(ends, (list, tuple)) else [ends]
