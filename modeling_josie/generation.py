@@ -188,8 +188,9 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
         input_ids = inputs if input_ids is None else input_ids
         check_ids("input_ids", input_ids)
         check_mask("attention_mask", kwargs.get("attention_mask"))
-        vocab_size = self.config.get_text_config().vocab_size
-        check_options(kwargs | {"input_ids": input_ids}, generation_config, self.generation_config, vocab_size)
+        if generation_mode == "audio":  # those of a text are checked by the Thinker
+            vocab_size = self.config.get_text_config().vocab_size
+            check_options(kwargs | {"input_ids": input_ids}, generation_config, self.generation_config, vocab_size)
         if generation_config is not None:
             kwargs["generation_config"] = generation_config
         generation_config = generation_config if generation_config is not None else self.generation_config

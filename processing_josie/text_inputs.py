@@ -109,8 +109,8 @@ class TextInputsMixin(ProcessorMixin):
             raise ValueError(f"`truncation` must be True, as there is no second text, got {truncation!r}.")
         truncates = truncation not in (None, False, "do_not_truncate")
         max_length = kwargs.get("max_length") if truncates else kwargs.pop("max_length", None)
-        others = {*_PADDINGS} - {"max_length"}
-        if max_length is not None and not truncates and padding["padding"] in others:
+        pads_to_length = padding["padding"] == "max_length" or padding["padding"] not in _PADDINGS  # refused below
+        if max_length is not None and not truncates and not pads_to_length:
             raise ValueError(
                 "`max_length` must come with `truncation=True` or `padding='max_length'`, which it is for, got "
                 f"{max_length} with `truncation={truncation!r}` and `padding={padding['padding']!r}`."

@@ -134,6 +134,8 @@ def test_a_preset_is_kept_beside_its_adapters(tmp_path):
         start, _ = models.load_start(models.ModelArguments(preset="micro"), mode, started)
         pairs = zip(model.parameters(), start.parameters(), strict=True)
         assert all(torch.equal(ours, theirs) for ours, theirs in pairs) == is_kept
+    models.load_start(models.ModelArguments(path=str(tmp_path / "base")), "restart", started)  # a user's own
+    assert (tmp_path / "base" / "config.json").exists()
     assert processor.tokenizer.chat_template
     thinker = finetune_lora.find_layers(model, ["thinker"])
     assert all(name.startswith("thinker.model.language_model.") for name in thinker)

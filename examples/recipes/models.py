@@ -86,7 +86,8 @@ def load_start(arguments: ModelArguments, mode: Mode, training: TrainingArgument
         training (`TrainingArguments`): Of the run, in whose folder `base` is kept.
     """
     folder = Path(str(training.output_dir)) / "base"
-    if mode == "restart" and training.local_process_index == 0 and folder.exists():
+    is_made_here = arguments.preset is not None and training.local_process_index == 0
+    if mode == "restart" and is_made_here and folder.exists():
         shutil.rmtree(folder)
     return load_model(arguments, folder)
 

@@ -71,10 +71,8 @@ class ThinkerGenerationMixin(GenerationMixin):
         given: dict[str, Any] = kwargs | dict(zip(_BY_PLACE, args, strict=False))
         given |= {} if inputs is None else {"input_ids": inputs}
         config = given.get("generation_config")
-        tokens = [getattr(self.config, f"{modality}_token_id") for modality in MODALITIES]
-        placeholders = [token for token in tokens if token is not None]
         vocab_size = self.config.get_text_config().vocab_size
-        check_options(given, config, self.generation_config, vocab_size, placeholders)
+        check_options(given, config, self.generation_config, vocab_size, placeholder_tokens(self.config))
         use_cache = getattr(config or self.generation_config, "use_cache", None)
         if is_prompted(self) and given.get("use_cache", use_cache) is not False:
             raise ValueError(
