@@ -37,6 +37,20 @@ def test_texts_are_what_they_were(folder):
     assert clips[1]["seconds"] == pytest.approx(0.5, abs=0.1)
 
 
+def test_a_folder_may_be_as_ljspeech_is(folder):
+    (folder / "wavs").mkdir()
+    for name in ("a.wav", "b.m4a"):
+        (folder / name).rename(folder / "wavs" / name)
+    lines = ["a|In 1455.|In fourteen fifty-five.", "b|the Bible|", "not-here|Nothing|Nothing"]
+    (folder / "metadata.csv").write_text("\r\n".join(lines) + "\n", encoding="utf-8")
+    clips = prepare(folder)
+    assert [clip["text"] for clip in clips] == ["In fourteen fifty-five.", "the Bible"]
+    assert {clip["speaker"] for clip in clips} == {"recordings"}
+    (folder / "metadata.csv").write_text("file_name,transcription\na.wav,one\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"must have `name\|text` .* got line 1 of .*: 'file_name,transcription'"):
+        prepare(folder)
+
+
 def test_what_cannot_be_read_is_named(folder, caplog):
     (folder / "c.flac").write_bytes(b"no audio")
     assert len(prepare(folder)) == 2

@@ -55,10 +55,10 @@ class SpeechDataArguments:
     """The speech of a recipe.
 
     Args:
-        sources (`list[dict]`): Each with a `name`: one of the table above, `"folder"` (with `path`) or `"datasets"`
-            (with what `load_dataset` takes, `audio_column` and `text_column`; `path` may be a folder of
-            `save_to_disk`); `licence` is what the model card says; all clips of one with a `split` of train,
-            validation and test are in that one.
+        sources (`list[dict]`): Each with a `name`: one of the table above, `"folder"` (with `path`, where `x.txt` is
+            beside `x.wav`, or LJSpeech's `metadata.csv`) or `"datasets"` (with what `load_dataset` takes,
+            `audio_column` and `text_column`; `path` may be a folder of `save_to_disk`); `licence` is what the model
+            card says; all clips of one with a `split` of train, validation and test are in that one.
         folder (`str`): Where audio and manifests are kept.
         sampling_rate (`int`, *optional*): Rate that the audio of Debian packages is brought to, so that it is not
             done again at each use; their own when `None`.
@@ -268,9 +268,12 @@ def _make_clip(clip: Clip, folder: Path, sampling_rate: int | None) -> dict[str,
 
 
 def _list_folder(source: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    """Yield the clips of a folder of audio files; `x.txt` beside `x.wav` is what is said in it."""
+    """Yield the clips of a folder of audio files.
+
+    What is said in `x.wav` is in `x.txt` beside it, or in the folder's `metadata.csv`, see [`_read_metadata`].
+    """
     folder = _find_folder(source)
-    found = False
+    texts, found = _read_metadata(folder), False
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES):
         seconds = _measure(path)
         if seconds is None:
@@ -280,14 +283,29 @@ def _list_folder(source: dict[str, Any]) -> Iterable[dict[str, Any]]:
         yield {
             "path": str(path.resolve()),
             "seconds": seconds,
-            "text": _read_text(text).strip() if text.exists() else None,
+            "text": _read_text(text).strip() if text.exists() else texts.get(path.stem),
             "language": source.get("language"),
-            "speaker": path.parent.name,
+            "speaker": path.parent.parent.name if path.parent.name == "wavs" else path.parent.name,
             "source": folder.name,
             "licence": source.get("licence", "not stated"),
         }
     if not found:
         raise ValueError(f"`data.sources` must give a folder with audio that can be read, got {str(folder)!r}.")
+
+
+def _read_metadata(folder: Path) -> dict[str, str]:
+    """Return what `metadata.csv` says of a folder's clips, as of LJSpeech: lines of `name|text`, or `name|text|text
+    without digits and abbreviations`, whose last one is taken."""
+    path = folder / "metadata.csv"
+    lines = [line for line in _read_text(path).split("\n") if line.strip()] if path.exists() else []
+    rows = [line.rstrip("\r").split("|") for line in lines]
+    for number, row in enumerate(rows, 1):
+        if len(row) < 2:
+            raise ValueError(
+                "`data.sources` must have `name|text` in the lines of a folder's metadata.csv ('datasets' reads other "
+                f"tables), got line {number} of {str(path)!r}: {lines[number - 1]!r}."
+            )
+    return {Path(row[0]).stem: row[2 if len(row) > 2 and row[2].strip() else 1].strip() for row in rows}
 
 
 def _read_text(path: Path) -> str:
