@@ -34,6 +34,7 @@ from josie.modeling_josie.talker.decoding import CodeSampler
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PROMPT, TOKENS, FRAMES, SECONDS = 32, 128, 50, 4
+WARMUP = 2  # runs before those that are timed
 Row = dict[str, Any]
 
 
@@ -98,15 +99,15 @@ class Session:
         if self.is_cuda:
             torch.cuda.synchronize()
 
-    def seconds(self, run: Callable[[], Any], warmup: int = 2) -> float:
+    def seconds(self, run: Callable[[], Any]) -> float:
         """Return the median time of a run."""
         times = []
-        for index in range(warmup + self.rounds):
+        for index in range(WARMUP + self.rounds):
             self.wait()
             start = time.perf_counter()
             run()
             self.wait()
-            if index >= warmup:
+            if index >= WARMUP:
                 times.append(time.perf_counter() - start)
         return statistics.median(times)
 
@@ -204,7 +205,7 @@ def train_step(session: Session, contestant: Contestant, dtype: torch.dtype) -> 
         else:
             optimizer.step()
 
-    seconds = session.seconds(run, warmup=1)
+    seconds = session.seconds(run)
     # Asked of the parameters: the last step may have been one that the scaler left out.
     finite = all(parameter.isfinite().all() for parameter in model.parameters())
     assert bool(torch.stack(losses).isfinite().all()), "losses must be finite"

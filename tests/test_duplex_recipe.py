@@ -16,6 +16,7 @@ from nano_world.scenes import is_held_out
 from nano_world.wordings import UNSEEN
 from PIL import Image
 from recipe_runs import refuse, run_recipe
+from recipes.spoken_rows import SilentCollator
 
 import josie
 from josie.evaluation.duplex import read_duplex_rows
@@ -165,6 +166,11 @@ def test_all_fields_of_a_row_are_read(folder, tmp_path):
     text = processor.tokenizer.decode(collate([read[0]])["input_ids"][0])
     assert "Be brief." in text
     assert "Yes." in text
+
+
+def test_rows_keep_their_instructions():
+    row = {"system": "Be brief.", "turns": [], "audio": [0.0], "seconds": 1.0}
+    assert SilentCollator(list)([row | {"source": "drawn"}]) == [row]
 
 
 def test_the_recipe_trains_saves_and_refuses(folder):

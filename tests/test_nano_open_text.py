@@ -104,6 +104,8 @@ def test_what_is_no_kind_is_refused(packages):
         voice.VoiceArguments(open_texts={"number": -1})
     with pytest.raises(ValueError, match=r"`data.nano.open_texts_from` must give numbers of .* got \{'poem': 3\}"):
         voice.VoiceArguments(open_texts_from={"poem": 3})
+    with pytest.raises(ValueError, match="`data.nano.num_phrases` must be at least 0, got -1"):
+        voice.VoiceArguments(num_phrases=-1)
 
 
 def test_a_later_run_says_other_texts(packages, monkeypatch):

@@ -13,7 +13,7 @@ import on_gpu
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of CSM and Mimi, whose caches the peers make themselves
 def test_it_runs_on_a_cpu_and_writes_both_reports(tmp_path, monkeypatch):
-    for name, value in (("PROMPT", 3), ("TOKENS", 2), ("FRAMES", 2), ("SECONDS", 1)):
+    for name, value in (("PROMPT", 3), ("TOKENS", 2), ("FRAMES", 2), ("SECONDS", 1), ("WARMUP", 0)):
         monkeypatch.setattr(on_gpu, name, value)
     on_gpu.main(["--device", "cpu", "--rounds", "1", "--out", str(tmp_path / "report")])
     report = json.loads((tmp_path / "report.json").read_text())

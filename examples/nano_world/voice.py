@@ -43,6 +43,9 @@ class VoiceArguments:
     num_validation_rows: int = 100
 
     def __post_init__(self):
+        for name in ("num_sentences", "num_phrases", "num_validation_rows"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`data.nano.{name}` must be at least 0, got {getattr(self, name)}.")
         if self.answer_repeats < 1:
             raise ValueError(f"`data.nano.answer_repeats` must be at least 1, got {self.answer_repeats}.")
         for name in ("open_texts", "open_texts_from"):

@@ -227,7 +227,7 @@ class SilentCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return the batch."""
-        names = ("messages", "audio_features", *_TIMED)
+        names = ("messages", "system", "audio_features", *_TIMED)
         kept = [{name: row[name] for name in names if row.get(name) is not None} for row in rows]
         silent = [{"messages": without_speech(row["messages"])} if "messages" in row else {} for row in kept]
         return self.collate([row | messages for row, messages in zip(kept, silent, strict=True)])
