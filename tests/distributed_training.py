@@ -1,10 +1,6 @@
 """Trains a tiny JOSIE with the plain `Trainer`: what `test_distributed.py` runs in two processes.
 
-    accelerate launch --multi_gpu --num_processes 2 tests/distributed_training.py FOLDER
-
-trains whole models and evaluates them, on rows of other lengths.
-
-Every other row has an image and a clip, so that two processes never use the same parts of the model. All rows have as
+Whole models are also evaluated, on rows of other lengths. Every other row has an image and a clip, so that two processes never use the same parts of the model. All rows have as
 many words and frames to learn, in whatever batches they come.
 """
 
@@ -152,11 +148,11 @@ def train_sharded(rank: int, folder: str, kill_at: int | None = None) -> None:
     run(lambda: train_tiny(folder, True, kill_at))
 
 
-def train_and_evaluate(folder: str) -> None:
-    """Train and evaluate a model that is whole in every process."""
-    train_tiny(folder)
-    evaluate_tiny(folder)
+def train_and_evaluate(rank: int, folder: str) -> None:
+    """Train and evaluate a model that is whole in every process, as one of them."""
 
+    def both() -> None:
+        train_tiny(folder)
+        evaluate_tiny(folder)
 
-if __name__ == "__main__":
-    run(lambda: train_and_evaluate(sys.argv[1]))
+    run(both)

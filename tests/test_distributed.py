@@ -1,32 +1,14 @@
-"""Two processes on CPU, of `accelerate launch` too: the losses of one, and of a run that was killed and went on."""
+"""Two processes on CPU: the losses of one, and of a run that was killed and went on."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from distributed_training import SAVED, STEPS, evaluate_tiny, train_sharded, train_tiny
-from processes import call_in_two, find_port
+from distributed_training import SAVED, STEPS, evaluate_tiny, train_and_evaluate, train_sharded, train_tiny
+from processes import call_in_two
 
 import josie
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def launch(folder: Path) -> None:
-    """Launch the training of whole models in two processes, with an evaluation, and wait for its end."""
-    # The script imports josie and what lies beside it.
-    paths = [str(Path(josie.__file__).parents[1]), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["--main_process_port", str(find_port())]
-    command += [str(ROOT / "tests" / "distributed_training.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=900)
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def read_losses(folder: Path) -> dict[int, float]:
@@ -58,7 +40,7 @@ def test_two_processes_have_the_losses_of_one(kind, alone, tmp_path):
         assert not (tmp_path / "model").exists()
         call_in_two(train_sharded, str(tmp_path))
     else:
-        launch(tmp_path)
+        call_in_two(train_and_evaluate, str(tmp_path))
 
     losses = read_losses(tmp_path)
     assert {step: losses[step] for step in before} == before  # the step after the checkpoint was done twice
