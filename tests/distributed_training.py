@@ -1,6 +1,8 @@
 """Trains a tiny JOSIE with the plain `Trainer`: what `test_distributed.py` runs in two processes.
 
-Whole models are also evaluated, on rows of other lengths. Every other row has an image and a clip, so that two processes never use the same parts of the model. All rows have as
+Whole models are also evaluated, on rows of other lengths.
+
+Every other row has an image and a clip, so that two processes never use the same parts of the model. All rows have as
 many words and frames to learn, in whatever batches they come.
 """
 
