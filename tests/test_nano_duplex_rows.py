@@ -50,9 +50,9 @@ class Heard:
 
 @pytest.fixture(scope="module")
 def rows():
-    """300 rows, and the scenes that they show."""
+    """200 rows, and the scenes that they show."""
     heard = Heard()
-    return [duplex_rows.draw_row(random.Random(seed), "train", heard, 2, 32) for seed in range(300)]
+    return [duplex_rows.draw_row(random.Random(seed), "train", heard, 2, 32) for seed in range(200)]
 
 
 def test_rows_fit_into_the_context_and_have_what_training_reads(rows):
