@@ -1,10 +1,12 @@
 """Lines of a conversation: from the keyboard, with a history, or from a pipe."""
 
+import codecs
 import os
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from .shared import keep_bytes, report
 
@@ -17,6 +19,18 @@ def history_file() -> Path:
     return Path(cache) / "josie" / "chat_history"
 
 
+def strip_lines(stream: TextIO) -> Generator[str]:
+    """Yield the lines of a stream, stripped, and the first without a byte order mark.
+
+    Args:
+        stream (`TextIO`): Bytes that are not UTF-8 become surrogates in it.
+    """
+    keep_bytes(stream)
+    mark = codecs.BOM_UTF8.decode(stream.encoding or "utf-8", "surrogateescape")
+    for index, line in enumerate(stream):
+        yield line.removeprefix(mark if index == 0 else "").strip()
+
+
 def read_lines(keeps_history: bool) -> Generator[str]:
     """Yield stripped lines until the end of input; on a terminal Ctrl-C ends them too.
 
@@ -25,11 +39,10 @@ def read_lines(keeps_history: bool) -> Generator[str]:
     Args:
         keeps_history (`bool`): Whether the lines of a terminal are kept in [`history_file`].
     """
-    keep_bytes(sys.stdin)
     if not sys.stdin.isatty():
-        for line in sys.stdin:
-            yield line.strip()
+        yield from strip_lines(sys.stdin)
         return
+    keep_bytes(sys.stdin)
     with _editing(history_file() if keeps_history else None):
         while True:
             try:

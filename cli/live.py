@@ -18,10 +18,11 @@ import numpy as np
 import typer
 
 from .duplex import format_turn, session_options
+from .lines import strip_lines
 from .live_audio import ConversationFile, Microphone, Recording, Source, import_sounddevice
 from .media import find_named_file, image_file
 from .playback import LivePlayer, require_live_player
-from .shared import keep_bytes, report, writing_out
+from .shared import report, writing_out
 
 _TAIL = 5.0  # seconds of silence behind a recording
 _LATE_UNITS = 4  # units that wait before it is told that the model is too slow
@@ -62,12 +63,11 @@ class Lines:
     def __init__(self) -> None:
         self._lines: queue.Queue[str] = queue.Queue()
         self.is_over, self._stream = threading.Event(), sys.stdin
-        keep_bytes(self._stream)
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        for line in self._stream:
-            self._lines.put(line.strip())
+        for line in strip_lines(self._stream):
+            self._lines.put(line)
         if self._stream.isatty():
             self.is_over.set()
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from .options import apply_requirement, existing_file
+
 # As `NO_PROTOCOLS` of processing_josie/containers.py, which is not to be had without torch.
 _NO_PROTOCOLS = {"protocol_whitelist": ""}
 Modality = Literal["audio", "image", "video"]
@@ -69,9 +71,8 @@ def video_file(path: Path) -> str | None:
 
 
 def _require(modality: Modality, path: Path, required: str) -> str | None:
-    if not path.is_file():
-        return "be an existing file"
-    return None if modality in find_modalities(path) else required
+    missing = existing_file(path)
+    return missing or (None if modality in find_modalities(path) else required)
 
 
 def find_named_file(command: str, name: str, requirement: Callable[[Path], str | None]) -> Path:
@@ -91,7 +92,7 @@ def find_named_file(command: str, name: str, requirement: Callable[[Path], str |
     if not name:
         raise ValueError(f"`{command} FILE` must name a file, got none.")
     path = Path(name).expanduser()
-    required = requirement(path)
+    required = apply_requirement(requirement, path)
     if required:
         raise ValueError(f"`{command} FILE` must {required}, got {name!r}.")
     return path

@@ -35,13 +35,28 @@ def checked(requirement: Callable[[Any], str | None]) -> Callable[..., Any]:
         if context.resilient_parsing:  # completion in a shell, of a line that is not finished
             return value
         for single in value if isinstance(value, (list, tuple)) else (value,):
-            required = None if single is None else requirement(single)
+            required = None if single is None else apply_requirement(requirement, single)
             if required:
                 shown = repr(str(single) if isinstance(single, Path) else single)
                 raise ValueError(f"`{name_of(parameter)}` must {required}, got {shown}.")
         return value
 
     return check
+
+
+def apply_requirement(requirement: Callable[[Any], str | None], value: Any) -> str | None:
+    """Return what is required of a wrong value, also of a name that the system does not look up, as one too long.
+
+    Args:
+        requirement (`Callable`): As in [`checked`].
+        value: What is given.
+    """
+    try:
+        return requirement(value)
+    except OSError as error:
+        if error.filename is None:  # a library that cannot be loaded
+            raise
+        return f"be a name that can be looked up ({error.strerror})"
 
 
 def name_of(parameter: typer.CallbackParam) -> str:
@@ -93,8 +108,10 @@ def words(value: str) -> str | None:
 
 
 def existing_file(path: Path) -> str | None:
-    """Require a file."""
-    return None if path.is_file() else "be an existing file"
+    """Require a file; a pipe can be read once, and files are looked at before they are read."""
+    if path.is_file():
+        return None
+    return "be a regular file, not a pipe or a device" if path.exists() and not path.is_dir() else "be an existing file"
 
 
 def audio_file_to_write(path: Path) -> str | None:
@@ -121,7 +138,7 @@ def file_ending_in(*endings: str) -> Callable[[Path], str | None]:
 
 def check_out(path: Path, requirement: Callable[[Path], str | None]) -> None:
     """Raise a `ValueError` that names `--out` if a file cannot be written under this name."""
-    required = requirement(path)
+    required = apply_requirement(requirement, path)
     if required:
         raise ValueError(f"`--out` must {required}, got {str(path)!r}.")
 

@@ -56,6 +56,9 @@ _SEARCH_OPTIONS = (
     "force_words_ids",
 )
 
+# Where peft first looks for the embeddings of a model that it gives learned prompts.
+_LOOKED_UP_BY_PEFT = "embeddings.word_embeddings"
+
 
 class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
     """`generate` and `generate_speech` of [`JosieForConditionalGeneration`]."""
@@ -79,13 +82,38 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
             attention_mask (`torch.Tensor`, *optional*): `(batch, length)`, 1 for real tokens; all are when `None`.
             labels (`torch.LongTensor`, *optional*): `(batch, length)`, -100 for what is not labelled; all tokens are
                 when `None`.
+
+        Raises:
+            `ValueError`: There are no ids, or the others are not of their shape.
         """
         if input_ids is None:
             raise ValueError("`speech_mask` must be given with `inputs_embeds`, got None.")
+        for name, value in (("attention_mask", attention_mask), ("labels", labels)):
+            if value is not None and value.shape != input_ids.shape:
+                raise ValueError(
+                    f"`{name}` must have the shape {tuple(input_ids.shape)} of `input_ids` where no `speech_mask` says "
+                    f"what is spoken, got {tuple(value.shape)}."
+                )
         mask = labels != IGNORE_INDEX if labels is not None else torch.ones_like(input_ids, dtype=torch.bool)
         for token in self._silent_tokens():
             mask = mask & (input_ids != token)
         return mask if attention_mask is None else mask & attention_mask.bool()
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """Return a part by its name, as torch does.
+
+        Raises:
+            `ValueError`: peft asks, for learned prompts, which a whole model does not take.
+        """
+        if target == _LOOKED_UP_BY_PEFT:  # here, as a `forward` does not know what peft has put in front
+            self._refuse_prompts()
+        return super().get_submodule(target)  # type: ignore[misc]
+
+    def _refuse_prompts(self) -> None:
+        raise ValueError(
+            "`model` must be a Thinker, such as `model.thinker`, for learned prompts of peft, which a whole model "
+            f"that generates would not read, got a {type(self).__name__}."
+        )
 
     def _silent_tokens(self) -> set[int]:
         thinker, text, generation = self.config.thinker_config, self.config.get_text_config(), self.generation_config
@@ -168,10 +196,7 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
         kwargs: dict[str, Any],
     ) -> Any:
         if is_prompted(self):
-            raise ValueError(
-                "`model` must be a Thinker, such as `model.thinker`, for learned prompts of peft, which a whole model "
-                f"that generates would not read, got a {type(self).__name__}."
-            )
+            self._refuse_prompts()
         if generation_mode not in self.output_modalities:
             raise ValueError(
                 f"`generation_mode` must be one of {self.output_modalities} for the parts this model has, "

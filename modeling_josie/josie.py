@@ -80,6 +80,9 @@ class JosieForConditionalGeneration(
         # A config marked as derived from the model's loses options that transformers does not know when it is loaded.
         self.generation_config._from_model_config = False
         suppress_placeholders(self.generation_config, config.thinker_config)
+        parts: Any = (self.thinker, self.thinker.model, self.talker)
+        for part in filter(None, parts):
+            part.name_or_path = config.name_or_path  # out of which its class loads it, so that adapters name it
         self.freeze_fixed_parts()
         self.post_init()
 
@@ -332,6 +335,7 @@ class JosieForConditionalGeneration(
         inputs = self.encode_inputs(**pop_inputs(kwargs))
         if skip_logits is None:
             skip_logits = self.training and (labels is not None or speech_codes is not None)
+        unwrap(self.thinker)  # refuses learned prompts, which would shift what is spoken, or be passed over
         thought: Any = self.thinker(
             input_ids=input_ids,
             attention_mask=attention_mask,

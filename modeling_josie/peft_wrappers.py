@@ -18,8 +18,8 @@ def unwrap(part: Any) -> Any:
     inner = part.get_base_model()
     if getattr(getattr(part, "active_peft_config", None), "is_prompt_learning", False):
         raise ValueError(
-            f"`{inner._name_in_whole}` must have its adapters inside when a whole model generates, got learned prompts "
-            f"of peft ({part.active_peft_config.peft_type.value}), which only its own `generate` reads."
+            f"`{inner._name_in_whole}` must have its adapters inside in a whole model, got learned prompts of peft "
+            f"({part.active_peft_config.peft_type.value}), which only its own `forward` and `generate` read."
         )
     return inner
 

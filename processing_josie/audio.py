@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
 import numpy as np
 import soundfile
@@ -77,7 +78,7 @@ def save_audio(path: str | Path, values: np.ndarray | torch.Tensor | Sequence[fl
     channels = check_waveform(_to_channels(values, "values"), "values")
     sampling_rate = require_rate(sampling_rate)
     file_format = check_audio_file(path, sampling_rate)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{uuid4().hex}.partial")  # a longer name may be too long
     try:
         soundfile.write(
             cast(Any, os.fsencode(partial)), np.clip(channels, -1.0, 1.0).T, sampling_rate, format=file_format

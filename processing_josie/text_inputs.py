@@ -3,6 +3,7 @@
 from typing import Any, cast
 
 from transformers.processing_utils import ProcessorMixin
+from transformers.tokenization_utils_base import LARGE_INTEGER
 
 from ..configuration_josie import JosieThinkerConfig
 from .messages import MODALITIES
@@ -133,9 +134,12 @@ class TextInputsMixin(ProcessorMixin):
             texts[row] = text
             fronts.append(front)
             all_spans += spans or [[]]
-        data = self._encode(texts, fronts, max_length if truncates else None, kwargs)
+        name, limit = "max_length", max_length if truncates else None
+        if truncates and limit is None and self.tokenizer.model_max_length < LARGE_INTEGER:  # beyond it, it is none
+            name, limit = "tokenizer.model_max_length", self.tokenizer.model_max_length
+        data = self._encode(texts, fronts, (name, limit), kwargs)
         for row, ids in enumerate(data["input_ids"]):
-            self._check_ids(ids, row, replacements)
+            self._check_ids(ids, row, replacements, name)
         data = pad_tokens(data, self.tokenizer.pad_token_id, max_length, **padding)
         if options["return_mm_token_type_ids"]:
             data["mm_token_type_ids"] = self.create_mm_token_type_ids(data["input_ids"])
@@ -144,25 +148,33 @@ class TextInputsMixin(ProcessorMixin):
         return data
 
     def _encode(
-        self, texts: list[str], fronts: list[list[int]], max_length: int | None, kwargs: dict[str, Any]
+        self, texts: list[str], fronts: list[list[int]], limit: tuple[str, int | None], kwargs: dict[str, Any]
     ) -> dict[str, list]:
-        """Return `input_ids`, and `offset_mapping` if wanted, of texts behind what goes in front of them."""
+        """Return `input_ids`, and `offset_mapping` if wanted, of texts behind what goes in front of them.
+
+        Args:
+            texts (`list[str]`): One a row.
+            fronts (`list[list[int]]`): Tokens in front of each.
+            limit (`tuple`): What a user calls the most tokens of a row, and how many these are; all when `None`.
+            kwargs (`dict`): Of the tokenizer.
+        """
+        name, max_length = limit
         rooms: list[int | None] = [None] * len(texts)
         if max_length is not None:
             for row, front in enumerate(fronts):
                 if len(front) > max_length:
                     raise ValueError(
-                        f"`max_length` must be at least {len(front)}, for what goes in front of row {row}, "
+                        f"`{name}` must be at least {len(front)}, for what goes in front of row {row}, "
                         f"got {max_length}."
                     )
             rooms = [max_length - len(front) for front in fronts]
-        names = ["input_ids", *(["offset_mapping"] if kwargs.get("return_offsets_mapping", False) else [])]
-        data: dict[str, list] = {name: [None] * len(texts) for name in names}
+        wanted = ["input_ids", *(["offset_mapping"] if kwargs.get("return_offsets_mapping", False) else [])]
+        data: dict[str, list] = {key: [None] * len(texts) for key in wanted}
         # Calling a tokenizer is slow, so that rows with the same room go together: as a rule, all.
         for room in set(rooms):
             rows = [row for row, other in enumerate(rooms) if other == room]
-            limit = {} if room is None else {"max_length": room}
-            encoded = self.tokenizer([texts[row] for row in rows], add_special_tokens=False, **(kwargs | limit))
+            most = {} if room is None else {"max_length": room}
+            encoded = self.tokenizer([texts[row] for row in rows], add_special_tokens=False, **(kwargs | most))
             for index, row in enumerate(rows):
                 data["input_ids"][row] = fronts[row] + encoded["input_ids"][index]
                 if "offset_mapping" in data:
@@ -173,7 +185,7 @@ class TextInputsMixin(ProcessorMixin):
         """Return whether the tokenizer puts the beginning of text in front by itself; some only have the token."""
         return self.tokenizer.bos_token_id in self.tokenizer("")["input_ids"][:1]
 
-    def _check_ids(self, ids: list[int], row: int, replacements: dict[str, list[list[str]]]) -> None:
+    def _check_ids(self, ids: list[int], row: int, replacements: dict[str, list[list[str]]], limit_name: str) -> None:
         """Refuse ids the model does not have, more of them than its context, and placeholders lost to truncation."""
         if ids and max(ids) >= self.vocab_size:
             raise ValueError(
@@ -192,7 +204,7 @@ class TextInputsMixin(ProcessorMixin):
             expected = sum(len(item) for item in replacements[modality][row]) // len(token)
             if ids.count(getattr(self, f"{modality}_token_id")) != expected:
                 raise ValueError(
-                    f"`max_length` must leave all {expected} {token} of row {row}, "
+                    f"`{limit_name}` must leave all {expected} {token} of row {row}, "
                     f"got {ids.count(getattr(self, f'{modality}_token_id'))} after truncation."
                 )
 

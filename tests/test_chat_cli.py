@@ -1,5 +1,6 @@
 """`josie chat` with piped lines: history, images, clips, speech, the microphone, and errors on the way."""
 
+import io
 import os
 import shutil
 import sys
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from josie import JosieForConditionalGeneration, JosieProcessor, load_audio
 from josie.cli.app import app
+from josie.cli.lines import strip_lines
 
 DATA = Path(__file__).parent / "data"
 IMAGE, SPEECH = DATA / "picture.png", DATA / "speech.wav"
@@ -107,15 +109,29 @@ def test_errors_are_told_and_leave_no_trace(tiny_folder, prompts, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(IMAGE.read_bytes()[:200])  # which is seen only when it is decoded
     lines = ["One.", "/image none.png", "/sing", f"/image {broken}", "Two.", "words " * 300, "Three."]
-    _, errors = chat(tiny_folder, lines)
+    _, errors = chat(tiny_folder, [*lines, f"/image {'a' * 300}"])
     told = errors.splitlines()
-    assert len(told) == 4
+    assert len(told) == 5
+    assert told[4].startswith("Error: `/image FILE` must be a name that can be looked up (File name too long), got 'a")
     assert told[0] == "Error: `/image FILE` must be an existing file, got 'none.png'."
     assert told[1].startswith("Error: A line that begins with '/' must be one of [")
     assert "broken.png" in told[2]
     assert "256" in told[3]
     assert [kinds(message) for message in prompts[-1][::2]] == [["text"], ["text"]]
     assert [message["content"][0]["text"] for message in prompts[-1][::2]] == ["One.", "Three."]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_byte_order_mark_is_no_part_of_the_first_line(encoding):
+    given = b"\xef\xbb\xbf/help \r\n\n \xef\xbb\xbfHello.\n"
+    lines = list(strip_lines(io.TextIOWrapper(io.BytesIO(given), encoding)))
+    assert lines == ["/help", "", b"\xef\xbb\xbfHello.".decode(encoding)]
+
+
+def test_a_command_behind_a_byte_order_mark_is_one(tiny_folder):
+    result = CliRunner().invoke(app, ["chat", str(tiny_folder)], input=b"\xef\xbb\xbf/help\n")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "/image FILE" in result.stderr
 
 
 def test_a_line_that_is_not_utf8_is_told_and_the_chat_goes_on(tiny_folder, prompts, tmp_path):

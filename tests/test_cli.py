@@ -1,6 +1,7 @@
 """The command line on real files, and its one-line answers to what is wrong."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -112,6 +113,24 @@ class TestGenerate:
         message = fail("generate", folder, f"--{modality}", tmp_path / "none", "--out", tmp_path / "reply.wav")
         assert message == f"`--{modality}` must be an existing file, got {str(tmp_path / 'none')!r}."
         assert contents(tmp_path) == []
+
+    @pytest.mark.parametrize("modality", ["image", "audio", "video"])
+    def test_a_pipe_and_a_name_that_is_too_long(self, folder, tmp_path, modality):
+        pipe, long = tmp_path / "pipe", "a" * 300
+        os.mkfifo(pipe)
+        required = f"`--{modality}` must be a regular file, not a pipe or a device"
+        for name in (pipe, "/dev/null"):
+            assert fail("generate", folder, f"--{modality}", name) == f"{required}, got {str(name)!r}."
+        assert fail("generate", folder, f"--{modality}", long) == (
+            f"`--{modality}` must be a name that can be looked up (File name too long), got {long!r}."
+        )
+
+    def test_a_long_name_is_written_and_one_that_is_too_long_refused(self, folder, tmp_path):
+        longest, longer = (tmp_path / f"{'a' * count}.wav" for count in (251, 252))
+        message = fail("generate", folder, "--text", "Hi", "--out", longer)
+        assert message.startswith("`--out` must be a name that can be looked up (File name too long), got '")
+        run("generate", folder, "--text", "Hi", "--max-new-tokens", 3, "--out", longest)
+        assert contents(tmp_path) == [longest.name]
 
     @pytest.mark.parametrize("modality", ["image", "audio", "video"])
     def test_unreadable_file(self, folder, tmp_path, modality):

@@ -126,6 +126,24 @@ def test_options_of_the_tokenizer_are_heard(processor, tmp_path):
     assert side["attention_mask"][0].tolist() == [0, 0, 1, 1]
 
 
+def test_truncation_by_the_tokenizers_own_length_counts_what_stands_in_front():
+    limit, tokenizer = 40, load_default_tokenizer(301)  # which has a token of the beginning, too
+    processor = JosieProcessor.from_config(configured(vision_config=TOWER), tokenizer)
+    inputs = dict(text=["word " * 50, "word"], images=[[IMAGE], []], truncation=True)
+    front = processor(text="", images=IMAGE)["input_ids"].shape[1]
+    assert 1 < front < limit
+    expected = processor(**inputs, max_length=limit)["input_ids"]
+    tokenizer.model_max_length = limit
+    found = processor(**inputs)["input_ids"]
+    assert found.shape == (2, limit)
+    assert found.tolist() == expected.tolist()
+    assert processor(**inputs, max_length=limit + 3)["input_ids"].shape[1] == limit + 3
+    assert processor(text="word " * 50)["input_ids"].shape[1] > limit  # as nothing says to cut
+    tokenizer.model_max_length = front - 1
+    with pytest.raises(ValueError, match=f"`tokenizer.model_max_length` must be at least {front}, .* got {front - 1}"):
+        processor(**inputs)
+
+
 def test_added_tokens_are_taken_and_saved(tokenizer, tmp_path):
     processor = JosieProcessor.from_config(configured(), load_default_tokenizer(301))
     smaller = configured()

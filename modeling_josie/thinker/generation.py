@@ -11,6 +11,7 @@ from functools import wraps
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.cache_utils import CacheLayerMixin
 from transformers.generation import GenerationConfig, GenerationMixin, LogitsProcessorList
@@ -20,6 +21,7 @@ from transformers.utils import logging
 
 from ...configuration_josie import JosieThinkerConfig
 from ..peft_wrappers import is_prompted
+from .gaps import refuse_gaps
 from .generation_options import check_options
 from .inputs import MODALITIES, MediaOutputs, pop_inputs
 from .media import join_rows
@@ -130,6 +132,9 @@ class ThinkerGenerationMixin(GenerationMixin):
         generation_config: GenerationConfig,
     ) -> dict[str, Any]:
         """Encode the media once, and split what the cache has not read by the rows of the batch."""
+        mask = model_kwargs.get("attention_mask")
+        if is_prompted(self) and mask is not None and mask.ndim == 2:
+            refuse_gaps(self.model.language_model, nn.functional.pad(mask, (1, 0), value=1))
         is_embedded = model_input_name == "inputs_embeds"
         given = {"inputs_embeds" if is_embedded else "input_ids": inputs_tensor}
         media = self.model.encode_media(model_kwargs.pop("mm_encoder_outputs", None), **pop_inputs(model_kwargs))
@@ -165,7 +170,10 @@ class ThinkerGenerationMixin(GenerationMixin):
     def _update_model_kwargs_for_generation(self, outputs: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Hand the state of what was read to whoever speaks the answer."""
         report_state(outputs.last_hidden_state)
-        return super()._update_model_kwargs_for_generation(outputs, *args, **kwargs)
+        following = super()._update_model_kwargs_for_generation(outputs, *args, **kwargs)
+        if is_prompted(self):  # peft gives a learned prefix as a cache, anew for each step
+            following.pop("cache", None)
+        return following
 
     def create_masks_for_generate(self, config: Any, **kwargs: Any) -> Any:
         """Return the masks of a static cache as the family of the text backbone makes them."""

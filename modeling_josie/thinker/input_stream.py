@@ -5,7 +5,6 @@ row gets none, there is a position that its attention mask hides.
 """
 
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 import torch
@@ -18,26 +17,9 @@ from ..codecs.streaming import AudioStreamingState, ThinkerStreamingState, clear
 from ..outputs import JosieThinkerStreamOutput
 from .audio_encoder import JosieAudioEncoder
 from .front_ends import require_codes, require_features
+from .gaps import list_gap_readers
 from .generation import placeholder_tokens
 from .inputs import MODALITIES, MODALITY_INPUTS, MediaOutputs, ModalInputs, spell_inputs
-
-
-def list_gap_readers(backbone: Any) -> list[str]:
-    """Return what in a text backbone reads positions that are hidden between others; it is right without them alone.
-
-    Windows and chunks count them, states and convolutions go on over them.
-
-    Args:
-        backbone (`PreTrainedModel`): Of any family.
-    """
-    config = backbone.config
-    found = [name for name in ("sliding_window", "attention_chunk_size") if getattr(config, name, None) is not None]
-    kinds = [getattr(config, name, None) or () for name in ("layer_types", "layers_block_type", "block_types")]
-    kinds.append(getattr(config, "attention_layers", None) or ())  # of GPT-Neo
-    others = {str(kind) for kind in chain(*kinds)} - {"full_attention", "attention", "global"}
-    if getattr(type(backbone), "_is_stateful", False):
-        others.add("state")
-    return found + sorted(others)
 
 
 class InputStreamMixin:

@@ -31,6 +31,7 @@ from ..pretrained import JosiePreTrainedModel
 from . import text  # noqa: F401  (registers our text backbone with AutoModel)
 from .audio_front_end import AudioFrontEnd
 from .front_ends import build_part
+from .gaps import count_positions, counts_by_mask, refuse_gaps
 from .generation import ThinkerGenerationMixin, suppress_placeholders
 from .input_stream import InputStreamMixin
 from .inputs import (
@@ -91,6 +92,7 @@ class JosieThinkerModel(MediaMixin, JosieThinkerPreTrainedModel):
         parameters = inspect.signature(self.language_model.forward).parameters.values()
         named = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
         self._known_arguments = named | TransformersKwargs.__optional_keys__ | {"shift_labels"}
+        self._counts_positions = "position_ids" in named and not counts_by_mask(self.language_model)
         self.post_init()
 
     def takes(self, name: str) -> bool:
@@ -124,7 +126,8 @@ class JosieThinkerModel(MediaMixin, JosieThinkerPreTrainedModel):
         Args:
             input_ids (`torch.LongTensor`, *optional*): `(batch, length)`, with placeholders where features go.
             attention_mask (`torch.Tensor`, *optional*): `(batch, past + length)`, 1 for real tokens.
-            position_ids (`torch.LongTensor`, *optional*): `(batch, length)`.
+            position_ids (`torch.LongTensor`, *optional*): `(batch, length)`; when `None`, counted as transformers does,
+                but for what the mask hides behind a row's first token: so padding behind learned prompts is none.
             cache (`Cache`, *optional*): Of any kind.
             inputs_embeds (`torch.Tensor`, *optional*): `(batch, length, hidden_size)`, as in `embed_inputs`.
             use_cache (`bool`, *optional*): Return a cache.
@@ -136,8 +139,8 @@ class JosieThinkerModel(MediaMixin, JosieThinkerPreTrainedModel):
             [`JosieThinkerModelOutput`].
 
         Raises:
-            `ValueError`: The sequence is longer than the positions allow, placeholders do not match, or an argument has
-                an unknown name.
+            `ValueError`: The sequence is longer than the positions allow, placeholders do not match, an argument has an
+                unknown name, or there is padding where the text backbone would read it.
         """
         inputs = pop_inputs(kwargs)
         refuse_unknown(kwargs, self._known_arguments)
@@ -153,6 +156,11 @@ class JosieThinkerModel(MediaMixin, JosieThinkerPreTrainedModel):
             )
         if "per_layer_inputs" not in kwargs:
             kwargs |= self.embed_for_layers(input_ids)  # type: ignore[assignment]
+        if position_ids is None and isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
+            if (input_ids is None or cache is not None) and not is_step:  # as learned prompts are given
+                refuse_gaps(self.language_model, attention_mask)
+            if self._counts_positions:
+                position_ids = count_positions(attention_mask, embeds.shape[1]).to(embeds.device)
         if self.config.text_config.model_type in _FIRST_MAMBAS:
             attention_mask = _mask_of_new(attention_mask, embeds.shape[1], cache)
         outputs = self.language_model(
