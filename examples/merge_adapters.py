@@ -1,15 +1,16 @@
 """Merge LoRA adapters into their model: `python examples/merge_adapters.py ADAPTERS OUT`.
 
-ADAPTERS is a folder that `finetune_lora.py` left, OUT a new one: a whole model with its processor, which every command
-takes. The model without them is the one that `adapter_config.json` names, and has the processor where ADAPTERS have
-none.
+ADAPTERS is a folder that `finetune_lora.py` left, or that peft saved, of a model or of a part of it, such as its
+Thinker. OUT is a new one: a whole model with its processor, which every command takes. The model without them is the
+one that `adapter_config.json` names, and has the processor where ADAPTERS have none.
 """
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model_state_dict, load_peft_weights
+from peft import PeftConfig, PeftModel, PeftType, get_peft_model_state_dict, load_peft_weights
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from recipes.configuration import run
 from recipes.named_models import load_named, load_part
@@ -18,6 +19,7 @@ from transformers.utils import PROCESSOR_NAME
 
 from josie.conversion.files import new_folder, require_new
 from josie.conversion.loading import reading
+from josie.modeling_josie.wrapped_parts import find_adapted_part
 
 BASE = "base_model_name_or_path"
 
@@ -26,7 +28,8 @@ def merge(adapters: str, folder: Path) -> None:
     """Save the model with its adapters merged, in its own type.
 
     Raises:
-        `ValueError`: There are no adapters in the folder, or no such model, or they do not fit it.
+        `ValueError`: There are no adapters in the folder, or none that can be merged, or no such model, or they do not
+            fit it.
     """
     require_new(folder, "OUT")
     base = find_base(adapters)
@@ -34,7 +37,7 @@ def merge(adapters: str, folder: Path) -> None:
     processor = load_part(adapters if has_processor else base, AutoProcessor, "ADAPTERS" if has_processor else BASE)
     model = load_named(base, AutoModelForMultimodalLM, BASE)
     dtypes = {name: value.dtype for name, value in model.named_parameters()}
-    merged = add_adapters(model, adapters, base).merge_and_unload()
+    merged = merge_into(model, adapters, base)
     with torch.no_grad():
         for name, value in merged.named_parameters():
             value.data = value.data.to(dtypes.get(name, model.dtype))
@@ -47,18 +50,58 @@ def find_base(adapters: str) -> str:
     """Return the name of the model that adapters are for.
 
     Raises:
-        `ValueError`: The folder has no adapters, or they name no model.
+        `ValueError`: The folder has no adapters, or of a kind that no weights have room for, or they name no model.
     """
     path = Path(adapters, CONFIG_NAME)
     if not path.is_file():
         raise ValueError(f"`ADAPTERS` must be a folder with an {CONFIG_NAME}, got {adapters!r}.")
     with reading(path, "valid settings", "ADAPTERS"):
-        base = PeftConfig.from_pretrained(adapters).base_model_name_or_path
+        config = PeftConfig.from_pretrained(adapters)
+    if config.is_prompt_learning or config.is_adaption_prompt:
+        raise ValueError(_not_mergeable(adapters, config))
+    base = config.base_model_name_or_path
     if not base:
         raise ValueError(f"`{BASE}` of {str(path)!r} must name the model without adapters, got {base!r}.")
     if not any(Path(adapters, name).is_file() for name in (SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)):
         raise ValueError(f"`ADAPTERS` must be a folder with {SAFETENSORS_WEIGHTS_NAME}, got {adapters!r}, without.")
     return base
+
+
+def merge_into(model: PreTrainedModel, adapters: str, base: str) -> PreTrainedModel:
+    """Return a model with adapters in its weights.
+
+    Args:
+        model (`PreTrainedModel`): What they are for, or what has a part that they are for.
+        adapters (`str`): Their folder.
+        base (`str`): Name of the model, for messages.
+
+    Raises:
+        `ValueError`: They are damaged, of another model, or cannot be merged.
+    """
+    with reading(adapters, "the weights of adapters", "ADAPTERS"):
+        names = load_peft_weights(adapters, device="cpu").keys()
+    try:
+        name = find_adapted_part(model, names)
+    except ValueError as error:
+        raise ValueError(f"`ADAPTERS` must be of one part of the model {base!r}, got {adapters!r}: {error}") from error
+    part: Any = model.get_submodule(name)
+    adapted: Any = add_adapters(part, adapters, base)
+    try:
+        merged = adapted.merge_and_unload()
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:  # each kind says it in its own way
+        reason = str(error).split("\n")[0]
+        raise ValueError(_not_mergeable(adapters, adapted.active_peft_config, reason)) from error
+    if not name:
+        return merged
+    model.set_submodule(name, merged)
+    return model
+
+
+def _not_mergeable(adapters: str, config: PeftConfig, reason: str = "") -> str:
+    kind = PeftType(config.peft_type).value
+    return f"`ADAPTERS` must be adapters that can be merged, got {adapters!r} of type {kind}" + (
+        reason and f": {reason}"
+    )
 
 
 def add_adapters(model: PreTrainedModel, adapters: str, base: str) -> PeftModel:
@@ -73,7 +116,8 @@ def add_adapters(model: PreTrainedModel, adapters: str, base: str) -> PeftModel:
         `ValueError`: They are damaged, or of another model.
     """
     with reading(adapters, "the weights of adapters", "ADAPTERS"):
-        saved = load_peft_weights(adapters, device="cpu")
+        mapping = getattr(model, "_checkpoint_conversion_mapping", None)  # as peft itself reads them
+        saved = load_peft_weights(adapters, device="cpu", key_mapping=mapping)
     try:
         adapted = PeftModel.from_pretrained(model, adapters)
     except (RuntimeError, ValueError) as error:  # other sizes, or no such layers

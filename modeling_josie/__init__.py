@@ -1,8 +1,8 @@
 """Models.
 
 Reading order: `josie` (the whole model), `generation`; the rooms `layers`, `thinker`, `talker`, `speech`, `duplex`,
-`codecs`, `losses`; and `outputs`, `pretrained`, `freezing`, `mel`, `option_values`, `peft_wrappers`,
-`torch_export`, `speech_tasks`.
+`codecs`, `losses`; and `outputs`, `pretrained`, `wrapped_parts`, `freezing`, `mel`, `option_values`,
+`peft_wrappers`, `torch_export`, `speech_tasks`.
 """
 
 from .codecs.discriminators import JodioDiscriminatorModel

@@ -3,11 +3,25 @@
 import importlib
 import os
 import warnings
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging
+
+from .wrapped_parts import (
+    ADAPTERS,
+    COMPILED,
+    find_adapted_part,
+    is_adapted,
+    read_adapters,
+    rename_for,
+    require_no_adapters,
+    unwrap_torch,
+    unwrapped_to_save,
+)
 
 logger = logging.get_logger(__name__)
 
@@ -30,6 +44,7 @@ class JosiePreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
     _can_record_outputs = {}  # each backbone inside records its own
     _keys_to_ignore_on_load_unexpected = [r"\.codebook_sum$"]  # follows from codebook and cluster size
+    _checkpoint_conversion_mapping = {rf"\b{COMPILED}\.": ""}  # peft reads adapters by it
     # Name of the part in a checkpoint of the whole model, out of which its class loads it.
     _name_in_whole: str | None = None
 
@@ -39,9 +54,10 @@ class JosiePreTrainedModel(PreTrainedModel):
 
         Thinker and Talker also load out of a checkpoint of the whole model.
         """
-        renaming = {} if cls._name_in_whole is None else {rf"^{cls._name_in_whole}\.": ""}
-        if renaming:
-            kwargs["key_mapping"] = renaming | (kwargs.get("key_mapping") or {})
+        renaming = {rf"\b{COMPILED}\.": ""}  # of what was compiled, and saved by other means than `save_pretrained`
+        if cls._name_in_whole is not None:
+            renaming[rf"^{cls._name_in_whole}\."] = ""
+        kwargs["key_mapping"] = renaming | (kwargs.get("key_mapping") or {})
         loaded = super().from_pretrained(*args, **kwargs)
         model: Any = loaded[0] if isinstance(loaded, tuple) else loaded
         # Or saving would give the part its name in the whole model back.
@@ -52,9 +68,85 @@ class JosiePreTrainedModel(PreTrainedModel):
         model.freeze_fixed_parts()
         return loaded
 
+    def load_adapter(
+        self,
+        peft_model_id: str | None = None,
+        adapter_name: str | None = None,
+        peft_config: dict[str, Any] | None = None,
+        adapter_state_dict: dict[str, torch.Tensor] | None = None,
+        *args: Any,
+        load_config: Any = None,
+        **kwargs: Any,
+    ):
+        """Load adapters as [`~transformers.PreTrainedModel.load_adapter`] does; those of a part go into this part.
+
+        Args:
+            peft_model_id (`str`, *optional*): Their folder or Hub name.
+            adapter_name (`str`, *optional*): The name that they get.
+            peft_config (`dict`, *optional*): Their configuration, in place of that of `peft_model_id`.
+            adapter_state_dict (`dict[str, torch.Tensor]`, *optional*): Their weights, likewise.
+            args, kwargs: For `PreTrainedModel.load_adapter`.
+            load_config (*optional*): How the model itself was loaded.
+
+        Raises:
+            `ValueError`: They fit several parts equally well.
+        """
+        source = peft_model_id or getattr(load_config, "pretrained_model_name_or_path", None)
+        names = list(adapter_state_dict or ())
+        if adapter_state_dict is None and source is not None:
+            options = {**kwargs, **(getattr(load_config, "download_kwargs", None) or {})}
+            options |= kwargs.get("adapter_kwargs") or {}
+            names, adapter_state_dict = read_adapters(str(source), options)
+        given = (peft_model_id, adapter_name, peft_config, adapter_state_dict, *args)
+        name = find_adapted_part(self, names)
+        if not name:
+            return super().load_adapter(*given, load_config=load_config, **kwargs)
+        part: Any = self.get_submodule(name)
+        devices = getattr(self, "hf_device_map", None) or {}
+        if len(set(devices.values())) > 1:
+            places = {f"{place}.": device for place, device in devices.items() if f"{place}.".startswith(f"{name}.")}
+            inside = {place.removeprefix(f"{name}.").removesuffix("."): device for place, device in places.items()}
+            if inside:  # else it is on one
+                part.hf_device_map = inside
+        if load_config is not None:  # its names of weights are those of the whole
+            load_config = replace(load_config, weight_mapping=None, dtype_plan={})
+        return part.load_adapter(*given, load_config=load_config, **kwargs)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Find weights whether or not parts are compiled now, or were when they were saved.
+
+        What torch and peft would pass over is refused: plain names for a compiled model, adapters of a part.
+        """
+        *_, unexpected, _ = args
+        if prefix == f"{COMPILED}." and not state_dict and unexpected:
+            raise ValueError(
+                f"`state_dict` must have names that begin with '{prefix}' for what `torch.compile` returned, got "
+                f"{unexpected[0]!r}: load it into the model that was compiled; a `Trainer` compiles by `torch_compile`."
+            )
+        if prefix.endswith(ADAPTERS):
+            name = find_adapted_part(self, (key.removeprefix(prefix) for key in state_dict))
+            if name:
+                raise ValueError(
+                    f"`model` must be the part that the adapters are of, got a {type(self).__name__} for those of its "
+                    f"{name!r}: give `model.{name}` of a model loaded anew."
+                )
+        rename_for(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[misc]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; say of a part with adapters, at once, that the model is not saved with these."""
+        super().__setattr__(name, value)
+        if is_adapted(unwrap_torch(value)):
+            logger.warning(
+                f"`{name}` has adapters of its own now: its `save_pretrained` saves them, and the model around it, "
+                "checkpoints of a Trainer too, is saved only after `merge_and_unload`."
+            )
+
     def save_pretrained(
         self,
         save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        state_dict: dict[str, Any] | None = None,
         *args: Any,
         with_code: bool | None = None,
         processor: Any = None,
@@ -62,23 +154,31 @@ class JosiePreTrainedModel(PreTrainedModel):
     ):
         """Save as [`~transformers.PreTrainedModel.save_pretrained`] does, without code: `josie.save_with_code` adds it.
 
+        What of the model is compiled, or wrapped for data parallelism, is saved as if it were not.
+
         Args:
             save_directory (`str` or `os.PathLike`): The folder.
+            is_main_process (`bool`): Whether this process writes.
+            state_dict (`dict`, *optional*): The weights; the model's own when `None`.
             with_code (`bool`, *optional*): Deprecated, goes in version 0.3: `True` calls `josie.save_with_code`.
             processor (*optional*): Deprecated likewise, for `with_code`.
             args, kwargs: For `PreTrainedModel.save_pretrained`.
 
         Raises:
-            `ValueError`: A processor without `with_code`.
+            `ValueError`: A processor without `with_code`, or a part has adapters of its own.
         """
+        given = dict(is_main_process=is_main_process, state_dict=state_dict)
         if with_code:
-            return self._call_deprecated("save_with_code", save_directory, *args, processor=processor, **kwargs)
+            return self._call_deprecated(
+                "save_with_code", save_directory, *args, processor=processor, **given, **kwargs
+            )
         if processor is not None:
             raise ValueError("`processor` must be None without `with_code`: call `processor.save_pretrained`.")
-        if not self.is_remote_code() and getattr(self.config, "auto_map", None) is not None:
-            logger.warning_once("Saved without the code it came with: `josie.save_with_code` writes that too.")
-            del self.config.auto_map  # it names files that are not written
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        with unwrapped_to_save(self, state_dict) as weights:
+            if not self.is_remote_code() and getattr(self.config, "auto_map", None) is not None:
+                logger.warning_once("Saved without the code it came with: `josie.save_with_code` writes that too.")
+                del self.config.auto_map  # it names files that are not written
+            return super().save_pretrained(save_directory, is_main_process, weights, *args, **kwargs)
 
     def push_to_hub(
         self, repo_id: str, *args: Any, with_code: bool | None = None, processor: Any = None, **kwargs: Any
@@ -90,11 +190,15 @@ class JosiePreTrainedModel(PreTrainedModel):
             with_code (`bool`, *optional*): Deprecated, goes in version 0.3: `True` calls `josie.push_with_code`.
             processor (*optional*): Deprecated likewise, for `with_code`.
             args, kwargs: For `PreTrainedModel.push_to_hub`.
+
+        Raises:
+            `ValueError`: A processor without `with_code`, or a part has adapters of its own: no repository is made.
         """
         if with_code:
             return self._call_deprecated("push_with_code", repo_id, *args, processor=processor, **kwargs)
         if processor is not None:
             raise ValueError("`processor` must be None without `with_code`: call `processor.push_to_hub`.")
+        require_no_adapters(self)
         return super().push_to_hub(repo_id, *args, **kwargs)  # type: ignore[arg-type]
 
     def _call_deprecated(self, name: str, *args: Any, **kwargs: Any) -> Any:

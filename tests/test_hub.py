@@ -68,6 +68,7 @@ class TestFlatten:
             "modeling_layers_transformer",
             "modeling_pretrained",
             "modeling_thinker_text",
+            "modeling_wrapped_parts",
         ]
 
     def test_refuses_what_is_not_there(self):
@@ -423,4 +424,4 @@ class TestExport:
         command = [sys.executable, "-m", "josie", "export", str(tmp_path / "plain"), str(tmp_path / "out")]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
-        assert result.stdout == f"{tmp_path / 'out'}: 12 files, 9 of them code\n"
+        assert result.stdout == f"{tmp_path / 'out'}: 13 files, 10 of them code\n"

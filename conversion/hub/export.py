@@ -16,6 +16,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import cached_file, logging
 
 from ... import modeling_josie
+from ...modeling_josie.wrapped_parts import require_no_adapters, unwrap_torch, unwrapped_to_save
 from ..files import new_folder
 from ..loading import load_whole
 from .auto_classes import list_loaders
@@ -41,23 +42,25 @@ def save_with_code(
     *,
     is_main_process: bool = True,
     card: dict[str, Any] | None = None,
+    state_dict: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> None:
     """Save a model so that its folder loads with `trust_remote_code=True` where this package is not installed.
 
     Args:
-        model ([`PreTrainedModel`]): A model of this package.
+        model ([`PreTrainedModel`]): A model of this package; what of it is compiled is saved as if it were not.
         folder (`str` or `os.PathLike`): Gets weights, code, processor and model card.
         processor (*optional*): Its processor, feature extractor or image processor; when `None`, the one in `folder`,
             or the one beside the weights that the model was loaded from, or for encoders and codecs the one that
             follows from the configuration.
         is_main_process (`bool`): Whether this process writes.
         card (`dict[str, Any]`, *optional*): Arguments of [`write_model_card`].
+        state_dict (`dict[str, Any]`, *optional*): The weights; the model's own when `None`.
         kwargs: For [`~transformers.PreTrainedModel.save_pretrained`], such as `max_shard_size`.
 
     Raises:
-        `ValueError`: `push_to_hub=True`: [`push_with_code`] pushes; the model is of another package or has adapters;
-            or an argument is not known. A folder that was not there is not there then either.
+        `ValueError`: `push_to_hub=True`: [`push_with_code`] pushes; the model is of another package or has adapters
+            inside; or an argument is not known. A folder that was not there is not there then either.
     """
     if kwargs.pop("push_to_hub", False):
         raise ValueError("`push_to_hub` must be False with code: call `josie.push_with_code`.")
@@ -66,16 +69,21 @@ def save_with_code(
             raise ValueError(f"`{name}` must be in `card`, got it as an argument of `save_with_code`.")
         if name not in _OF_SAVING:
             raise ValueError(f"`{name}` must be one of {sorted(_OF_SAVING)}, got an unknown argument.")
-    _require_savable(model, processor, card or {})
+    model = unwrap_torch(model)
+    _require_savable(model, processor, card or {}, state_dict)
     with _filled_at_once(Path(folder), is_main_process) as unfinished:
-        PreTrainedModel.save_pretrained(model, unfinished, is_main_process=is_main_process, **kwargs)
+        with unwrapped_to_save(model, state_dict) as weights:
+            options: Any = kwargs | dict(is_main_process=is_main_process, state_dict=weights)
+            PreTrainedModel.save_pretrained(model, unfinished, **options)
         if is_main_process and not model.is_remote_code():
             complete_folder(model, unfinished, processor, **(card or {}))
         elif is_main_process and processor is not None:  # transformers has copied the code that the model came with
             processor.save_pretrained(unfinished)
 
 
-def _require_savable(model: Any, processor: Any, card: Mapping[str, Any]) -> None:
+def _require_savable(
+    model: Any, processor: Any, card: Mapping[str, Any], state_dict: Mapping[str, Any] | None = None
+) -> None:
     """Raise a `ValueError` for what [`save_with_code`] could not finish."""
     if not isinstance(model, PreTrainedModel) or not (model.is_remote_code() or dict(list_loaders(type(model.config)))):
         raise ValueError(
@@ -84,6 +92,7 @@ def _require_savable(model: Any, processor: Any, card: Mapping[str, Any]) -> Non
         )
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ValueError("`model` must be without adapters, got some: save them by `model.save_pretrained`.")
+    require_no_adapters(model, state_dict)
     if processor is not None and not hasattr(processor, "save_pretrained"):
         raise ValueError(f"`processor` must have `save_pretrained`, got a {type(processor).__name__}.")
     for name in card:
@@ -204,6 +213,7 @@ def push_with_code(
     Raises:
         `ValueError`: As of [`save_with_code`], before the repository is made.
     """
+    model = unwrap_torch(model)
     _require_savable(model, processor, {"tags": tags} if tags else {})
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
