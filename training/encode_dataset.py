@@ -14,14 +14,18 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, disable_progress_bars
+from datasets import Dataset, Json, disable_progress_bars
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
 from transformers.utils import logging
 
@@ -30,16 +34,15 @@ from ..conversion.files import new_file, write_file
 from ..modeling_josie import JosieForConditionalGeneration
 from ..modeling_josie.codecs.inference import prepare_codec
 from .dataset_rows import Rows, open_rows
-from .row_encoder import RowEncoder
+from .row_encoder import ROW_ERRORS, RowEncoder, describe_row_error
 
 PLAN_FILE, BROKEN_FILE = "encoding.json", "broken.jsonl"
 _ROWS_AT_ONCE = 16
+_MOST_SHARDS = 99_999  # five digits: datasets finds the shards by their names
+# Without `configs`: of files that these name, datasets would keep in its cache what a folder had before.
 _CARD = """---
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: data/*.parquet
+tags:
+- josie
 ---
 # Encoded by `josie encode`
 
@@ -109,7 +112,8 @@ def encode_dataset(
         [`Encoded`], shards of all ranks so far.
 
     Raises:
-        `ValueError`: The folder has another encoding, the data or the model cannot be used, or all rows are broken.
+        `ValueError`: The folder has another encoding, the data or the model cannot be used, a process ended before its
+            work, or all rows are broken.
     """
     worker = ShardWorker(arguments, folder)
     worker.write_plan()
@@ -141,29 +145,39 @@ def _encode_in_parallel(
     worker: "ShardWorker", shards: list[int], num_processes: int, report: Callable[[int], None]
 ) -> None:
     context = multiprocessing.get_context("spawn")  # what torch has started does not survive a fork
-    counter = context.Value("q", 0)
     num_processes = min(num_processes, len(shards))
-    options = (share_threads(worker.arguments, num_processes), worker.folder, counter)
-    with context.Pool(num_processes, _start_process, options) as pool:
-        waiting = [pool.apply_async(_encode_shard, (shard,)) for shard in shards]
-        for result in waiting:
-            while not result.ready():
-                result.wait(0.5)
-                report(counter.value)
-            result.get()
-        report(counter.value)
-        pool.close()
-        pool.join()  # ended by themselves, they leave nothing behind
+    # In memory without a lock, which a process that is killed could keep: a place for each shard, and a flag.
+    counts, is_over = context.RawArray("q", len(shards)), context.RawValue("b", 0)
+    options = (share_threads(worker.arguments, num_processes), worker.folder, counts, is_over)
+    pool = ProcessPoolExecutor(num_processes, context, _start_process, options)
+    try:
+        waiting = {pool.submit(_encode_shard, shard, place) for place, shard in enumerate(shards)}
+        while waiting:
+            done, waiting = wait(waiting, 0.5, FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            report(sum(counts))
+    except BrokenProcessPool as error:
+        pool.shutdown()
+        worker.drop_unfinished(shards)
+        raise ValueError(
+            "`--num-proc` must be a number of processes that this machine has memory for, got "
+            f"{num_processes}, of which one ended in the middle of its work: with fewer, the same command goes on."
+        ) from error
+    finally:
+        is_over.value = 1  # other shards end where they are, with nothing written
+        pool.shutdown(cancel_futures=True)  # ended by themselves, processes leave nothing behind
 
 
 _PROCESS: dict[str, Any] = {}  # of a process of the pool
 
 
-def _start_process(arguments: EncodeArguments, folder: Path, counter: Any) -> None:
+def _start_process(arguments: EncodeArguments, folder: Path, counts: Any, is_over: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's, which ends all
     threading.Thread(target=_end_with_parent, daemon=True).start()
     disable_progress_bars()  # of loading and writing: the parent's is for all
     logging.disable_progress_bar()
-    _PROCESS.update(worker=ShardWorker(arguments, folder), counter=counter)
+    _PROCESS.update(arguments=arguments, folder=folder, counts=counts, is_over=is_over)
 
 
 def _end_with_parent() -> None:
@@ -174,10 +188,15 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _encode_shard(shard: int) -> None:
+def _encode_shard(shard: int, place: int) -> None:
+    if _PROCESS["is_over"].value:
+        return  # of those that a pool hands out ahead
+    if "worker" not in _PROCESS:  # not at the start of the process, where the pool would not say what is wrong
+        _PROCESS["worker"] = ShardWorker(_PROCESS["arguments"], _PROCESS["folder"])
     for count in _PROCESS["worker"].encode_shard(shard):
-        with _PROCESS["counter"].get_lock():
-            _PROCESS["counter"].value += count
+        _PROCESS["counts"][place] += count
+        if _PROCESS["is_over"].value:
+            return
 
 
 class ShardWorker:
@@ -200,6 +219,11 @@ class ShardWorker:
         model.to(arguments.device)  # type: ignore[arg-type]
         prepare_codec(self.encoder.codec)
         self.num_shards = -(-len(self.rows) // arguments.shard_rows)
+        if self.num_shards > _MOST_SHARDS:
+            least = -(-len(self.rows) // _MOST_SHARDS)
+            raise ValueError(
+                f"`--shard-rows` must be at least {least} for {len(self.rows)} rows, got {arguments.shard_rows}."
+            )
 
     def rows_of(self, shard: int) -> range:
         """Return the numbers of a shard's rows."""
@@ -208,10 +232,15 @@ class ShardWorker:
 
     def is_complete(self, shard: int) -> bool:
         """Return whether a shard is there."""
-        return self._state(shard).is_file()
+        return _is_complete(self.folder, shard, self.num_shards)
 
-    def _state(self, shard: int) -> Path:
-        return self.folder / "shards" / f"{shard:05d}.json"
+    def drop_unfinished(self, shards: Iterable[int]) -> None:
+        """Remove what processes that were ended wrote of shards, and did not complete."""
+        files = [file for shard in shards for file in _shard_files(self.folder, shard, self.num_shards)]
+        names = {f".{file.name}" for file in files}
+        for entry in [*(self.folder / "data").iterdir(), *(self.folder / "shards").iterdir()]:
+            if entry.name.rpartition(".")[0] in names:  # as `new_file` names them
+                shutil.rmtree(entry)
 
     def write_plan(self) -> None:
         """Write what is encoded, or compare with what the folder has.
@@ -223,7 +252,8 @@ class ShardWorker:
             name: value for name, value in asdict(self.arguments).items() if name not in ("device", "num_threads")
         }
         plan = {**encoded, "num_rows": len(self.rows), "rows": self.rows.fingerprint, "weights": self.fingerprint}
-        plan["audio_encoder"] = self.audio_encoder
+        plan |= {"audio_encoder": self.audio_encoder, "end_of_speech": self.encoder.end_of_speech}
+        plan["num_quantizers"] = self.encoder.num_quantizers  # the Talker's where none were asked for
         path = self.folder / PLAN_FILE
         if not path.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -232,13 +262,14 @@ class ShardWorker:
             if others and not path.is_file():
                 raise ValueError(f"`--out` must be new or have an encoding, got {str(self.folder)!r}.")
             write_file(path, json.dumps(plan, indent=1) + "\n")
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_plan(self.folder)
         names = ("num_quantizers", "features", "shard_rows", "num_rows", "rows", "weights", "audio_encoder")
-        differing = [name for name in names if found.get(name) != plan[name]]
+        differing = [name for name in (*names, "end_of_speech") if found.get(name) != plan[name]]
         if differing:
+            what = ": `rows` are what they say, and size and time of each file that they name" * ("rows" in differing)
             raise ValueError(
                 f"`--out` must be new or have the same encoding, got {str(self.folder)!r}, "
-                f"which differs in {differing}."
+                f"which differs in {differing}{what}."
             )
         for name in ("data", "shards"):
             (self.folder / name).mkdir(exist_ok=True)
@@ -247,6 +278,7 @@ class ShardWorker:
     def encode_shard(self, shard: int) -> Any:
         """Encode a shard; yield the number of rows just done."""
         encoded, broken = [], []
+        path, mark = _shard_files(self.folder, shard, self.num_shards)
         numbers = self.rows_of(shard)
         for start in range(0, len(numbers), _ROWS_AT_ONCE):
             chosen = numbers[start : start + _ROWS_AT_ONCE]
@@ -254,8 +286,8 @@ class ShardWorker:
             for number in chosen:
                 try:
                     read[number] = self.rows[number]
-                except (ValueError, OSError) as error:
-                    broken.append({"row": number, "error": str(error) or type(error).__name__})
+                except ROW_ERRORS as error:
+                    broken.append({"row": number, "error": describe_row_error(error)})
             for number, result in zip(read, self.encoder(list(read.values())) if read else (), strict=True):
                 if isinstance(result, str):
                     broken.append({"row": number, "error": result})
@@ -264,12 +296,11 @@ class ShardWorker:
             yield len(chosen)
         if encoded:
             features = self.encoder.extend_features(self.rows.features)
-            columns = {name: [row.get(name) for row in encoded] for name in features}
-            path = self.folder / "data" / f"train-{shard:05d}-of-{self.num_shards:05d}.parquet"
+            columns = {name: [_as_cell(row.get(name), kind) for row in encoded] for name, kind in features.items()}
             with new_file(path) as unfinished:
                 Dataset.from_dict(columns, features=features).to_parquet(unfinished)
         state = {"num_rows": len(encoded), "num_frames": sum(row["length"] for row in encoded), "broken": broken}
-        write_file(self._state(shard), json.dumps(state) + "\n")
+        write_file(mark, json.dumps(state) + "\n")
 
     def summarize(self) -> Encoded:
         """Return the complete shards of all ranks; when all are, list the broken rows in a file.
@@ -278,7 +309,8 @@ class ShardWorker:
             `ValueError`: All rows are broken.
         """
         complete = [shard for shard in range(self.num_shards) if self.is_complete(shard)]
-        states = [json.loads(self._state(shard).read_text(encoding="utf-8")) for shard in complete]
+        marks = (_shard_files(self.folder, shard, self.num_shards)[1] for shard in complete)
+        states = [json.loads(mark.read_text(encoding="utf-8")) for mark in marks]
         broken = [row for state in states for row in state["broken"]]
         num_rows = sum(state["num_rows"] for state in states)
         if len(complete) == self.num_shards:
@@ -287,6 +319,23 @@ class ShardWorker:
                 raise ValueError(f"`DATASET` must have rows that can be encoded, got none: {broken[0]['error']}")
         seconds = sum(state["num_frames"] for state in states) / self.encoder.frame_rate
         return Encoded(self.num_shards, len(complete), num_rows, len(broken), seconds)
+
+
+def _shard_files(folder: Path, shard: int, num_shards: int) -> tuple[Path, Path]:
+    """Return the file of a shard's rows, and that which says that it is complete."""
+    return folder / "data" / f"train-{shard:05d}-of-{num_shards:05d}.parquet", folder / "shards" / f"{shard:05d}.json"
+
+
+def _is_complete(folder: Path, shard: int, num_shards: int) -> bool:
+    rows, mark = _shard_files(folder, shard, num_shards)
+    if not mark.is_file():
+        return False
+    return rows.is_file() or json.loads(mark.read_text(encoding="utf-8"))["num_rows"] == 0
+
+
+def _as_cell(value: Any, kind: Any) -> Any:
+    """Return a value of a column, a string of a column of JSON as JSON: "12" would be read as a number."""
+    return json.dumps(value) if isinstance(kind, Json) and isinstance(value, str) else value
 
 
 def load_encoder(name: str) -> tuple[PreTrainedModel, Any]:
@@ -305,6 +354,54 @@ def hash_audio_encoder(model: Any) -> str:
     return _hash_weights(getattr(model, "thinker", model).model.audio_front_end.encoder)
 
 
+def read_plan(folder: Path) -> dict[str, Any]:
+    """Return what a folder says that it has encoded; nothing where it is none of `josie encode`.
+
+    Raises:
+        `ValueError`: That cannot be read.
+    """
+    path = folder / PLAN_FILE
+    if not path.is_file():
+        return {}
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{PLAN_FILE!r} of an encoding must be JSON, got {str(path)!r}: {error}.") from error
+    return plan if isinstance(plan, dict) else {}
+
+
+def require_complete(folder: Path) -> None:
+    """Raise a `ValueError` unless all shards of a folder of `josie encode` are there."""
+    plan = read_plan(folder)
+    num_shards = -(-plan["num_rows"] // plan["shard_rows"])
+    complete = sum(_is_complete(folder, shard, num_shards) for shard in range(num_shards))
+    if complete < num_shards:
+        raise ValueError(
+            f"`path` of a source must have all shards of its encoding, got {str(folder)!r} with {complete} of "
+            f"{num_shards}: the same `josie encode` again makes the others."
+        )
+
+
+def require_own_codes(folder: Path, codec: PreTrainedModel, end_of_speech: bool) -> None:
+    """Raise a `ValueError` unless a folder has codes of a model's audio codec, ended as its Talker learns them.
+
+    Args:
+        folder (`Path`): As `josie encode` makes it.
+        codec (`PreTrainedModel`): Of the model that reads them.
+        end_of_speech (`bool`): Whether its Talker learns to stop.
+    """
+    plan = read_plan(folder)
+    if plan.get("weights") != _hash_weights(codec):
+        raise ValueError(
+            f"`speech_codes` must be of the model's own audio codec, got {str(folder)!r}, which another one wrote."
+        )
+    if plan.get("end_of_speech", end_of_speech) != end_of_speech:
+        raise ValueError(
+            f"`speech_codes` must be made for a Talker whose `end_of_speech` is {end_of_speech}, got {str(folder)!r} "
+            f"with {plan['end_of_speech']}."
+        )
+
+
 def require_own_features(folder: Path, model: Any) -> None:
     """Raise a `ValueError` unless a folder has features of the audio encoder of a model.
 
@@ -312,8 +409,7 @@ def require_own_features(folder: Path, model: Any) -> None:
         folder (`Path`): As `josie encode --features` makes it.
         model ([`JosieForConditionalGeneration`] or its Thinker): The model that reads them.
     """
-    path = folder / PLAN_FILE
-    plan = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    plan = read_plan(folder)
     if not plan.get("features"):
         raise ValueError(f"`audio_features` must come from a folder of `josie encode --features`, got {str(folder)!r}.")
     front_end = getattr(model, "thinker", model).model.audio_front_end
@@ -326,8 +422,10 @@ def require_own_features(folder: Path, model: Any) -> None:
 
 
 def _hash_weights(model: PreTrainedModel) -> str:
+    """Return a hash that is equal for equal weights, in whatever dtype: recipes cast those of a checkpoint."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
+        value = value.float() if value.is_floating_point() else value
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

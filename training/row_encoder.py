@@ -13,11 +13,12 @@ from ..processing_josie.audio import as_waveform
 from ..processing_josie.feature_extraction import JosieFeatureExtractor
 from ..processing_josie.message_forms import read_conversation
 from ..processing_josie.messages import is_audio_part, list_parts, part_value
-from ..processing_josie.spoken_turns import with_codes
-from .speech_codes import add_speech_codes
+from .speech_codes import add_speech_codes, check_speech_codes, give_codes
 
 CODES = List(List(Value("int32")))
 FEATURES = List(List(List(Value("float32"))))
+# What the values of a row can cause: not a device or memory that fails, which says nothing of the row.
+ROW_ERRORS = (ValueError, OSError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
 
 
 class RowEncoder:
@@ -87,18 +88,19 @@ class RowEncoder:
         """Encode rows; in place of one that cannot be, return why."""
         try:
             return list(self._encode(rows))
-        except (ValueError, OSError) as error:
+        except ROW_ERRORS as error:
             if len(rows) == 1:
-                return [str(error) or type(error).__name__]
+                return [describe_row_error(error)]
         return [result for row in rows for result in self([row])]  # and the others as ever
 
     def _encode(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         given = [read_conversation(row["messages"]) if "messages" in row else [_record(row["audio"])] for row in rows]
-        messages = [with_codes(said, row.get("speech_codes")) for said, row in zip(given, rows, strict=True)]
+        messages = [give_codes(said, row.get("speech_codes")) for said, row in zip(given, rows, strict=True)]
         is_spoken = "messages" in rows[0]
-        codes = add_speech_codes(
-            {"messages": messages}, self.codec, self.num_quantizers, self.end_of_speech and is_spoken
-        )["speech_codes"]
+        ends, geometry = self.end_of_speech and is_spoken, audio_codec_geometry(self.codec.config)
+        codes = add_speech_codes({"messages": messages}, self.codec, self.num_quantizers, ends)["speech_codes"]
+        for value in codes:  # some are given
+            check_speech_codes(value, geometry.codebook_size, self.num_quantizers, geometry.num_quantizers, ends)
         encoded = []
         for row, said, value in zip(rows, given, codes, strict=True):
             result = {name: cell for name, cell in row.items() if name != "audio"}
@@ -125,6 +127,13 @@ class RowEncoder:
         mask = next((value for name, value in inputs.items() if name.endswith("mask")), None)
         share = 1.0 if mask is None else float(mask.sum()) / mask.numel()  # Whisper's inputs are 30 s always
         return states[: math.ceil(len(states) * share)].float().cpu().tolist()
+
+
+def describe_row_error(error: Exception) -> str:
+    """Return why a row is broken."""
+    if isinstance(error, (ValueError, OSError)):
+        return str(error) or type(error).__name__
+    return f"A row must be one that can be encoded, got one that ends in a {type(error).__name__}: {error}."
 
 
 def _record(audio: Any) -> dict[str, Any]:

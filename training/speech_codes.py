@@ -10,7 +10,9 @@ from ..configuration_josie import audio_codec_geometry
 from ..configuration_josie.constants import IGNORE_INDEX
 from ..modeling_josie.codecs.adapters import encode_audio
 from ..modeling_josie.codecs.protocol import AudioCodec
-from ..processing_josie.spoken_turns import join_turns, join_waveforms, split_speech
+from ..processing_josie.message_forms import read_conversation
+from ..processing_josie.messages import Conversation, is_audio_part, list_parts
+from ..processing_josie.spoken_turns import join_turns, join_waveforms, split_codes, split_speech, with_codes
 
 _ROWS_AT_ONCE = 8
 
@@ -40,8 +42,8 @@ def add_speech_codes(
         turns one after the other, a frame of -100 between them. A turn that has `codes` keeps them as they are.
 
     Raises:
-        `ValueError`: No such column, a clip cannot be read, a turn has more than one, or `num_quantizers` is out of
-            range.
+        `ValueError`: No such column, a clip cannot be read, a turn has more than one, `codes` are no integers of that
+            shape, or `num_quantizers` is out of range.
     """
     config: Any = codec.config
     geometry, channels = audio_codec_geometry(config), getattr(config, "audio_channels", 1)
@@ -49,7 +51,7 @@ def add_speech_codes(
     if not columns:
         raise ValueError(f"`examples` must have a column `messages` or `conversations`, got {sorted(examples)}.")
     given: list[Any] = [next((value for value in row if value is not None), None) for row in zip(*columns, strict=True)]
-    spoken = [split_speech(messages)[1] for messages in given]
+    spoken = [split_speech(_require_own_codes(messages))[1] for messages in given]
     codes: dict[tuple[int, int], torch.Tensor] = {}  # by row and turn
     waveforms: dict[tuple[int, int], np.ndarray] = {}
     for row, turns in enumerate(spoken):
@@ -80,6 +82,62 @@ def add_speech_codes(
         for row, turns in enumerate(spoken)
     )
     return {"speech_codes": [value.numpy() for value in joined]}
+
+
+def give_codes(messages: Any, codes: Any) -> Conversation:
+    """Return a conversation with the codes of its spoken turns, see [`with_codes`], which come from a file.
+
+    Raises:
+        `ValueError`: They are not nested integers, or as of [`with_codes`].
+    """
+    _require_integers(codes)
+    return with_codes(messages, codes)
+
+
+def check_speech_codes(
+    codes: np.ndarray, codebook_size: int, num_quantizers: int | None, most_quantizers: int, end_of_speech: bool
+) -> None:
+    """Raise a `ValueError` unless a Talker can learn codes.
+
+    Args:
+        codes (`np.ndarray`): `(num_quantizers, num_frames)`, or `(0, 0)` where nothing is spoken.
+        codebook_size (`int`): Of the codec.
+        num_quantizers (`int`, *optional*): Those that the codes must have; any up to `most_quantizers` when `None`.
+        most_quantizers (`int`): Of the codec.
+        end_of_speech (`bool`): Whether the class after the last code, in quantizer 0, ends them.
+    """
+    if codes.size == 0:
+        return
+    if codes.shape[0] > most_quantizers or num_quantizers not in (None, codes.shape[0]):
+        allowed = f"at most {most_quantizers}" if num_quantizers is None else num_quantizers
+        raise ValueError(f"`speech_codes` must be of {allowed} quantizers, got {codes.shape[0]}.")
+    highest = np.full((codes.shape[0], 1), codebook_size - 1)
+    highest[0] += end_of_speech
+    if ((codes > highest) | ((codes < 0) & (codes != IGNORE_INDEX))).any():
+        end = f", or in quantizer 0 {codebook_size} for the end" if end_of_speech else ""
+        raise ValueError(
+            f"`speech_codes` must be in [0, {codebook_size - 1}], or {IGNORE_INDEX}{end}, got values from "
+            f"{codes.min()} to {codes.max()}."
+        )
+
+
+def _require_own_codes(messages: Any) -> Conversation:
+    """Return messages, whose parts have codes of integers."""
+    conversation = read_conversation(messages)
+    for message in conversation:
+        for part in list_parts(message) if message.get("role") == "assistant" else ():
+            if is_audio_part(part):
+                _require_integers(part.get("codes"))
+    return conversation
+
+
+def _require_integers(codes: Any) -> None:
+    try:
+        split_codes(codes)
+    except (TypeError, RuntimeError) as error:  # of torch, which makes no tensor of them
+        raise ValueError(
+            f"`speech_codes` must be integers of shape (num_quantizers, num_frames), got {codes!r:.200}."
+        ) from error
 
 
 def _end(codes: torch.Tensor, end_of_speech_id: int) -> torch.Tensor:

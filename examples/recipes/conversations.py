@@ -19,6 +19,7 @@ from typing import Any
 from datasets import Dataset, IterableDataset, concatenate_datasets
 
 from josie.training.conversations import change_paths, normalize_row, read_jsonl, to_dataset
+from josie.training.encode_dataset import read_plan, require_complete
 from recipes.data_sets import load_source
 from recipes.speech_rows import load_speech_rows
 from recipes.streams import endless_stream, read_rows
@@ -182,6 +183,26 @@ def date_files(parts: list[dict[str, Any]]) -> list[tuple[int, int]]:
     return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
 
 
+def find_encodings(source: dict[str, Any]) -> list[Path]:
+    """Return the folders of `josie encode` among what a source reads.
+
+    Args:
+        source (`dict`): With what `load_dataset` takes: the folder, or files of it, may be named in any way.
+    """
+    path, files = source.get("path"), source.get("data_files")
+    named = [path, source.get("data_dir")]
+    for each in files.values() if isinstance(files, dict) else [files]:
+        named += each if isinstance(each, list) else [each]
+    names = [Path(name) for name in named if isinstance(name, str)]
+    roots = [Path(), Path(path)] if isinstance(path, str) else [Path()]
+    found: dict[Path, None] = {}
+    for place in (root / name for root in roots for name in names):
+        # Where shards are named and not their folder, it is above `data`.
+        inside = [folder.parent for folder in (place, *place.parents) if folder.name == "data"]
+        found |= {folder: None for folder in (place, *inside) if {"num_rows", "shard_rows"} <= read_plan(folder).keys()}
+    return list(found)
+
+
 def _jsonl(options: dict[str, Any], arguments: ConversationDataArguments) -> Loaded:
     path, split = options.get("path"), options.get("split")
     if not isinstance(path, str) or options.keys() - {"path", "split"} or split not in (None, *SPLITS):
@@ -200,6 +221,8 @@ def _datasets(options: dict[str, Any], arguments: ConversationDataArguments) -> 
     if not isinstance(root, str | None):
         raise ValueError(f"`root` of a source must be the name of a folder, got {root!r}.")
     options = {"split": "train"} | {name: value for name, value in options.items() if name != "root"}
+    for folder in find_encodings(options):
+        require_complete(folder)
     loaded = load_source(options, arguments.streaming)
     given = {"dataset": loaded, "root": Path(root) if root else None, "columns": tuple(arguments.columns)}
     if arguments.streaming:

@@ -14,10 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from josie import add_speech_codes
 from josie.configuration_josie import audio_codec_geometry
 from josie.processing_josie.messages import is_audio_part, list_parts
-from josie.processing_josie.spoken_turns import with_codes
-from josie.training.encode_dataset import require_own_features
+from josie.training.encode_dataset import require_own_codes, require_own_features
+from josie.training.speech_codes import give_codes
 from recipes.configuration import read_section
-from recipes.conversations import ConversationDataArguments, date_files, load_conversations
+from recipes.conversations import ConversationDataArguments, date_files, find_encodings, load_conversations
 from recipes.model_cards import describe_sources
 from recipes.word_times import time_tokens
 
@@ -61,7 +61,7 @@ class SpeechEncoder:
     def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """Return `speech_codes`, those that are given included, and `length` in frames for a batch of `messages`."""
         given = rows.get("speech_codes") or [None] * len(rows["messages"])
-        messages = [with_codes(said, codes) for said, codes in zip(rows["messages"], given, strict=True)]
+        messages = [give_codes(said, codes) for said, codes in zip(rows["messages"], given, strict=True)]
         codes = add_speech_codes({"messages": messages}, self.codec, self.num_quantizers, self.end_of_speech)
         return {**codes, "length": [value.shape[-1] for value in codes["speech_codes"]]}
 
@@ -93,12 +93,14 @@ class SpokenConversations:
         sources (`list[str]`): Their sources in words.
         folder (`str`): The place of codes that are made of recordings.
         encoded (`list[str]`): The folders of the features that are read in place of audio.
+        encodings (`list[Path]`): The folders of `josie encode` that rows come from.
     """
 
     rows: dict[str, Any]
     sources: list[str]
     folder: str
     encoded: list[str] = field(default_factory=list)
+    encodings: list[Path] = field(default_factory=list)
 
     @classmethod
     def load(
@@ -112,7 +114,8 @@ class SpokenConversations:
         """
         data = read_section(config, "data", ConversationDataArguments, columns=list(COLUMNS))
         encoded = [str(source["path"]) for source in data.sources] if data.audio_features else []
-        return cls(load_conversations(data, keep), describe_sources(data.sources), data.folder, encoded)
+        encodings = [folder for each in data.sources if each["name"] == "datasets" for folder in find_encodings(each)]
+        return cls(load_conversations(data, keep), describe_sources(data.sources), data.folder, encoded, encodings)
 
     def require_encoder(self, model: Any) -> None:
         """Raise a `ValueError` if features are to be read that another audio encoder wrote, or if that one learns."""
@@ -131,7 +134,12 @@ class SpokenConversations:
             encoder ([`SpeechEncoder`]): Makes the codes.
             tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*): Of whose tokens rows with `word_times`
                 get `speech_durations`.
+
+        Raises:
+            `ValueError`: Codes were encoded ahead by another codec, or for a Talker that stops in another way.
         """
+        for folder in self.encodings:
+            require_own_codes(folder, encoder.codec, encoder.end_of_speech)
         return {
             split: time_rows(encoder.encode_rows(part, self.folder), tokenizer, encoder.frame_rate)
             if isinstance(part, Dataset)
