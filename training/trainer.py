@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from ..configuration_josie.constants import IGNORE_INDEX
+from ..modeling_josie.wrapped_parts import require_no_adapters, unwrap_torch
 from ..processing_josie.processor import JosieProcessor
 from .collator import JosieDataCollator
 from .data_workers import LastingWorkersTrainer
@@ -47,7 +48,8 @@ class JosieTrainer(LastingWorkersTrainer, LossPartsTrainer):
 
     Raises:
         `ValueError`: The model makes no losses with parts, a loss of the user's is given, one process has several
-            devices, labels are smoothed where speech is learned, or a setting would be passed over.
+            devices, labels are smoothed where speech is learned, a part of what checkpoints hold has adapters of its
+            own, or a setting would be passed over.
     """
 
     def __init__(
@@ -78,6 +80,9 @@ class JosieTrainer(LastingWorkersTrainer, LossPartsTrainer):
         if not has_labels and "text" not in trained.target_names:
             self.label_names = ["speech_codes"]  # or evaluations would have no loss
         require_labels(self.args.label_names, trained, whole_model)
+        saved = unwrap_torch(trained) if whole_model is None else whole_model
+        if self.args.save_strategy != "no" and isinstance(saved, PreTrainedModel):
+            require_no_adapters(saved)  # or the first checkpoint would be refused
         self.whole = None if whole_model is None else WholeCheckpoints(whole_model, trained)
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -175,13 +180,18 @@ class JosieTrainer(LastingWorkersTrainer, LossPartsTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.whole is None or self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            super()._load_from_checkpoint(resume_from_checkpoint, unwrap_torch(self.model if model is None else model))
         else:
             self.whole.load(resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         if self.whole is None or self.is_fsdp_enabled:
-            super()._load_best_model()
+            given = self.model
+            self.model = unwrap_torch(given)  # checkpoints have the names of what is not compiled
+            try:
+                super()._load_best_model()
+            finally:
+                self.model = given
         else:
             self.whole.load(str(self.state.best_model_checkpoint))
 
@@ -201,11 +211,12 @@ def require_labels(names: list[str] | None, model: Any, whole_model: Any) -> Non
         if whole_model is None:
             return
         known = {**known, **inspect.signature(whole_model.forward).parameters}
-    for name in names or ():
-        if name not in known:
-            raise ValueError(
-                f"`label_names` must be inputs of the model, such as 'labels' and 'speech_codes', got {name!r}."
-            )
+    wrong: list[Any] = [name for name in names or () if name not in known]
+    if wrong or names == []:
+        raise ValueError(
+            "`label_names` must be inputs of the model, such as 'labels' and 'speech_codes', got "
+            f"{(wrong or [names])[0]!r}."
+        )
 
 
 def require_lengths(dataset: Any, column: str, inputs: str) -> None:

@@ -8,6 +8,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..modeling_josie.wrapped_parts import PlainNames
+
 EXTRA_FILE = "extra_weights.safetensors"
 
 
@@ -24,9 +26,10 @@ class WholeCheckpoints:
 
     def __init__(self, whole: PreTrainedModel, trained: nn.Module):
         self.whole, self.trained = whole, trained
+        self.plain = PlainNames(whole)  # in checkpoints nothing is compiled
         names: dict[int, list[str]] = {}  # of tied weights several
         for name, tensor in _list_tensors(whole):
-            names.setdefault(id(tensor), []).append(name)
+            names.setdefault(id(tensor), []).append(self.plain.find(name))
         self.names = {name: names.get(id(tensor), []) for name, tensor in _list_tensors(trained)}
 
     def save(self, folder: str | Path, state: dict[str, torch.Tensor] | None = None) -> None:
@@ -36,7 +39,7 @@ class WholeCheckpoints:
             folder (`str` or `Path`): The checkpoint.
             state (`dict`, *optional*): Weights of the trained module, gathered from all processes; its own when `None`.
         """
-        weights: dict[str, Any] = dict(self.whole.state_dict())
+        weights: dict[str, Any] = {self.plain.find(name): value for name, value in self.whole.state_dict().items()}
         extra = {}
         for name, value in (self.trained.state_dict() if state is None else state).items():
             targets = self.names[name]
