@@ -1,14 +1,15 @@
 """Make tasks for `josie evaluate` of recorded texts: `python examples/make_tasks.py OUT.jsonl FOLDER [FOLDER ...]`.
 
 Each FOLDER is one that `fetch_data.py speech` has filled, and its test split is used: clips that are to be written down
-(`wer`), a task for each source; and with `--say` texts that are to be said (`spoken_wer`). `--num N` takes the first N
-of each task, in an order of chance that is always the same.
+(`wer`), a task for each source, called by the folder and the source; and with `--say` texts that are to be said
+(`spoken_wer`). `--num N` takes the first N of each task, in an order of chance that is always the same.
 """
 
 import argparse
 import json
 import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,41 @@ from recipes.speech_data import read_manifest
 from josie.conversion.files import write_file
 
 
-def choose_clips(folder: Path, num: int | None) -> dict[str, list[dict[str, Any]]]:
-    """Return clips of the test split that have a text, for each source.
+def choose_clips(folders: Sequence[Path], num: int | None) -> dict[str, list[dict[str, Any]]]:
+    """Return clips of the test splits that have a text, for each folder and source, by the names of both.
 
     Args:
-        folder (`Path`): With `test.jsonl`.
-        num (`int`, *optional*): Most clips of a source; all when `None`.
+        folders (`Sequence[Path]`): With `test.jsonl`.
+        num (`int`, *optional*): Most clips of a source of a folder; all when `None`.
 
     Raises:
-        `ValueError`: There is no such folder, it has no clips with texts, or the number is below 1.
+        `ValueError`: There is no such folder, it has no clips with texts, the number is below 1, or two folders would
+            give clips the same name.
     """
+    found: dict[str, list[dict[str, Any]]] = {}
+    places: dict[str, Path] = {}
+    for folder in folders:
+        for name, clips in _choose_from(folder, num).items():
+            if name in found:
+                raise ValueError(
+                    f"`FOLDER` must be folders whose clips get different names, got {str(places[name])!r} and "
+                    f"{str(folder)!r}, both with {name!r}."
+                )
+            found[name], places[name] = clips, folder
+    return found
+
+
+def _choose_from(folder: Path, num: int | None) -> dict[str, list[dict[str, Any]]]:
     manifest = folder / "test.jsonl"
     if not manifest.is_file():
         raise ValueError(f"`FOLDER` must be one that `fetch_data.py speech` has filled, got {str(folder)!r}.")
     if num is not None and num < 1:
         raise ValueError(f"`--num` must be at least 1, got {num}.")
     found: dict[str, list[dict[str, Any]]] = {}
+    name = Path(os.path.abspath(folder)).name  # of "." too, and of a link its own
     for clip in read_manifest(manifest):
         if clip["text"]:
-            found.setdefault(f"{folder.name}-{clip['source']}", []).append(clip)
+            found.setdefault(f"{name}-{clip['source']}", []).append(clip)
     if not found:
         raise ValueError(f"`FOLDER` must have clips with a `text`, got none in {str(manifest)!r}.")
     for clips in found.values():
@@ -44,16 +61,16 @@ def choose_clips(folder: Path, num: int | None) -> dict[str, list[dict[str, Any]
     return {name: clips[:num] for name, clips in found.items()}
 
 
-def make_tasks(folder: Path, says: bool, num: int | None, root: Path) -> list[dict[str, Any]]:
-    """Return the rows of a folder.
+def make_tasks(folders: Sequence[Path], says: bool, num: int | None, root: Path) -> list[dict[str, Any]]:
+    """Return the rows of folders.
 
     Args:
-        folder, num: As of [`choose_clips`].
+        folders, num: As of [`choose_clips`].
         says (`bool`): Texts to be said, in place of clips to be written down.
         root (`Path`): The folder that paths are to be relative to.
     """
     rows = []
-    for name, clips in choose_clips(folder, num).items():
+    for name, clips in choose_clips(folders, num).items():
         for clip in clips:
             row: dict[str, Any] = {"task": f"{name}-{'say' if says else 'transcribe'}", "answer": clip["text"]}
             if says:
@@ -78,8 +95,8 @@ def main(argv: list[str] | None = None) -> None:
         root = arguments.out.parent
         if arguments.out.is_dir():
             raise ValueError(f"`OUT` must be the name of a file, got {str(arguments.out)!r}, a folder.")
+        rows = make_tasks(arguments.folders, arguments.say, arguments.num, root)
         root.mkdir(parents=True, exist_ok=True)
-        rows = [row for folder in arguments.folders for row in make_tasks(folder, arguments.say, arguments.num, root)]
         write_file(arguments.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         print(f"{arguments.out}: {len(rows)} rows")
 

@@ -28,9 +28,9 @@ def read_clips(folder: str, data: list[Path], num: int | None) -> dict[str, tupl
         num (`int`, *optional*): Most clips of a source; all when `None`.
 
     Raises:
-        `ValueError`: There is no such model, or it has no head for tokens, or a folder no test split.
+        `ValueError`: There is no such model, or it has no head for tokens; or as of [`choose_clips`].
     """
-    chosen = {name: clips for one in data for name, clips in choose_clips(one, num).items()}
+    chosen = choose_clips(data, num)
     model = load_named(folder, AutoModelForMultimodalLM, "MODEL")
     processor = load_part(folder, AutoProcessor, "MODEL")
     learner, thinker = TokenCTCModel.of_checkpoint(model, folder), getattr(model, "thinker", model)

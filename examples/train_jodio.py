@@ -38,7 +38,7 @@ from recipes.configuration import CommandLine, read_section, require_sections, r
 from recipes.model_cards import CardArguments, write_card
 from recipes.models import save_in_half
 from recipes.run_log import RunLog
-from recipes.runs import start_training, train
+from recipes.runs import hand_to_all, start_training, train
 from recipes.speech_data import SpeechDataArguments, load_speech
 from torchaudio.transforms import MelSpectrogram
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
@@ -267,11 +267,12 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     read_model_section(section)
     discriminator = config.get("discriminator")
     if discriminator is not None:
-        config_class = JodioDiscriminatorModel.config_class
+        config_class: Any = JodioDiscriminatorModel.config_class
         discriminator = JodioDiscriminatorModel(read_section(config, "discriminator", config_class))
     check_discriminator(arguments, discriminator)
-    # First: missing data is found before a model is made or fetched.
-    speech = load_speech(read_section(config, "data", SpeechDataArguments))
+    with arguments.main_process_first():
+        # First: missing data is found before a model is made or fetched.
+        speech = load_speech(read_section(config, "data", SpeechDataArguments))
     model = build_model(section)
     unseen = find_unseen(speech)
     if unseen is not None:
@@ -299,7 +300,7 @@ def find_unseen(speech: dict[str, Dataset]) -> Dataset | None:
 def finish(
     trainer: CodecTrainer, speech: dict[str, Dataset], report: ReportArguments, card: CardArguments, command: str
 ) -> dict[str, Any]:
-    """Save the model with its card, and report on the clips it never saw.
+    """Save the model with its card, and report on the clips it never saw: all processes evaluate, the first one writes.
 
     Args:
         trainer ([`CodecTrainer`]): After training.
@@ -307,8 +308,32 @@ def finish(
         report ([`ReportArguments`]): For the report.
         card ([`CardArguments`]): For the card.
         command (`str`): How the recipe was called.
+
+    Returns:
+        The scores of the report, in each process.
     """
-    folder, model = Path(trainer.args.output_dir), trainer.model
+    scores = trainer.evaluate() if trainer.eval_dataset is not None else {}
+    loss = {name: value for name, value in scores.items() if name == "eval_loss"}
+    is_first = trainer.args.process_index == 0
+    return hand_to_all(write_all(trainer, speech, report, card, command, loss) if is_first else None)
+
+
+def write_all(
+    trainer: CodecTrainer,
+    speech: dict[str, Dataset],
+    report: ReportArguments,
+    card: CardArguments,
+    command: str,
+    loss: dict[str, float],
+) -> dict[str, Any]:
+    """Write what a run leaves, and return the scores of the report.
+
+    Args:
+        trainer, speech, report, card, command: As of [`finish`].
+        loss (`dict`): For the card, beside these scores.
+    """
+    folder = Path(str(trainer.args.output_dir))
+    model: Any = trainer.model
     save_in_half(model, folder / "model")
     trainer.processing_class.save_pretrained(folder / "model")
     unseen = find_unseen(speech)
@@ -322,7 +347,7 @@ def finish(
     seconds = sum(value or 0 for value in speech["train"]["seconds"]) if _has_seconds(speech["train"]) else None
     amount = f"{len(speech['train'])} clips" + (f", {seconds / 3600:.2f} hours" if seconds is not None else "")
     data = [*licences, f"together {amount}"]
-    write_card(trainer, card, command, data, metrics, "clips of the same sources that were held out, medians")
+    write_card(trainer, card, command, data, loss | metrics, "clips of the same sources that were held out, medians")
     return metrics
 
 

@@ -40,7 +40,7 @@ from recipes.model_cards import CardArguments, write_card
 from recipes.models import save_in_half
 from recipes.progress import progress
 from recipes.run_log import RunLog
-from recipes.runs import count_rows, find_checkpoint, start_training, train
+from recipes.runs import count_rows, find_checkpoint, hand_to_all, start_training, train
 from recipes.vision_codec_report import ReportArguments, average_scores, score_images, write_report
 from torch import nn
 from transformers import Trainer, TrainingArguments
@@ -260,7 +260,9 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     }
     arguments = start_training(config, TrainingArguments, **defaults)
     model_config = build_config(config.get("model", {}))
-    images = load_images(data)  # before a model is made
+    with arguments.main_process_first():
+        images = load_images(data)  # before a model is made
+        is_new = line.mode == "restart" or find_checkpoint(Path(str(arguments.output_dir))) is None
     model = JovioModel(model_config)
     if arguments.max_steps < 1:  # crops are without end, so there are no epochs
         raise ValueError(f"`trainer.max_steps` must be positive, got {arguments.max_steps}.")
@@ -269,8 +271,8 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     training = RandomCrops(data, images["train"], arguments.max_steps * size, arguments.seed, size)
     require_crops(data, training)
     validation = RandomCrops(data, images["validation"], data.num_validation_crops, arguments.seed, size)
-    if start is not None and (line.mode == "restart" or find_checkpoint(Path(str(arguments.output_dir))) is None):
-        crops = RandomCrops(data, images["train"], start.num_crops, arguments.seed + 1)
+    if start is not None and is_new:
+        crops: Any = RandomCrops(data, images["train"], start.num_crops, arguments.seed + 1)
         patches = torch.cat(
             [cut_patches(crop["pixel_values"], model.config) for crop in progress(crops, "Patches to start from")]
         )
@@ -298,7 +300,7 @@ def finish(
     card: CardArguments,
     command: str,
 ) -> dict[str, Any]:
-    """Save the model with its processors and its card, and report on the images it never saw.
+    """Save the model with its processors and card, and report on the images it never saw; the first process writes.
 
     Args:
         trainer ([`CodecTrainer`]): After training.
@@ -307,8 +309,33 @@ def finish(
         report ([`ReportArguments`]): For the report.
         card ([`CardArguments`]): For the card.
         command (`str`): How the recipe was called.
+
+    Returns:
+        The scores of the report, in each process.
     """
-    folder, model = Path(trainer.args.output_dir), trainer.model
+    scores = trainer.evaluate() if trainer.eval_dataset is not None else {}
+    loss = {name: value for name, value in scores.items() if name == "eval_loss"}
+    is_first = trainer.args.process_index == 0
+    return hand_to_all(write_all(trainer, data, images, report, card, command, loss) if is_first else None)
+
+
+def write_all(
+    trainer: CodecTrainer,
+    data: ImageDataArguments,
+    images: dict[str, list[StoredImage]],
+    report: ReportArguments,
+    card: CardArguments,
+    command: str,
+    loss: dict[str, float],
+) -> dict[str, Any]:
+    """Write what a run leaves, and return the scores of the report.
+
+    Args:
+        trainer, data, images, report, card, command: As of [`finish`].
+        loss (`dict`): For the card, beside these scores.
+    """
+    folder = Path(str(trainer.args.output_dir))
+    model: Any = trainer.model
     save_in_half(model, folder / "model", eight_bits=(".codebook", ".layers."))
     trainer.processing_class.save_pretrained(folder / "model")
     unseen = [image for image in images["test"] if image.source != "video"]
@@ -316,13 +343,13 @@ def finish(
     if unseen:
         # What was saved is what is reported on, and what its rounding costs is said.
         most = model.config.num_quantizers
-        saved = JovioModel.from_pretrained(folder / "model").to(model.device)
+        saved: Any = JovioModel.from_pretrained(folder / "model").to(model.device)
         precise = score_images(model, Path(data.folder), unseen, report.max_pixels, [most])
         metrics = write_report(saved, Path(data.folder), unseen, folder / "report", report)
         metrics[f"psnr_{most}_float32"] = average_scores(precise, [most])[f"psnr_{most}"]
         trainer.log({f"test_{name}": value for name, value in metrics.items()})
     held_out = f"{len(unseen)} images of the same sources that were held out, means"
-    write_card(trainer, card, command, describe_data(images["train"]), metrics, held_out)
+    write_card(trainer, card, command, describe_data(images["train"]), loss | metrics, held_out)
     return metrics
 
 

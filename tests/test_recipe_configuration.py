@@ -106,7 +106,12 @@ def test_arguments_that_a_run_cannot_obey_are_refused(tmp_path, change, message)
 
 def test_what_transformers_takes_is_taken(tmp_path):
     more = {"max_grad_norm": 0, "eval_strategy": "steps", "eval_steps": 2, "report_to": [], "optim": "sgd"}
-    more |= {"lr_scheduler_kwargs": {"num_cycles": 2}, "save_only_model": False, "resume_from_checkpoint": None}
+    more |= {
+        "lr_scheduler_type": "cosine",
+        "lr_scheduler_kwargs": {"num_cycles": 2},
+        "save_only_model": False,
+        "resume_from_checkpoint": None,
+    }
     config = {"trainer": {"output_dir": str(tmp_path), "max_steps": 1, "use_cpu": True} | more}
     assert read_trainer_section(config, TrainingArguments).max_grad_norm == 0
     assert read_section({"trainer": {"fsdp": True, "save_steps": 0.5}}, "trainer", dict_of_fsdp()).fsdp is True

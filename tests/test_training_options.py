@@ -6,6 +6,7 @@ import functools
 import gc
 import json
 import math
+import re
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tiny import CASES
 from transformers import Trainer, TrainingArguments, logging
 
 import josie
+from josie.training.loss_parts import check_optimizer
 
 BASE = dict(
     max_steps=2,
@@ -360,7 +362,12 @@ def test_fields_are_obeyed(name):
 REFUSED = {
     "use_liger_kernel": (dict(use_liger_kernel=True), "must be False, as no kernels are written for JOSIE"),
     "fp16": (dict(fp16=True), "must be False on a CPU, where accelerate leaves float32"),
-    "optim_target_modules": (dict(optim_target_modules=["qkv_proj"]), "must be None with `optim`"),
+    "optim_target_modules": (dict(optim_target_modules=["qkv_proj"]), "must be None with `optim` 'adamw_torch"),
+    "learning_rate": (dict(learning_rate=-1.0), "must be at least 0, got -1.0"),
+    "optim_args": (dict(optim_args="betas=(0.1,0.2)"), "must be pairs such as 'momentum=0.9,nesterov=true', without"),
+    "lr_scheduler_kwargs": (dict(lr_scheduler_kwargs=dict(foo=1)), "must be what `lr_scheduler_type` 'linear' takes"),
+    "activation_checkpointing_kwargs": (dict(activation_checkpointing_kwargs=dict(foo=1)), r"\(.*\) must have keys"),
+    "label_names": (dict(label_names=[]), "must be inputs of the model, such as 'labels' and 'speech_codes', got"),
 }
 
 
@@ -369,8 +376,54 @@ def test_fields_are_refused(name):
     options, message = REFUSED[name]
     with pytest.raises(ValueError, match=f"`{name}` {message}"):
         build_trainer(**options)
-    with pytest.raises((ValueError, ImportError), match=f"`{name}` {message}|liger-kernel"):
-        josie.LossParts.attach(build_trainer(Trainer, **options))
+    if name != "label_names":  # which JosieTrainer looks at by itself
+        with pytest.raises((ValueError, ImportError), match=f"`{name}` {message}|liger-kernel"):
+            josie.LossParts.attach(build_trainer(Trainer, **options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(optim="galore_adamw", optim_target_modules=["qkv_proj"], optim_args="rank=64"),
+        dict(optim="galore_adafactor_layerwise", optim_target_modules="all-linear"),
+        dict(optim="apollo_adamw", optim_target_modules=["qkv_proj"]),
+        dict(optim="sgd", optim_args="momentum=0.9, nesterov=true"),
+        dict(optim="sgd", optim_args="momentum=0"),
+        dict(lr_scheduler_type="reduce_lr_on_plateau", eval_strategy="steps", lr_scheduler_kwargs=dict(patience=2)),
+        dict(lr_scheduler_type="warmup_stable_decay", lr_scheduler_kwargs=dict(num_decay_steps=2), max_steps=9),
+        dict(lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs=dict(min_lr=1e-4), max_steps=-1),
+        dict(activation_checkpointing_kwargs=dict(use_reentrant=True, preserve_rng_state=False, every_n_layers=2)),
+    ],
+    ids=str,
+)
+def test_settings_of_learning_that_can_be_obeyed_are_taken(options):
+    check_optimizer(TrainingArguments(**BASE | dict(output_dir=tempfile.mkdtemp()) | options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(optim="sgd", optim_target_modules=["a"]), "`optim_target_modules` must be None with `optim` 'sgd', got"),
+        (dict(optim_args="foo=1"), "`optim_args` must be what `optim` 'adamw_torch_fused' reads, got 'foo', which it"),
+        (dict(optim="sgd", optim_args="momentun=1"), "`optim_args` must be what `optim` 'sgd' reads, got 'momentun'"),
+        (dict(optim="sgd", optim_args="momentum=a"), "`optim_args` must have values that `optim` 'sgd' takes, got mom"),
+        (dict(optim="sgd", optim_args="momentum"), "`optim_args` must be pairs such as 'momentum=0.9,nesterov=true'"),
+        (
+            dict(lr_scheduler_type="cosine_with_min_lr"),
+            "`lr_scheduler_kwargs` must be what `lr_scheduler_type` 'cosine",
+        ),
+        (
+            dict(lr_scheduler_type="cosine", lr_scheduler_kwargs=dict(num_cycles="a")),
+            "`lr_scheduler_kwargs` must be what `lr_scheduler_type` 'cosine' takes, got {'num_cycles': 'a'}: could not",
+        ),
+        (dict(activation_checkpointing_kwargs=dict(every_n_layers="a")), "an `every_n_layers` of at least 1, got 'a'."),
+        (dict(activation_checkpointing_kwargs=dict(determinism_check="x")), "must have values that torch takes, got"),
+    ],
+    ids=str,
+)
+def test_settings_of_learning_that_end_in_a_traceback_are_refused(options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_optimizer(TrainingArguments(**BASE | dict(output_dir=tempfile.mkdtemp()) | options))
 
 
 def test_columns_that_no_batch_reads_are_dropped():

@@ -4,19 +4,25 @@ A `Trainer` counts the text tokens of an update, and nothing else; of a model's 
 learns text, first codes, remaining codes and durations at once, in numbers that differ from batch to batch.
 """
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput
+from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers.trainer_utils import EvalLoopOutput, SchedulerType
+from transformers.training_args import OptimizerNames
 
 from .averages import AverageMeter
 
 _LOSS = "_loss"
+_STEPS = 1000  # of a schedule that is tried, where no number is given
+# Of `activation_checkpointing_kwargs`: what transformers reads itself, and torch beside the arguments that it names.
+_OF_TRANSFORMERS, _OF_TORCH = ("every_n_layers", "offload"), ("preserve_rng_state",)
 
 
 def accepts(function: Callable[..., Any], name: str) -> bool:
@@ -40,12 +46,87 @@ def check_arguments(arguments: TrainingArguments) -> None:
 
 
 def check_optimizer(arguments: TrainingArguments) -> None:
-    """Raise a `ValueError` that names a field of the optimizer that would be passed over, or end the training."""
+    """Raise a `ValueError` that names a field of how a model learns that would be passed over, or end the training."""
     names, limit = arguments.optim_target_modules, arguments.max_grad_norm
-    if names is not None and not any(family in str(arguments.optim) for family in ("galore", "apollo")):
-        raise ValueError(f"`optim_target_modules` must be None with `optim` {str(arguments.optim)!r}, got {names}.")
+    optimizer = OptimizerNames(arguments.optim).value
+    if not arguments.learning_rate >= 0:
+        raise ValueError(f"`learning_rate` must be at least 0, got {arguments.learning_rate}.")
+    if names is not None and not any(family in optimizer for family in ("galore", "apollo")):
+        raise ValueError(f"`optim_target_modules` must be None with `optim` {optimizer!r}, got {names}.")
     if not isinstance(limit, int | float):
         raise ValueError(f"`max_grad_norm` must be a number, 0 for no limit, got {limit!r}.")
+    check_optimizer_options(arguments)
+    check_schedule(arguments)
+    check_checkpointing(arguments)
+
+
+def check_optimizer_options(arguments: TrainingArguments) -> None:
+    """Raise a `ValueError` for `optim_args` that are no pairs, or that the optimizer does not read."""
+    given, optimizer = arguments.optim_args, OptimizerNames(arguments.optim).value
+    if not given:
+        return
+
+    def read(text: str | None) -> Any:
+        changed = copy.copy(arguments)
+        changed.optim_args = text
+        return Trainer.get_optimizer_cls_and_kwargs(changed)
+
+    pairs = [pair.split("=") for pair in given.replace(" ", "").split(",")]
+    if not all(len(pair) == 2 and all(pair) for pair in pairs):
+        raise ValueError(
+            "`optim_args` must be pairs such as 'momentum=0.9,nesterov=true', without commas in a value, got "
+            f"{given!r}."
+        )
+    try:
+        without = read(None)
+    except (ImportError, ValueError):  # a package or a model is missing: said, or had, where the optimizer is made
+        return
+    for name, value in pairs:
+        try:
+            is_read = any(read(f"{name}={other}") != without for other in (value, "0", "1"))  # one may be the default
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"`optim_args` must have values that `optim` {optimizer!r} takes, got {name}={value}: {error}."
+            ) from error
+        if not is_read:
+            raise ValueError(f"`optim_args` must be what `optim` {optimizer!r} reads, got {name!r}, which it does not.")
+
+
+def check_schedule(arguments: TrainingArguments) -> None:
+    """Raise a `ValueError` for `lr_scheduler_kwargs` with which there is no schedule."""
+    name, given = SchedulerType(arguments.lr_scheduler_type), arguments.lr_scheduler_kwargs
+    num_steps = arguments.max_steps if arguments.max_steps > 0 else _STEPS
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=arguments.learning_rate)
+    options: Any = {"num_training_steps": num_steps, "scheduler_specific_kwargs": given}
+    try:
+        schedule = get_scheduler(name, optimizer, arguments.get_warmup_steps(num_steps), **options)
+        for rate_of in getattr(schedule, "lr_lambdas", ()):
+            for step in (0, num_steps // 2, num_steps):
+                rate_of(step)
+    except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as error:
+        raise ValueError(
+            f"`lr_scheduler_kwargs` must be what `lr_scheduler_type` {name.value!r} takes, got {given!r}: {error}."
+        ) from error
+
+
+def check_checkpointing(arguments: TrainingArguments) -> None:
+    """Raise a `ValueError` for `activation_checkpointing_kwargs` that torch does not take."""
+    given: Any = arguments.activation_checkpointing_kwargs
+    if given is None:
+        return
+    named = "`activation_checkpointing_kwargs` (`gradient_checkpointing_kwargs`) must"
+    parameters = inspect.signature(checkpoint).parameters.values()
+    known = sorted({one.name for one in parameters if one.kind is one.KEYWORD_ONLY} | {*_OF_TRANSFORMERS, *_OF_TORCH})
+    if not isinstance(given, dict) or given.keys() - set(known):
+        raise ValueError(f"{named} have keys of {known}, got {given!r}.")
+    every = given.get("every_n_layers", 1)
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ValueError(f"{named} have an `every_n_layers` of at least 1, got {every!r}.")
+    try:
+        options: Any = {name: value for name, value in given.items() if name not in _OF_TRANSFORMERS}
+        checkpoint(torch.neg, torch.zeros((), requires_grad=True), **{"use_reentrant": False} | options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{named} have values that torch takes, got {given!r}: {error}.") from error
 
 
 class LossPartsTrainer(Trainer):

@@ -14,6 +14,7 @@ import re
 import shlex
 import time
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -155,6 +156,13 @@ def _describe(hint: Any) -> str:
     return hint.__name__ if hint in (bool, int, float, str, list, dict) else str(hint).replace("typing.", "")
 
 
+def _list_choices(entry: dataclasses.Field, hint: Any) -> list[Any]:
+    """Return all that a field may be that has choices, or is hinted as an enumeration or text; nothing for others."""
+    if "choices" in entry.metadata:
+        return [*entry.metadata["choices"], *([None] if NoneType in get_args(hint) else [])]
+    return [member.value for one in get_args(hint) if isinstance(one, type) and issubclass(one, Enum) for member in one]
+
+
 def read_section(config: dict[str, Any], name: str, section_class: type[Section], **defaults: Any) -> Section:
     """Return a section of a configuration as a dataclass.
 
@@ -171,13 +179,16 @@ def read_section(config: dict[str, Any], name: str, section_class: type[Section]
     values = config.get(name, {})
     if not isinstance(values, dict):
         raise ValueError(f"`{name}` must be a section of the configuration, got {values!r}.")
-    known = {entry.name for entry in dataclasses.fields(section_class) if entry.init}  # type: ignore[arg-type]
+    known = {entry.name: entry for entry in dataclasses.fields(section_class) if entry.init}  # type: ignore[arg-type]
     hints = get_type_hints(section_class, localns={"torch": torch}) | _WIDER_HINTS
     for key, value in values.items():
         if key not in known:
             raise ValueError(f"`{name}` must have keys of {sorted(known)}, got {key!r}.")
         if not _fits(value, hints[key]):
             raise ValueError(f"`{name}.{key}` must be of type {_describe(hints[key])}, got {value!r}.")
+        choices = _list_choices(known[key], hints[key])
+        if choices and value not in choices:
+            raise ValueError(f"`{name}.{key}` must be of {choices}, got {value!r}.")
     needed = [
         entry.name
         for entry in dataclasses.fields(section_class)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ def load_source(options: dict[str, Any], is_streaming: bool = False) -> Dataset 
         is_streaming (`bool`): Read it as it comes.
 
     Raises:
-        `ValueError`: There is none, an option is unknown, or a file cannot be read.
+        `ValueError`: There is none, an option is unknown, or a file cannot be read, or is empty.
     """
     path, files = options.get("path"), options.get("data_files")
     if not isinstance(path, str) or not path:
@@ -32,7 +32,12 @@ def load_source(options: dict[str, Any], is_streaming: bool = False) -> Dataset 
     if path in _FILE_TYPES and not (files or options.get("data_dir")):
         raise ValueError(f"`data_files` of a source must be files where its `path` is {path!r}, got {files!r}.")
     try:
-        return load_rows(options, is_streaming)
+        rows = load_rows(options, is_streaming)
+        if is_streaming:
+            next(iter(rows), None)  # what is wrong with a stream is said at once
+        return rows
+    except StopIteration as error:  # of the reader of JSON
+        raise ValueError(describe_unreadable(options, ValueError("no file has a row"))) from error
     except (DatasetsError, OSError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
         reason = error.__cause__ or error
         if not isinstance(reason, FileNotFoundError | ConnectionError):

@@ -43,21 +43,18 @@ def write_card(
     model: PreTrainedModel | None = None,
     **entries: Any,
 ) -> None:
-    """Write the model card of a finished run into the folder `model` of its output.
+    """Write the model card of a finished run into the folder `model` of its output; for one process alone.
 
     Args:
-        trainer (`Trainer`): Its model, its last evaluation and the hours of its log are described.
+        trainer (`Trainer`): Its model and the hours of its log are described.
         card ([`CardArguments`]): Entries of the configuration.
         command (`str`): The command that trained the model.
         data (`list[str]`): The training data, in words.
-        metrics (`dict`): The results.
+        metrics (`dict`): The results. Nothing is evaluated here, for which all processes would be needed.
         evaluated_on (`str`): The data of these results, in words.
         model ([`PreTrainedModel`], *optional*): The model in the folder; the trainer's when `None`.
         entries: More arguments of [`write_model_card`].
     """
-    scores: dict[str, Any] = {}
-    if trainer.eval_dataset is not None and "eval_loss" not in metrics:
-        scores = trainer.evaluate()
     if model is None:
         trained: Any = trainer.model
         adapted = getattr(trained, "get_base_model", None)  # inside peft's wrapper
@@ -67,7 +64,7 @@ def write_card(
         model.config,
         model=model,
         data=data,
-        metrics={**{name: value for name, value in scores.items() if name == "eval_loss"}, **metrics},
+        metrics=metrics,
         evaluated_on=evaluated_on,
         command=command,
         hours=max((entry.get("hours", 0.0) for entry in trainer.state.log_history), default=0.0),

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import re
 import shutil
 import signal
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import TrainerState
 
 from josie.conversion.files import write_json
 from josie.modeling_josie.layers.precision import describe_slowdown
+from josie.training.loss_parts import check_optimizer
 from recipes.configuration import Mode, Section, read_section
 
 logger = logging.getLogger("josie.examples.runs")
@@ -30,6 +34,36 @@ _FREE = re.compile(
     r"|greater_is_better|skip_memory|prediction_loss|per_device|report|push|hub|trackio|log|eval|save|load_best|do_|use_"
     r"|bf16|fp16|tf32|fsdp|ddp|deepspeed|dataloader|torch|gradient_checkpointing|activation_checkpointing)\w*(\..*)?"
 )
+# What must be false or null, and why.
+_REFUSED: dict[str, tuple[str, str]] = {
+    "save_only_model": ("false", "as a run goes on from all that a checkpoint has"),
+    "ignore_data_skip": ("false", "as a run goes on with the rows that it has not seen yet"),
+    "enable_jit_checkpoint": ("false", "as a run saves a checkpoint on SIGTERM by itself"),
+    "batch_eval_metrics": ("false", "as of each batch only a few numbers are kept for the scores"),
+    "resume_from_checkpoint": ("null", "as the same command goes on from the last checkpoint by itself"),
+    "parallelism_config": (
+        "null",
+        "as a file cannot have an object; `accelerate launch` makes it of a file of its own",
+    ),
+}
+# The least that numbers may be, what they are below, and both in words.
+_RANGES: dict[str, tuple[float, float, str]] = {
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), (1, math.inf, "at least 1")),
+    **dict.fromkeys(("gradient_accumulation_steps", "eval_accumulation_steps"), (1, math.inf, "at least 1")),
+    **dict.fromkeys(("dataloader_num_workers", "neftune_noise_alpha", "adam_epsilon"), (0, math.inf, "at least 0")),
+    **dict.fromkeys(("adam_beta1", "adam_beta2"), (0, 1, "in [0, 1)")),
+    "seed": (0, 2**32, "in [0, 2**32)"),
+}
+# What a recipe that sets it has to have as it sets it.
+_SET_BY_RECIPES = (
+    "remove_unused_columns",
+    "label_names",
+    "prediction_loss_only",
+    "eval_do_concat_batches",
+    "train_sampling_strategy",
+)
+# What transformers raises for values that it cannot obey.
+_OF_VALUES = (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError, NotImplementedError)
 
 
 def read_trainer_section(config: dict[str, Any], arguments_class: type[Section], **defaults: Any) -> Section:
@@ -43,8 +77,8 @@ def read_trainer_section(config: dict[str, Any], arguments_class: type[Section],
         defaults: Values in place of its own defaults.
 
     Raises:
-        `ValueError`: It lacks `output_dir` or `max_steps`, has an unknown key or a value of another type, or would
-            keep a run from going on by itself.
+        `ValueError`: It lacks `output_dir` or `max_steps`, has an unknown key or a value of another type or that cannot
+            be obeyed, or would keep a run from going on by itself.
     """
     section = config.get("trainer", {})
     for name in ("output_dir", "max_steps"):
@@ -53,15 +87,19 @@ def read_trainer_section(config: dict[str, Any], arguments_class: type[Section],
     # Without an accelerator the Trainer would use the CPU anyway, but refuses bfloat16 unless it is asked to.
     common = {"report_to": "none", "use_cpu": not torch.accelerator.is_available()}
     given = common | defaults | section
-    if given.get("save_only_model"):
+    for name, (allowed, reason) in _REFUSED.items():
+        if given.get(name) if allowed == "false" else given.get(name) is not None:
+            raise ValueError(f"`trainer.{name}` must be {allowed}, {reason}, got {given[name]!r}.")
+    for name in _SET_BY_RECIPES:
+        if name in defaults and given[name] != defaults[name]:
+            raise ValueError(
+                f"`trainer.{name}` must be {defaults[name]!r}, as this recipe needs it, got {given[name]!r}."
+            )
+    strategy, data = given.get("train_sampling_strategy", "random"), config.get("data")
+    if strategy != "random" and isinstance(data, dict) and data.get("streaming") is True:
         raise ValueError(
-            "`trainer.save_only_model` must be false, as a run goes on from all that a checkpoint has, "
-            f"got {given['save_only_model']!r}."
-        )
-    if given.get("resume_from_checkpoint") is not None:
-        raise ValueError(
-            "`trainer.resume_from_checkpoint` must be null, as the same command goes on from the last checkpoint by "
-            f"itself, got {given['resume_from_checkpoint']!r}."
+            "`trainer.train_sampling_strategy` must be 'random' with `data.streaming`, as rows of a stream come in its "
+            f"order, which `data.shuffle_buffer` changes, got {strategy!r}."
         )
     slowness = describe_slowdown(torch.bfloat16, "cpu") if given["use_cpu"] and given.get("bf16") else None
     if given.get("bf16") == "auto":
@@ -69,7 +107,49 @@ def read_trainer_section(config: dict[str, Any], arguments_class: type[Section],
         logger.info(f"bf16 is {str(slowness is None).lower()}. {slowness or ''}".rstrip())
     elif slowness is not None:
         logger.warning(f"{slowness} `--set trainer.bf16=false` is faster.")
-    return read_section(config | {"trainer": section}, "trainer", arguments_class, **common | defaults)
+    arguments: Any = _make_arguments(section, arguments_class, common | defaults)
+    require_ranges(arguments)
+    check_optimizer(arguments)
+    return arguments
+
+
+def require_ranges(arguments: TrainingArguments) -> None:
+    """Raise a `ValueError` for a number that ends a run with a sentence of torch, a traceback, or without a step."""
+    for name, (least, limit, words) in _RANGES.items():
+        value = getattr(arguments, name)
+        if value is not None and not least <= value < limit:
+            raise ValueError(f"`trainer.{name}` must be {words}, got {value}.")
+    if not (arguments.max_steps > 0 or arguments.num_train_epochs > 0):
+        raise ValueError(
+            "`trainer.num_train_epochs` must be above 0 where `trainer.max_steps` is not, got "
+            f"{arguments.num_train_epochs} and {arguments.max_steps}."
+        )
+    try:
+        get_reporting_integration_callbacks(arguments.report_to)
+    except ValueError as error:
+        raise ValueError(f"`trainer.report_to` must be of what there is, got {arguments.report_to}: {error}") from error
+
+
+def _make_arguments(section: dict[str, Any], arguments_class: type[Section], defaults: dict[str, Any]) -> Section:
+    """Return a section as arguments; what transformers says of a value that it refuses gets the name of that value."""
+    config = {"trainer": section}
+    try:
+        return read_section(config, "trainer", arguments_class, **defaults)
+    except _OF_VALUES as error:
+        named = re.findall(r"`(?:trainer\.)?(\w+)`", str(error))
+        if any(name in (*section, "trainer") for name in named):
+            raise
+        for name in section:
+            left = {other: value for other, value in section.items() if other != name}
+            try:
+                read_section({"trainer": left}, "trainer", arguments_class, **defaults)
+            except _OF_VALUES:
+                continue
+            raise ValueError(
+                f"`trainer.{name}` must be a value that can be obeyed here, got {section[name]!r}: "
+                f"{' '.join(str(error).split())}"
+            ) from error
+        raise
 
 
 def start_training(config: dict[str, Any], arguments_class: type[Section], **defaults: Any) -> Section:
@@ -123,20 +203,77 @@ def require_settings(folder: Path, settings: dict[str, Any]) -> None:
             )
 
 
+def hand_to_all(value: Any) -> Any:
+    """Return in every process what the first one has, once it has it; all have to call it.
+
+    Args:
+        value: Of the first process; of the others it is not read.
+    """
+    return broadcast_object_list([value])[0]
+
+
 class StopOnSignal(TrainerCallback):
-    """Saves a checkpoint and stops after the step during which the process was asked to end."""
+    """Saves a checkpoint and stops after the step during which any of the processes was asked to end.
+
+    A signal reaches them at different times, or only one of them, and a checkpoint is saved by all together.
+    """
 
     def __init__(self):
         self.was_asked = False
+        self.stops = False
 
     def ask(self, *_: Any) -> None:
         """Take the signal."""
         self.was_asked = True
 
+    def agree(self, device: torch.device) -> bool:
+        """Return whether any process was asked; all of them have to call it.
+
+        Args:
+            device (`torch.device`): What the processes exchange is there.
+        """
+        self.stops = self.was_asked
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            flag = torch.tensor(int(self.was_asked), device=device)
+            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+            self.stops = bool(flag)
+        return self.stops
+
     def on_step_end(self, args, state, control, **kwargs):
         """End the run early."""
-        if self.was_asked:
+        if self.agree(args.device):
             control.should_save = control.should_training_stop = True
+
+
+class RequireMetric(TrainerCallback):
+    """Raises a `ValueError` that names `trainer.metric_for_best_model` where an evaluation does not have it."""
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        """Look for it."""
+        name, prefix = args.metric_for_best_model, "eval_"
+        if f"{prefix}{name.removeprefix(prefix)}" not in metrics:
+            known = sorted(key.removeprefix(prefix) for key in metrics if key.startswith(prefix))
+            raise ValueError(f"`trainer.metric_for_best_model` must be of {known}, got {name!r}.")
+
+
+def require_metric(trainer: Trainer, is_new: bool) -> None:
+    """Make a run end at its first evaluation where its best model is chosen by a metric that there is not.
+
+    Only an evaluation knows what metrics there are, but for the loss: a new run begins with one, as hours may pass
+    until the next.
+
+    Args:
+        trainer (`Trainer`): Before training.
+        is_new (`bool`): Whether it is at its start.
+    """
+    arguments: Any = trainer.args
+    name = arguments.metric_for_best_model
+    if name is None or trainer.eval_dataset is None:
+        return
+    trainer.add_callback(RequireMetric())
+    if is_new and arguments.eval_strategy != "no" and name.removeprefix("eval_") != "loss":
+        logger.info(f"Evaluating first, to see that there is the `trainer.metric_for_best_model` {name!r}.")
+        arguments.eval_on_start = True
 
 
 class ResumeStream(TrainerCallback):
@@ -239,16 +376,18 @@ def train(trainer: Trainer, mode: Mode) -> bool:
     if settings is not None and trainer.is_world_process_zero():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / SETTINGS_FILE, settings)
+    require_metric(trainer, checkpoint is None)
     stop = StopOnSignal()
     trainer.add_callback(stop)
     previous = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        stop.agree(trainer.args.device)  # after the last step too, what follows is done by all together or by none
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    if stop.was_asked:
+    if stop.stops:
         logger.info("Stopped as asked; the same command goes on from here.")
     elif not trainer.state.global_step:
         raise ValueError(_describe_lack(trainer.args))
-    return not stop.was_asked
+    return not stop.stops
