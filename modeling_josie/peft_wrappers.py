@@ -1,7 +1,7 @@
 """Wrappers of peft around a model or one of its parts.
 
 Adapters lie inside the modules that they change, so that what is wrapped has them too. Learned prompts are the
-wrapper's alone: only a Thinker's own `generate` hands them on.
+wrapper's alone: only a Thinker's own `forward` and `generate` read them.
 """
 
 from typing import Any

@@ -15,11 +15,9 @@ from .wrapped_parts import (
     ADAPTERS,
     COMPILED,
     find_adapted_part,
-    is_adapted,
     read_adapters,
     rename_for,
     require_no_adapters,
-    unwrap_torch,
     unwrapped_to_save,
 )
 
@@ -132,15 +130,6 @@ class JosiePreTrainedModel(PreTrainedModel):
                 )
         rename_for(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[misc]
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; say of a part with adapters, at once, that the model is not saved with these."""
-        super().__setattr__(name, value)
-        if is_adapted(unwrap_torch(value)):
-            logger.warning(
-                f"`{name}` has adapters of its own now: its `save_pretrained` saves them, and the model around it, "
-                "checkpoints of a Trainer too, is saved only after `merge_and_unload`."
-            )
 
     def save_pretrained(
         self,

@@ -126,7 +126,7 @@ BROKEN = [
     (row(**{"\ud800": 1}), "A row must have strings in Unicode"),
     (row([{"role": "user", "content": "\ud800"}, MESSAGES[1]]), "A row must have strings in Unicode"),
     (row(speaker=["a"]), "`speaker` of a row must be a string, got ['a']"),
-    (row(speaker=3), "`speaker` of a row must be a string, got 3"),
+    (row(speaker=True), "`speaker` of a row must be a string, got True"),
     (row(text={"a": 1}), "`text` of a row must be a string, got {'a': 1}"),
     (DEEP, 'A row must be JSON that can be read, got b\'{"messages": [[['),
     (b'{"messages": "\xff"}', "A row must be in UTF-8, got bytes that are not: "),
@@ -297,6 +297,22 @@ class TestRecipes:
         encode(path, tiny_folder, tmp_path / "out")
         data = ConversationDataArguments([source(tmp_path / "out")], validation_share=0.0)
         assert len(load_conversations(data)["train"]) == 8
+
+    def test_a_part_that_is_named_and_a_copy_of_the_rows_are_read(self, tiny_folder, tmp_path):
+        encode(write_conversations(tmp_path, number=8), tiny_folder, tmp_path / "out", shard_rows=4)
+        first, second = sorted((tmp_path / "out" / "data").glob("*.parquet"))
+
+        def count(**options):
+            data = ConversationDataArguments([source(tmp_path / "out", **options)], validation_share=0.0)
+            return len(load_conversations(data)["train"])
+
+        shutil.rmtree(tmp_path / "out" / "shards")
+        assert count() == 8
+        second.unlink()
+        assert count(data_files=f"data/{first.name}") == 4
+        for options in ({}, {"data_files": "data/*.parquet"}):
+            with pytest.raises(ValueError, match="must have all shards of its encoding, got .* with 1 of 2"):
+                count(**options)
 
     def test_encodings_are_found_however_they_are_named(self, encoded, tmp_path):
         folder = encoded / "out"

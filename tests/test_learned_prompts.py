@@ -4,6 +4,7 @@ import pytest
 import torch
 from test_input_stream import FAMILIES, GAP_READERS, thinker
 from tiny import CASES, TEXT, build
+from transformers import StaticCache
 
 import josie
 
@@ -120,6 +121,17 @@ def test_backbones_that_would_read_the_padding_refuse_it(reader):
     right = tuned(input_ids=RIGHT, attention_mask=(RIGHT != 0).long()).logits[1, : len(alone)]
     torch.testing.assert_close(right, alone, atol=1e-4, rtol=1e-4)
     model(inputs_embeds=model.get_input_embeddings()(LEFT), attention_mask=mask)  # in front of the text none is read
+
+
+def test_a_mask_of_all_places_of_a_static_cache_is_read_as_before():
+    model, ids, length = CASES["thinker"].build().eval(), torch.tensor([[20, 21, 22, 23, 24]]), 32
+    cache, mask = StaticCache(config=model.config.get_text_config(), max_cache_len=length), torch.zeros(1, length)
+    with torch.no_grad():
+        expected, found = model(input_ids=ids).logits, []
+        for part in (ids[:, :4], ids[:, 4:]):
+            mask[:, : sum(each.shape[1] for each in found) + part.shape[1]] = 1
+            found.append(model(input_ids=part, attention_mask=mask, cache=cache).logits)
+    torch.testing.assert_close(torch.cat(found, dim=1), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["attention_mask", "labels"])

@@ -76,13 +76,21 @@ def test_what_would_end_in_a_traceback_is_refused_by_name(tmp_path, changes, mes
         read(tmp_path, **changes)
 
 
-@pytest.mark.parametrize("name", ["group_by_length", "batch_rebalance", "sequential"])
-def test_rows_of_a_stream_are_not_sampled(tmp_path, name):
-    message = f"`trainer.train_sampling_strategy` must be 'random' with `data.streaming`, as rows .*, got {name!r}."
-    with pytest.raises(ValueError, match=message):
-        read(tmp_path, data={"streaming": True}, train_sampling_strategy=name)
-    assert read(tmp_path, data={"streaming": False}, train_sampling_strategy=name).train_sampling_strategy == name
-    assert read(tmp_path, data={"streaming": True}, train_sampling_strategy="random")
+@pytest.mark.parametrize("name", ["random", "sequential", "group_by_length", "batch_rebalance"])
+@pytest.mark.parametrize("is_streaming", [False, True], ids=["in-memory", "streaming"])
+def test_it_is_said_that_rows_of_a_stream_are_not_sampled(tmp_path, name, is_streaming, caplog):
+    arguments = read(tmp_path, data={"streaming": is_streaming}, train_sampling_strategy=name)
+    assert arguments.train_sampling_strategy == name
+    is_idle = is_streaming and name in ("group_by_length", "batch_rebalance")
+    assert ("`trainer.train_sampling_strategy`" in caplog.text) == is_idle
+
+
+def test_a_run_goes_on_without_what_is_refused_now(tmp_path):
+    before = {"trainer.batch_eval_metrics": True, "trainer.label_names": ["labels"], "trainer.seed": 3}
+    (tmp_path / runs.SETTINGS_FILE).write_text(json.dumps(before))
+    runs.require_settings(tmp_path, {"trainer.seed": 3})
+    with pytest.raises(ValueError, match="`trainer.seed` must be 3"):
+        runs.require_settings(tmp_path, {})
 
 
 @pytest.mark.parametrize(

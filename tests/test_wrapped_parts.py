@@ -247,19 +247,6 @@ class TestAdaptersInside:
         with pytest.raises(ValueError, match=REFUSED):
             model.push_to_hub("some/name")
 
-    def test_it_is_said_when_a_part_is_wrapped(self, model, caplog):
-        from josie.modeling_josie import pretrained
-
-        pretrained.logger.addHandler(caplog.handler)
-        try:
-            model.talker = compiled(adapt(model.talker))
-            assert "`talker` has adapters of its own now" in caplog.text
-            caplog.clear()
-            model.talker = model.talker.merge_and_unload()
-            assert not caplog.text
-        finally:
-            pretrained.logger.removeHandler(caplog.handler)
-
 
 @OLD
 class TestAdaptersOfParts:

@@ -101,6 +101,8 @@ class JsonlRows(Rows):
         _require_unicode(given)  # the names of columns too
         row = normalize_row(given, self.path.absolute().parent, self.columns)
         for name in _STRINGS:
+            if type(row.get(name)) is int:  # as of speakers that are numbers
+                row[name] = str(row[name])
             if not isinstance(row.get(name), str | None):
                 raise ValueError(f"`{name}` of a row must be a string, got {row[name]!r:.200}.")
         return row

@@ -328,6 +328,8 @@ def _shard_files(folder: Path, shard: int, num_shards: int) -> tuple[Path, Path]
 
 def _is_complete(folder: Path, shard: int, num_shards: int) -> bool:
     rows, mark = _shard_files(folder, shard, num_shards)
+    if not mark.parent.is_dir():  # a copy of the rows alone
+        return rows.is_file()
     if not mark.is_file():
         return False
     return rows.is_file() or json.loads(mark.read_text(encoding="utf-8"))["num_rows"] == 0

@@ -221,8 +221,9 @@ def _datasets(options: dict[str, Any], arguments: ConversationDataArguments) -> 
     if not isinstance(root, str | None):
         raise ValueError(f"`root` of a source must be the name of a folder, got {root!r}.")
     options = {"split": "train"} | {name: value for name, value in options.items() if name != "root"}
-    for folder in find_encodings(options):
-        require_complete(folder)
+    if "data_files" not in options or "*" in repr(options["data_files"]):  # else a part is wanted
+        for folder in find_encodings(options):
+            require_complete(folder)
     loaded = load_source(options, arguments.streaming)
     given = {"dataset": loaded, "root": Path(root) if root else None, "columns": tuple(arguments.columns)}
     if arguments.streaming:

@@ -96,10 +96,10 @@ def read_trainer_section(config: dict[str, Any], arguments_class: type[Section],
                 f"`trainer.{name}` must be {defaults[name]!r}, as this recipe needs it, got {given[name]!r}."
             )
     strategy, data = given.get("train_sampling_strategy", "random"), config.get("data")
-    if strategy != "random" and isinstance(data, dict) and data.get("streaming") is True:
-        raise ValueError(
-            "`trainer.train_sampling_strategy` must be 'random' with `data.streaming`, as rows of a stream come in its "
-            f"order, which `data.shuffle_buffer` changes, got {strategy!r}."
+    if strategy not in ("random", "sequential") and isinstance(data, dict) and data.get("streaming") is True:
+        logger.warning(
+            f"`trainer.train_sampling_strategy` {strategy!r} does nothing with `data.streaming`: rows of a stream come "
+            "in its order, which `data.shuffle_buffer` changes."
         )
     slowness = describe_slowdown(torch.bfloat16, "cpu") if given["use_cpu"] and given.get("bf16") else None
     if given.get("bf16") == "auto":
@@ -191,12 +191,16 @@ def note_settings(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def require_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Raise a `ValueError` for settings that are not those of the run in a folder; one without any noted goes on."""
+    """Raise a `ValueError` for settings that are not those of the run in a folder; one without any noted goes on.
+
+    What a run began with before it was refused, and did not obey, may be left out now.
+    """
     path = folder / SETTINGS_FILE
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
     for name in settings | before:
         old, new = before.get(name), settings.get(name)
-        if old != new:
+        was_idle = new is None and name in {f"trainer.{other}" for other in (*_REFUSED, *_SET_BY_RECIPES)}
+        if old != new and not (was_idle and name != "trainer.train_sampling_strategy"):
             raise ValueError(
                 f"`{name}` must be {old!r}, as it was when the run in {str(folder)!r} began, got {new!r}; `--restart` "
                 "begins anew."

@@ -159,7 +159,9 @@ class JosieThinkerModel(MediaMixin, JosieThinkerPreTrainedModel):
         if position_ids is None and isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
             if (input_ids is None or cache is not None) and not is_step:  # as learned prompts are given
                 refuse_gaps(self.language_model, attention_mask)
-            if self._counts_positions:
+            past = 0 if cache is None else cache.get_seq_length()
+            # A static cache may have a tensor for it, and a mask of all its places.
+            if self._counts_positions and isinstance(past, int) and attention_mask.shape[1] == past + embeds.shape[1]:
                 position_ids = count_positions(attention_mask, embeds.shape[1]).to(embeds.device)
         if self.config.text_config.model_type in _FIRST_MAMBAS:
             attention_mask = _mask_of_new(attention_mask, embeds.shape[1], cache)
