@@ -81,6 +81,7 @@ class SpeechEncoder:
             batch_size=_ROWS_AT_ONCE,  # few, so that the bar moves
             desc="Encoding speech",
             cache_file_name=str(folder / f"codes-{name}.arrow"),
+            new_fingerprint=name,  # else the codec is hashed once more
         )
 
 
