@@ -38,7 +38,7 @@ from recipes.configuration import CommandLine, read_section, require_sections, r
 from recipes.model_cards import CardArguments, write_card
 from recipes.models import save_in_half
 from recipes.run_log import RunLog
-from recipes.runs import hand_to_all, start_training, train
+from recipes.runs import finish_together, start_training, train
 from recipes.speech_data import SpeechDataArguments, load_speech
 from torchaudio.transforms import MelSpectrogram
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
@@ -289,7 +289,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     )
     if not train(trainer, line.mode):
         return None
-    return finish(trainer, speech, report, card, line.command)
+    return finish_together(trainer, partial(finish, trainer, speech, report, card, line.command))
 
 
 def find_unseen(speech: dict[str, Dataset]) -> Dataset | None:
@@ -298,27 +298,6 @@ def find_unseen(speech: dict[str, Dataset]) -> Dataset | None:
 
 
 def finish(
-    trainer: CodecTrainer, speech: dict[str, Dataset], report: ReportArguments, card: CardArguments, command: str
-) -> dict[str, Any]:
-    """Save the model with its card, and report on the clips it never saw: all processes evaluate, the first one writes.
-
-    Args:
-        trainer ([`CodecTrainer`]): After training.
-        speech (`dict[str, Dataset]`): Clips by split.
-        report ([`ReportArguments`]): For the report.
-        card ([`CardArguments`]): For the card.
-        command (`str`): How the recipe was called.
-
-    Returns:
-        The scores of the report, in each process.
-    """
-    scores = trainer.evaluate() if trainer.eval_dataset is not None else {}
-    loss = {name: value for name, value in scores.items() if name == "eval_loss"}
-    is_first = trainer.args.process_index == 0
-    return hand_to_all(write_all(trainer, speech, report, card, command, loss) if is_first else None)
-
-
-def write_all(
     trainer: CodecTrainer,
     speech: dict[str, Dataset],
     report: ReportArguments,
@@ -326,11 +305,18 @@ def write_all(
     command: str,
     loss: dict[str, float],
 ) -> dict[str, Any]:
-    """Write what a run leaves, and return the scores of the report.
+    """Save the model with its card, and report on the clips it never saw; in one process alone.
 
     Args:
-        trainer, speech, report, card, command: As of [`finish`].
-        loss (`dict`): For the card, beside these scores.
+        trainer ([`CodecTrainer`]): After training.
+        speech (`dict[str, Dataset]`): Clips by split.
+        report ([`ReportArguments`]): For the report.
+        card ([`CardArguments`]): For the card.
+        command (`str`): How the recipe was called.
+        loss (`dict`): For the card, beside the scores.
+
+    Returns:
+        The scores of the report.
     """
     folder = Path(str(trainer.args.output_dir))
     model: Any = trainer.model

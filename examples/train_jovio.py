@@ -40,7 +40,7 @@ from recipes.model_cards import CardArguments, write_card
 from recipes.models import save_in_half
 from recipes.progress import progress
 from recipes.run_log import RunLog
-from recipes.runs import count_rows, find_checkpoint, hand_to_all, start_training, train
+from recipes.runs import count_rows, find_checkpoint, finish_together, start_training, train
 from recipes.vision_codec_report import ReportArguments, average_scores, score_images, write_report
 from torch import nn
 from transformers import Trainer, TrainingArguments
@@ -289,7 +289,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     )
     if not train(trainer, line.mode):
         return None
-    return finish(trainer, data, images, report, card, line.command)
+    return finish_together(trainer, partial(finish, trainer, data, images, report, card, line.command))
 
 
 def finish(
@@ -299,8 +299,9 @@ def finish(
     report: ReportArguments,
     card: CardArguments,
     command: str,
+    loss: dict[str, float],
 ) -> dict[str, Any]:
-    """Save the model with its processors and card, and report on the images it never saw; the first process writes.
+    """Save the model with its processors and card, and report on the images it never saw; in one process alone.
 
     Args:
         trainer ([`CodecTrainer`]): After training.
@@ -309,30 +310,10 @@ def finish(
         report ([`ReportArguments`]): For the report.
         card ([`CardArguments`]): For the card.
         command (`str`): How the recipe was called.
+        loss (`dict`): For the card, beside the scores.
 
     Returns:
-        The scores of the report, in each process.
-    """
-    scores = trainer.evaluate() if trainer.eval_dataset is not None else {}
-    loss = {name: value for name, value in scores.items() if name == "eval_loss"}
-    is_first = trainer.args.process_index == 0
-    return hand_to_all(write_all(trainer, data, images, report, card, command, loss) if is_first else None)
-
-
-def write_all(
-    trainer: CodecTrainer,
-    data: ImageDataArguments,
-    images: dict[str, list[StoredImage]],
-    report: ReportArguments,
-    card: CardArguments,
-    command: str,
-    loss: dict[str, float],
-) -> dict[str, Any]:
-    """Write what a run leaves, and return the scores of the report.
-
-    Args:
-        trainer, data, images, report, card, command: As of [`finish`].
-        loss (`dict`): For the card, beside these scores.
+        The scores of the report.
     """
     folder = Path(str(trainer.args.output_dir))
     model: Any = trainer.model

@@ -6,7 +6,7 @@ import math
 import re
 import shutil
 import signal
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any
 
@@ -207,13 +207,16 @@ def require_settings(folder: Path, settings: dict[str, Any]) -> None:
             )
 
 
-def hand_to_all(value: Any) -> Any:
-    """Return in every process what the first one has, once it has it; all have to call it.
+def finish_together(trainer: Trainer, write: Callable[[dict[str, float]], Any]) -> Any:
+    """Return in every process what the first one has written, once it has; all have to call it, as all evaluate.
 
     Args:
-        value: Of the first process; of the others it is not read.
+        trainer (`Trainer`): After training.
+        write (`Callable`): Called by the first process alone, with the `eval_loss` if there is one.
     """
-    return broadcast_object_list([value])[0]
+    scores = trainer.evaluate() if trainer.eval_dataset is not None else {}
+    loss = {name: value for name, value in scores.items() if name == "eval_loss"}
+    return broadcast_object_list([write(loss) if trainer.args.process_index == 0 else None])[0]
 
 
 class StopOnSignal(TrainerCallback):
