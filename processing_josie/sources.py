@@ -121,6 +121,8 @@ def decode_base64(text: str, name: str) -> bytes:
     Raises:
         `ValueError`: It is no base64.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"`{name}` must be base64 in a string, or a `data:` URI, got a {type(text).__name__}.")
     try:
         content = text.partition(",")[2] if text.startswith("data:") else text
         return base64.b64decode("".join(content.split()), validate=True)  # lines, as of MIME, are joined

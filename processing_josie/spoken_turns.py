@@ -167,7 +167,11 @@ def as_codes(codes: Any) -> torch.Tensor | None:
     Raises:
         `ValueError`: They have another shape, or are no integers.
     """
-    if codes is None or len(codes) == 0:
+    if codes is None:
+        return None
+    if not _is_nested(codes) and getattr(codes, "ndim", 0) == 0:
+        raise ValueError(f"`speech_codes` must be integers of shape (num_quantizers, num_frames), got {codes!r:.200}.")
+    if len(codes) == 0:
         return None
     if _is_nested(codes):
         rows = [np.asarray(row) for row in codes]
@@ -177,7 +181,12 @@ def as_codes(codes: Any) -> torch.Tensor | None:
                 f"{[row.size for row in rows]}."
             )
         codes = np.stack(rows)
-    codes = torch.as_tensor(codes)
+    try:
+        codes = torch.as_tensor(codes)
+    except (TypeError, RuntimeError) as error:  # values of which torch makes no tensor
+        raise ValueError(
+            f"`speech_codes` must be integers of shape (num_quantizers, num_frames), got {codes.tolist()!r:.200}."
+        ) from error
     if codes.ndim == 3 and codes.shape[0] == 1:
         codes = codes[0]
     if codes.ndim != 2 or codes.is_floating_point():

@@ -120,7 +120,7 @@ BROKEN = [
     (row(speech_codes=[[1, 2]] * 2), "`speech_codes` must be of 3 quantizers, got 2"),
     (spoken(codes="abc"), "`speech_codes` must be integers of shape"),
     (spoken(codes=[[999]] * 3), "`speech_codes` must be in [0, 10]"),
-    (spoken(base64=3), "A row must be one that can be encoded, got one that ends in a AttributeError: "),
+    (spoken(base64=3), "`audio` must be base64 in a string, or a `data:` URI, got a int."),
     (row(text="\ud800"), r"A row must have strings in Unicode, got a lone surrogate in '\ud800'"),
     (row(meta={"\udfff": 1}), "A row must have strings in Unicode"),
     (row(**{"\ud800": 1}), "A row must have strings in Unicode"),

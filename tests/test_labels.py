@@ -195,6 +195,10 @@ def test_speech_that_cannot_be_learned_is_refused(processor, tokenizer):
     flat = assistant(text("Yes"), {"type": "audio", "codes": [1, 2]})
     with pytest.raises(ValueError, match=r"`speech_codes` must be integers of shape .* got int64 of shape \(2,\)"):
         processor.apply_chat_template([user(), flat], **OPTIONS)
+    for codes in ("abc", 3, {"a": 1}, [["a"]] * 3, [[2**70]] * 3):
+        strange = assistant(text("Yes"), {"type": "audio", "codes": codes})
+        with pytest.raises(ValueError, match=r"`speech_codes` must be integers of shape .* got "):
+            processor.apply_chat_template([user(), strange], **OPTIONS)
     mute = JosieProcessor(tokenizer=tokenizer, thinker_config=processor.thinker_config)
     with pytest.raises(ValueError, match="must have no audio, as this model has no audio codec"):
         mute.apply_chat_template([{"role": "user", "content": "a"}, turn], **OPTIONS)

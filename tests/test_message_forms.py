@@ -439,7 +439,9 @@ def test_a_template_that_renders_tools_gets_them(processor):
     assert processor.apply_chat_template(turns, template, [TOOL]) == "look;user:Hi;assistant:look;tool:3;"
 
 
-def test_a_uri_of_several_images_is_refused():
+def test_a_uri_of_several_images_is_refused(processor):
     several = IMAGE_URI + "," + IMAGE_URI.partition(",")[2]
+    with pytest.raises(ValueError, match="`images` must be base64 in a string, or a `data:` URI, got a int"):
+        processor.apply_chat_template(user({"type": "image", "base64": 3}), tokenize=True)
     with pytest.raises(ValueError, match="`images` must be valid base64"):
         open_source(several, "images")

@@ -13,7 +13,8 @@ from ..processing_josie.audio import as_waveform
 from ..processing_josie.feature_extraction import JosieFeatureExtractor
 from ..processing_josie.message_forms import read_conversation
 from ..processing_josie.messages import is_audio_part, list_parts, part_value
-from .speech_codes import add_speech_codes, check_speech_codes, give_codes
+from ..processing_josie.spoken_turns import with_codes
+from .speech_codes import add_speech_codes, check_speech_codes
 
 CODES = List(List(Value("int32")))
 FEATURES = List(List(List(Value("float32"))))
@@ -95,7 +96,7 @@ class RowEncoder:
 
     def _encode(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         given = [read_conversation(row["messages"]) if "messages" in row else [_record(row["audio"])] for row in rows]
-        messages = [give_codes(said, row.get("speech_codes")) for said, row in zip(given, rows, strict=True)]
+        messages = [with_codes(said, row.get("speech_codes")) for said, row in zip(given, rows, strict=True)]
         is_spoken = "messages" in rows[0]
         ends, geometry = self.end_of_speech and is_spoken, audio_codec_geometry(self.codec.config)
         codes = add_speech_codes({"messages": messages}, self.codec, self.num_quantizers, ends)["speech_codes"]

@@ -12,7 +12,7 @@ from ..modeling_josie.codecs.adapters import encode_audio
 from ..modeling_josie.codecs.protocol import AudioCodec
 from ..processing_josie.message_forms import read_conversation
 from ..processing_josie.messages import Conversation, is_audio_part, list_parts
-from ..processing_josie.spoken_turns import join_turns, join_waveforms, split_codes, split_speech, with_codes
+from ..processing_josie.spoken_turns import join_turns, join_waveforms, split_codes, split_speech
 
 _ROWS_AT_ONCE = 8
 
@@ -84,16 +84,6 @@ def add_speech_codes(
     return {"speech_codes": [value.numpy() for value in joined]}
 
 
-def give_codes(messages: Any, codes: Any) -> Conversation:
-    """Return a conversation with the codes of its spoken turns, see [`with_codes`], which come from a file.
-
-    Raises:
-        `ValueError`: They are not nested integers, or as of [`with_codes`].
-    """
-    _require_integers(codes)
-    return with_codes(messages, codes)
-
-
 def check_speech_codes(
     codes: np.ndarray, codebook_size: int, num_quantizers: int | None, most_quantizers: int, end_of_speech: bool
 ) -> None:
@@ -127,17 +117,8 @@ def _require_own_codes(messages: Any) -> Conversation:
     for message in conversation:
         for part in list_parts(message) if message.get("role") == "assistant" else ():
             if is_audio_part(part):
-                _require_integers(part.get("codes"))
+                split_codes(part.get("codes"))
     return conversation
-
-
-def _require_integers(codes: Any) -> None:
-    try:
-        split_codes(codes)
-    except (TypeError, RuntimeError) as error:  # of torch, which makes no tensor of them
-        raise ValueError(
-            f"`speech_codes` must be integers of shape (num_quantizers, num_frames), got {codes!r:.200}."
-        ) from error
 
 
 def _end(codes: torch.Tensor, end_of_speech_id: int) -> torch.Tensor:

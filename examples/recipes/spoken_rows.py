@@ -14,8 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from josie import add_speech_codes
 from josie.configuration_josie import audio_codec_geometry
 from josie.processing_josie.messages import is_audio_part, list_parts
+from josie.processing_josie.spoken_turns import with_codes
 from josie.training.encode_dataset import require_own_codes, require_own_features
-from josie.training.speech_codes import give_codes
 from recipes.configuration import read_section
 from recipes.conversations import ConversationDataArguments, date_files, find_encodings, load_conversations
 from recipes.model_cards import describe_sources
@@ -61,7 +61,7 @@ class SpeechEncoder:
     def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """Return `speech_codes`, those that are given included, and `length` in frames for a batch of `messages`."""
         given = rows.get("speech_codes") or [None] * len(rows["messages"])
-        messages = [give_codes(said, codes) for said, codes in zip(rows["messages"], given, strict=True)]
+        messages = [with_codes(said, codes) for said, codes in zip(rows["messages"], given, strict=True)]
         codes = add_speech_codes({"messages": messages}, self.codec, self.num_quantizers, self.end_of_speech)
         return {**codes, "length": [value.shape[-1] for value in codes["speech_codes"]]}
 
