@@ -1,5 +1,6 @@
 """Fixtures of all tests: this tree, no network, one seed, and uninitialised memory that shows."""
 
+import gc
 import os
 import sys
 
@@ -32,6 +33,13 @@ def pytest_collection_modifyitems(items):
     """Put the slowest files first."""
     names = [f"test_{name}.py" for name in SLOWEST]
     items.sort(key=lambda item: names.index(item.path.name) if item.path.name in names else len(names))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen():
+    """Let the garbage collector pass over what was there before a file: each training begins with a full collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from serving_clients import OPEN_TO_ALL
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 import josie
@@ -31,7 +32,7 @@ def run_server(port: int = 0, decides_turns: bool = True, **options: Any) -> Ite
         ports.append(port)
         has_started.set()
 
-    engine = Engine(model, processor, "nano", Limits(**options))
+    engine = Engine(model, processor, "nano", Limits(**OPEN_TO_ALL | options))
     server = make_server(engine, "127.0.0.1", port, api_key, note)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -4,7 +4,6 @@ import base64
 import gc
 import io
 import json
-import math
 import random
 import time
 import weakref
@@ -14,7 +13,7 @@ import pytest
 import torch
 from duplex_models import make_pair
 from PIL import Image
-from serving_clients import RATE, load_engine, running, talking
+from serving_clients import OPEN_TO_ALL, RATE, load_engine, running, talking
 from serving_fuzz import draw_event, errors_of
 
 import josie
@@ -32,8 +31,7 @@ def make_engine(end_scale=1.0, positions=400, talker="embeddings, durations", **
     model, processor = make_pair(talker, positions, codec_options=dict(sampling_rate=RATE))
     with torch.no_grad():
         model.thinker.lm_head.weight[END] *= end_scale
-    open_to_all = dict.fromkeys(("max_real_time_factor", "max_lateness", "max_wait"), math.inf)
-    return Engine(model.prepare_for_inference(), processor, "tiny", Limits(**open_to_all | limits))
+    return Engine(model.prepare_for_inference(), processor, "tiny", Limits(**OPEN_TO_ALL | limits))
 
 
 @pytest.fixture(scope="module")

@@ -26,14 +26,13 @@ from websockets.sync.client import connect
 
 from josie.cli.app import app
 from josie.serving.guard import Guard
-from josie.serving.limits import Limits
 from josie.serving.pace import Pace
 
 
 @pytest.fixture(scope="module")
 def engine(speaking_folder):
     """A tiny model that speaks while it writes."""
-    return load_engine(speaking_folder, Limits(max_sessions=3, max_jobs=6, max_body_bytes=1 << 20, idle_seconds=30))
+    return load_engine(speaking_folder, max_sessions=3, max_jobs=6, max_body_bytes=1 << 20, idle_seconds=30)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from serving_clients import load_engine
 from shared_runs import CountedSteps
 
 from josie.serving.engine import AnswerOptions
-from josie.serving.limits import Limits
 
 QUESTIONS = ["How many things are there?", "Hello.", "What colour is it?", "Is it red?"]
 GREEDY = [AnswerOptions(speaks=True, max_tokens=14 + number) for number in range(4)]
@@ -18,7 +17,7 @@ SAMPLED = [AnswerOptions(speaks=True, max_tokens=14, temperature=1.5, seed=numbe
 @pytest.fixture(scope="module")
 def engine(speaking_folder):
     """A tiny model that speaks while it writes, and draws its codes where a text is drawn."""
-    engine = load_engine(speaking_folder, Limits(max_waiting=3))
+    engine = load_engine(speaking_folder, max_waiting=3)
     engine.workers.steps = CountedSteps()
     yield engine
     engine.close()
