@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen():
-    """Let the garbage collector pass over what was there before a file: each training begins with a full collection."""
+    """Freeze what is there before a file, as each training begins with a full collection of garbage."""
     gc.collect()
     gc.freeze()
 

@@ -26,6 +26,7 @@ from websockets.sync.client import connect
 
 from josie.cli.app import app
 from josie.serving.guard import Guard
+from josie.serving.limits import Limits
 from josie.serving.pace import Pace
 
 
@@ -299,9 +300,10 @@ def test_a_slow_server_takes_no_more_and_a_slow_client_does_not_count(monkeypatc
     assert not pace.keeps_up
 
 
-def test_slow_speech_refuses_the_next_session(port, engine):
+def test_slow_speech_refuses_the_next_session(speaking_folder):
+    engine = load_engine(speaking_folder, max_real_time_factor=Limits.max_real_time_factor)
     clock = engine.pace.begin()
-    with talking(port):
+    with running(engine) as port, talking(port):
         clock.first, clock.last, clock.seen, clock.seconds = 0.0, 2.0, time.monotonic(), 1.0
         with connect(f"ws://127.0.0.1:{port}/v1/realtime") as socket:
             error = json.loads(socket.recv())["error"]
