@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
@@ -16,6 +17,18 @@ from .thinker import JosieThinkerConfig
 from .units import speech_frames, token_samples
 
 _PRESETS = Path(__file__).parent / "presets"
+
+
+def _of_thinker(name: str, doc: str) -> Any:
+    """Return a property that is a field of the Thinker's configuration, which holds and saves it."""
+
+    def read(self: "JosieConfig") -> Any:
+        return getattr(self.thinker_config, name)
+
+    def write(self: "JosieConfig", value: Any) -> None:
+        setattr(self.thinker_config, name, value)
+
+    return property(read, write, doc=doc)
 
 
 @strict
@@ -73,6 +86,10 @@ class JosieConfig(PreTrainedConfig):
     def max_position_embeddings(self, value: int):
         self.thinker_config.max_position_embeddings = value
 
+    image_token_id = _of_thinker("image_token_id", "Id of the placeholder of images; the Thinker's.")
+    video_token_id = _of_thinker("video_token_id", "Id of the placeholder of videos; the Thinker's.")
+    audio_token_id = _of_thinker("audio_token_id", "Id of the placeholder of audio; the Thinker's.")
+
     @property
     def sampling_rate(self) -> int | None:
         """Samples a second of the speech that the model makes, in Hz; `None` without an audio codec."""
@@ -118,6 +135,14 @@ class JosieConfig(PreTrainedConfig):
     def get_text_config(self, decoder=None, encoder=None) -> PreTrainedConfig:
         """Return the configuration of the text backbone."""
         return self.thinker_config.get_text_config(decoder=decoder, encoder=encoder)
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return what a file has of this configuration: without where its parts were loaded from, as of the whole."""
+        content = super().to_diff_dict()
+        for name in self.sub_configs:
+            if isinstance(content.get(name), dict):
+                content[name].pop("_name_or_path", None)
+        return content
 
     def validate_parts(self):
         """The parts fit together: widths, codes, and the codecs that the Thinker listens and looks through."""

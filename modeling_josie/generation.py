@@ -14,6 +14,7 @@ from transformers.generation import GenerationConfig, GenerationMixin
 from ..configuration_josie import JosieConfig
 from ..configuration_josie.constants import IGNORE_INDEX
 from .codecs.inference import inference_form
+from .layers.offloading import find_device
 from .option_values import check_integers
 from .outputs import JosieGenerateOutput
 from .peft_wrappers import is_prompted
@@ -394,4 +395,4 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
         if len(speakers) != batch_size:
             raise ValueError(f"`speaker` must name one voice for each of {batch_size} rows, got {len(speakers)}.")
         ids = [self.config.talker_config.get_speaker_id(name) for name in speakers]
-        return torch.tensor(ids, device=self.device)
+        return torch.tensor(ids, device=find_device(self))

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -77,12 +77,15 @@ class JosieForConditionalGeneration(
         # Codecs in less choose other codes; `model.audio_codec.to(dtype)` asks for that.
         codecs = {"audio_codec": self.audio_codec, "vision_codec": self.vision_codec}
         self._keep_in_fp32_modules_strict = [name for name, codec in codecs.items() if codec is not None]
+        self._keep_in_fp32_modules = self._keep_in_fp32_modules_strict  # which quantizers pass over
         # A config marked as derived from the model's loses options that transformers does not know when it is loaded.
         self.generation_config._from_model_config = False
         suppress_placeholders(self.generation_config, config.thinker_config)
         parts: Any = (self.thinker, self.thinker.model, self.talker)
         for part in filter(None, parts):
             part.name_or_path = config.name_or_path  # out of which its class loads it, so that adapters name it
+            if config.name_or_path:
+                part.config.name_or_path = config.name_or_path
         self.freeze_fixed_parts()
         self.post_init()
 
@@ -426,8 +429,9 @@ def _build_codec(config: Any) -> Any:
 
 
 AutoModel.register(JosieConfig, JosieForConditionalGeneration, exist_ok=True)
-AutoModelForMultimodalLM.register(JosieConfig, JosieForConditionalGeneration, exist_ok=True)
-AutoModelForImageTextToText.register(JosieConfig, JosieForConditionalGeneration, exist_ok=True)
+# Whole also as a language model, as transformers has it of Gemma 3 and 4: what is loaded and saved loses no part.
+for auto_class in (AutoModelForMultimodalLM, AutoModelForImageTextToText, AutoModelForCausalLM):
+    auto_class.register(JosieConfig, JosieForConditionalGeneration, exist_ok=True)
 # `Trainer` shifts smoothed labels for the class names of the one table, `transformers serve` asks the other.
 for table in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES):
     names: Any = table

@@ -305,6 +305,8 @@ class JosieGenerateOutput(ModelOutput):
         scores, logits (`tuple[torch.FloatTensor]`, *optional*): `(batch, vocab_size)` of each step of the text, when
             asked for; as are `attentions`, `hidden_states`, `cache`, `sequences_scores` and `beam_indices`, all as
             `generate` of transformers returns them.
+        is_cut (`torch.BoolTensor`, *optional*): `(batch,)`, whether a row's speech was ended before its text was said
+            or its end had come: at `talker_max_new_frames`, at the Talker's last position, or as it ran away.
     """
 
     sequences: torch.Tensor | None = None
@@ -320,6 +322,7 @@ class JosieGenerateOutput(ModelOutput):
     cache: Cache | None = None
     sequences_scores: torch.Tensor | None = None
     beam_indices: torch.Tensor | None = None
+    is_cut: torch.Tensor | None = None
 
     def spoken_until(self, num_samples: int, row: int = 0) -> int:
         """Return how many tokens of `sequences` are left of a row whose speech was stopped: as many as were heard.
@@ -391,6 +394,7 @@ class SpeechPiece:
         is_final (`bool`): Whether nothing follows.
         word_times (`list[list[WordTime]]`, *optional*): For each row, tokens whose last sample came with this piece. Of
             Talkers that learn durations.
+        is_cut (`list[bool]`, *optional*): For each row, as of [`JosieGenerateOutput`], by now.
     """
 
     sequences: torch.Tensor
@@ -399,3 +403,4 @@ class SpeechPiece:
     sampling_rate: int
     is_final: bool = False
     word_times: list[list[WordTime]] | None = None
+    is_cut: list[bool] | None = None

@@ -187,7 +187,7 @@ class TestRefusals:
         def fail(*args, **kwargs):
             raise RuntimeError("out of memory")
 
-        monkeypatch.setattr(session, "model", type("Broken", (), {"device": "cpu", "step_sessions": fail})())
+        monkeypatch.setattr(session, "model", type("Broken", (torch.nn.Module,), {"step_sessions": fail})())
         with pytest.raises(RuntimeError, match="out of memory"):
             session.push(make_samples(session, 1))
         with pytest.raises(ValueError, match="`session` must be open"):

@@ -115,6 +115,7 @@ class TestFolder:
         assert config["auto_map"] == {
             "AutoConfig": "auto_josie.JosieConfig",
             "AutoModel": whole,
+            "AutoModelForCausalLM": whole,
             "AutoModelForImageTextToText": whole,
             "AutoModelForMultimodalLM": whole,
             "AutoModelForSpeechSeq2Seq": "auto_josie.JosieForSpeechSeq2Seq",

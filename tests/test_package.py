@@ -46,7 +46,7 @@ PARTS = {"layers", "losses", "codecs", "thinker", "talker"}
 ALLOWED_IN_MODELING = {
     "layers": {"pretrained"},
     "losses": {"layers", "mel"},
-    "codecs": {"layers", "losses", "mel"} | COMMON,
+    "codecs": {"layers", "losses", "mel", "wrapped_parts"} | COMMON,
     "thinker": {"layers", "losses", "codecs"} | COMMON,
     "talker": {"layers", "losses"} | COMMON,
     "speech": PARTS | COMMON,
@@ -88,7 +88,10 @@ AUTO_CLASSES = {
     "AutoModelForMultimodalLM": {"josie": "JosieForConditionalGeneration"},
     "AutoModelForSpeechSeq2Seq": {"josie": "JosieForSpeechSeq2Seq"},
     "AutoModelForTextToWaveform": {"josie": "JosieForTextToWaveform"},
-    "AutoModelForCausalLM": {"josie_thinker": "JosieThinkerForConditionalGeneration"},
+    "AutoModelForCausalLM": {
+        "josie": "JosieForConditionalGeneration",
+        "josie_thinker": "JosieThinkerForConditionalGeneration",
+    },
     "AutoModelForAudioTokenization": {"jodio": "JodioModel", "josie_mel_codec": "JosieMelCodecModel"},
     "PROCESSOR_MAPPING": {"josie": "JosieProcessor"},
     "FEATURE_EXTRACTOR_MAPPING": {"josie": "JosieFeatureExtractor"},

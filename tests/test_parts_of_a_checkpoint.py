@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from tiny import AUDIO_ENCODER, CASES, PLACEHOLDERS, THINKER, build, josie_inputs, text_inputs, thinker_inputs
 from transformers import (
     AutoConfig,
@@ -125,6 +126,48 @@ def test_parts_load_out_of_a_whole_checkpoint(name, tmp_path):
 def test_a_thinker_alone_is_known(auto, tmp_path):
     CASES["thinker"].build().save_pretrained(tmp_path)
     assert type(auto.from_pretrained(tmp_path)) is josie.JosieThinkerForConditionalGeneration
+
+
+@torch.no_grad()
+def test_a_whole_model_is_a_language_model_too(tmp_path):
+    model, ids = CASES["josie"].build(), torch.randint(10, 53, (2, 5))
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert type(loaded) is josie.JosieForConditionalGeneration
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    assert torch.equal(loaded(input_ids=ids).logits, model.thinker(input_ids=ids).logits)
+    options = dict(max_new_tokens=3, do_sample=False)
+    assert torch.equal(loaded.generate(ids, **options), model.thinker.generate(ids, **options))
+
+
+def test_parts_know_where_they_came_from_and_files_do_not(tmp_path):
+    model = CASES["josie"].build()
+    assert not model.thinker.config.name_or_path
+    model.save_pretrained(tmp_path / "first")
+    loaded = AutoModelForMultimodalLM.from_pretrained(tmp_path / "first")
+    for part in (loaded.thinker, loaded.talker):
+        assert part.config.name_or_path == part.name_or_path == str(tmp_path / "first")
+        assert type(part).from_pretrained(part.config.name_or_path)
+    loaded.save_pretrained(tmp_path / "second")
+    loaded.thinker.save_pretrained(tmp_path / "thinker")
+    for name in ("second", "thinker"):
+        assert str(tmp_path) not in (tmp_path / name / "config.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["image_token_id", "video_token_id", "audio_token_id"])
+def test_placeholders_are_the_thinkers_and_known_to_the_whole(name, tmp_path):
+    config = CASES["josie"].config()
+    assert getattr(config, name) == getattr(config.thinker_config, name)
+    assert name not in config.to_dict()
+    setattr(config, name, 11)
+    assert getattr(config.thinker_config, name) == 11
+    config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert getattr(loaded, name) == 11
+    assert loaded.to_diff_dict() == config.to_diff_dict()
+    assert getattr(type(config).from_dict(config.to_dict() | {name: 12}).thinker_config, name) == 12
+    with pytest.raises(StrictDataclassFieldValidationError, match=name):
+        setattr(config, name, "11")
 
 
 @pytest.mark.parametrize("name", ["josie", "josie-codes", "thinker"])

@@ -1,5 +1,7 @@
 """Low-rank adapters (Hu et al., 2021) by peft on Thinker and Talker: trained, saved, loaded, merged."""
 
+import copy
+
 import pytest
 import torch
 from packaging import version
@@ -18,6 +20,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is d
 MATRICES = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
 IN_THINKER = rf"thinker\.model\.language_model\..*\.({'|'.join(MATRICES)})"
 IN_TALKER = rf"talker\..*\.({'|'.join(MATRICES)})"
+# As the documentation has them.
+CODECS = r".*_codec\..*"
+OF_ROWS = r"(thinker\.model\.language_model|talker\.model)\..*_proj"
 TARGETS = {"thinker": IN_THINKER, "talker": IN_TALKER, "both": f"({IN_THINKER})|({IN_TALKER})"}
 
 
@@ -79,6 +84,56 @@ def test_adapters_are_trained_saved_loaded_and_merged(part, tmp_path):
             not any(f".{matrix}." in name for matrix in MATRICES)
             or (name.split(".")[0] not in wanted or "front_end" in name)
         ), name
+
+
+@pytest.mark.parametrize("targets", [MATRICES, "all-linear"], ids=["names", "all-linear"])
+def test_codecs_are_left_alone(targets):
+    whole = josie.JosieForConditionalGeneration.from_pretrained(josie.nano_path())
+    reached = []
+    for excluded in (None, CODECS):
+        config = peft.LoraConfig(target_modules=targets, exclude_modules=excluded, r=3)
+        adapted = peft.get_peft_model(copy.deepcopy(whole), config)
+        reached.append({name.split(".")[2] for name, value in adapted.named_parameters() if value.requires_grad})
+    assert reached == [{"thinker", "talker", "audio_codec"}, {"thinker", "talker"}]
+
+
+def test_dora_is_loaded_by_peft(tmp_path):
+    model = CASES["josie"].build()
+    model.save_pretrained(tmp_path / "whole")
+    model = josie.JosieForConditionalGeneration.from_pretrained(tmp_path / "whole")
+    config = peft.LoraConfig(target_modules=TARGETS["both"], r=3, use_dora=True, init_lora_weights=False)
+    adapted = peft.get_peft_model(model, config)
+    with torch.no_grad():
+        for name, value in adapted.named_parameters():
+            if "magnitude" in name:
+                value.mul_(1.5)
+    expected = outputs(adapted)
+    adapted.save_pretrained(tmp_path / "adapters")
+    by_auto = peft.AutoPeftModel.from_pretrained(tmp_path / "adapters", import_allowlist=["josie.modeling_josie.josie"])
+    by_hand = peft.PeftModel.from_pretrained(
+        josie.JosieForConditionalGeneration.from_pretrained(tmp_path / "whole"), tmp_path / "adapters"
+    )
+    for loaded in (by_auto, by_hand):
+        assert all(map(torch.equal, outputs(loaded), expected))
+
+
+def test_rows_of_a_batch_have_adapters_of_their_own():
+    model = peft.get_peft_model(CASES["josie"].build(), peft.LoraConfig(target_modules=OF_ROWS, r=3), "first")
+    model.add_adapter("second", peft.LoraConfig(target_modules=OF_ROWS, r=2))
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "lora_B" in name:
+                value.normal_()
+    inputs = josie_inputs()
+    names = ["second", "first"]
+    model.eval()
+    with torch.no_grad():
+        mixed = model(**inputs, adapter_names=names)
+        for row, name in enumerate(names):
+            model.set_adapter(name)
+            alone = model(**inputs)
+            for kind in ("logits", "talker_logits"):
+                torch.testing.assert_close(mixed[kind][row], alone[kind][row], rtol=1e-4, atol=1e-4)
 
 
 def test_an_adapted_model_speaks(tmp_path):
@@ -278,3 +333,27 @@ def test_a_part_is_wrapped_where_it_stands(part):
     assert model.generate(text).shape[1] == 4
     model.resize_token_embeddings(model.config.get_text_config().vocab_size + 3)
     assert model.generate(text).shape[1] == 4
+
+
+@pytest.mark.parametrize("saved", [None, ["quantizer"]], ids=["codebooks-stay", "quantizer-is-saved"])
+@pytest.mark.parametrize("codec", ["jodio", "mel-codec", "jovio"])
+def test_adapters_of_a_codec_give_the_codes_that_they_were_trained_to(codec, saved, tmp_path):
+    """Codebooks move where they are saved beside the adapters, and nowhere else."""
+    base = CASES[codec].build()
+    targets = r"(encoder|encoder_transformer)\.layers.*\.down_proj"
+    config = peft.LoraConfig(target_modules=targets, r=2, init_lora_weights=False, modules_to_save=saved)
+    before = {name: value.clone() for name, value in base.quantizer.named_buffers()}
+    adapted = peft.get_peft_model(base, config).train()
+    inputs = CASES[codec].inputs()
+    for _ in range(3):
+        adapted(**inputs)
+    learned = dict(
+        base.quantizer.modules_to_save["default"].named_buffers() if saved else base.quantizer.named_buffers()
+    )
+    assert all(torch.equal(value, learned[name]) for name, value in before.items()) is (saved is None)
+    adapted.save_pretrained(tmp_path)
+    loaded = peft.PeftModel.from_pretrained(CASES[codec].build(), tmp_path)
+    kind = "vision_codes" if codec == "jovio" else "audio_codes"
+    with torch.no_grad():
+        codes, again = (each.eval()(**inputs)[kind] for each in (adapted, loaded))
+    assert torch.equal(codes, again)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 import torch
-from speech_pieces import LIMITS, MIMI, TALKERS, assert_same, make_josie, threads
+from speech_pieces import LIMITS, MIMI, TALKERS, assert_same, make_josie, make_reader, threads
 from tiny import JODIO, JODIO_MEL, thinker_inputs
 
 import josie
@@ -85,6 +85,18 @@ class TestAnswer:
         read = model.generate_speech(spoken.sequences, speech_mask=mask, talker_max_new_frames=40)
         assert torch.equal(spoken.audio_codes, read.audio_codes)
         torch.testing.assert_close(spoken.audio_values, read.audio_values, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize(("most", "cut"), [(3, [True, True]), (None, [False, False])])
+    def test_it_says_whether_speech_was_cut(self, most, cut):
+        # With an end that it never learned this Talker would run away.
+        model, _ = make_reader("embeddings, durations", end_of_speech=False)
+        inputs = dict(input_ids=torch.tensor([[20, 21, 22], [23, 24, 25]]))
+        options = dict(max_new_tokens=4, min_new_tokens=4, talker_max_new_frames=most)
+        pieces = list(model.generate_stream(**inputs, **options))
+        assert pieces[-1].is_cut == cut
+        assert model.generate(**inputs, generation_mode="audio", **options).is_cut.tolist() == cut
+        ids = torch.tensor([[20, 21, 22]])
+        assert model.generate_speech(ids, talker_max_new_frames=most).is_cut.tolist() == cut[:1]
 
     def test_audio_comes_before_the_last_word(self):
         model = make_josie("embeddings, durations")

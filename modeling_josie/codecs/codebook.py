@@ -12,6 +12,7 @@ from torch import nn
 from transformers import initialization as init
 
 from ...configuration_josie import JosieCodecConfig
+from ..layers.offloading import loads_own_parameters
 from .inference import HasInferenceForm
 
 # Scores held at once while searching a codebook: bounds the memory of a search to 64 MiB.
@@ -117,6 +118,7 @@ class VectorQuantizer(HasInferenceForm[torch.Tensor]):
         init.ones_(self.cluster_size)
         init.zeros_(self.initialized)
 
+    @loads_own_parameters
     def encode(self, vectors: torch.Tensor) -> torch.Tensor:
         """Return the nearest code of each of `(num_vectors, codebook_dim)` vectors, `(num_vectors,)`."""
         return find_nearest(vectors, self.codebook, self.get_form())
@@ -125,6 +127,7 @@ class VectorQuantizer(HasInferenceForm[torch.Tensor]):
         """Return the summand of each code's score, see [`half_squares`]."""
         return half_squares(self.codebook)
 
+    @loads_own_parameters
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """Return the codebook's vectors for codes of any shape, `(*codes.shape, codebook_dim)`."""
         return nn.functional.embedding(codes, self.codebook)

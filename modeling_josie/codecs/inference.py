@@ -12,6 +12,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
+from ..layers.offloading import loads_own_parameters
+
 T = TypeVar("T")
 
 
@@ -31,7 +33,7 @@ class HasInferenceForm(nn.Module, Generic[T]):
     def get_form(self) -> T:
         """Return the kept form, or compute it."""
         form = self._form  # read once: another thread may drop it
-        return self.compute_form() if form is None or torch.is_grad_enabled() else form
+        return self._load_and_compute() if form is None or torch.is_grad_enabled() else form
 
     @property
     def has_form(self) -> bool:
@@ -41,7 +43,11 @@ class HasInferenceForm(nn.Module, Generic[T]):
     def keep_form(self) -> None:
         """Compute the form and keep it."""
         with torch.inference_mode(False), torch.no_grad():
-            self._form = self.compute_form()
+            self._form = self._load_and_compute()
+
+    @loads_own_parameters
+    def _load_and_compute(self) -> T:
+        return self.compute_form()
 
     def drop_form(self) -> None:
         """Forget the kept form; it is computed at every call again."""

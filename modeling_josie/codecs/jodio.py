@@ -34,7 +34,7 @@ from .inference import HasInferenceForm, InferenceFormMixin
 from .jodio_directions import JodioDecoding, JodioEncoding
 from .mel_transform import synthesis_targets
 from .protocol import ConfiguredCodec
-from .quantization import SplitResidualVectorQuantizer, build_quantizer
+from .quantization import QuantizingModel, SplitResidualVectorQuantizer, build_quantizer
 from .seanet import SeanetDecoder, SeanetEncoder
 from .spectral import SpectralDecoder, SpectralEncoder
 from .streaming import PENDING, JodioStreamingState
@@ -47,6 +47,7 @@ logger = logging.get_logger(__name__)
 
 
 class JodioModel(
+    QuantizingModel,
     InferenceFormMixin,
     ConfiguredCodec,
     HasInferenceForm[JodioDecoding],

@@ -4,7 +4,6 @@ Each direction has one streaming state. The modules stay the model's own; where 
 holds copies of them.
 """
 
-import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from ..layers.backbone import JosieBackbone
+from ..layers.offloading import copy_plainly, find_device
 from .inference import HasInferenceForm
 from .quantization import ResidualVectorQuantizer, SplitResidualVectorQuantizer
 from .seanet import SeanetDecoder, SeanetEncoder
@@ -139,10 +139,13 @@ class JodioDecoding(JodioDirection):
         return stack.predict(self.proj(hidden_states), latents).hidden_states
 
     def copy_in_float64(self) -> "JodioDecoding":
-        """Return this direction with copies of its modules in float64; in float32 on Apple's devices, which lack it."""
-        dtype = torch.float32 if self.transformer.device.type == "mps" else torch.float64
+        """Return this direction with copies of its modules in float64; in float32 on Apple's devices, which lack it.
+
+        They are where the modules run, whatever is offloaded of these.
+        """
+        dtype = torch.float32 if find_device(self.transformer).type == "mps" else torch.float64
         names = ("stack", "transformer", "quantizer", "latent_proj", "proj")
-        copies: dict[str, Any] = {name: copy.deepcopy(getattr(self, name)).to(dtype) for name in names}
+        copies: dict[str, Any] = {name: copy_plainly(getattr(self, name), dtype) for name in names}
         copies["transformer"].set_attn_implementation("sdpa")  # the others have no float64
         for part in (*copies["stack"].modules(), *copies["quantizer"].modules()):
             if isinstance(part, HasInferenceForm):

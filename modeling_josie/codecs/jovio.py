@@ -20,6 +20,8 @@ from transformers.utils.generic import can_return_tuple
 
 from ...configuration_josie import JovioConfig
 from ..layers.backbone import JosieBackbone
+from ..layers.fast import is_untouched
+from ..layers.offloading import find_device
 from ..losses.audio import weighted_sum
 from ..losses.images import reconstruction_losses, structure_loss
 from ..outputs import JovioDecoderOutput, JovioEncoderOutput, JovioOutput, QuantizerOutput
@@ -27,11 +29,11 @@ from ..pretrained import JosiePreTrainedModel
 from .checks import check_codes, check_num_quantizers
 from .inference import InferenceFormMixin
 from .patches import PatchLayout, read_grids, read_num_frames, stream_mask
-from .quantization import build_quantizer
+from .quantization import QuantizingModel, build_quantizer
 from .streaming import JovioStreamingState, build_cache, check_cache, fork_cache
 
 
-class JovioModel(InferenceFormMixin, JosiePreTrainedModel):
+class JovioModel(QuantizingModel, InferenceFormMixin, JosiePreTrainedModel):
     """The vision codec: Conv3d patches, (t, h, w) rotary transformer, residual quantizer, transformer, pixels.
 
     The seed has no way back to pixels; this one has, so that the codec can be trained by what it reconstructs.
@@ -233,10 +235,18 @@ class JovioModel(InferenceFormMixin, JosiePreTrainedModel):
         if not torch.compiler.is_compiling() and not bool(patches.isfinite().all()):
             raise ValueError("`pixel_values` must be finite, got NaN or infinity.")
         patches = (patches * 2 - 1).to(self.patch_embed.weight.dtype)
-        # Stride equals kernel, so the convolution is one matrix product, which is several times faster.
-        embedded = nn.functional.linear(patches, self.patch_embed.weight.flatten(1), self.patch_embed.bias)
+        embedded = self._embed_patches(patches)
         latents, state = self._run(self.encoder, embedded, layout, state)
         return latents.transpose(1, 2), state
+
+    def _embed_patches(self, patches: torch.Tensor) -> torch.Tensor:
+        """Map `(..., pixels of a patch)` to `(..., hidden_size)`."""
+        embed: Any = self.patch_embed
+        if is_untouched(embed, nn.Conv3d):
+            # Stride equals kernel, so the convolution is one matrix product, which is several times faster.
+            return nn.functional.linear(patches, embed.weight.flatten(1), embed.bias)
+        cubes = patches.flatten(0, -2).unflatten(1, (self.config.num_channels, *embed.kernel_size))
+        return embed(cubes).flatten(1).unflatten(0, patches.shape[:-1])
 
     def _decode(
         self, latents: torch.Tensor, layout: PatchLayout, state: JovioStreamingState | None = None
@@ -335,8 +345,8 @@ class JovioModel(InferenceFormMixin, JosiePreTrainedModel):
         expected = (shape[0], self.config.num_channels, shape[1] * side, shape[2] * side)
         is_encoder = backbone is self.encoder
         if state is None:
-            parameter = self.patch_embed.weight
-            frames = torch.zeros(expected[0], 0, *expected[1:], dtype=parameter.dtype, device=parameter.device)
+            device = find_device(self)
+            frames = torch.zeros(expected[0], 0, *expected[1:], dtype=self.patch_embed.weight.dtype, device=device)
             return JovioStreamingState(shape, frames if is_encoder else None, build_cache(backbone.config))
         if state.shape != shape:
             raise ValueError(

@@ -21,7 +21,7 @@ from ..pretrained import JosiePreTrainedModel
 from .checks import check_audio, check_audio_lengths, check_codes, check_num_quantizers
 from .inference import InferenceFormMixin
 from .protocol import ConfiguredCodec
-from .quantization import ResidualVectorQuantizer
+from .quantization import QuantizingModel, ResidualVectorQuantizer
 from .streaming import JodioStreamingState
 
 # Widening of the pointwise layers inside a block.
@@ -75,7 +75,9 @@ class MelConvStack(nn.Module):
         return self.proj_out(self.norm(hidden_states)) * mask
 
 
-class JosieMelCodecModel(InferenceFormMixin, ConfiguredCodec, JosiePreTrainedModel, PreTrainedAudioTokenizerBase):
+class JosieMelCodecModel(
+    QuantizingModel, InferenceFormMixin, ConfiguredCodec, JosiePreTrainedModel, PreTrainedAudioTokenizerBase
+):
     """Waveform to the codes of stacked mel frames, and back; it sees whole recordings and does not stream.
 
     Args:

@@ -12,6 +12,7 @@ from transformers import initialization as init
 
 from ...configuration_josie import JosieCodecConfig
 from ..outputs import QuantizerOutput
+from ..wrapped_parts import find_adapters, is_of_peft
 from .checks import check_codes, check_num_quantizers
 from .codebook import VectorQuantizer
 
@@ -217,7 +218,7 @@ class ResidualVectorQuantizer(nn.Module):
 
     def _project_back(self, vectors: torch.Tensor) -> torch.Tensor:
         weight = self.proj_out.weight if isinstance(self.proj_out, nn.Linear) else self.levels[0].codebook
-        return self.proj_out(vectors.to(weight.dtype))
+        return self.proj_out(vectors.to(weight.dtype) if weight.is_floating_point() else vectors)
 
     def _frame_weights(self, latents: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Return float32 `(batch * num_frames,)`, 1 for real frames."""
@@ -337,3 +338,20 @@ def build_quantizer(
     if 0 < config.num_semantic_quantizers < config.num_quantizers:
         return SplitResidualVectorQuantizer(config, input_size, keep_variance)
     return ResidualVectorQuantizer(config, input_size, config.num_quantizers, keep_variance)
+
+
+class QuantizingModel(nn.Module):
+    """A codec with a `quantizer`, which learns when the codec does."""
+
+    quantizer: nn.Module
+
+    def train(self, mode: bool = True):
+        """Set the mode as [`torch.nn.Module.train`] does; beside adapters of peft the quantizer stays in evaluation.
+
+        They are saved without its codebooks, which move in training mode, unless the quantizer is among peft's
+        `modules_to_save`.
+        """
+        super().train(mode)
+        if mode and find_adapters(self) and not (is_of_peft(self.quantizer) or find_adapters(self.quantizer)):
+            self.quantizer.eval()
+        return self

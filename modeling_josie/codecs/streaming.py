@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from ...configuration_josie import JosieBackboneConfig
 from ..layers.backbone import JosieBackbone
+from ..layers.offloading import find_device
 from ..layers.row_caches import RowCaches, run_rows
 
 # Name of the inputs in a state that do not fill a frame yet.
@@ -287,7 +288,7 @@ def enter_stream(
     dtype, batch_size = transformer.dtype, next(iter(shapes.values()))[0]
     types = {name: (dtypes or {}).get(name, dtype) for name in shapes}
     if state is None:
-        device = transformer.device
+        device = find_device(transformer)
         buffers = {name: torch.zeros(shape, dtype=types[name], device=device) for name, shape in shapes.items()}
         return state_class(buffers, build_cache(transformer.config))
     if state.buffers.keys() != shapes.keys():

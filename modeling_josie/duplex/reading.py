@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..layers.offloading import find_device
 from ..thinker.input_stream import list_gap_readers
 from .memory import Entry, count_positions
 from .state import JosieSessionState
@@ -82,12 +83,14 @@ class SessionReader:
 
     def _embed_entries(self, entries: list[Entry]) -> torch.Tensor:
         """Return `(length, hidden_size)`."""
-        weight: torch.Tensor = self.embed.weight
+        device, dtype = find_device(self.embed), self.embed.weight.dtype
         parts = [
-            self.embed(torch.tensor(entry, device=weight.device)) if isinstance(entry, list) else entry.values
+            self.embed(torch.tensor(entry, device=device)) if isinstance(entry, list) else entry.values
             for entry in entries
         ]
-        return torch.cat([part.to(weight) for part in parts]) if parts else weight.new_zeros(0, weight.shape[1])
+        if not parts:
+            return torch.zeros(0, self.embed.weight.shape[1], device=device, dtype=dtype)
+        return torch.cat([part.to(device, dtype) for part in parts])
 
     def make_room(self, state: JosieSessionState, num_new: list[int]) -> bool:
         """Forget audio of rows that have no room for another unit; return whether all is to be read anew.

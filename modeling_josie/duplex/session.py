@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..layers.offloading import find_device
 from ..outputs import HeardToken
 from .state import JosieSessionOutput, JosieSessionState
 from .state_files import load_state, save_state
@@ -181,7 +182,7 @@ class JosieSession:
             `ValueError`: The model sees nothing, there is no room for it, or the session is closed or used by another
                 thread.
         """
-        inputs = self.processor.process_shown_image(image).to(self.model.device)
+        inputs = self.processor.process_shown_image(image).to(find_device(self.model))
         with self._use(closes=False):
             self.model.show_images(self.state, **inputs)
 
@@ -293,7 +294,7 @@ class JosieSession:
     def _step(self, unit: torch.Tensor) -> JosieSessionOutput:
         """Hear a unit, and note what was said."""
         progress = self._progress
-        values = unit.to(self.model.device)[None, None]
+        values = unit.to(find_device(self.model))[None, None]
         output = self.model.step_sessions(values, self.state, speak_bias=self.speak_bias)
         self.state = output.session_state
         progress.ready = torch.cat((progress.ready, output.audio_values[0].float().cpu()), dim=-1)
@@ -386,7 +387,7 @@ class SessionMixin(SessionStepsMixin):
             for name, value in given.items():
                 if value is not None:
                     raise ValueError(f"`{name}` must be None with `path`, a session that was saved, got both.")
-        inputs = processor.process_session_prompt(messages, images).to(self.device)
+        inputs = processor.process_session_prompt(messages, images).to(find_device(self))
         session = JosieSession(
             self, processor, self.open_sessions(**inputs, speaker=speaker, **kwargs), speak_bias=speak_bias
         )

@@ -5,7 +5,6 @@ Talker can make all frames of the unit, or ends the text; what is left to be sai
 lasts as long as it goes on deciding to speak, and is cut where it decides to listen; the next one begins after that.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 
 from ...configuration_josie import JosieConfig, SpeechTiming, audio_codec_geometry
 from ..codecs.inference import inference_form
+from ..layers.offloading import copy_plainly, find_device
 from ..option_values import list_seeds
 from ..outputs import HeardToken
 from ..peft_wrappers import unwrap
@@ -70,8 +70,11 @@ class SessionStepsMixin:
             )
         if not talker.learns_durations:
             return TokenDurations(None, None, float(talker.frames_per_token))
-        predictor = copy.deepcopy(self.talker.durations).to("cpu")
-        return TokenDurations(predictor, self.get_input_embeddings().weight.detach().to("cpu", copy=True))
+        embed = self.get_input_embeddings()
+        tokens = torch.arange(self.config.get_text_config().vocab_size, device=find_device(embed))
+        with torch.no_grad():  # called, as it may scale, and be adapted or offloaded
+            embeddings = embed(tokens).to("cpu")
+        return TokenDurations(copy_plainly(self.talker.durations).to("cpu"), embeddings)
 
     def get_speech_timing(self) -> SpeechTiming:
         """Return what rows with times are laid out by, see [`JosieDataCollator`]; of a model with units."""
@@ -290,7 +293,7 @@ class _Unit:
         rows, num_samples = self.state.rows, self.num_frames * self.geometry.hop_length
         samples = [None if row.turn is None else row.turn.take_samples() for row in rows]
         channels = next((len(values) for values in samples if values is not None), 1)
-        joined = torch.zeros(len(rows), channels, num_samples, device=self.model.device)
+        joined = torch.zeros(len(rows), channels, num_samples, device=find_device(self.model))
         heard: list[list[HeardToken]] = []
         for number, (row, values) in enumerate(zip(rows, samples, strict=True)):
             if values is not None:

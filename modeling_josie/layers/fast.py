@@ -4,6 +4,7 @@ At batch 1 a small transformer spends its time on the number of operations, not 
 """
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import nn
@@ -67,6 +68,24 @@ def step_attention(
     is_grouped = query.shape[1] != key.shape[1]
     attended = nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling, enable_gqa=is_grouped)
     return attended.transpose(1, 2), None
+
+
+def is_untouched(part: Any, known: type | None = None) -> bool:
+    """Return whether a module is called without hooks, by its class's `forward`, on plain weights.
+
+    What reads weights past a module may do so then alone: an adapter, a quantizer or offloading does more.
+
+    Args:
+        part (`nn.Module`): The module.
+        known (`type`, *optional*): Its class; any when `None`.
+    """
+    return (
+        (known is None or type(part) is known)
+        and not part._forward_hooks
+        and not part._forward_pre_hooks
+        and "forward" not in part.__dict__
+        and all(type(weight) in (nn.Parameter, torch.Tensor, type(None)) for weight in part._parameters.values())
+    )
 
 
 def store_by_columns(module: nn.Module) -> None:

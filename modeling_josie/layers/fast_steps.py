@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from .backbone import JosieBackbone
-from .fast import rms_norm
+from .fast import is_untouched, rms_norm
 from .transformer import JosieAttention, JosieLayer, JosieMLP, JosieRMSNorm, PositionEmbeddings, rotate
 
 
@@ -56,21 +56,10 @@ def _is_plain(layer: Any) -> bool:
         (getattr(mlp, "gate_up_proj", None), nn.Linear),
     )
     return (
-        all(type(part) is known and _is_untouched(part) for part, known in parts)
-        and _is_untouched(mlp.act_fn)
+        all(is_untouched(part, known) and part._parameters.get("bias") is None for part, known in parts)
+        and is_untouched(mlp.act_fn)
         and layer.attn_scale is None
         and layer.mlp_scale is None
-    )
-
-
-def _is_untouched(part: nn.Module) -> bool:
-    """Return whether a module is called without hooks, by its class's `forward`, on plain weights without a bias."""
-    return (
-        not part._forward_hooks
-        and not part._forward_pre_hooks
-        and "forward" not in part.__dict__
-        and part._parameters.get("bias") is None
-        and all(type(weight) in (nn.Parameter, torch.Tensor, type(None)) for weight in part._parameters.values())
     )
 
 

@@ -190,7 +190,7 @@ class Speaker(BaseStreamer):
             self._num_shown_samples[number] += length
         times = [self._take_times(number) for number in range(self.num_rows)] if self.has_times else None
         ids = torch.cat(tokens, dim=1)
-        self.on_piece(SpeechPiece(ids, values, lengths, self.sampling_rate, is_final, times))
+        self.on_piece(SpeechPiece(ids, values, lengths, self.sampling_rate, is_final, times, self.stream.cut_rows))
 
     def _take_times(self, number: int) -> list[WordTime]:
         """Return the times of tokens that ended within the samples that are shown by now."""
@@ -232,4 +232,5 @@ class Speaker(BaseStreamer):
             for number, row in enumerate(self.stream.rows):
                 for token, heard in zip(self._spoken[number], row.times, strict=False):
                     times[number, prompt_length + token] = torch.tensor(heard, dtype=torch.double) / self.frame_rate
-        return JosieGenerateOutput(sequences, values, lengths, codes, self.sampling_rate, times)
+        is_cut = torch.tensor(self.stream.cut_rows)
+        return JosieGenerateOutput(sequences, values, lengths, codes, self.sampling_rate, times, is_cut=is_cut)

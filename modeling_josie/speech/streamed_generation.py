@@ -13,6 +13,7 @@ from transformers.generation import GenerationConfig
 from ...configuration_josie import JosieConfig
 from ..codecs.decoder_stream import open_decoder
 from ..codecs.inference import inference_form
+from ..layers.offloading import find_device
 from ..outputs import JosieGenerateOutput, SpeechPiece
 from ..peft_wrappers import unwrap
 from ..talker.decoding import CodeSampler
@@ -105,9 +106,11 @@ class StreamedSpeechMixin:
             with listen_to_states(speaker.add_state):
                 written = self.thinker.generate(input_ids, streamer=speaker, **kwargs)
             self._say_rest(speaker, written, kwargs)
-        reply = JosieGenerateOutput(sequences=written.sequences, sampling_rate=self.sampling_rate)
         if audio_streamer is None:
             reply = speaker.collect(written.sequences, input_ids.shape[1])
+        else:
+            is_cut = torch.tensor(speaker.stream.cut_rows)
+            reply = JosieGenerateOutput(sequences=written.sequences, sampling_rate=self.sampling_rate, is_cut=is_cut)
         return add_written(reply, written) if asked else reply
 
     def _say_rest(self, speaker: Speaker, written: Any, kwargs: dict[str, Any]) -> None:
@@ -275,7 +278,7 @@ class StreamedSpeechMixin:
                 for token in flowing.finish() if text is None else flowing.add(text):
                     if cuts.add(token):
                         cache = DynamicCache(config=self.config.get_text_config())
-                    tokens = torch.tensor([[token]], device=self.device)
+                    tokens = torch.tensor([[token]], device=find_device(self))
                     voice.add_tokens(tokens)
                     if voice.reads_states:
                         outputs = self._backbone(input_ids=tokens, cache=cache, use_cache=True, return_dict=True)

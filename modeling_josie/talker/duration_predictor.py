@@ -198,6 +198,8 @@ class TokenDurations:
         """Return for how many frames each of a text's tokens is said, as a [`DurationStream`] finds it."""
         if self.predictor is None or self.embeddings is None:
             return [self.frames_per_token] * len(token_ids)
-        stream, dtype = DurationStream(self.predictor), self.predictor.hidden.weight.dtype
+        stream = DurationStream(self.predictor)
+        floating = (parameter.dtype for parameter in self.predictor.parameters() if parameter.is_floating_point())
+        dtype = next(floating, self.embeddings.dtype)  # weights that are quantized have none
         durations = [known for token in token_ids for known in stream.put(self.embeddings[token].to(dtype))]
         return [float(duration) for duration in [*durations, *stream.close()]]

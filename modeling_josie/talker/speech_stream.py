@@ -334,11 +334,18 @@ class SpeechStream:
                 f"its text."
             )
 
+    @property
+    def cut_rows(self) -> list[bool]:
+        """Whether each row, or a segment of it, was ended before its text or its speech did."""
+        return [row.is_limited or self._is_cut(row) for row in self.rows]
+
+    def _is_cut(self, row: _Row) -> bool:
+        # Without a class that ends speech every row has the length that was asked for.
+        return row.is_cut and row.num_tokens > 0 and bool(self.config.end_of_speech or row.num_unsaid)
+
     def _warn_of_cut_rows(self) -> None:
         """Warn once of rows that were cut before their text or their speech ended."""
-        # Without a class that ends speech every row has the length that was asked for.
-        cut = [number for number, row in enumerate(self.rows) if row.is_cut and row.num_tokens]
-        cut = [number for number in cut if self.config.end_of_speech or self.rows[number].num_unsaid]
+        cut = [number for number, row in enumerate(self.rows) if self._is_cut(row)]
         if self._has_warned or not cut:
             return
         self._has_warned = True

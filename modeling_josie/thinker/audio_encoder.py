@@ -29,6 +29,7 @@ from ..codecs.checks import check_audio, check_sampling_rate
 from ..codecs.mel_transform import encoder_mel
 from ..codecs.streaming import PENDING, AudioStreamingState, enter_stream, run_in_stream
 from ..layers.backbone import JosieBackbone
+from ..layers.fast import is_untouched
 from ..layers.masks import length_mask
 from ..outputs import JosieAudioFeaturesOutput
 from ..pretrained import JosiePreTrainedModel
@@ -361,6 +362,8 @@ def _look_back(convolution: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a convolution without its padding in time, for what has its context in front."""
 
     def run(hidden_states: torch.Tensor) -> torch.Tensor:
+        if not is_untouched(convolution, nn.Conv2d):
+            return convolution(nn.functional.pad(hidden_states, (0, 0, 1, 0)))[:, :, 1:]
         return nn.functional.conv2d(hidden_states, convolution.weight, convolution.bias, stride=2, padding=(0, 1))
 
     return run

@@ -1,6 +1,7 @@
 """The vision encoder: how the Thinker sees images without codes. It is μOmni's, on request with a stem in front."""
 
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import nn
@@ -18,37 +19,12 @@ from ..pretrained import JosiePreTrainedModel
 _GELU_POWER = 0.4252
 
 
-class StemConvolution(nn.Conv2d):
-    """Halves an image, then GELU: early convolutions help transformers see (Xiao et al., 2021).
-
-    Theirs have batch norms, with which an image is not the same alone and among others. These have none: they start
-    so that the power of what they read goes through them, and a few need no more.
-
-    Args:
-        in_channels, out_channels (`int`): Widths.
-        power (`float`): Mean square of what it reads.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, power: float):
-        super().__init__(in_channels, out_channels, 3, stride=2, padding=1)
-        self.power = power
-
-    @property
-    def initial_std(self) -> float:
-        """Standard deviation of the weights with which the output has a mean square of 1 before its GELU."""
-        return (self.power * self.weight[0].numel()) ** -0.5
-
-    def reset_weights(self) -> None:
-        """Initialise the weights; called by [`JosiePreTrainedModel`]."""
-        init.normal_(self.weight, std=self.initial_std)
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Map `(batch, in_channels, height, width)` to `(batch, out_channels, height / 2, width / 2)`."""
-        return nn.functional.gelu(super().forward(input))
-
-
 class JosieVisionEncoder(JosiePreTrainedModel):
     """A vision transformer (Dosovitskiy et al., 2021) with a CLS row and learned positions; the one of μOmni.
+
+    Each convolution of the stem halves an image, then comes GELU: early convolutions help transformers see (Xiao et
+    al., 2021). Theirs have batch norms, with which an image is not the same alone and among others. These have none:
+    they start so that the power of what they read goes through them, and a few need no more.
 
     Args:
         config ([`JosieVisionEncoderConfig`]): Its shape.
@@ -62,11 +38,9 @@ class JosieVisionEncoder(JosiePreTrainedModel):
     def __init__(self, config: JosieVisionEncoderConfig):
         super().__init__(config)
         widths = [config.num_channels, *config.stem_channels]
-        self.stem = nn.Sequential(
-            *(
-                StemConvolution(before, after, _GELU_POWER if index else 1.0)
-                for index, (before, after) in enumerate(pairwise(widths))
-            )
+        # Plain layers, with the activations outside: what quantizes or adapts a layer puts one of its own in its place.
+        self.stem = nn.ModuleList(
+            nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in pairwise(widths)
         )
         size = config.patch_size // config.stem_stride
         self.patch_embed = nn.Conv2d(widths[-1], config.hidden_size, size, size)
@@ -87,7 +61,11 @@ class JosieVisionEncoder(JosiePreTrainedModel):
             self.register_module("patch_embed", value)
 
     def reset_weights(self) -> None:
-        """Initialise the CLS row and the positions; called by [`JosiePreTrainedModel`]."""
+        """Initialise the stem, the CLS row and the positions; called by [`JosiePreTrainedModel`]."""
+        for index, convolution in enumerate(self.stem):
+            # With it the output has a mean square of 1 before its GELU.
+            power = (_GELU_POWER if index else 1.0) * cast(nn.Conv2d, convolution).weight[0].numel()
+            init.normal_(cast(nn.Conv2d, convolution).weight, std=power**-0.5)
         init.normal_(self.cls_token, std=self.config.initializer_range)
         init.normal_(self.position_embedding, std=self.config.initializer_range)
 
@@ -112,7 +90,9 @@ class JosieVisionEncoder(JosiePreTrainedModel):
                 f"got {tuple(pixel_values.shape)}."
             )
         pixel_values = (pixel_values - self.config.pixel_mean) / self.config.pixel_std
-        features = self.stem(pixel_values.to(self.patch_embed.weight.dtype))
+        features = pixel_values.to(self.patch_embed.weight.dtype)
+        for convolution in self.stem:
+            features = nn.functional.gelu(convolution(features))
         patches = self.patch_embed(features).flatten(2).transpose(1, 2)
         hidden_states = torch.cat((self.cls_token.expand(len(patches), -1, -1).to(patches.dtype), patches), dim=1)
         hidden_states = hidden_states + self.position_embedding
