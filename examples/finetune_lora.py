@@ -40,7 +40,7 @@ from recipes.heard_rows import HeardCollator, HearingArguments, Listener
 from recipes.model_cards import CardArguments, write_card
 from recipes.models import ModelArguments, learn_in_float32, load_start, save_model
 from recipes.run_log import RunLog
-from recipes.runs import start_training, train
+from recipes.runs import evaluate, start_training, train
 from recipes.spoken_rows import SilentCollator, SpeechCollator, SpeechEncoder, SpokenConversations, is_spoken
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
@@ -106,11 +106,18 @@ def find_layers(model: PreTrainedModel, parts: list[str], layers: list[str] | No
 
 
 def require_modules(model: nn.Module, names: list[str]) -> None:
-    """Raise a `ValueError` for one of `lora.modules_to_save` that names nothing which could learn."""
+    """Raise a `ValueError` for one of `lora.modules_to_save` of nothing that could learn, or of a codec too."""
     known = [f".{name}" for name, module in model.named_modules() if next(module.parameters(), None) is not None]
     for name in names:
-        if not name or not any(each.endswith(f".{name}") for each in known):
+        found = [each for each in known if name and each.endswith(f".{name}")]
+        if not found:
             raise ValueError(f"`lora.modules_to_save` must be names of modules with weights, got {name!r}.")
+        frozen = [each[1:] for each in found if each.startswith((".audio_codec", ".vision_codec"))]
+        if frozen:
+            raise ValueError(
+                f"`lora.modules_to_save` must be names outside of codecs, which are always frozen, got {name!r}, also "
+                f"the name of {frozen[0]!r}."
+            )
 
 
 def choose_spoken(rows: dict[str, Any], parts: list[str]) -> dict[str, Any]:
@@ -208,7 +215,7 @@ def finish(trainer: Trainer, sources: list[str], card: CardArguments, command: s
         command (`str`): How the recipe was called.
     """
     save_model(trainer)
-    metrics = keep_scores_of(trainer.evaluate()) if trainer.eval_dataset is not None else {}
+    metrics = keep_scores_of(evaluate(trainer))
     if trainer.is_world_process_zero():
         base = trainer.model.config.name_or_path
         (Path(str(trainer.args.output_dir)) / "model" / "README.md").unlink(missing_ok=True)  # an empty form of peft's

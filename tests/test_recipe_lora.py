@@ -14,6 +14,7 @@ pytest.importorskip("peft", reason="adapters need peft: pip install 'josie[peft]
 
 
 import finetune_lora
+from peft import LoraConfig, get_peft_model
 from recipe_runs import interrupt_and_resume, refuse, run_recipe
 from recipes import answers, configuration, conversations as conversation_rows, models, runs
 
@@ -241,11 +242,25 @@ def test_the_recipes_own_configuration_is_valid():
         ),
         ('lora.modules_to_save=["orm"]', "must be names of modules with weights, got 'orm'."),
         ('lora.modules_to_save=[""]', "must be names of modules with weights, got ''."),
+        (
+            'lora.modules_to_save=["quantizer"]',
+            "names outside of codecs, which are always frozen, got 'quantizer', also",
+        ),
         ("hearing={}", "`lora.parts` must be ['thinker'] with `hearing`, got a Talker that learns."),
     ],
 )
 def test_wrong_configurations_are_errors(config, tmp_path, change, message):
     refuse(finetune_lora, config, change, message, tmp_path)
+
+
+def test_layers_are_those_of_the_parts(tiny_folder):
+    """Names in full, as others would reach into the codecs and the encoders."""
+    model = AutoModelForMultimodalLM.from_pretrained(tiny_folder)
+    names = finetune_lora.find_layers(model, ["thinker", "talker"])
+    assert {name.startswith(("thinker.model.language_model.", "talker.model.")) for name in names} == {True}
+    adapted = get_peft_model(model, LoraConfig(target_modules=names, r=2))
+    learning = {name for name, value in adapted.named_parameters() if value.requires_grad}
+    assert {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in learning} == set(names)
 
 
 def test_wrong_lines_are_named(tmp_path):

@@ -18,6 +18,7 @@ from transformers.trainer_utils import EvalLoopOutput, SchedulerType
 from transformers.training_args import OptimizerNames
 
 from .averages import AverageMeter
+from .foreign_losses import makes_text_loss, require_handed_on, require_model_loss
 
 _LOSS = "_loss"
 _STEPS = 1000  # of a schedule that is tried, where no number is given
@@ -142,13 +143,14 @@ class LossPartsTrainer(Trainer):
 
     _parts_in_training: AverageMeter
     _parts_in_evaluation: AverageMeter
+    _has_handed_on = False  # a class of another library
 
     def prepare_parts(self) -> None:
         """Check the settings, once, before training and evaluation.
 
         Raises:
-            `ValueError`: A model without parts, a loss of the user's, several devices in one process, or a setting that
-                would be passed over.
+            `ValueError`: A model without parts, a loss of the user's or of another kind (TRL's of preferences and
+                rewards), several devices in one process, or a setting that would be passed over.
         """
         model: Any = self.model
         if not hasattr(model, "count_targets") or not hasattr(model, "target_names"):
@@ -163,6 +165,7 @@ class LossPartsTrainer(Trainer):
             raise ValueError(
                 f"`args` must be for one device a process (`accelerate launch` makes them), got {self.args.n_gpu}."
             )
+        require_model_loss(self, super().compute_loss)
         check_arguments(self.args)
         self.model_accepts_loss_kwargs = True
         self._parts_in_training, self._parts_in_evaluation = AverageMeter(), AverageMeter()
@@ -199,17 +202,15 @@ class LossPartsTrainer(Trainer):
         """Return the loss, and keep its parts for the next log.
 
         Raises:
-            `ValueError`: Labels are smoothed, and the batch has speech.
+            `ValueError`: Labels are smoothed, and the batch has speech; or the class of another library drops what the
+                model learns.
         """
         learned: Any = self.model
-        foreign: Any = super().compute_loss
-        if foreign.__func__ is not Trainer.compute_loss and accepts(learned.forward, "skip_logits"):
-            inputs = {"skip_logits": False, **inputs}  # another class, such as TRL's, may read them
         is_training = isinstance(num_items_in_batch, dict)
         num_items: Any = num_items_in_batch if is_training else self._count([inputs], self.args.device)
         own = learned.count_targets(**inputs)
         computed: Any = (
-            super().compute_loss(model, inputs, True, num_items)
+            self._compute(model, inputs, num_items)
             if self.label_smoother is None
             else self._smooth(model, inputs, own, num_items)
         )
@@ -223,6 +224,21 @@ class LossPartsTrainer(Trainer):
         averages = self._parts_in_training if learned.training else self._parts_in_evaluation
         averages.add(*({f"{name}{_LOSS}": value for name, value in some.items()} for some in (means, counts)))
         return (loss, outputs) if return_outputs else loss
+
+    def _compute(self, model: nn.Module, inputs: dict[str, Any], num_items: Any) -> Any:
+        """Return the model's loss, by the class's own method where it has one that keeps it, and the outputs."""
+        learned: Any = self.model
+        foreign: Any = super().compute_loss
+        if foreign.__func__ is Trainer.compute_loss or makes_text_loss(foreign):
+            return Trainer.compute_loss(self, model, inputs, True, num_items)
+        if accepts(learned.forward, "skip_logits"):
+            inputs = {"skip_logits": False, **inputs}  # another class may read them
+        if self._has_handed_on:
+            return foreign(model, inputs, True, num_items)
+        with require_handed_on(self, learned):
+            computed = foreign(model, inputs, True, num_items)
+        self._has_handed_on = True
+        return computed
 
     def _smooth(
         self, model: nn.Module, inputs: dict[str, Any], own: dict[str, torch.Tensor], num_items: dict[str, torch.Tensor]
@@ -266,7 +282,10 @@ class LossPartsTrainer(Trainer):
 
 
 class LossParts:
-    """The parts of the loss for a `Trainer` of another class, such as TRL's. [`JosieTrainer`] has them by itself."""
+    """The parts of the loss for a `Trainer` of another class. [`JosieTrainer`] has them by itself.
+
+    `SFTTrainer` of TRL, which by itself learns text alone, learns speech too then: its loss is the model's.
+    """
 
     @staticmethod
     def attach(trainer: Trainer) -> Trainer:
@@ -279,7 +298,8 @@ class LossParts:
             The trainer.
 
         Raises:
-            `ValueError`: As of [`LossPartsTrainer.prepare_parts`].
+            `ValueError`: As of [`LossPartsTrainer.prepare_parts`]; at the first batch, if its `compute_loss` does not
+                hand `num_items_in_batch` on to the model.
         """
         if not isinstance(trainer, LossPartsTrainer):
             trainer.__class__ = type(type(trainer).__name__, (LossPartsTrainer, type(trainer)), {})
