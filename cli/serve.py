@@ -1,6 +1,7 @@
 """`josie serve`: a model for pages, programs and conversations on this machine."""
 
-from typing import Annotated
+import os
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -22,6 +23,12 @@ def _key(value: str) -> str | None:
     return None if value.isascii() and value.isprintable() and " " not in value and value else "be ASCII without spaces"
 
 
+def _leave() -> NoReturn:
+    """End at once, whatever is being worked at."""
+    os.write(2, b"Stopped.\n")
+    os._exit(0)
+
+
 def serve_command(
     folder: Folder,
     host: Annotated[str, typer.Option(help="Address to listen on; others than this machine's need --api-key.")] = (
@@ -41,7 +48,7 @@ def serve_command(
 ) -> None:
     """Serve a model: a page to talk to it, OpenAI's endpoints, and its realtime protocol.
 
-    Ctrl-C ends it.
+    Ctrl-C ends it, and the answers that are being made are told so; a second one ends it at once.
     """
     if api_key is None and host not in _LOCAL_HOSTS:
         raise ValueError(f"`--api-key` must be given where `--host` is not one of {list(_LOCAL_HOSTS)}, got {host!r}.")
@@ -69,5 +76,6 @@ def serve_command(
         api_key,
         Limits(max_sessions=max_sessions),
         on_start=lambda bound: report(f"Serving {name} at http://{shown}:{bound}/ (Ctrl-C ends it)"),
+        on_leave=_leave,
     )
     report("Stopped.")

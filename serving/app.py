@@ -7,11 +7,12 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
+from .endpoints.bodies import answer
 from .endpoints.chat import complete
 from .endpoints.speech import speak
 from .endpoints.transcription import transcribe
@@ -56,7 +57,7 @@ def make_app(engine: Engine, api_key: str | None = None) -> Starlette:
 
     def post(path: str, handle: Callable[[Engine, Request], Awaitable[Response]]) -> Route:
         async def endpoint(request: Request) -> Response:
-            return await handle(engine, request)
+            return await answer(request, engine.limits.max_body_bytes, lambda whole: handle(engine, whole))
 
         return Route(path, endpoint, methods=["POST"])
 
@@ -83,7 +84,7 @@ def make_app(engine: Engine, api_key: str | None = None) -> Starlette:
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ],
         middleware=[Middleware(Guard, api_key=api_key)],
-        exception_handlers={ClientError: _tell, HTTPException: _refuse, Exception: _hide},
+        exception_handlers={ClientError: _tell, ClientDisconnect: _drop, HTTPException: _refuse, Exception: _hide},
         lifespan=lifespan,
     )
 
@@ -91,6 +92,12 @@ def make_app(engine: Engine, api_key: str | None = None) -> Starlette:
 async def _tell(request: Request, error: Exception) -> Response:
     del request
     return error.to_response() if isinstance(error, ClientError) else server_failure().to_response()
+
+
+async def _drop(request: Request, error: Exception) -> Response:
+    """Answer a client that has left: nothing of it is sent."""
+    del request, error
+    return Response(status_code=400)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

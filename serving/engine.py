@@ -118,6 +118,22 @@ class Engine:
                 f"`model` must be {self.name!r}, got {name[:100]!r}.", "model", "model_not_found", status=404
             )
 
+    def require_plain(self, text: str, param: str) -> str:
+        """Return a text of a client.
+
+        Raises:
+            [`ClientError`]: It has the placeholder of an image or a clip, which come as parts of their own.
+        """
+        for token in (self.processor.image_token, self.processor.video_token, self.processor.audio_token):
+            if token is not None and token in text:
+                raise ClientError(
+                    f"`{param}` must be text without {token}, which stands for media that come as a part of their own, "
+                    f"got {text.count(token)} of them.",
+                    param,
+                    "invalid_value",
+                )
+        return text
+
     def find_voice(self, name: str | None, param: str = "voice") -> str | None:
         """Return the speaker that a client names; `"default"` is the first.
 
@@ -153,11 +169,15 @@ class Engine:
             samples (`np.ndarray`): `(num_samples,)`, float32.
             sampling_rate (`int`): In Hz.
             max_tokens (`int`): Longest text.
+
+        Raises:
+            [`ClientError`]: There is too much to do, it takes too long, or the server is being stopped.
         """
         question = getattr(self.model.generation_config, "transcription_prompt", None) or _TRANSCRIPTION_PROMPT
         clip = {"type": "audio", "audio": samples, "sampling_rate": sampling_rate}
         messages = [{"role": "user", "content": [clip, {"type": "text", "text": question}]}]
         job = self.answer(messages, AnswerOptions(max_tokens=max_tokens))
+        job.end_after(self.limits.response_seconds)
         try:
             return "".join([piece.text async for piece in job]).strip()
         finally:
@@ -170,37 +190,40 @@ class Engine:
         writing: dict[str, Any] = self._sampling(options) | {"max_new_tokens": room}
         taker = self._taker(job, options)
         inputs = inputs.to(self.model.device)
+        is_cut = False
         if not options.speaks:
             tokens = self.model.generate(**inputs, streamer=TokenTaker(taker.take_tokens), **writing)
-        elif self.speaks_in_stream:
-            writing |= self._talking(options)
-            tokens = self.model.generate(**inputs, generation_mode="audio", audio_streamer=taker, **writing).sequences
         else:
-            writing |= self._talking(options)
-            spoken = self.model.generate(
-                **inputs, generation_mode="audio", streamer=TokenTaker(taker.take_tokens), **writing
-            )
-            tokens = spoken.sequences
-            self._take_whole(taker, spoken, prompt_length)
+            writing |= self._talking(options) | {"generation_mode": "audio"}
+            if self.speaks_in_stream:
+                spoken = self.model.generate(**inputs, audio_streamer=taker, **writing)
+            else:
+                spoken = self.model.generate(**inputs, streamer=TokenTaker(taker.take_tokens), **writing)
+                self._take_whole(taker, spoken, prompt_length)
+            tokens, is_cut = spoken.sequences, bool(spoken.is_cut[0])
         reply = tokens[0, prompt_length:].tolist()
-        is_cut = len(reply) >= room and reply[-1] not in self._end_tokens()
-        taker.finish(num_prompt_tokens=prompt_length, is_cut=is_cut)
+        is_long = len(reply) >= room and reply[-1] not in self._end_tokens()
+        taker.finish(num_prompt_tokens=prompt_length, is_cut=is_long or is_cut)
 
     def _say(self, job: Job, text: str, options: AnswerOptions) -> None:
         job.ticket.draw_from(options.seed, self.model.device)
         taker = self._taker(job, options)
         talking = self._talking(options)
         tokenizer = talking.pop("tokenizer")
+        is_cut = False
         if self.speaks_in_stream:
             with self.model.speak_stream(text, tokenizer, **talking) as pieces:
                 for piece in pieces:
                     taker.put(piece)
+                    is_cut = piece.is_cut[0]
         else:
             inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False, split_special_tokens=True)
             ids = inputs["input_ids"].to(self.model.device)
             taker.take_tokens(ids[0].tolist())
-            self._take_whole(taker, self.model.generate_speech(ids, tokenizer=tokenizer, **talking), 0)
-        taker.finish(num_prompt_tokens=0, is_cut=False)
+            spoken = self.model.generate_speech(ids, tokenizer=tokenizer, **talking)
+            self._take_whole(taker, spoken, 0)
+            is_cut = bool(spoken.is_cut[0])
+        taker.finish(num_prompt_tokens=0, is_cut=is_cut)
 
     def _taker(self, job: Job, options: AnswerOptions) -> SpeechTaker:
         clock = self.pace.begin() if options.speaks else None
@@ -252,6 +275,10 @@ class Engine:
             end = config.eos_token_id
             ends |= set(end if isinstance(end, (list, tuple)) else [end])
         return ends
+
+    def stop(self) -> None:
+        """End all jobs soon, and begin no more; who waits for one is told."""
+        self.workers.stop()
 
     def close(self) -> None:
         """End all jobs, and leave the model as it was."""

@@ -37,6 +37,11 @@ def server_failure() -> ClientError:
     return ClientError("The server failed; its log says why.", code="internal_error", status=500)
 
 
+def server_stopped() -> ClientError:
+    """Return what a client is told whose answer the end of the server has cut."""
+    return ClientError("The server is being stopped.", code="server_stopped", status=503)
+
+
 def server_busy(why: str) -> ClientError:
     """Return what a client is told when the server takes no more."""
     return ClientError(why, code="server_busy", status=503)

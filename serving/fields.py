@@ -43,6 +43,29 @@ def printable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
+def read_query(query: list[tuple[str, str]], *allowed: str) -> dict[str, str]:
+    """Return the values of a query by name.
+
+    Args:
+        query (`list[tuple[str, str]]`): Names and values.
+        allowed (`str`): Names that there may be, each once.
+
+    Raises:
+        [`ClientError`]: There is another, or one of them twice.
+    """
+    values: dict[str, str] = {}
+    for name, value in query:
+        shown = printable(name[:100])
+        if name not in allowed:
+            raise ClientError(
+                f"`{shown}` must be left out of the query: this server does not know it.", shown, "unknown_parameter"
+            )
+        if name in values:
+            raise ClientError(f"`{shown}` must be given once, got it more than once.", shown, "invalid_value")
+        values[name] = value
+    return values
+
+
 class Fields:
     """A JSON object whose fields are taken one by one; `None` counts as not given.
 
@@ -200,7 +223,8 @@ class Fields:
     def only(self, field: str, *allowed: Any) -> None:
         """Take a field that has an effect here for some values alone, such as none at all."""
         value = self.take(field)
-        if value is not None and value not in allowed:
+        is_flag = isinstance(value, bool)  # which is no number, though Python counts with it
+        if value is not None and not any(value == item and is_flag == isinstance(item, bool) for item in allowed):
             shown = [item for item in allowed if not isinstance(item, (dict, list))]
             self.fail(field, f"be one of {shown}" if shown else "be left out: this server has nothing for it", value)
 

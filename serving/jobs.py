@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from ..modeling_josie.layers.shared_steps import share_steps
-from .errors import server_busy
+from .errors import ClientError, server_busy, server_stopped
 from .shared_steps import SharedSteps
 from .turns import CancelledError, Ticket, Turns
 
@@ -44,6 +44,8 @@ class Job:
         self._items: asyncio.Queue[Any] = asyncio.Queue()
         self._room = threading.Semaphore(max_waiting)
         self._error: BaseException | None = None
+        self._reason: ClientError | None = None  # why it was cancelled
+        self._timer: asyncio.TimerHandle | None = None
         self._is_ended = False
         self.paused = 0.0  # seconds that the work has waited for items to be taken
 
@@ -87,10 +89,21 @@ class Job:
         except RuntimeError:  # the loop is closed: nobody takes anything any more
             self.ticket.is_cancelled = True
 
-    def cancel(self) -> None:
-        """End the work at its next step, and the iteration at once. Any number of times."""
+    def end_after(self, seconds: float) -> None:
+        """Cancel the work when it takes longer; who takes its items is told so."""
+        error = ClientError("The answer took too long.", code="timeout", status=504)
+        self._timer = self._loop.call_later(seconds, self.cancel, error)
+
+    def cancel(self, reason: ClientError | None = None) -> None:
+        """End the work at its next step, and the iteration at once. Any number of times; the first counts.
+
+        Args:
+            reason ([`ClientError`], *optional*): What the iteration raises; it just ends when `None`.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
         if not self.ticket.is_cancelled:
-            self.ticket.is_cancelled = True
+            self.ticket.is_cancelled, self._reason = True, reason
             self._room.release()
             self._items.put_nowait(_END)
 
@@ -98,13 +111,13 @@ class Job:
         return self
 
     async def __anext__(self) -> Any:
-        if self._is_ended or self.ticket.is_cancelled:
+        if self._is_ended:
             raise StopAsyncIteration
-        item = await self._items.get()
+        item = _END if self.ticket.is_cancelled else await self._items.get()
         if item is _END or self.ticket.is_cancelled:
             self._is_ended = True
-            error, self._error = self._error, None
-            if error is not None and not self.ticket.is_cancelled:
+            error, self._error = self._reason if self.ticket.is_cancelled else self._error, None
+            if error is not None:
                 raise error
             raise StopAsyncIteration
         self._room.release()
@@ -124,6 +137,7 @@ class Workers:
         self.max_jobs, self.max_waiting = max_jobs, max_waiting
         self._pool = ThreadPoolExecutor(max_jobs, "josie-serve")
         self._jobs: set[Job] = set()
+        self._is_stopped = False
 
     def start(self, work: Callable[[Job], Any], is_due: bool = False) -> Job:
         """Begin work.
@@ -133,8 +147,10 @@ class Workers:
             is_due (`bool`): Whether it goes before what nobody waits for yet.
 
         Raises:
-            [`ClientError`]: There is too much of it.
+            [`ClientError`]: There is too much of it, or the server is being stopped.
         """
+        if self._is_stopped:
+            raise server_stopped()
         if len(self._jobs) >= self.max_jobs:
             raise server_busy("The server has as much to do as it can; try again later.")
         job = Job(self.turns, self.max_waiting, self.steps)
@@ -150,8 +166,13 @@ class Workers:
         """Jobs that are worked at."""
         return len(self._jobs)
 
+    def stop(self) -> None:
+        """Cancel everything, tell so who waits for it, and begin nothing more."""
+        self._is_stopped = True
+        for job in list(self._jobs):
+            job.cancel(server_stopped())
+
     def close(self) -> None:
         """Cancel everything, and wait for it."""
-        for job in list(self._jobs):
-            job.cancel()
+        self.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)

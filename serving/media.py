@@ -21,6 +21,7 @@ from .limits import Limits
 PCM_RATE = 24000  # Hz, of the realtime protocol
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,20};base64,", re.IGNORECASE)
+_FORMS = {"WAVEX": "wav", "RF64": "wav"}  # of libsndfile's names those that clients do not use
 _RATES = (4000, 192_000)  # Hz
 _SAMPLES_A_SECOND = 2 * 48000  # of all channels, as much as a clip may have
 
@@ -98,6 +99,17 @@ def decode_clip(content: bytes, name: str, limits: Limits) -> tuple[np.ndarray, 
     if not np.isfinite(values).all():
         raise ClientError(f"`{name}` must have finite samples.", name, "invalid_audio")
     return values, rate
+
+
+def find_form(content: bytes) -> str:
+    """Return what an audio file is, such as `"wav"`, whatever is in it.
+
+    Args:
+        content (`bytes`): A file that [`decode_clip`] reads.
+    """
+    with soundfile.SoundFile(io.BytesIO(content)) as file:
+        name = str(file.format)
+    return _FORMS.get(name, name.lower())
 
 
 def decode_image(url: str, name: str, limits: Limits) -> Image.Image:

@@ -53,5 +53,5 @@ def _prepare(engine: "Engine", messages: list[dict[str, Any]]) -> tuple[Any, int
         too_long = _TOO_LONG.search(str(error))
         if too_long is not None:
             return None, int(too_long[1])
-        raise ClientError("The conversation cannot be read by this model: its parts do not fit together.") from error
+        raise ClientError(f"The conversation cannot be read by this model: {error}", "messages") from error
     return inputs, inputs["input_ids"].shape[1]

@@ -26,7 +26,7 @@ class Piece:
         word_times (`list[WordTime]`): Of the tokens whose last sample is among them.
         num_prompt_tokens (`int`): Tokens that were read, in the last piece.
         is_final (`bool`): Whether nothing follows.
-        is_cut (`bool`): Whether the answer ended because it may not be longer, in the last piece.
+        is_cut (`bool`): Whether the answer or its speech ended because it may not be longer, in the last piece.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -36,6 +36,11 @@ class Piece:
     num_prompt_tokens: int = 0
     is_final: bool = False
     is_cut: bool = False
+
+    @property
+    def finish_reason(self) -> str:
+        """Reason for the end, in the word of OpenAI's protocol: `"stop"`, or `"length"` where it was cut."""
+        return "length" if self.is_cut else "stop"
 
 
 class TextDeltas:

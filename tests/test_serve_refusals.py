@@ -1,5 +1,6 @@
 """Requests that are refused: each in the form of OpenAI's errors, with a sentence that says why."""
 
+import base64
 import io
 import json
 from urllib.error import HTTPError
@@ -7,13 +8,20 @@ from urllib.request import Request, urlopen
 
 import pytest
 import soundfile
-from serving_clients import load_engine, running, spoken_question
+from serving_clients import load_engine, running, spoken_question, talking
+from websockets.sync.client import connect
 
 
 @pytest.fixture(scope="module")
-def port(speaking_folder):
-    """A server with a tiny model that speaks while it writes."""
-    with running(load_engine(speaking_folder)) as port:
+def engine(speaking_folder):
+    """A tiny model that speaks while it writes."""
+    return load_engine(speaking_folder)
+
+
+@pytest.fixture(scope="module")
+def port(engine):
+    """A server with it."""
+    with running(engine) as port:
         yield port
 
 
@@ -40,7 +48,7 @@ def chat(port, **fields):
     return ask(port, "/v1/chat/completions", json.dumps(body).encode())
 
 
-def send_form(port, *fields):
+def send_form(port, *fields, content_type="multipart/form-data"):
     """Send a form of names and values, of which bytes are a file."""
     parts = []
     for name, value in fields:
@@ -48,7 +56,7 @@ def send_form(port, *fields):
         head = f'--edge\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'
         parts.append(head.encode() + (value.encode() if isinstance(value, str) else value) + b"\r\n")
     body = b"".join(parts) + b"--edge--\r\n"
-    return ask(port, "/v1/audio/transcriptions", body, content_type="multipart/form-data; boundary=edge")
+    return ask(port, "/v1/audio/transcriptions", body, content_type=f"{content_type}; boundary=edge")
 
 
 @pytest.mark.parametrize(
@@ -75,6 +83,10 @@ class TestForms:
     def test_a_whole_one_is_taken(self, port, clip):
         fields = [("model", "tiny"), ("file", clip), ("response_format", "json"), ("temperature", "0")]
         assert send_form(port, *fields)[0] == 200
+
+    def test_the_name_of_their_type_has_no_case(self, port, clip):
+        fields = [("model", "tiny"), ("file", clip)]
+        assert send_form(port, *fields, content_type="Multipart/Form-Data")[0] == 200
 
     @pytest.mark.parametrize("content_type", ["multipart/form-data", "multipart/form-data; boundary=other"])
     def test_a_boundary_must_be_there(self, port, content_type):
@@ -137,6 +149,23 @@ class TestChat:
                 {"messages": [{"role": "user", "content": "a\ud800b"}]},
                 "`messages[0].content` must be text, without halves of surrogate pairs, got 'one with such'.",
             ),
+            (
+                {"messages": [{"role": "user", "content": "Say <|audio|>!"}]},
+                "`messages[0].content` must be text without <|audio|>, which stands for media that come as a part of "
+                "their own, got 1 of them.",
+            ),
+            (
+                {"messages": [{"role": "user", "content": [{"type": "text", "text": "<|image|><|image|>"}]}]},
+                "`messages[0].content[0].text` must be text without <|image|>, which stands for media that come as a "
+                "part of their own, got 2 of them.",
+            ),
+            (
+                {"messages": [{"role": "user", "content": [{"type": "text", "text": t} for t in ("<|au", "dio|>")]}]},
+                "The conversation cannot be read by this model: `audio` must be as many as the <|audio|> of their text "
+                "(1), got 0 in row 0.",
+            ),
+            ({"n": True}, "`n` must be one of [1], got True."),
+            ({"logprobs": 0}, "`logprobs` must be one of [False], got 0."),
             ({"a\ud800b": 1}, "`a\\ud800b` must be left out: this server does not know it."),
         ],
         ids=lambda value: str(value)[:30].encode(errors="backslashreplace").decode(),
@@ -144,7 +173,87 @@ class TestChat:
     def test_what_cannot_be_obeyed_is_refused(self, port, fields, message):
         status, _, body = chat(port, **fields)
         assert body["error"]["message"] == message
+        assert body["error"]["param"] is not None
         assert status == 400
+
+    @pytest.mark.parametrize("stated", ["wav", "flac", "mp3", None])
+    def test_a_clip_is_what_it_is_said_to_be(self, port, clip, stated):
+        audio = {"data": base64.b64encode(clip).decode()} | ({} if stated is None else {"format": stated})
+        content = [{"type": "input_audio", "input_audio": audio}]
+        status, _, body = chat(port, messages=[{"role": "user", "content": content}])
+        assert status == (200 if stated in ("wav", None) else 400)
+        if status == 400:
+            name = "messages[0].content[0].input_audio.format"
+            assert body["error"]["param"] == name
+            assert (
+                body["error"]["message"]
+                == f"`{name}` must be left out or be that of its `data`, 'wav', got {stated!r}."
+            )
+
+
+class TestSpeech:
+    fields = {"model": "tiny", "voice": "ada", "input": "It is blue.", "response_format": "flac"}
+
+    def say(self, port, **changes):
+        body = json.dumps(self.fields | changes).encode()
+        with urlopen(f"http://127.0.0.1:{port}/v1/audio/speech", body) as response:
+            return response.headers["x-finish-reason"], response.read()
+
+    @pytest.mark.parametrize(("most", "reason"), [(None, "stop"), (2, "length")])
+    def test_clients_know_whether_it_was_cut(self, port, engine, monkeypatch, most, reason):
+        monkeypatch.setattr(engine.model.generation_config, "talker_max_new_frames", most, raising=False)
+        assert self.say(port)[0] == reason
+        events = self.say(port, stream_format="sse")[1].decode().split("\n\n")
+        assert json.loads(events[-2].removeprefix("data: "))["finish_reason"] == reason
+        monkeypatch.setattr(engine, "_end_tokens", lambda: set(range(301)))  # so that no text counts as cut
+        _, _, body = chat(port, modalities=["text", "audio"])
+        assert body["choices"][0]["finish_reason"] == reason
+        with talking(port) as talk:
+            talk.say("Hello.", max_output_tokens=3)
+            details = talk.until("response.done")["response"]["status_details"]
+        assert details == (None if most is None else {"type": "incomplete", "reason": "max_output_tokens"})
+
+
+class TestQueries:
+    def test_a_field_that_is_not_known_is_refused(self, port):
+        status, _, body = ask(port, "/v1/chat/completions?version=1", b"{}")
+        assert status == 400
+        assert body["error"]["message"] == "`version` must be left out of the query: this server does not know it."
+
+    @pytest.mark.parametrize(
+        ("query", "message"),
+        [
+            ("?intent=transcription", "`intent` must be left out of the query: this server does not know it."),
+            ("?model=tiny&model=tiny", "`model` must be given once, got it more than once."),
+        ],
+    )
+    def test_so_it_is_of_a_session(self, port, query, message):
+        with connect(f"ws://127.0.0.1:{port}/v1/realtime{query}") as socket:
+            assert json.loads(socket.recv())["error"]["message"] == message
+        with talking(port, "?model=tiny"):
+            pass
+
+
+class TestEvents:
+    def test_placeholders_are_no_text(self, port):
+        content = [{"type": "input_text", "text": "Say <|audio|>!"}]
+        item = {"type": "message", "role": "user", "content": content}
+        events = {
+            "item.content[0].text": ("conversation.item.create", {"item": item}),
+            "session.instructions": ("session.update", {"session": {"instructions": "Say <|image|>!"}}),
+            "response.instructions": ("response.create", {"response": {"instructions": "Say <|image|>!"}}),
+        }
+        with talking(port) as talk:
+            for name, (kind, values) in events.items():
+                talk.send(kind, **values)
+                assert talk.until("error")["error"]["param"] == name
+            talk.say("Hello.", max_output_tokens=3)
+            assert talk.until("response.done")["response"]["status"] == "incomplete"
+
+    def test_audio_is_not_left_out(self, port):
+        with talking(port) as talk:
+            talk.send("input_audio_buffer.append")
+            assert talk.until("error")["error"]["message"] == "`audio` must be a string, got None."
 
 
 @pytest.mark.parametrize("name", ["input", "voice", "model", "a\ud800b"])

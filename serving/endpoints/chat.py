@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class _Asked:
 
 async def complete(engine: Engine, request: Request) -> Response:
     """Answer a conversation, at once or as a stream of events."""
-    fields = await read_json(request, engine.limits.max_body_bytes)
+    fields = await read_json(request)
     engine.require_model(fields.required_text("model"))
     forms = fields.objects("messages", engine.limits.max_items)
     asked = _read_options(engine, fields)
@@ -122,33 +123,30 @@ async def _whole(engine: Engine, pieces: Pieces, asked: _Asked, base: dict[str, 
         data = base64.b64encode(encode(form, samples, engine.sampling_rate)).decode()
         audio = {"id": new_id("audio"), "data": data, "transcript": text, "expires_at": base["created"]}
         message |= {"content": None, "audio": audio}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(made[-1])}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": made[-1].finish_reason}
     usage = _usage(made[-1].num_prompt_tokens, sum(len(piece.tokens) for piece in made))
     return base | {"object": "chat.completion", "choices": [choice], "usage": usage}
 
 
 async def _chunks(engine: Engine, pieces: Pieces, asked: _Asked, base: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
     base = base | {"object": "chat.completion.chunk"}
-    container, audio_id, num_written = None, new_id("audio"), 0
-    if asked.options.speaks:
-        container = Container("pcm" if asked.form == "pcm16" else asked.form, engine.sampling_rate)
-    delta: dict[str, Any] = {"role": "assistant", "content": None if container else ""}
-    async for piece in pieces:
-        num_written += len(piece.tokens)
-        if container is not None:
-            content = container.push(piece.samples, piece.is_final)
-            if piece.text or content:
-                delta["audio"] = {"id": audio_id, "transcript": piece.text, "data": base64.b64encode(content).decode()}
-        elif piece.text:
-            delta["content"] = piece.text
-        if delta:
-            yield base | {"choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}]}
-        delta = {}
-        if piece.is_final:
-            yield base | {"choices": [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": _reason(piece)}]}
-            if asked.has_usage:
-                yield base | {"choices": [], "usage": _usage(piece.num_prompt_tokens, num_written)}
-
-
-def _reason(piece: Piece) -> str:
-    return "length" if piece.is_cut else "stop"
+    form, audio_id, num_written = "pcm" if asked.form == "pcm16" else asked.form, new_id("audio"), 0
+    speaks = asked.options.speaks
+    delta: dict[str, Any] = {"role": "assistant", "content": None if speaks else ""}
+    with Container(form, engine.sampling_rate) if speaks else contextlib.nullcontext() as container:
+        async for piece in pieces:
+            num_written += len(piece.tokens)
+            if container is not None:
+                content = base64.b64encode(container.push(piece.samples, piece.is_final)).decode()
+                if piece.text or content:
+                    delta["audio"] = {"id": audio_id, "transcript": piece.text, "data": content}
+            elif piece.text:
+                delta["content"] = piece.text
+            if delta:
+                yield base | {"choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}]}
+            delta = {}
+            if piece.is_final:
+                end = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": piece.finish_reason}
+                yield base | {"choices": [end]}
+                if asked.has_usage:
+                    yield base | {"choices": [], "usage": _usage(piece.num_prompt_tokens, num_written)}

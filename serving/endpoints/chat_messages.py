@@ -5,7 +5,7 @@ from typing import Any
 from ..engine import Engine
 from ..errors import ClientError
 from ..fields import Fields
-from ..media import decode_base64, decode_clip, decode_image
+from ..media import decode_base64, decode_clip, decode_image, find_form
 
 _ROLES = ("system", "developer", "user", "assistant")
 _MAX_PARTS = 64
@@ -42,7 +42,8 @@ def read_messages(engine: Engine, messages: list[Fields]) -> list[dict[str, Any]
 
 def _read_content(engine: Engine, message: Fields, role: str) -> list[dict[str, Any]]:
     if isinstance(message.peek("content"), str):
-        return [{"type": "text", "text": message.text("content", max_length=engine.limits.max_text_length)}]
+        text = message.text("content", "", engine.limits.max_text_length) or ""
+        return [{"type": "text", "text": engine.require_plain(text, message.name("content"))}]
     content = message.take("content")
     if not isinstance(content, list) or not 0 < len(content) <= _MAX_PARTS:
         message.fail("content", f"be a string, or a list of 1 to {_MAX_PARTS} parts", content)
@@ -60,7 +61,8 @@ def _read_part(engine: Engine, part: Fields, role: str) -> dict[str, Any]:
     if not kind:
         part.fail("type", f"be one of {list(allowed)}", None)
     if kind == "text":
-        read: dict[str, Any] = {"type": "text", "text": part.required_text("text", engine.limits.max_text_length)}
+        text = part.required_text("text", engine.limits.max_text_length)
+        read: dict[str, Any] = {"type": "text", "text": engine.require_plain(text, part.name("text"))}
         part.done()
         return read
     modality, inner = ("image" if kind == "image_url" else "audio"), part.object(kind)
@@ -74,8 +76,10 @@ def _read_part(engine: Engine, part: Fields, role: str) -> dict[str, Any]:
         read = {"type": "image", "image": decode_image(url, inner.name("url"), engine.limits)}
     else:
         content = decode_base64(inner.required_text("data", engine.limits.max_body_bytes), inner.name("data"))
-        inner.choice("format", ("wav", "mp3", "flac", "ogg"), "wav")
+        form = inner.choice("format", ("wav", "mp3", "flac", "ogg"), "")
         samples, rate = decode_clip(content, inner.name("data"), engine.limits)
+        if form and (found := find_form(content)) != form:
+            inner.fail("format", f"be left out or be that of its `data`, {found!r}", form)
         read = {"type": "audio", "audio": samples, "sampling_rate": rate}
     inner.done()
     part.done()

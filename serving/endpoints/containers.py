@@ -31,7 +31,7 @@ class _Pipe(io.BytesIO):
 
 
 class Container:
-    """A writer of one speech at 24 kHz, mono.
+    """A writer of one speech at 24 kHz, mono, and a context in which that is finished or given up.
 
     Args:
         form (`str`): One of [`MEDIA_TYPES`].
@@ -47,6 +47,13 @@ class Container:
         if form in _SUBTYPES:
             name, subtype = _SUBTYPES[form]
             self._file = soundfile.SoundFile(self._pipe, "w", PCM_RATE, 1, format=name, subtype=subtype)
+
+    def __enter__(self) -> "Container":
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        if self._file is not None:
+            self._file.close()  # before the pipe that it writes into is gone
 
     @property
     def can_stream(self) -> bool:
@@ -85,8 +92,8 @@ def encode(form: str, samples: np.ndarray, sampling_rate: int) -> bytes:
         samples (`np.ndarray`): `(num_samples,)`, float in [-1, 1].
         sampling_rate (`int`): Of the samples, in Hz.
     """
-    container = Container(form, sampling_rate)
-    content = container.push(samples, is_final=True)
+    with Container(form, sampling_rate) as container:
+        content = container.push(samples, is_final=True)
     if form != "wav":
         return content
     size = len(content) - 44

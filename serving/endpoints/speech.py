@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from ..engine import AnswerOptions, Engine
 from ..errors import ClientError
-from .bodies import Pieces, read_json, stream_events
+from ..token_stream import Piece
+from .bodies import AudioStream, Pieces, read_json, stream_events
 from .containers import MEDIA_TYPES, Container
 from .spoken_words import SpokenWords
 
@@ -17,7 +18,7 @@ from .spoken_words import SpokenWords
 async def speak(engine: Engine, request: Request) -> Response:
     """Say a text in a container of audio, as a stream where the container can be one."""
     limits = engine.limits
-    fields = await read_json(request, limits.max_body_bytes)
+    fields = await read_json(request)
     engine.require_model(fields.required_text("model"))
     text = fields.required_text("input", limits.max_text_length)
     voice = engine.find_voice(fields.text("voice"))
@@ -42,24 +43,30 @@ async def speak(engine: Engine, request: Request) -> Response:
         return stream_events(_events(pieces, container, words))
     media_type = MEDIA_TYPES[form]
     if container.can_stream:
-        return StreamingResponse(_chunks(pieces, container), media_type=media_type)
-    return Response(b"".join([chunk async for chunk in _chunks(pieces, container)]), media_type=media_type)
+        return AudioStream(_chunks(pieces, container), media_type=media_type)
+    content, last = b"", Piece()
+    with container:
+        async for last in pieces:
+            content += container.push(last.samples, last.is_final)
+    return Response(content, media_type=media_type, headers={"x-finish-reason": last.finish_reason})
 
 
 async def _chunks(pieces: Pieces, container: Container) -> AsyncIterator[bytes]:
-    async for piece in pieces:
-        if content := container.push(piece.samples, piece.is_final):
-            yield content
+    with container:
+        async for piece in pieces:
+            if content := container.push(piece.samples, piece.is_final):
+                yield content
 
 
 async def _events(pieces: Pieces, container: Container, words: SpokenWords | None) -> AsyncIterator[dict[str, Any]]:
-    num_tokens = 0
-    async for piece in pieces:
-        num_tokens += len(piece.tokens)
-        content = container.push(piece.samples, piece.is_final)
-        said = None if words is None else words.add(piece)
-        if content or said:
-            event = {"type": "speech.audio.delta", "audio": base64.b64encode(content).decode()}
-            yield event if said is None else event | {"words": said}
+    num_tokens, last = 0, Piece()
+    with container:
+        async for piece in pieces:
+            num_tokens, last = num_tokens + len(piece.tokens), piece
+            content = container.push(piece.samples, piece.is_final)
+            said = None if words is None else words.add(piece)
+            if content or said:
+                event = {"type": "speech.audio.delta", "audio": base64.b64encode(content).decode()}
+                yield event if said is None else event | {"words": said}
     usage = {"input_tokens": num_tokens, "output_tokens": 0, "total_tokens": num_tokens}
-    yield {"type": "speech.audio.done", "usage": usage}
+    yield {"type": "speech.audio.done", "usage": usage, "finish_reason": last.finish_reason}

@@ -8,6 +8,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..engine import Engine
 from ..errors import ClientError, server_busy
+from ..fields import read_query
 from .outbox import Outbox
 from .session import Session
 
@@ -40,7 +41,7 @@ class Sessions:
         await socket.accept(_PROTOCOL if _PROTOCOL in socket.scope.get("subprotocols", ()) else None)
         try:
             self.require_room()
-            name = socket.query_params.get("model")
+            name = read_query(socket.query_params.multi_items(), "model").get("model")
             if name is not None:
                 self.engine.require_model(name)
         except ClientError as error:

@@ -222,7 +222,10 @@ class Duplex:
             try:
                 job = self.engine.workers.start(lambda job: job.put(work()), is_due)
                 break
-            except ClientError:  # there is too much to do: what comes in waits
+            except ClientError as error:
+                if error.code != "server_busy":
+                    raise
+                # There is too much to do: what comes in waits.
                 await asyncio.sleep(_BUSY_SECONDS)
         try:
             async for result in job:

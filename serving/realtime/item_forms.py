@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..engine import Engine
 from ..errors import ClientError
 from ..fields import Fields
 from ..limits import Limits
@@ -17,13 +18,12 @@ _KINDS = {
 _MAX_PARTS = 64
 
 
-def read_item(fields: Fields, limits: Limits, takes: Any) -> Item:
+def read_item(fields: Fields, engine: Engine) -> Item:
     """Return the item that a client sends.
 
     Args:
         fields ([`Fields`]): It.
-        limits ([`Limits`]): Of its content.
-        takes (`Callable`): Says whether the model reads `"audio"` or `"image"`.
+        engine ([`Engine`]): The model, which may read it or not, and the limits of its content.
 
     Raises:
         [`ClientError`]: It is no message, or a part of it cannot be read.
@@ -34,22 +34,24 @@ def read_item(fields: Fields, limits: Limits, takes: Any) -> Item:
         fields.fail("type", 'be "message"', None)
     role: Any = fields.choice("role", _ROLES, "user")
     item_id = fields.text("id", max_length=64) or new_id("item")
-    parts = [_read_part(part, role, limits, takes) for part in fields.objects("content", _MAX_PARTS)]
+    parts = [_read_part(part, role, engine) for part in fields.objects("content", _MAX_PARTS)]
     if not parts:
         fields.fail("content", "have at least one part", "none")
     fields.done()
     return Item(item_id, role, parts)
 
 
-def _read_part(fields: Fields, role: str, limits: Limits, takes: Any) -> Part:
+def _read_part(fields: Fields, role: str, engine: Engine) -> Part:
+    limits = engine.limits
     kind = fields.choice("type", _KINDS[role], "")
     if not kind:
         fields.fail("type", f"be one of {list(_KINDS[role])}", None)
     if kind.endswith("text"):
-        part = Part("text", fields.required_text("text", limits.max_text_length))
+        text = fields.required_text("text", limits.max_text_length)
+        part = Part("text", engine.require_plain(text, fields.name("text")))
     else:
         modality = kind.removeprefix("input_")
-        if not takes(modality):
+        if not engine.takes(modality):
             raise ClientError(f"`{fields.path}` must be of another type: this model takes no {modality}.", fields.path)
         if modality == "audio":
             part = _read_audio(fields, limits)

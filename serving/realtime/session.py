@@ -172,8 +172,10 @@ class Session:
     # --- the input buffer
 
     async def _append(self, fields: Fields) -> None:
-        content = decode_base64(fields.text("audio", "", self.engine.limits.max_body_bytes) or "", "audio")
-        samples = decode_pcm(content, "audio")
+        content = fields.text("audio", max_length=self.engine.limits.max_body_bytes)
+        if content is None:
+            fields.fail("audio", "be a string", None)
+        samples = decode_pcm(decode_base64(content, "audio"), "audio")
         fields.done()
         if not self.engine.takes("audio"):
             raise ClientError("`audio` must be left out: this model takes no audio.", "audio")
@@ -288,7 +290,7 @@ class Session:
         if form is None:
             fields.fail("item", "be an object", None)
         fields.done()
-        item = await asyncio.to_thread(read_item, form, self.engine.limits, self.engine.takes)
+        item = await asyncio.to_thread(read_item, form, self.engine)
         if self._duplex is not None and not self._duplex.is_over:
             await self._show(self._duplex, item, previous_id)
         previous = self.conversation.add(item, previous_id)
@@ -350,15 +352,12 @@ class Session:
             fields.fail("audio_end_ms", f"be in [0, {_to_ms(spoken.num_sent)}], what was sent", end_ms)
         if item.status == "in_progress" and self.response is not None:
             await self.interrupt("client_cancelled")
-        item.parts[0].text = heard_text(item, end_ms / 1000, self._decode)
+        item.parts[0].text = heard_text(item, end_ms / 1000, self.engine.decode)
         spoken.num_sent = min(spoken.num_sent, end_ms * PCM_RATE // 1000)
         text = item.parts[0].text
         await self.send(
             "conversation.item.truncated", item_id=item.id, content_index=0, audio_end_ms=end_ms, transcript=text
         )
-
-    def _decode(self, tokens: list[int]) -> str:
-        return self.engine.processor.decode(tokens, skip_special_tokens=True)
 
     # --- answers
 
@@ -387,7 +386,7 @@ class Session:
     async def begin_turn(self, feed: TurnFeed) -> None:
         """Answer with a turn that the model takes by itself; see [`Answers`]."""
         await self._rest()  # until the last one's end is told
-        self.response = Response(self.settings.in_effect, self._put, lambda: feed, self._decode)
+        self.response = Response(self.settings.in_effect, self._put, lambda: feed, self.engine.decode)
         self._making = asyncio.create_task(self._make(self.response))
         self._making.add_done_callback(lambda _: feed.cancel())
 
@@ -420,7 +419,7 @@ class Session:
             raise ClientError("The conversation must have something of the user to answer, got nothing.", code="empty")
         options = settings.answer_options()
         self.response = Response(
-            settings, self._put, lambda: self.engine.answer(messages, options, may_forget=True), self._decode
+            settings, self._put, lambda: self.engine.answer(messages, options, may_forget=True), self.engine.decode
         )
         self._making = asyncio.create_task(self._make(self.response))
 

@@ -138,7 +138,8 @@ class SessionSettings:
         if model is not None:
             engine.require_model(model)
         if "instructions" in fields:
-            changes["instructions"] = fields.text("instructions", "", engine.limits.max_text_length)
+            text = fields.text("instructions", "", engine.limits.max_text_length) or ""
+            changes["instructions"] = engine.require_plain(text, fields.name("instructions"))
         if "output_modalities" in fields:
             modalities = fields.items("output_modalities", 2)
             if modalities not in (["text"], ["audio"]) or (modalities == ["audio"] and not engine.speaks):
