@@ -11,9 +11,9 @@ import torch
 from recipes.configuration import run
 from recipes.named_models import load_named, load_part
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM, AutoTokenizer
 
-import josie  # noqa: F401  (registers its models)
+from josie.configuration_josie import JosieConfig
 
 SENTENCES = (
     "The capital of France is Paris.",
@@ -31,9 +31,12 @@ def compare(folder: str, text: str) -> dict[str, float]:
         text (`str`): Of the language model.
 
     Raises:
-        `ValueError`: There is no such model, or they have other vocabularies.
+        `ValueError`: There is no such model, the second is a JOSIE itself, or they have other vocabularies.
     """
     model = load_named(folder, AutoModelForMultimodalLM, "MODEL")
+    kind = load_part(text, AutoConfig, "TEXT_MODEL").model_type
+    if kind == JosieConfig.model_type:  # which is loaded as a language model too
+        raise ValueError(f"`TEXT_MODEL` must be the language model alone, got {text!r}, of the model type {kind!r}.")
     original = load_named(text, AutoModelForCausalLM, "TEXT_MODEL", dtype=model.dtype)
     tokenizer = load_part(text, AutoTokenizer, "TEXT_MODEL")
     has_adapters = bool(getattr(model, "peft_config", None))

@@ -23,6 +23,7 @@ from nano_world.recorded import find_recording, list_recordings
 from nano_world.scenes import Scene, draw_scene, render
 from nano_world.voices import QUESTIONERS, SAMPLING_RATE
 from nano_world.wordings import article
+from recipes.places import require_place
 from transformers import AutoModelForMultimodalLM, AutoProcessor, logging
 
 import josie
@@ -131,6 +132,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=EXAMPLE_SEED, help="of scene, question and voice")
     parser.add_argument("--model", help="another checkpoint than the small one that comes with the package")
     arguments = parser.parse_args()
+    try:
+        require_place(arguments.folder, "folder")
+    except ValueError as error:
+        parser.error(str(error))
     logging.disable_progress_bar()
     start = time.perf_counter()
     draw = random.Random(arguments.seed)

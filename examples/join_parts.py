@@ -12,6 +12,7 @@ import torch
 from recipes.configuration import run
 from recipes.models import take_voice
 from recipes.named_models import load_named, load_part
+from recipes.places import require_place
 from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor
 
 from josie.configuration_josie import JosieConfig
@@ -26,8 +27,9 @@ def join(thinker: str, talker: str, folder: Path) -> None:
         folder (`Path`): New.
 
     Raises:
-        `ValueError`: A model is not whole or cannot speak, or their token embeddings differ.
+        `ValueError`: `folder` cannot be made, a model is not whole or cannot speak, or their token embeddings differ.
     """
+    require_place(folder, "OUT")
     require_new(folder, "OUT")
     names = {"THINKER": thinker, "TALKER": talker}
     for argument, name in names.items():

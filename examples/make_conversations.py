@@ -21,6 +21,7 @@ from typing import Any
 from nano_world.grammar import Question, ask, questions
 from nano_world.recorded import find_recording, list_recordings
 from nano_world.scenes import Scene, draw_scene, render
+from recipes.places import require_place
 from recipes.progress import progress
 from transformers import AutoModelForMultimodalLM, AutoProcessor, logging
 
@@ -103,6 +104,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"`--num-rows` must be at least 1, got {arguments.num_rows}.")
     logging.disable_progress_bar()
     try:
+        require_place(arguments.folder, "FOLDER")
         with new_folder(arguments.folder, "FOLDER") as folder:
             write_conversations(folder, arguments.num_rows, arguments.seed)
     except ValueError as error:

@@ -26,6 +26,7 @@ from nano_world.sentences import Split
 from nano_world.speech import JOSIE_STRETCH, JOSIE_VOICE, speak
 from nano_world.voices import SAMPLING_RATE
 from recipes.configuration import run
+from recipes.places import require_place
 
 from josie import load_audio, save_audio
 from josie.training.conversations import read_json_lines
@@ -128,8 +129,7 @@ def write_files(folder: Path, numbers: dict[str, int], seed: int, say: Say = say
     wanted = [name for name, number in numbers.items() if number]
     if not wanted:
         raise ValueError(f"One of {[f'--{name}' for name in numbers]} must be above 0, got 0 for all.")
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"`folder` must be the name of a folder, got {str(folder)!r}, a file.")
+    require_place(folder, "folder")
     for path in (folder / f"{name}{ending}" for name in wanted for ending in ("", ".jsonl", "-turns.jsonl")):
         if path.exists():
             raise ValueError(f"`folder` must not have {path.name!r} yet, got {str(folder)!r}, which has.")

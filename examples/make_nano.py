@@ -26,6 +26,7 @@ from nano_world.tasks import NanoArguments
 from nano_world.voice import VoiceArguments, record_voice
 from recipes.configuration import run
 from recipes.models import save_in_half, take_voice
+from recipes.places import require_place
 from safetensors.torch import load_file
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForMultimodalLM, AutoProcessor
 
@@ -280,7 +281,13 @@ def main(argv: list[str] | None = None) -> None:
             sub.add_argument("--num-rows", type=int, default=40, help="rows of each kind")
             sub.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
-    run(lambda: arguments.command(arguments))
+
+    def do() -> None:
+        if "folder" in arguments:
+            require_place(arguments.folder, "folder")
+        arguments.command(arguments)
+
+    run(do)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.configuration import run
+from recipes.places import require_place
 from recipes.speech_data import read_manifest
 
 from josie.conversion.files import write_file
@@ -93,8 +94,7 @@ def main(argv: list[str] | None = None) -> None:
 
     def write() -> None:
         root = arguments.out.parent
-        if arguments.out.is_dir():
-            raise ValueError(f"`OUT` must be the name of a file, got {str(arguments.out)!r}, a folder.")
+        require_place(arguments.out, "OUT", "file")
         rows = make_tasks(arguments.folders, arguments.say, arguments.num, root)
         root.mkdir(parents=True, exist_ok=True)
         write_file(arguments.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -14,6 +14,7 @@ from peft import PeftConfig, PeftModel, PeftType, get_peft_model_state_dict, loa
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from recipes.configuration import run
 from recipes.named_models import load_named, load_part
+from recipes.places import require_place
 from transformers import AutoModelForMultimodalLM, AutoProcessor, PreTrainedModel
 from transformers.utils import PROCESSOR_NAME
 
@@ -31,6 +32,7 @@ def merge(adapters: str, folder: Path) -> None:
         `ValueError`: There are no adapters in the folder, or none that can be merged, or no such model, or they do not
             fit it.
     """
+    require_place(folder, "OUT")
     require_new(folder, "OUT")
     base = find_base(adapters)
     has_processor = Path(adapters, PROCESSOR_NAME).is_file()

@@ -25,6 +25,7 @@ from josie.configuration_josie import JosieConfig, JosieThinkerConfig
 from josie.nano import find_model
 
 # What can be measured: a whole JOSIE, or its Thinker alone.
+_PROMPT = 8  # tokens before those that are written
 _CLASSES = {JosieConfig.model_type: AutoModelForMultimodalLM, JosieThinkerConfig.model_type: AutoModelForCausalLM}
 
 
@@ -95,7 +96,7 @@ def compare(model: Any, method: str, num_tokens: int) -> dict[str, dict[str, flo
     parts = {"Thinker": (original, lambda thinker: thinker(ids).logits)}
     write = dict(max_new_tokens=num_tokens, min_new_tokens=num_tokens, do_sample=False)
     speak = dict(max_new_frames=num_tokens, min_new_frames=num_tokens)
-    runs = {"Thinker": lambda thinker: thinker.generate(ids[:, :8], **write)}
+    runs = {"Thinker": lambda thinker: thinker.generate(ids[:, :_PROMPT], **write)}
     if getattr(model, "talker", None) is not None:
         config = model.talker.config
         codes = torch.randint(0, config.codebook_size, (1, config.num_quantizers, num_tokens))
@@ -117,6 +118,13 @@ def compare(model: Any, method: str, num_tokens: int) -> dict[str, dict[str, flo
     return rows
 
 
+def count_most_tokens(config: Any) -> int:
+    """Return how many tokens, and frames, the positions of a JOSIE or its Thinker allow."""
+    most = getattr(config, "thinker_config", config).max_sequence_length - _PROMPT
+    talker = getattr(config, "talker_config", None)
+    return most if talker is None else min(most, talker.max_position_embeddings - 1 - talker.speech_delay)
+
+
 def main() -> None:
     """Compare and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -132,7 +140,8 @@ def print_comparison(arguments: argparse.Namespace) -> None:
     """Print a row for each part.
 
     Raises:
-        `ValueError`: There is no such checkpoint, it is damaged or of another kind, or a number is below 1.
+        `ValueError`: There is no such checkpoint, it is damaged or of another kind, or a number is below 1 or
+            beyond its positions.
     """
     for name in ("tokens", "threads"):
         if getattr(arguments, name) < 1:
@@ -140,9 +149,15 @@ def print_comparison(arguments: argparse.Namespace) -> None:
     folder = find_model(arguments.folder)
     if not (folder / "config.json").is_file():
         raise ValueError(f"`folder` must hold a JOSIE checkpoint, got {arguments.folder!r}, without a config.json.")
-    kind = load_part(arguments.folder, AutoConfig, "folder").model_type
+    config = load_part(arguments.folder, AutoConfig, "folder")
+    kind = config.model_type
     if kind not in _CLASSES:
         raise ValueError(f"`folder` must hold a model of {list(_CLASSES)}, got {arguments.folder!r}, of {kind!r}.")
+    most = count_most_tokens(config)
+    if arguments.tokens > most:
+        raise ValueError(
+            f"`--tokens` must be at most {most} for the positions of {arguments.folder!r}, got {arguments.tokens}."
+        )
     torch.set_num_threads(arguments.threads)
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # speech is cut where the measure ends

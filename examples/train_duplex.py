@@ -26,7 +26,7 @@ from recipes.configuration import CommandLine, read_section, require_sections, r
 from recipes.model_cards import CardArguments, write_card
 from recipes.models import ModelArguments, learn_in_float32, load_start, save_model
 from recipes.run_log import RunLog
-from recipes.runs import start_training, train
+from recipes.runs import evaluate, start_training, train
 from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
@@ -37,6 +37,9 @@ from josie.training.unit_rows import is_unit_row
 
 SECTIONS = ("data", "model", "units", "freeze", "trainer", "card", "threads")
 _AS_THEY_ARE = ("turns", "seconds", "forget_until", "past", "system")  # of the fields of a row
+_READ = (*_AS_THEY_ARE, "messages", "audio", "images")
+# What `josie evaluate --duplex` reads, and what the rows of `make_duplex.py` have beside.
+_FOR_OTHERS = ("situation", "question_end", "event", "later", "answers", "voice", "scene")
 
 
 @dataclass
@@ -88,6 +91,12 @@ class TimedRows(Dataset):
                 raise ValueError(
                     f"Line {number} of {path!r} must be a row with `turns` or parts with `begin`, got "
                     f"{str(row)[:40]!r}."
+                )
+            unknown = sorted(name for name in row if row[name] is not None and name not in (*_READ, *_FOR_OTHERS))
+            if unknown:
+                raise ValueError(
+                    f"Line {number} of {path!r} must have fields among {list(_READ)}, or those of `josie evaluate "
+                    f"--duplex`, got {unknown}."
                 )
             messages = row.get("messages") or []
             if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
@@ -164,8 +173,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     )
     if not train(trainer, line.mode):
         return None
-    scores = {} if held_out is None else trainer.evaluate()
-    metrics = {name: value for name, value in scores.items() if name.endswith("loss")}
+    metrics = {name: value for name, value in evaluate(trainer).items() if name.endswith("loss")}
     save_model(trainer)
     if trainer.is_world_process_zero():
         write_card(trainer, card, line.command, [data.train], metrics, "conversations that were held out")

@@ -23,7 +23,7 @@ from recipes.configuration import CommandLine, read_section, require_sections, r
 from recipes.model_cards import CardArguments, write_card
 from recipes.models import ModelArguments, learn_in_float32, load_start, save_model
 from recipes.run_log import RunLog
-from recipes.runs import start_training, train
+from recipes.runs import evaluate, start_training, train
 from transformers import EvalPrediction, TrainingArguments
 
 from josie import JosieTrainer
@@ -81,8 +81,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     )
     if not train(trainer, line.mode):
         return None
-    scores = trainer.evaluate() if trainer.eval_dataset is not None else {}
-    metrics = keep_scores_of(scores)
+    metrics = keep_scores_of(evaluate(trainer))
     save_model(trainer)
     if trainer.is_world_process_zero():
         data = [NanoArguments.LICENCES[0], *NanoArguments.LICENCES[-3:]]

@@ -39,7 +39,7 @@ from recipes.configuration import CommandLine, read_section, require_sections, r
 from recipes.model_cards import CardArguments, write_card
 from recipes.models import ModelArguments, learn_in_float32, load_start, save_model
 from recipes.run_log import RunLog
-from recipes.runs import start_training, train
+from recipes.runs import evaluate, start_training, train
 from recipes.spoken_rows import Collate, SpeechCollator, SpeechEncoder, SpokenConversations, is_spoken
 from recipes.talker_start import TalkerStartArguments, start_talker
 from torch import nn
@@ -166,7 +166,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     )
     if not train(trainer, line.mode):
         return None
-    metrics = keep_scores_of(trainer.evaluate()) if trainer.eval_dataset is not None else {}
+    metrics = keep_scores_of(evaluate(trainer))
     save_model(trainer)
     if trainer.is_world_process_zero():
         write_card(trainer, card, line.command, sources, metrics, "speech that was held out", model)

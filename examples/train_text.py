@@ -31,7 +31,7 @@ from recipes.model_cards import CardArguments, describe_sources, write_card
 from recipes.models import save_model
 from recipes.named_models import load_part
 from recipes.run_log import RunLog
-from recipes.runs import start_training, train
+from recipes.runs import evaluate, start_training, train
 from recipes.text_data import TextDataArguments, load_blocks
 from transformers import (
     CONFIG_MAPPING,
@@ -157,7 +157,7 @@ def finish(trainer: Trainer, data: TextDataArguments, card: CardArguments, comma
         command (`str`): How the recipe was called.
     """
     save_model(trainer)
-    metrics = keep_scores_of(trainer.evaluate()) if trainer.eval_dataset is not None else {}
+    metrics = keep_scores_of(evaluate(trainer))
     if trainer.is_world_process_zero():
         trained_on = describe_sources(data.sources)
         if not isinstance(trainer.train_dataset, IterableDataset):

@@ -43,7 +43,7 @@ from recipes.heard_rows import HeardCollator, HearingArguments, Listener
 from recipes.model_cards import CardArguments, write_card
 from recipes.models import ModelArguments, learn_in_float32, load_start, save_model
 from recipes.run_log import RunLog
-from recipes.runs import start_training, train
+from recipes.runs import evaluate, start_training, train
 from recipes.spoken_rows import SilentCollator, SpeechCollator, SpeechEncoder, SpokenConversations
 from recipes.teacher import TaughtModel, Teacher, TeacherArguments, TeacherCollator
 from recipes.token_ctc import TokenCTCArguments, TokenCTCCollator, TokenCTCModel, find_tokens, list_tokens
@@ -176,7 +176,7 @@ def train_model(line: CommandLine) -> dict[str, Any] | None:
     )
     if not train(trainer, line.mode):
         return None
-    metrics = keep_scores_of(trainer.evaluate()) if trainer.eval_dataset is not None else {}
+    metrics = keep_scores_of(evaluate(trainer))
     save_model(trainer)
     if trainer.is_world_process_zero():
         write_card(trainer, card, line.command, data.sources, metrics, "conversations that were held out", model)

@@ -16,6 +16,7 @@ from pathlib import Path
 from recipes.configuration import run
 from recipes.debian import fetch_package
 from recipes.debian_texts import asterisk, bible, fillets, fortunes, wordnet
+from recipes.places import require_place
 
 from josie.tokenization import train_tokenizer
 from josie.tokenization.train import MIN_VOCAB_SIZE
@@ -36,6 +37,7 @@ def require_arguments(output: Path, vocab_size: int) -> None:
     """Raise a `ValueError` for what would only be found after all texts have been fetched."""
     if next((path for path in (output, *output.parents) if path.exists() and not path.is_dir()), None) is not None:
         raise ValueError(f"`--output` must be a folder, or the name of a new one, got {str(output)!r}.")
+    require_place(output, "--output")
     if vocab_size < MIN_VOCAB_SIZE:
         raise ValueError(
             f"`--vocab-size` must be at least {MIN_VOCAB_SIZE} (special tokens and bytes), got {vocab_size}."

@@ -168,6 +168,18 @@ def test_all_fields_of_a_row_are_read(folder, tmp_path):
     assert "Yes." in text
 
 
+@pytest.mark.parametrize("name", ["image", "speaker", "conversations", "text"])
+def test_fields_that_nothing_reads_are_refused_by_name(name, tmp_path):
+    rows, path = (
+        [{"turns": [], "seconds": 1.0, "past": None, "foo": None}, {"turns": [], name: ["red.png"]}],
+        tmp_path / "x",
+    )
+    path.write_text("\n".join(map(json.dumps, rows)))
+    message = rf"Line 2 of '{path}' must have fields among \['turns', .*, got \['{name}'\]\."
+    with pytest.raises(ValueError, match=message):
+        train_duplex.TimedRows(str(path))
+
+
 def test_rows_keep_their_instructions():
     row = {"system": "Be brief.", "turns": [], "audio": [0.0], "seconds": 1.0}
     assert SilentCollator(list)([row | {"source": "drawn"}]) == [row]

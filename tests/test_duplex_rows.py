@@ -215,6 +215,24 @@ def test_rows_that_cannot_be_laid_out(parts, row, message):
         josie.JosieDataCollator(processor, speech_timing=timing)([row])
 
 
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ({"turns": [], "seconds": 1e9}, "seconds"),
+        ({"turns": [{"begin": 1e9, "text": "a"}]}, "turns"),
+        ({"turns": [{"begin": 1, "text": "a", "durations": [1e12]}]}, "turns"),
+        ({"turns": [{"begin": 1, "words": [{"text": "a", "begin": 1, "end": 1e9}]}]}, "turns"),
+        ({"messages": [{"role": "user", "content": [{"type": "audio", "audio": clip(1), "begin": 1e9}]}]}, "begin"),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "image": IMAGE, "begin": 1e9}]}]}, "begin"),
+    ],
+    ids=str,
+)
+def test_times_beyond_a_day_are_refused_before_memory_is_asked_for(parts, row, name):
+    _, processor, timing = parts
+    with pytest.raises(ValueError, match=f"`{name}` must be seconds, 86400 at most, got 1"):
+        make_unit_row(processor, timing, row)
+
+
 def test_collators_that_cannot_make_units(parts):
     _, processor, timing = parts
     row = {"turns": [], "audio": clip(2)}

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,8 +22,11 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 from josie.training import encode_dataset as encoding
 from josie.training.dataset_rows import DatasetRows, open_rows
-from josie.training.encode_dataset import PLAN_FILE, EncodeArguments, encode_dataset
+from josie.training.encode_dataset import EncodeArguments, encode_dataset
+from josie.training.encode_shards import PLAN_FILE, require_complete
 from josie.training.speech_codes import check_speech_codes
+
+RECORD = ("bytes", "end")  # what a shard's mark has of its file
 
 
 def encode(dataset, model, out, **options):
@@ -291,12 +295,65 @@ class TestRecipes:
         encode(encoded / "rows.jsonl", tiny_folder, tmp_path / "out")
         assert load_conversations(ConversationDataArguments([source(tmp_path / "out")]))["train"]
 
+    @pytest.mark.parametrize("fault", ["cut", "empty", "swapped", "mark", "old"])
+    def test_a_shard_that_is_not_as_it_was_written_is_refused_and_made_again(
+        self, fault, encoded, tiny_folder, tmp_path
+    ):
+        out = shutil.copytree(encoded / "out", tmp_path / "out")
+        first, second, _ = sorted((out / "data").iterdir())
+        mark, content = out / "shards" / "00001.json", second.read_bytes()
+        if fault == "swapped":
+            shutil.copy(first, second)
+        elif fault == "mark":
+            mark.write_text(mark.read_text()[:20])
+        else:
+            second.write_bytes(content[:900] if fault == "cut" else b"")
+        if fault == "old":
+            for path in (out / "shards").iterdir():  # as before there were records
+                path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k not in RECORD}))
+        message = f"with 2 of 3, where '{second.relative_to(out)}' is not there as it was written: the same `josie enc"
+        for streaming in (False, True):
+            config = configure(out, tiny_folder, tmp_path / "run", streaming=streaming)
+            refuse(train_talker, config, "threads=1", message, tmp_path)
+        part = {"data_files": f"data/{second.name}"}
+        with pytest.raises(ValueError, match="with 0 of 1, where 'data/train-00001"):
+            load_conversations(ConversationDataArguments([source(out, **part)], streaming=True))
+        times = {path: path.stat().st_mtime_ns for path in (out / "data").iterdir() if path != second}
+        assert encode(encoded / "rows.jsonl", tiny_folder, out).num_complete == 3
+        assert second.read_bytes() == content
+        assert {path: path.stat().st_mtime_ns for path in times} == times
+
+    def test_a_whole_encoding_of_before_is_read_and_left_alone(self, encoded, tiny_folder, tmp_path, monkeypatch):
+        out = shutil.copytree(encoded / "out", tmp_path / "out")
+        for path in (out / "shards").iterdir():
+            path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k not in RECORD}))
+        require_complete(out)
+        monkeypatch.setattr(encoding.ShardWorker, "encode_shard", None)
+        assert encode(encoded / "rows.jsonl", tiny_folder, out).num_complete == 3
+
+    def test_a_file_beside_the_shards_is_refused(self, encoded, tiny_folder, tmp_path):
+        out = shutil.copytree(encoded / "out", tmp_path / "out")
+        other = out / "data" / "train-00009-of-00003.parquet"
+        shutil.copy(out / "data" / "train-00000-of-00003.parquet", other)
+        message = f"must have no files in `data` beside the 3 shards of its encoding, got {str(other)!r}: delete it."
+        for streaming in (False, True):
+            with pytest.raises(ValueError, match=re.escape(f"`path` of a source {message}")):
+                load_conversations(ConversationDataArguments([source(out)], streaming=streaming))
+        with pytest.raises(ValueError, match=re.escape(f"`--out` {message}")):
+            encode(encoded / "rows.jsonl", tiny_folder, out)
+
     def test_shards_of_broken_rows_alone_are_complete(self, tiny_folder, tmp_path):
         path = write_conversations(tmp_path, number=8)
         path.write_text("{\n" * 4 + path.read_text())
         encode(path, tiny_folder, tmp_path / "out")
         data = ConversationDataArguments([source(tmp_path / "out")], validation_share=0.0)
         assert len(load_conversations(data)["train"]) == 8
+        shard = tmp_path / "out" / "data" / "train-00000-of-00003.parquet"
+        shutil.copy(shard.with_name("train-00001-of-00003.parquet"), shard)  # of broken rows alone, it has none
+        with pytest.raises(ValueError, match="with 2 of 3, where 'data/train-00000-of-00003.parquet' is not there as"):
+            load_conversations(data)
+        assert encode(path, tiny_folder, tmp_path / "out").num_broken == 4
+        assert not shard.exists()
 
     def test_a_part_that_is_named_and_a_copy_of_the_rows_are_read(self, tiny_folder, tmp_path):
         encode(write_conversations(tmp_path, number=8), tiny_folder, tmp_path / "out", shard_rows=4)

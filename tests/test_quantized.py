@@ -106,13 +106,17 @@ def test_a_missing_library_or_number_or_checkpoint_is_one_sentence(
             r"`--method` must be 'torch-dynamic' without torchao: pip install 'josie\[quantize\]'",
         ),
         (["nano", "--tokens", "0"], "`--tokens` must be at least 1, got 0."),
+        (["nano", "--tokens", "250"], "`--tokens` must be at most 249 for the positions of 'nano', got 250."),
         (["nano", "--threads", "0"], "`--threads` must be at least 1, got 0."),
         ([str(tmp_path)], "`folder` must hold a JOSIE checkpoint, got .*, without a config.json."),
         (
             [str(codec_folder("jodio"))],
             r"`folder` must hold a model of \['josie', 'josie_thinker'\], got .* of 'jodio'",
         ),
-        ([str(halved)], "`folder` must hold all weights that its config.json asks for, got .*, which lacks"),
+        (
+            [str(halved), "--tokens", "2"],
+            "`folder` must hold all weights that its config.json asks for, got .*, which lacks",
+        ),
     ):
         monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *arguments])
         with pytest.raises(SystemExit, match=message):
@@ -126,8 +130,9 @@ def test_transformers_loads_and_saves_weights_of_torchao(model, tmp_path):
     from transformers import TorchAoConfig
 
     model.save_pretrained(tmp_path / "whole")
-    config = TorchAoConfig(quantization.Int8WeightOnlyConfig(), modules_to_not_convert=["audio_codec", "lm_head"])
+    config = TorchAoConfig(quantization.Int8WeightOnlyConfig(), modules_to_not_convert=["lm_head"])
     loaded = josie.JosieForConditionalGeneration.from_pretrained(tmp_path / "whole", quantization_config=config)
+    assert all(type(weight.data) is torch.Tensor for weight in loaded.audio_codec.parameters())
     inputs = josie_inputs()
     expected, actual = model(**inputs), loaded(**inputs)
     for name in ("logits", "talker_logits", "depth_logits"):

@@ -72,6 +72,29 @@ def test_a_finished_run_has_its_best_weights_again(config, tmp_path, is_moved):
     assert again.state.global_step == 3
 
 
+@pytest.mark.parametrize("name", ["bf16_full_eval", "fp16_full_eval"])
+@pytest.mark.parametrize("is_best", [False, True])
+def test_a_model_that_is_evaluated_in_16_bits_stays_as_it_was_trained(config, name, is_best):
+    trainer = run(config, learning_rate=0.123456, load_best_model_at_end=is_best, **{name: True})
+    model: Any = trainer.model
+    model.register_buffer("mean", torch.tensor(0.123456))
+    model.double_name = model.value  # tied
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert all(value != value.half() for value in before.values())
+    found = []
+    trainer.compute_metrics = lambda _: found.append(model.value.dtype) or {}
+    for evaluate in (runs.evaluate, lambda trainer: runs.finish_together(trainer, dict)):
+        assert "eval_loss" in evaluate(trainer)
+        assert found.pop() == (torch.bfloat16 if name == "bf16_full_eval" else torch.float16)
+        assert model.state_dict().keys() == before.keys()
+        for key, value in model.state_dict().items():
+            assert value.dtype == torch.float32
+            assert value == before[key]
+        assert model.double_name is model.value
+    trainer.eval_dataset = None
+    assert runs.evaluate(trainer) == {}
+
+
 @pytest.mark.parametrize("mode", ["continue", "restart"])
 def test_what_a_user_keeps_beside_checkpoints_stays(config, tmp_path, mode):
     run(config)

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import make_tasks
 import pytest
@@ -15,7 +16,7 @@ import train_talker
 import train_thinker
 import train_tokenizer
 from recipe_runs import run_recipe
-from recipes import runs
+from recipes import runs, trainer_settings
 from recipes.data_sets import load_source
 from test_recipe_runs import Weight, config, run  # noqa: F401
 from transformers import Trainer, TrainingArguments
@@ -64,6 +65,33 @@ def read(
         ({"neftune_noise_alpha": -1.0}, "`trainer.neftune_noise_alpha` must be at least 0, got -1.0."),
         ({"adam_beta1": 1.0}, "`trainer.adam_beta1` must be in [0, 1), got 1.0."),
         ({"seed": -1}, "`trainer.seed` must be in [0, 2**32), got -1."),
+        ({"weight_decay": -1.0}, "`trainer.weight_decay` must be at least 0, got -1.0."),
+        ({"max_grad_norm": -1.0}, "`trainer.max_grad_norm` must be at least 0, got -1.0."),
+        ({"label_smoothing_factor": 1.0}, "`trainer.label_smoothing_factor` must be in [0, 1), got 1.0."),
+        ({"save_total_limit": 0}, "`trainer.save_total_limit` must be at least 1, got 0."),
+        ({"save_steps": 0}, "`trainer.save_steps` must be above 0, got 0."),
+        ({"eval_strategy": "steps", "eval_steps": 0}, "`trainer.eval_steps` must be above 0, got 0."),
+        ({"logging_steps": -1}, "`trainer.logging_steps` must be above 0, got -1."),
+        ({"ddp_timeout": 0}, "`trainer.ddp_timeout` must be at least 1, got 0."),
+        (
+            {"dataloader_persistent_workers": True},
+            "`trainer.dataloader_persistent_workers` must be left out where `tra",
+        ),
+        ({"dataloader_multiprocessing_context": "spawn"}, "where `trainer.dataloader_num_workers` is 0, got 'spawn'."),
+        (
+            {"dataloader_prefetch_factor": 0, "dataloader_num_workers": 1},
+            "`trainer.dataloader_prefetch_factor` must be",
+        ),
+        (
+            {"fsdp": True},
+            "`trainer.fsdp` must be left out in one process, got True: `accelerate launch` starts several",
+        ),
+        ({"deepspeed": "no.json"}, "`trainer.deepspeed` must be a value that can be obeyed here, got 'no.json': "),
+        ({"fp16": True}, "`trainer.fp16` must be false on a CPU, where accelerate leaves float32, got true."),
+        ({"use_liger_kernel": True}, "`trainer.use_liger_kernel` must be false, as no kernels are written for JOSIE"),
+        ({"torch_compile_mode": "foo"}, "`trainer.torch_compile_mode` must be of ['default', "),
+        ({"torch_compile_backend": "foo"}, "`trainer.torch_compile_backend` must be of ['aot_eager', "),
+        ({"include_num_input_tokens_seen": "foo"}, "`trainer.include_num_input_tokens_seen` must be of ['no', 'all', "),
         (
             {"max_steps": -1, "num_train_epochs": 0},
             "`trainer.num_train_epochs` must be above 0 where `trainer.max_steps` is not, got 0 and -1.",
@@ -74,6 +102,26 @@ def read(
 def test_what_would_end_in_a_traceback_is_refused_by_name(tmp_path, changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         read(tmp_path, **changes)
+
+
+def test_packages_that_are_missing_are_named_before_a_model_is_made(tmp_path, monkeypatch):
+    class Report:
+        def __init__(self):
+            raise RuntimeError("Report requires foo.")
+
+    monkeypatch.setattr(trainer_settings, "get_reporting_integration_callbacks", lambda names: [Report] * len(names))
+    message = "`trainer.report_to` must be of what there is, got ['wandb']: Report requires foo."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read(tmp_path, report_to="wandb")
+    for error in (ImportError("You need foo."), ValueError("Please install foo.")):
+        monkeypatch.setattr(Trainer, "get_optimizer_cls_and_kwargs", Mock(side_effect=error))
+        message = f"`trainer.optim` must be what is installed, got 'sgd': {error}"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            read(tmp_path, optim="sgd")
+
+
+def test_steps_that_no_strategy_counts_may_be_anything(tmp_path):
+    assert read(tmp_path, save_strategy="no", save_steps=0, eval_steps=0).save_steps == 0
 
 
 @pytest.mark.parametrize("name", ["random", "sequential", "group_by_length", "batch_rebalance"])

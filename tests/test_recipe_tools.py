@@ -153,7 +153,7 @@ def test_a_processor_is_taken_from_the_base(adapters, tmp_path, monkeypatch):
 def test_models_that_cannot_be_compared_are_named(tmp_path):
     refuse(compare_text.main, ["nope", "nope2"], f"`MODEL` {HUB} 'nope': ")
     refuse(compare_text.main, ["nano", "some/nope"], f"`TEXT_MODEL` {HUB} 'some/nope': ")
-    refuse(compare_text.main, ["nano", "nano"], "`TEXT_MODEL` must hold a model's weights, got 'nano': ")
+    refuse(compare_text.main, ["nano", "nano"], "`TEXT_MODEL` must be the language model alone, got 'nano', of the")
 
 
 @pytest.mark.parametrize(

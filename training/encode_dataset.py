@@ -34,9 +34,10 @@ from ..conversion.files import new_file, write_file
 from ..modeling_josie import JosieForConditionalGeneration
 from ..modeling_josie.codecs.inference import prepare_codec
 from .dataset_rows import Rows, open_rows
+from .encode_shards import PLAN_FILE, is_complete, read_plan, record_file, require_no_others, shard_files
 from .row_encoder import ROW_ERRORS, RowEncoder, describe_row_error
 
-PLAN_FILE, BROKEN_FILE = "encoding.json", "broken.jsonl"
+BROKEN_FILE = "broken.jsonl"
 _ROWS_AT_ONCE = 16
 _MOST_SHARDS = 99_999  # five digits: datasets finds the shards by their names
 # Without `configs`: of files that these name, datasets would keep in its cache what a folder had before.
@@ -231,12 +232,12 @@ class ShardWorker:
         return range(start, min(start + self.arguments.shard_rows, len(self.rows)))
 
     def is_complete(self, shard: int) -> bool:
-        """Return whether a shard is there."""
-        return _is_complete(self.folder, shard, self.num_shards)
+        """Return whether a shard is there as it was written."""
+        return is_complete(self.folder, shard, self.num_shards)
 
     def drop_unfinished(self, shards: Iterable[int]) -> None:
         """Remove what processes that were ended wrote of shards, and did not complete."""
-        files = [file for shard in shards for file in _shard_files(self.folder, shard, self.num_shards)]
+        files = [file for shard in shards for file in shard_files(self.folder, shard, self.num_shards)]
         names = {f".{file.name}" for file in files}
         for entry in [*(self.folder / "data").iterdir(), *(self.folder / "shards").iterdir()]:
             if entry.name.rpartition(".")[0] in names:  # as `new_file` names them
@@ -273,12 +274,13 @@ class ShardWorker:
             )
         for name in ("data", "shards"):
             (self.folder / name).mkdir(exist_ok=True)
+        require_no_others(self.folder, self.num_shards, "`--out`")
         write_file(self.folder / "README.md", _CARD)
 
     def encode_shard(self, shard: int) -> Any:
         """Encode a shard; yield the number of rows just done."""
         encoded, broken = [], []
-        path, mark = _shard_files(self.folder, shard, self.num_shards)
+        path, mark = shard_files(self.folder, shard, self.num_shards)
         numbers = self.rows_of(shard)
         for start in range(0, len(numbers), _ROWS_AT_ONCE):
             chosen = numbers[start : start + _ROWS_AT_ONCE]
@@ -299,7 +301,14 @@ class ShardWorker:
             columns = {name: [_as_cell(row.get(name), kind) for row in encoded] for name, kind in features.items()}
             with new_file(path) as unfinished:
                 Dataset.from_dict(columns, features=features).to_parquet(unfinished)
-        state = {"num_rows": len(encoded), "num_frames": sum(row["length"] for row in encoded), "broken": broken}
+        else:
+            path.unlink(missing_ok=True)  # of another shard
+        state: dict[str, Any] = {
+            "num_rows": len(encoded),
+            "num_frames": sum(row["length"] for row in encoded),
+            "broken": broken,
+        }
+        state |= record_file(path) if encoded else {}
         write_file(mark, json.dumps(state) + "\n")
 
     def summarize(self) -> Encoded:
@@ -309,7 +318,7 @@ class ShardWorker:
             `ValueError`: All rows are broken.
         """
         complete = [shard for shard in range(self.num_shards) if self.is_complete(shard)]
-        marks = (_shard_files(self.folder, shard, self.num_shards)[1] for shard in complete)
+        marks = (shard_files(self.folder, shard, self.num_shards)[1] for shard in complete)
         states = [json.loads(mark.read_text(encoding="utf-8")) for mark in marks]
         broken = [row for state in states for row in state["broken"]]
         num_rows = sum(state["num_rows"] for state in states)
@@ -319,20 +328,6 @@ class ShardWorker:
                 raise ValueError(f"`DATASET` must have rows that can be encoded, got none: {broken[0]['error']}")
         seconds = sum(state["num_frames"] for state in states) / self.encoder.frame_rate
         return Encoded(self.num_shards, len(complete), num_rows, len(broken), seconds)
-
-
-def _shard_files(folder: Path, shard: int, num_shards: int) -> tuple[Path, Path]:
-    """Return the file of a shard's rows, and that which says that it is complete."""
-    return folder / "data" / f"train-{shard:05d}-of-{num_shards:05d}.parquet", folder / "shards" / f"{shard:05d}.json"
-
-
-def _is_complete(folder: Path, shard: int, num_shards: int) -> bool:
-    rows, mark = _shard_files(folder, shard, num_shards)
-    if not mark.parent.is_dir():  # a copy of the rows alone
-        return rows.is_file()
-    if not mark.is_file():
-        return False
-    return rows.is_file() or json.loads(mark.read_text(encoding="utf-8"))["num_rows"] == 0
 
 
 def _as_cell(value: Any, kind: Any) -> Any:
@@ -354,34 +349,6 @@ def load_encoder(name: str) -> tuple[PreTrainedModel, Any]:
 def hash_audio_encoder(model: Any) -> str:
     """Return the fingerprint of a JOSIE's audio encoder: equal for equal weights."""
     return _hash_weights(getattr(model, "thinker", model).model.audio_front_end.encoder)
-
-
-def read_plan(folder: Path) -> dict[str, Any]:
-    """Return what a folder says that it has encoded; nothing where it is none of `josie encode`.
-
-    Raises:
-        `ValueError`: That cannot be read.
-    """
-    path = folder / PLAN_FILE
-    if not path.is_file():
-        return {}
-    try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{PLAN_FILE!r} of an encoding must be JSON, got {str(path)!r}: {error}.") from error
-    return plan if isinstance(plan, dict) else {}
-
-
-def require_complete(folder: Path) -> None:
-    """Raise a `ValueError` unless all shards of a folder of `josie encode` are there."""
-    plan = read_plan(folder)
-    num_shards = -(-plan["num_rows"] // plan["shard_rows"])
-    complete = sum(_is_complete(folder, shard, num_shards) for shard in range(num_shards))
-    if complete < num_shards:
-        raise ValueError(
-            f"`path` of a source must have all shards of its encoding, got {str(folder)!r} with {complete} of "
-            f"{num_shards}: the same `josie encode` again makes the others."
-        )
 
 
 def require_own_codes(folder: Path, codec: PreTrainedModel, end_of_speech: bool) -> None:

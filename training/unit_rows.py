@@ -28,6 +28,7 @@ from ..processing_josie.nested_values import is_empty, is_nested, to_dict, to_li
 from ..processing_josie.processor import JosieProcessor
 from .timed_turns import read_past, read_time, read_turns
 
+_LONGEST = 86_400.0  # seconds, a day: what is longer is a time in other units, and no memory holds it
 _ROUNDING = 1e-6  # of units: a time at a border of units belongs to that border
 
 
@@ -75,7 +76,8 @@ def read_timed_row(row: dict[str, Any], sampling_rate: int) -> TimedRow:
         sampling_rate (`int`): Of the result, in Hz.
 
     Raises:
-        `ValueError`: A part with a time that is neither audio nor an image, a time below 0, or turns of another form.
+        `ValueError`: A part with a time that is neither audio nor an image, a time below 0 or beyond a day, or turns of
+            another form.
     """
     clips: list[tuple[float, Any]] = [] if row.get("audio") is None else [(0.0, row["audio"])]
     turns = read_turns(row.get("turns"))
@@ -107,7 +109,9 @@ def read_timed_row(row: dict[str, Any], sampling_rate: int) -> TimedRow:
                 )
     prompt = row_messages({"messages": prompt}) if prompt else []
     waveforms = [(begin, as_waveform(clip, None, sampling_rate)[0]) for begin, clip in clips]
-    length = round(read_time(row.get("seconds"), "seconds") * sampling_rate)
+    length = round(_require_time(read_time(row.get("seconds"), "seconds"), "seconds") * sampling_rate)
+    for begin, _ in clips + images:
+        _require_time(begin, "begin")
     ends = [round(begin * sampling_rate) + len(waveform) for begin, waveform in waveforms]
     track = np.zeros(max([length, *ends]), np.float32)
     for begin, waveform in waveforms:
@@ -187,7 +191,8 @@ def lay_out_turns(processor: JosieProcessor, timing: SpeechTiming, turns: list[d
         turns (`list[dict]`): In order.
 
     Raises:
-        `ValueError`: Turns that follow each other without a unit between them, or tokens without durations.
+        `ValueError`: Turns that follow each other without a unit between them, or go on beyond a day, or tokens without
+            durations.
     """
     thinker = processor.thinker_config
     speak_id, end_id, seconds = thinker.speak_token_id, processor.tokenizer.eos_token_id, thinker.unit_seconds
@@ -200,6 +205,7 @@ def lay_out_turns(processor: JosieProcessor, timing: SpeechTiming, turns: list[d
                 f"that begins at {turn['begin']} s."
             )
         ids, durations = time_tokens(processor, timing, turn)
+        _require_time(turn["begin"] + sum(durations) / timing.frame_rate, "turns")
         counts = split_into_units(durations, timing.unit_frames, timing.speech_delay, timing.right_context)
         # A unit more than it takes: a model that stops a little too soon has said all.
         num_units = max(len(counts), math.ceil(math.ceil(sum(durations)) / timing.unit_frames)) + 1
@@ -265,6 +271,13 @@ def _spread_words(
     owners = [int(np.searchsorted(starts, max(end - 1, first), side="right")) - 1 for first, end in offsets]
     counts = np.bincount(owners, minlength=len(words))
     return [max(bounds[owner + 1] - bounds[owner], 0.0) * frame_rate / counts[owner] for owner in owners]
+
+
+def _require_time(seconds: float, name: str) -> float:
+    """Return a time; raise a `ValueError` that names the field for one beyond a day."""
+    if seconds > _LONGEST:
+        raise ValueError(f"`{name}` must be seconds, {_LONGEST:.0f} at most, got {seconds:g}.")
+    return seconds
 
 
 def _read_part(part: dict[str, Any]) -> Any:

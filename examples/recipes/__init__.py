@@ -4,6 +4,8 @@
 | --- | --- |
 | `configuration.py` | the command line, and sections of a JSON or YAML file as dataclasses |
 | `runs.py` | start, stop on a signal, resume |
+| `trainer_settings.py` | the section `trainer`, obeyed or refused |
+| `places.py` | places on the disk that are to be filled, and a run's own folder |
 | `run_log.py` | the log with the hours of training |
 | `models.py`, `named_models.py` | the model a recipe starts from or a command names, and the folder it leaves |
 | `model_cards.py` | the card of that folder |

@@ -19,7 +19,7 @@ from typing import Any
 from datasets import Dataset, IterableDataset, concatenate_datasets
 
 from josie.training.conversations import change_paths, normalize_row, read_jsonl, to_dataset
-from josie.training.encode_dataset import read_plan, require_complete
+from josie.training.encode_shards import read_plan, require_complete
 from recipes.data_sets import load_source
 from recipes.speech_rows import load_speech_rows
 from recipes.streams import endless_stream, read_rows
@@ -189,11 +189,8 @@ def find_encodings(source: dict[str, Any]) -> list[Path]:
     Args:
         source (`dict`): With what `load_dataset` takes: the folder, or files of it, may be named in any way.
     """
-    path, files = source.get("path"), source.get("data_files")
-    named = [path, source.get("data_dir")]
-    for each in files.values() if isinstance(files, dict) else [files]:
-        named += each if isinstance(each, list) else [each]
-    names = [Path(name) for name in named if isinstance(name, str)]
+    path = source.get("path")
+    names = [Path(name) for name in (path, source.get("data_dir")) if isinstance(name, str)] + _list_files(source)
     roots = [Path(), Path(path)] if isinstance(path, str) else [Path()]
     found: dict[Path, None] = {}
     for place in (root / name for root in roots for name in names):
@@ -201,6 +198,17 @@ def find_encodings(source: dict[str, Any]) -> list[Path]:
         inside = [folder.parent for folder in (place, *place.parents) if folder.name == "data"]
         found |= {folder: None for folder in (place, *inside) if {"num_rows", "shard_rows"} <= read_plan(folder).keys()}
     return list(found)
+
+
+def _list_files(source: dict[str, Any]) -> list[Path]:
+    """Return the files that a source names one by one, or by patterns."""
+    files = source.get("data_files")
+    named = [
+        name
+        for each in (files.values() if isinstance(files, dict) else [files])
+        for name in (each if isinstance(each, list) else [each])
+    ]
+    return [Path(name) for name in named if isinstance(name, str)]
 
 
 def _jsonl(options: dict[str, Any], arguments: ConversationDataArguments) -> Loaded:
@@ -221,9 +229,9 @@ def _datasets(options: dict[str, Any], arguments: ConversationDataArguments) -> 
     if not isinstance(root, str | None):
         raise ValueError(f"`root` of a source must be the name of a folder, got {root!r}.")
     options = {"split": "train"} | {name: value for name, value in options.items() if name != "root"}
-    if "data_files" not in options or "*" in repr(options["data_files"]):  # else a part is wanted
-        for folder in find_encodings(options):
-            require_complete(folder)
+    is_part = "data_files" in options and "*" not in repr(options["data_files"])
+    for folder in find_encodings(options):
+        require_complete(folder, {path.name for path in _list_files(options)} if is_part else None)
     loaded = load_source(options, arguments.streaming)
     given = {"dataset": loaded, "root": Path(root) if root else None, "columns": tuple(arguments.columns)}
     if arguments.streaming:

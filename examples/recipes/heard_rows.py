@@ -22,6 +22,7 @@ from josie.processing_josie.lengths import count_audio_tokens
 from josie.processing_josie.messages import is_audio_part, list_parts, part_value
 from recipes.audio_ctc import list_transcripts
 from recipes.conversations import date_files
+from recipes.places import make_folder
 from recipes.progress import progress
 from recipes.spoken_rows import without_speech
 from recipes.token_ctc import pad_transcripts
@@ -113,8 +114,7 @@ class Listener:
         """
         if not len(rows):
             return rows
-        folder = Path(self.arguments.folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(self.arguments.folder, "hearing.folder")
         is_packed = self.arguments.packed and not is_held_out
         weights = self.encoder.state_dict()
         template = self.processor.chat_template

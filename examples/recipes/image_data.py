@@ -23,6 +23,7 @@ from transformers.utils import logging
 
 from josie.conversion.files import write_file
 from recipes.image_sources import COLLECTIONS, FREE_COLLECTIONS, FoundImage, find_images
+from recipes.places import make_folder
 from recipes.progress import progress
 
 logger = logging.get_logger("josie.examples.image_data")
@@ -164,8 +165,9 @@ def prepare_images(folder: Path, cache: Path, collections: list[str]) -> None:
     """
     if (folder / MANIFEST_FILE).exists():
         return
+    make_folder(folder, "data.folder")
     found = list(find_images(cache, collections))
-    (folder / "arrays").mkdir(parents=True, exist_ok=True)
+    (folder / "arrays").mkdir(exist_ok=True)
     images: list[StoredImage] = []
     thumbnails: list[np.ndarray] = []
     skipped: Counter[str] = Counter()

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import re
 import shutil
 import signal
@@ -14,13 +13,12 @@ import torch
 from accelerate.utils import broadcast_object_list
 from datasets import IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
-from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import TrainerState
 
 from josie.conversion.files import write_json
-from josie.modeling_josie.layers.precision import describe_slowdown
-from josie.training.loss_parts import check_optimizer
-from recipes.configuration import Mode, Section, read_section
+from recipes.configuration import Mode, Section
+from recipes.places import hold_folder
+from recipes.trainer_settings import REFUSED, SET_BY_RECIPES, read_trainer_section
 
 logger = logging.getLogger("josie.examples.runs")
 STATE_FILE = "trainer_state.json"
@@ -34,128 +32,13 @@ _FREE = re.compile(
     r"|greater_is_better|skip_memory|prediction_loss|per_device|report|push|hub|trackio|log|eval|save|load_best|do_|use_"
     r"|bf16|fp16|tf32|fsdp|ddp|deepspeed|dataloader|torch|gradient_checkpointing|activation_checkpointing)\w*(\..*)?"
 )
-# What must be false or null, and why.
-_REFUSED: dict[str, tuple[str, str]] = {
-    "save_only_model": ("false", "as a run goes on from all that a checkpoint has"),
-    "ignore_data_skip": ("false", "as a run goes on with the rows that it has not seen yet"),
-    "enable_jit_checkpoint": ("false", "as a run saves a checkpoint on SIGTERM by itself"),
-    "batch_eval_metrics": ("false", "as of each batch only a few numbers are kept for the scores"),
-    "resume_from_checkpoint": ("null", "as the same command goes on from the last checkpoint by itself"),
-    "parallelism_config": (
-        "null",
-        "as a file cannot have an object; `accelerate launch` makes it of a file of its own",
-    ),
-}
-# The least that numbers may be, what they are below, and both in words.
-_RANGES: dict[str, tuple[float, float, str]] = {
-    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), (1, math.inf, "at least 1")),
-    **dict.fromkeys(("gradient_accumulation_steps", "eval_accumulation_steps"), (1, math.inf, "at least 1")),
-    **dict.fromkeys(("dataloader_num_workers", "neftune_noise_alpha", "adam_epsilon"), (0, math.inf, "at least 0")),
-    **dict.fromkeys(("adam_beta1", "adam_beta2"), (0, 1, "in [0, 1)")),
-    "seed": (0, 2**32, "in [0, 2**32)"),
-}
-# What a recipe that sets it has to have as it sets it.
-_SET_BY_RECIPES = (
-    "remove_unused_columns",
-    "label_names",
-    "prediction_loss_only",
-    "eval_do_concat_batches",
-    "train_sampling_strategy",
-)
-# What transformers raises for values that it cannot obey.
-_OF_VALUES = (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError, NotImplementedError)
-
-
-def read_trainer_section(config: dict[str, Any], arguments_class: type[Section], **defaults: Any) -> Section:
-    """Return the section `trainer` as arguments of `Trainer`, which chooses the device.
-
-    Its `bf16` may be `"auto"`: true on an accelerator, and on a processor that is not slow in bfloat16.
-
-    Args:
-        config (`dict`): All sections.
-        arguments_class: `TrainingArguments` or a subclass.
-        defaults: Values in place of its own defaults.
-
-    Raises:
-        `ValueError`: It lacks `output_dir` or `max_steps`, has an unknown key or a value of another type or that cannot
-            be obeyed, or would keep a run from going on by itself.
-    """
-    section = config.get("trainer", {})
-    for name in ("output_dir", "max_steps"):
-        if not isinstance(section, dict) or name not in section:
-            raise ValueError(f"`trainer` must be a section with `{name}`, got {section!r}.")
-    # Without an accelerator the Trainer would use the CPU anyway, but refuses bfloat16 unless it is asked to.
-    common = {"report_to": "none", "use_cpu": not torch.accelerator.is_available()}
-    given = common | defaults | section
-    for name, (allowed, reason) in _REFUSED.items():
-        if given.get(name) if allowed == "false" else given.get(name) is not None:
-            raise ValueError(f"`trainer.{name}` must be {allowed}, {reason}, got {given[name]!r}.")
-    for name in _SET_BY_RECIPES:
-        if name in defaults and given[name] != defaults[name]:
-            raise ValueError(
-                f"`trainer.{name}` must be {defaults[name]!r}, as this recipe needs it, got {given[name]!r}."
-            )
-    strategy, data = given.get("train_sampling_strategy", "random"), config.get("data")
-    if strategy not in ("random", "sequential") and isinstance(data, dict) and data.get("streaming") is True:
-        logger.warning(
-            f"`trainer.train_sampling_strategy` {strategy!r} does nothing with `data.streaming`: rows of a stream come "
-            "in its order, which `data.shuffle_buffer` changes."
-        )
-    slowness = describe_slowdown(torch.bfloat16, "cpu") if given["use_cpu"] and given.get("bf16") else None
-    if given.get("bf16") == "auto":
-        section = section | {"bf16": slowness is None}
-        logger.info(f"bf16 is {str(slowness is None).lower()}. {slowness or ''}".rstrip())
-    elif slowness is not None:
-        logger.warning(f"{slowness} `--set trainer.bf16=false` is faster.")
-    arguments: Any = _make_arguments(section, arguments_class, common | defaults)
-    require_ranges(arguments)
-    check_optimizer(arguments)
-    return arguments
-
-
-def require_ranges(arguments: TrainingArguments) -> None:
-    """Raise a `ValueError` for a number that ends a run with a sentence of torch, a traceback, or without a step."""
-    for name, (least, limit, words) in _RANGES.items():
-        value = getattr(arguments, name)
-        if value is not None and not least <= value < limit:
-            raise ValueError(f"`trainer.{name}` must be {words}, got {value}.")
-    if not (arguments.max_steps > 0 or arguments.num_train_epochs > 0):
-        raise ValueError(
-            "`trainer.num_train_epochs` must be above 0 where `trainer.max_steps` is not, got "
-            f"{arguments.num_train_epochs} and {arguments.max_steps}."
-        )
-    try:
-        get_reporting_integration_callbacks(arguments.report_to)
-    except ValueError as error:
-        raise ValueError(f"`trainer.report_to` must be of what there is, got {arguments.report_to}: {error}") from error
-
-
-def _make_arguments(section: dict[str, Any], arguments_class: type[Section], defaults: dict[str, Any]) -> Section:
-    """Return a section as arguments; what transformers says of a value that it refuses gets the name of that value."""
-    config = {"trainer": section}
-    try:
-        return read_section(config, "trainer", arguments_class, **defaults)
-    except _OF_VALUES as error:
-        named = re.findall(r"`(?:trainer\.)?(\w+)`", str(error))
-        if any(name in (*section, "trainer") for name in named):
-            raise
-        for name in section:
-            left = {other: value for other, value in section.items() if other != name}
-            try:
-                read_section({"trainer": left}, "trainer", arguments_class, **defaults)
-            except _OF_VALUES:
-                continue
-            raise ValueError(
-                f"`trainer.{name}` must be a value that can be obeyed here, got {section[name]!r}: "
-                f"{' '.join(str(error).split())}"
-            ) from error
-        raise
 
 
 def start_training(config: dict[str, Any], arguments_class: type[Section], **defaults: Any) -> Section:
     """Return the section `trainer` as [`read_trainer_section`] does, and set `threads` and the seed of the run.
 
-    The arguments get `settings`, which [`train`] compares with those that the run began with.
+    The arguments get `settings`, which [`train`] compares with those that the run began with. A folder of that run is
+    kept for this one, before a model is made; a new one is when it is made, in [`train`].
     """
     threads = config.get("threads")
     if threads is not None:
@@ -163,9 +46,19 @@ def start_training(config: dict[str, Any], arguments_class: type[Section], **def
             raise ValueError(f"`threads` must be a positive integer, got {threads!r}.")
         torch.set_num_threads(threads)
     arguments: Any = read_trainer_section(config, arguments_class, **defaults)
+    if Path(arguments.output_dir).is_dir():
+        keep_folder(arguments)
     arguments.settings = note_settings(config) | {ROWS_OF_A_STEP: count_rows(arguments)}
     set_seed(arguments.seed)
     return arguments
+
+
+def keep_folder(arguments: TrainingArguments) -> None:
+    """Keep `trainer.output_dir` for a run until its process ends, of several processes the first one."""
+    if arguments.process_index == 0:
+        folder = Path(str(arguments.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        hold_folder(folder, "trainer.output_dir")
 
 
 def count_rows(arguments: Any) -> int:
@@ -199,12 +92,42 @@ def require_settings(folder: Path, settings: dict[str, Any]) -> None:
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
     for name in settings | before:
         old, new = before.get(name), settings.get(name)
-        was_idle = new is None and name in {f"trainer.{other}" for other in (*_REFUSED, *_SET_BY_RECIPES)}
+        was_idle = new is None and name in {f"trainer.{other}" for other in (*REFUSED, *SET_BY_RECIPES)}
         if old != new and not (was_idle and name != "trainer.train_sampling_strategy"):
             raise ValueError(
                 f"`{name}` must be {old!r}, as it was when the run in {str(folder)!r} began, got {new!r}; `--restart` "
                 "begins anew."
             )
+
+
+def evaluate(trainer: Trainer) -> dict[str, float]:
+    """Return the scores of the rows that are held out, none without any; the model stays as it was trained.
+
+    For `bf16_full_eval` and `fp16_full_eval` transformers casts it in place, and it would be saved so.
+
+    Args:
+        trainer (`Trainer`): After training; all processes have to call it.
+    """
+    arguments: Any = trainer.args
+    if trainer.eval_dataset is None:
+        return {}
+    if not (arguments.bf16_full_eval or arguments.fp16_full_eval):
+        return trainer.evaluate()
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        logger.warning(
+            "`trainer.bf16_full_eval` and `trainer.fp16_full_eval` are not obeyed where the model is sharded."
+        )
+        arguments.bf16_full_eval = arguments.fp16_full_eval = False
+        return trainer.evaluate()
+    model: Any = trainer.model
+    weights = [(parameter, parameter.data) for parameter in model.parameters()]
+    buffers = [(each, dict(each._buffers)) for each in model.modules()]
+    scores = trainer.evaluate()
+    for parameter, value in weights:
+        parameter.data = value
+    for each, values in buffers:
+        each._buffers.update(values)
+    return scores
 
 
 def finish_together(trainer: Trainer, write: Callable[[dict[str, float]], Any]) -> Any:
@@ -214,7 +137,7 @@ def finish_together(trainer: Trainer, write: Callable[[dict[str, float]], Any]) 
         trainer (`Trainer`): After training.
         write (`Callable`): Called by the first process alone, with the `eval_loss` if there is one.
     """
-    scores = trainer.evaluate() if trainer.eval_dataset is not None else {}
+    scores = evaluate(trainer)
     loss = {name: value for name, value in scores.items() if name == "eval_loss"}
     return broadcast_object_list([write(loss) if trainer.args.process_index == 0 else None])[0]
 
@@ -348,10 +271,11 @@ def train(trainer: Trainer, mode: Mode) -> bool:
         Whether all steps are done: `False` if the run was asked to stop.
 
     Raises:
-        `ValueError`: It shall be resumed and there is no checkpoint, or would go on with other settings; or the data
-            do not fill one step.
+        `ValueError`: It shall be resumed and there is no checkpoint, or would go on with other settings; another run is
+            in its folder; or the data do not fill one step.
     """
     folder = Path(str(trainer.args.output_dir))
+    keep_folder(trainer.args)
     with trainer.args.main_process_first():
         if mode == "restart":
             for path in list_checkpoints(folder).values():

@@ -39,6 +39,7 @@ from josie.processing_josie.part_forms import AUDIO_SUFFIXES
 from josie.processing_josie.sources import describe_source
 from recipes.data_sets import load_source
 from recipes.debian import fetch_package
+from recipes.places import make_folder
 from recipes.progress import progress
 from recipes.speech_sources import SOURCES, Clip, sentence_key
 
@@ -134,8 +135,7 @@ def prepare_speech(arguments: SpeechDataArguments) -> dict[str, Path]:
     for source in arguments.sources:  # before anything that takes time
         if source["name"] == "folder":
             _find_folder(source)
-    folder = Path(arguments.folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(arguments.folder, "data.folder")
     splits = {split: [] for split in SPLITS}
     for source in arguments.sources:
         if source["name"] == "datasets":

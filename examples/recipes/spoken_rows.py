@@ -19,6 +19,7 @@ from josie.training.encode_dataset import require_own_codes, require_own_feature
 from recipes.configuration import read_section
 from recipes.conversations import ConversationDataArguments, date_files, find_encodings, load_conversations
 from recipes.model_cards import describe_sources
+from recipes.places import make_folder
 from recipes.word_times import time_tokens
 
 COLUMNS = ("speech_codes", "length", "speaker", "speech_durations", "word_times", "seconds")  # beside `messages`
@@ -73,8 +74,7 @@ class SpeechEncoder:
             return rows  # of `josie encode`
         columns = [list(rows[name]) for name in ("messages", "speech_codes") if name in rows.column_names]
         name = Hasher.hash((self, columns, [date_files(_list_recordings(messages)) for messages in columns[0]]))
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(folder, "data.folder")
         return rows.map(
             self,
             batched=True,

@@ -22,6 +22,7 @@ from josie.processing_josie.audio import as_waveform
 from josie.processing_josie.messages import is_audio_part, list_parts, part_value
 from josie.training.whole_checkpoints import EXTRA_FILE
 from recipes.audio_ctc import CTCArguments, CTCModel, CTCOutput, count_features
+from recipes.places import make_folder
 
 
 @dataclass
@@ -79,7 +80,7 @@ class Teacher:
             raise ValueError(f"`teacher.layer` must be in [0, {num_layers}], got {self.layer}.")
         self._name = Hasher.hash((config.to_dict(), self.extractor.to_dict(), self.layer))
         if self.cache is not None:
-            self.cache.mkdir(parents=True, exist_ok=True)
+            make_folder(self.cache, "teacher.cache")
 
     @property
     def sampling_rate(self) -> int:

@@ -27,6 +27,7 @@ from josie.conversion.files import write_file
 from recipes import debian_texts
 from recipes.data_sets import describe_unreadable, load_source
 from recipes.debian import fetch_package
+from recipes.places import make_folder
 from recipes.progress import progress
 from recipes.streams import endless_stream
 
@@ -186,7 +187,7 @@ def _debian(source: dict[str, Any], arguments: TextDataArguments) -> Any:
     for name in names:
         path = folder / f"{name}.jsonl"
         if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder, "data.folder")
             packages, read = TEXTS[name]
             roots = [fetch_package(package, folder / "debian") for package in packages]
             texts = progress(read(roots[0]), f"Texts of {name}", unit="texts")
