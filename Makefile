@@ -4,12 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test demo lint
+.PHONY: test test-slow demo lint
+
+PYTEST := -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Python may keep what it compiles: many tests start processes of their own.
-test: export PYTHONDONTWRITEBYTECODE =
+test test-slow: export PYTHONDONTWRITEBYTECODE =
 test: $(READY)
-	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python $(PYTEST) -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/python $(PYTEST) -m slow
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py

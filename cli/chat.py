@@ -44,6 +44,7 @@ from .options import (
     Temperature,
     Threads,
     audio_file_to_write,
+    check_out,
     check_seconds,
     checked,
     refuse_given,
@@ -51,7 +52,7 @@ from .options import (
 )
 from .playback import Play, can_play_live
 from .progress import waiting
-from .shared import report, stop_on_interrupt
+from .shared import is_terminal, report, require_input, stop_on_interrupt
 from .streamed_speech import report_speech, take_speech
 
 _MEDIA = {"image": image_file, "audio": audio_file, "video": video_file}
@@ -222,10 +223,13 @@ def chat_command(
         if stream is None:
             stream = speaks_in_stream(folder) and (not play_it or can_play_live())
         require_way_to_play(folder, stream, play_it, out)
+        check_out(out_path, audio_file_to_write)
+        check_out(next_file(out_path), audio_file_to_write)
     else:
         of_stream = {"--stream" if stream else "--no-stream": None if stream is None else "it"}
         refuse_speech_options("go with `--speak`", out, max_seconds, speaker, play_it, of_stream)
 
+    require_input("the lines of a conversation")
     with waiting(f"Loading {folder}"):
         chosen_device = choose_device(device, threads)
         processor = load_processor(folder)
@@ -239,7 +243,7 @@ def chat_command(
     images = [{"type": "image", "path": str(path)} for path in image or []]
     chat = Chat(model, processor, options, max_new_tokens, waiting=images)
     set_seed(seed)
-    if sys.stdin.isatty():
+    if is_terminal(sys.stdin):
         report(_HELP)
         report("An empty line sends what waits." if not mic else "An empty line listens.")
     with closing(read_lines(history)) as lines:

@@ -42,7 +42,7 @@ def read_config_dict(folder: Path, argument: str = "DIR") -> dict[str, Any]:
         raise ValueError(f"{required}, got {str(folder)!r}, without a config.json.{hint}")
     try:
         config_dict = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"{required}, got {str(file)!r}: {error}.") from error
     return config_dict if isinstance(config_dict, dict) and "model_type" in config_dict else {"model_type": None}
 
@@ -301,6 +301,12 @@ def _codec_name(config: "JosieConfig", modality: str) -> str:
     """Return the name of a JOSIE's codec for a modality, or of the only one it has."""
     names = [f"{name}_codec" for name in ("audio", "vision") if getattr(config, f"{name}_codec_config") is not None]
     return f"{modality}_codec" if f"{modality}_codec" in names else names[0]
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Return the files of a checkpoint that loading reads: weights, configurations, tokenizers."""
+    patterns = ("*.safetensors", "*.safetensors.index.json", "*config.json", "tokenizer*.json", "tokenizer.model")
+    return [file for pattern in patterns for file in sorted(find_model(folder).glob(pattern))]
 
 
 def complete_model(incomplete: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from .checkpoints import load_codec, read_codec_config
+from .checkpoints import list_files, load_codec, read_codec_config
 from .codec_inputs import Modality, check_codec_options, choose_modality, read_codes_metadata
 from .devices import choose_device
 from .options import (
@@ -77,10 +77,12 @@ def encode_command(
 ) -> None:
     """Turn a file, or what the microphone hears, into codes."""
     modality = _check_source(model, file, num_quantizers, stream, mic, seconds)
+    check_out(out, file_ending_in(".safetensors"), (file, *list_files(model)))
     source = _open(file, modality, model, max_patches)
     codec = _load(model, modality, device, dtype, threads)
     codes, _ = _encode(codec, source, num_quantizers, stream, seconds)
-    codes.save(out)
+    with writing_out(out):
+        codes.save(out)
     typer.echo(f"{out}: {_describe(codes)}")
 
 
@@ -98,7 +100,7 @@ def decode_command(
 ) -> None:
     """Turn codes into audio, an image or a video."""
     modality = read_codes_metadata(codes)["modality"]
-    check_out(out, _ENDINGS[modality])
+    check_out(out, _ENDINGS[modality], [codes])
     check_codec_options(model, modality, None, stream)
 
     with waiting(f"Reading {codes}"):
@@ -128,7 +130,7 @@ def roundtrip_command(
 ) -> None:
     """Turn a file into codes and these into a file again: what the codec keeps."""
     modality = _check_source(model, file, num_quantizers, stream, mic, seconds)
-    check_out(out, _ENDINGS[modality])
+    check_out(out, _ENDINGS[modality], [file])
     source = _open(file, modality, model, max_patches)
     codec = _load(model, modality, device, dtype, threads)
     codes, values = _encode(codec, source, num_quantizers, stream, seconds, decode=stream)
@@ -243,7 +245,7 @@ def _decode(codec: Any, stored: "Codes", out: Path, stream: bool = False) -> Non
         with waiting("Decoding"):
             pixels = codec_images.decode_frames(codec, stored)
         seconds = time.perf_counter() - start
-        with waiting(f"Writing {out}"):
+        with waiting(f"Writing {out}"), writing_out(out):
             codec_images.write_frames(out, pixels, stored.fps if stored.modality == "video" else None)
         report(f"Decoded {len(pixels)} frame{'s' * (len(pixels) > 1)} in {seconds:.2f} s.")
         typer.echo(f"{out}: {pixels.shape[3]}×{pixels.shape[2]} pixels")
@@ -314,7 +316,7 @@ def _describe(codes: "Codes") -> str:
 def _save_audio(values: "torch.Tensor", stored: "Codes", out: Path) -> None:
     from ..processing_josie import save_audio
 
-    with writing_out():
+    with writing_out(out):
         save_audio(out, values.float().cpu(), cast(int, stored.sampling_rate))
     typer.echo(f"{out}: {stored.seconds:.2f} s of audio")
 

@@ -11,7 +11,19 @@ from .checkpoints import load_josie, load_processor, require_modality, require_s
 from .devices import choose_device
 from .generate import files_option
 from .media import audio_file, image_file
-from .options import Device, Dtype, Folder, Seed, Speaker, Temperature, Threads, audio_file_to_write, checked
+from .options import (
+    Device,
+    Dtype,
+    Folder,
+    Seed,
+    Speaker,
+    Temperature,
+    Threads,
+    audio_file_to_write,
+    check_out,
+    check_transcript,
+    checked,
+)
 from .progress import counting, waiting
 from .shared import report, writing_out
 
@@ -89,7 +101,9 @@ def duplex_command(
     require_speech(folder, speaker)
     require_units(folder)
     require_modality(folder, "image", "--image", image)
-    path = out or DEFAULT_OUT
+    path, inputs = out or DEFAULT_OUT, [recording, *(image or [])]
+    check_out(path, audio_file_to_write, inputs)
+    transcript = check_transcript(path, inputs)
     with waiting(f"Loading {folder}"):
         chosen_device = choose_device(device, threads)
         processor = load_processor(folder)
@@ -110,7 +124,7 @@ def duplex_command(
         num_done = 0
         starts = range(0, len(user), session.unit_samples)
         with (
-            writing_out(),
+            writing_out(path),
             AudioWriter(path, session.sampling_rate, 2) as writer,
             counting("units", len(starts)) as advance,
         ):
@@ -129,8 +143,8 @@ def duplex_command(
     for turn in turns:
         typer.echo(format_turn(turn))
     values = {"recording": str(recording), "unit_seconds": session.unit_seconds, "turns": turns}
-    transcript = path.with_suffix(".json")
-    write_json(transcript, values, indent=1)
+    with writing_out(transcript):
+        write_json(transcript, values, indent=1)
     report(
         f"{path}, {transcript}: {num_done / session.sampling_rate:.2f} s, {len(turns)} turns; a unit of "
         f"{session.unit_seconds:.2f} s took {np.percentile(seconds, 95):.3f} s (95 %)"

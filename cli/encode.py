@@ -11,7 +11,7 @@ import typer
 from .devices import choose_device
 from .options import Device, Threads, at_least_one, checked, dataset_source, folder_name, model_source, words
 from .progress import waiting
-from .shared import quieten, report
+from .shared import is_terminal, quieten, report, writing_out
 
 _SECONDS_BETWEEN_LINES = 15.0  # in a log
 
@@ -73,13 +73,15 @@ def encode_command(
     arguments = EncodeArguments(dataset, name, split, num_quantizers, features, shard_rows, str(chosen), threads)
     start, busy = time.perf_counter(), sum(os.times()[:4])  # of this process and of those that it has waited for
     task = f"Rows of rank {rank}" if num_ranks > 1 else "Rows"
-    with tqdm(desc=task, unit=" rows", mininterval=0.1 if sys.stderr.isatty() else _SECONDS_BETWEEN_LINES) as bar:
+    folder = Path(os.path.realpath(out)) if out.is_symlink() else out  # one that is to be made too
+    interval = 0.1 if is_terminal(sys.stderr) else _SECONDS_BETWEEN_LINES
+    with writing_out(folder), tqdm(desc=task, unit=" rows", mininterval=interval, disable=sys.stderr is None) as bar:
 
         def on_rows(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        found = encode_dataset(arguments, out, num_proc, rank, num_ranks, on_rows)
+        found = encode_dataset(arguments, folder, num_proc, rank, num_ranks, on_rows)
     report(
         f"{out}: {found.num_complete} of {found.num_shards} shards, {found.num_rows} rows, {found.num_broken} broken, "
         f"{found.seconds / 3600:.3f} h of speech, {time.perf_counter() - start:.0f} s, "

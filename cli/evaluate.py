@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..evaluation.answers import talking_options
-from .checkpoints import load_josie, load_processor, require_speech, require_streamed_speech, require_units
+from .checkpoints import list_files, load_josie, load_processor, require_speech, require_streamed_speech, require_units
 from .devices import choose_device
 from .options import (
     Device,
@@ -17,13 +17,14 @@ from .options import (
     MaxNewTokens,
     MaxSeconds,
     at_least_one,
+    check_out,
     checked,
     existing_file,
     file_ending_in,
     refuse_given,
 )
 from .progress import counting, waiting
-from .shared import print_table, report
+from .shared import print_table, report, writing_out
 
 if TYPE_CHECKING:
     from ..evaluation.streaming import StreamedRow
@@ -78,6 +79,8 @@ def evaluate_command(
     ] = 1,
 ) -> None:
     """Score what a checkpoint writes and says: exact answers, word errors, and what a listener hears."""
+    if out is not None:
+        check_out(out, file_ending_in(".json"), (data, *list_files(folder)))
     if duplex:
         of_turns: dict[str, Any] = {"--streaming": streaming, "--max-seconds": max_seconds}
         of_turns["--batch-size"] = None if batch_size == _BATCH_SIZE else batch_size
@@ -135,7 +138,8 @@ def evaluate_command(
         values = tasks.report_dict(_command(folder, out, given), rows_of, reports)
         if streamed:
             values["streaming"] = {name: streams.streamed_dict(rows) for name, rows in streamed.items()}
-        write_json(out, values)
+        with writing_out(out):
+            write_json(out, values)
 
 
 def _command(folder: Path, out: Path, given: dict[str, Any]) -> str:
@@ -173,7 +177,8 @@ def _evaluate_duplex(folder: Path, data: Path, num: int | None, out: Path | None
     values = duplex.duplex_dict(rows)
     _print_duplex(str(folder), values)
     if out is not None:
-        write_json(out, {"command": _command(folder, out, given)} | values)
+        with writing_out(out):
+            write_json(out, {"command": _command(folder, out, given)} | values)
 
 
 def _print_duplex(title: str, values: dict[str, Any]) -> None:

@@ -24,6 +24,8 @@ from .options import (
     Temperature,
     Text,
     Threads,
+    audio_file_to_write,
+    check_out,
     checked,
     refuse_given,
     words,
@@ -81,6 +83,7 @@ def generate_command(
     else:
         require_speech(folder, speaker, " without `--text-only`")
         require_way_to_play(folder, stream, play_it, out)
+        check_out(out or DEFAULT_OUT, audio_file_to_write, (path for paths in files.values() for path in paths))
 
     with waiting(f"Loading {folder}"):
         chosen_device = choose_device(device, threads)
@@ -196,6 +199,7 @@ def speak_command(
     is_streamed = stream or (flows and not whole)
     require_speech(folder, speaker)
     require_way_to_play(folder, is_streamed, play_it, out, "--stream" if stream or not flows else "-")
+    check_out(out or DEFAULT_OUT, audio_file_to_write)
     if flows and whole:
         text = _require_words("".join(read_text()))
 
@@ -247,7 +251,7 @@ def save_speech(processor: "JosieProcessor", output: Any, words: str, path: Path
         raise ValueError("The answer has no words, so that there is nothing to say and no audio file is written.")
     if not length:
         raise ValueError("The answer has no speech: the Talker ended it before the first frame.")
-    with writing_out():
+    with writing_out(path):
         processor.save_audio(output.audio_values[0, :, :length].float().cpu(), path)
     report(f"{path}: {length / output.sampling_rate:.2f} s of speech")
     if play_it:

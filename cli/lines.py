@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from .shared import keep_bytes, report
+from .shared import is_terminal, keep_bytes, report, require_input
 
 _MAX_LINES = 1000
 
@@ -38,8 +38,12 @@ def read_lines(keeps_history: bool) -> Generator[str]:
 
     Args:
         keeps_history (`bool`): Whether the lines of a terminal are kept in [`history_file`].
+
+    Raises:
+        `ValueError`: Standard input is closed.
     """
-    if not sys.stdin.isatty():
+    require_input("the lines of a conversation")
+    if not is_terminal(sys.stdin):
         yield from strip_lines(sys.stdin)
         return
     keep_bytes(sys.stdin)

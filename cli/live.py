@@ -21,8 +21,9 @@ from .duplex import format_turn, session_options
 from .lines import strip_lines
 from .live_audio import ConversationFile, Microphone, Recording, Source, import_sounddevice
 from .media import find_named_file, image_file
+from .options import audio_file_to_write, check_out, check_transcript
 from .playback import LivePlayer, require_live_player
-from .shared import report, writing_out
+from .shared import is_terminal, report, writing_out
 
 _TAIL = 5.0  # seconds of silence behind a recording
 _LATE_UNITS = 4  # units that wait before it is told that the model is too slow
@@ -66,9 +67,9 @@ class Lines:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        for line in strip_lines(self._stream):
+        for line in strip_lines(self._stream) if self._stream is not None else ():
             self._lines.put(line)
-        if self._stream.isatty():
+        if is_terminal(self._stream):
             self.is_over.set()
 
     def take(self) -> Iterator[str]:
@@ -95,7 +96,7 @@ def chat_live(model: Any, processor: Any, options: LiveOptions, lines: Lines, st
     """
     talking = session_options(options.seed, options.temperature, options.speaker, options.speak_bias)
     images = [str(path) for path in options.images] or None
-    with writing_out(), contextlib.ExitStack() as opened:
+    with writing_out(options.out), contextlib.ExitStack() as opened:
         session = opened.enter_context(model.start_session(processor, images=images, **talking))
         channels = getattr(model.config.audio_codec_config, "audio_channels", 1)
         file, player = None, None
@@ -127,7 +128,8 @@ def chat_live(model: Any, processor: Any, options: LiveOptions, lines: Lines, st
         values = {"unit_seconds": session.unit_seconds, "turns": turns}
         from ..conversion.files import write_json
 
-        write_json(transcript, values, indent=1)
+        with writing_out(transcript):
+            write_json(transcript, values, indent=1)
         report(f"{options.out}, {transcript}")
     conversation.report()
 
@@ -225,12 +227,16 @@ def _obey(line: str, session: Any, stopped: threading.Event) -> None:
 
 
 def require_live(options: LiveOptions) -> None:
-    """Raise an error where nothing can hear or be heard, before a model is loaded.
+    """Raise an error where nothing can hear, be heard or be written, before a model is loaded.
 
     Raises:
-        `ValueError`: There is no loudspeaker.
+        `ValueError`: There is no loudspeaker, or the file of the conversation cannot be written.
         `ImportError`: sounddevice is not installed.
     """
+    if options.out is not None:
+        inputs = [options.recording, *options.images]
+        check_out(options.out, audio_file_to_write, inputs)
+        check_transcript(options.out, inputs)
     if options.recording is None:
         import_sounddevice("--live")
     if options.play_it:

@@ -10,7 +10,7 @@ import typer
 from ..nano import find_model
 from .options import AnyFolder, NewFolder, Seed, checked, existing_file, new_folder_name, words
 from .progress import waiting
-from .shared import CommandLine, quieten, report, show_help
+from .shared import CommandLine, is_terminal, quieten, report, show_help
 
 _PRESETS = Path(__file__).parents[1] / "configuration_josie" / "presets"
 _MIN_VOCAB_SIZE = 265  # nine special tokens and all bytes
@@ -90,7 +90,7 @@ def train_tokenizer_command(
         with waiting("Preparing to train"):
             from ..tokenization import train_tokenizer
 
-        tokenizer = train_tokenizer(files=files, vocab_size=vocab_size, show_progress=sys.stderr.isatty())
+        tokenizer = train_tokenizer(files=files, vocab_size=vocab_size, show_progress=is_terminal(sys.stderr))
         tokenizer.save_pretrained(unfinished)
     typer.echo(f"{out}: {len(tokenizer)} tokens")
 

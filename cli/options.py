@@ -4,8 +4,10 @@ The checks run while the command line is read, before anything heavy is imported
 """
 
 import math
+import os
 import re
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -94,7 +96,9 @@ def dataset_source(name: str) -> str | None:
 
 def folder_name(path: Path) -> str | None:
     """Require a folder, or the name of one to make."""
-    return "be a folder, or the name of one to make" if path.exists() and not path.is_dir() else None
+    if path.exists() and not path.is_dir():
+        return "be a folder, or the name of one to make"
+    return None if _takes_files(Path(os.path.realpath(path))) else "be a folder that can be written"
 
 
 def utf8(value: str) -> str | None:
@@ -136,23 +140,79 @@ def file_ending_in(*endings: str) -> Callable[[Path], str | None]:
     return requirement
 
 
-def check_out(path: Path, requirement: Callable[[Path], str | None]) -> None:
-    """Raise a `ValueError` that names `--out` if a file cannot be written under this name."""
+def check_out(path: Path, requirement: Callable[[Path], str | None], inputs: Iterable[Path | None] = ()) -> None:
+    """Check the file that a command writes, before anything is computed.
+
+    Args:
+        path (`Path`): The file of `--out`, or one beside it.
+        requirement (`Callable`): Of its name, as in [`checked`].
+        inputs (`Iterable[Path]`): Files that the command reads; `None` is none.
+
+    Raises:
+        `ValueError`: It cannot be written under this name, or is one of `inputs`, by whatever name.
+    """
     required = apply_requirement(requirement, path)
+    if not required and path.exists():
+        same = next((file for file in inputs if file is not None and file.exists() and path.samefile(file)), None)
+        required = None if same is None else f"be another file than {str(same)!r}, which is read"
     if required:
         raise ValueError(f"`--out` must {required}, got {str(path)!r}.")
 
 
+def check_transcript(out: Path, inputs: Iterable[Path | None]) -> Path:
+    """Return the file of JSON that is written beside an audio file.
+
+    Args:
+        out (`Path`): The audio file.
+        inputs (`Iterable[Path]`): As in [`check_out`], which says what is raised.
+    """
+    path = out.with_suffix(".json")
+    check_out(path, _file_to_write, inputs)
+    return path
+
+
 def _file_to_write(path: Path) -> str | None:
-    return "be a file in an existing folder" if path.is_dir() or not path.absolute().parent.is_dir() else None
+    """Require a file that can be made, or written: of a link the one that it names."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        return "be a file in an existing folder"
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        return "be a file in an existing folder"
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        mode = None
+    if mode is not None and not os.access(target, os.W_OK):
+        return "be a file that may be written"
+    if mode is not None and not stat.S_ISREG(mode):
+        return None  # a pipe or a device, whose folder gets nothing new
+    return None if _takes_files(target.parent) else "be in a folder that can be written"
+
+
+def _takes_files(folder: Path) -> bool:
+    """Return whether files can be made in a folder, or the nearest one that is there."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
 def new_folder_name(path: Path) -> str | None:
     """Require the name of a folder that can be made."""
     if path.name in ("", "..") or path.absolute() == Path.cwd():
         return "be the name of a folder to make"
-    is_new = not path.exists() or (path.is_dir() and not any(path.iterdir()))
-    return None if is_new else "not exist or be an empty folder"
+    is_new = not _is_there(path) or (path.is_dir() and not any(path.iterdir()))
+    if not is_new:
+        return "not exist or be an empty folder"
+    return None if _takes_files(Path(os.path.realpath(path)).parent) else "be in a folder that can be written"
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether a path names something; a name that the system does not look up raises its `OSError`."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _seed(value: int) -> str | None:

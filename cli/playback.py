@@ -44,6 +44,8 @@ def find_player(path: Path) -> list[str] | None:
 
 def require_player(play_it: bool, path: Path) -> None:
     """Raise a `ValueError` if a file is to be played and nothing can do it."""
+    if play_it and path.exists() and not path.is_file():
+        raise ValueError(f"`--play` must go with a regular file, which can be read again, got {str(path)!r}.")
     if play_it and find_player(path) is None:
         raise ValueError(f"`--play` must have a player of {path.suffix} files, one of {_NAMES}, got none.")
 

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from .shared import is_terminal
+
 
 @contextmanager
 def waiting(task: str) -> Iterator[None]:
     """Show a spinner with the name of a task while the block runs."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield
         return
 
@@ -25,7 +27,7 @@ def waiting(task: str) -> Iterator[None]:
 @contextmanager
 def counting(task: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a bar with the time that is left; the block calls the given function with the number of steps just done."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield lambda num_steps: None
         return
 

@@ -2,11 +2,13 @@
 
 import io
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -25,6 +27,7 @@ class OneLineErrors(TyperGroup):
         """Run a command and exit; with `standalone_mode=False`, return or raise instead."""
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **kwargs)
+        fill_closed_streams()
         keep_bytes(sys.stdout)
         try:
             code = super().main(*args, standalone_mode=False, **kwargs)
@@ -82,6 +85,9 @@ def _tell(error: Exception) -> str:
             allowed = found[0]["msg"].removeprefix("Input should be ").partition(",")[0]
             name = max(error.param.opts, key=len) if error.param.param_type_name == "option" else error.param.metavar
             return f"`{name}` must be {allowed}, got {found[0]['input']!r}."
+    if isinstance(error, OSError) and (error.strerror or "").startswith("`"):  # of `conversion.files`
+        required, _, reason = error.strerror.partition(": ")
+        return f"{required}, got {error.filename!r}: {reason}."
     return error.format_message() if isinstance(error, typer.TyperException) else str(error)
 
 
@@ -120,14 +126,56 @@ def keep_bytes(stream: Any) -> None:
 
 
 @contextmanager
-def writing_out() -> Iterator[None]:
-    """Call the file that is written `--out`, as the user does, in errors that call it `path`."""
+def writing_out(path: Path | None = None) -> Iterator[None]:
+    """Call the file that is written `--out`, as the user does, in errors that call it `path`.
+
+    Args:
+        path (`Path`, *optional*): It, or a folder; errors of the system that name it, or a file in this folder, are
+            told as errors of `--out` too.
+    """
     try:
         yield
     except ValueError as error:
         if not str(error).startswith("`path` "):
             raise
         raise ValueError(f"`--out` {str(error).removeprefix('`path` ')}") from error
+    except OSError as error:
+        if path is None or error.errno is None or not _is_in(error, path):
+            raise
+        where = os.fsdecode(error.filename)
+        raise ValueError(f"`--out` must be writable, got {where!r}: {os.strerror(error.errno)}.") from error
+
+
+def _is_in(error: OSError, path: Path) -> bool:
+    """Return whether an error is of a path, or of a file in that folder."""
+    if not isinstance(error.filename, (str, bytes, os.PathLike)):
+        return False
+    named = Path(os.fsdecode(error.filename)).absolute()
+    return path.absolute() == named or path.absolute() in named.parents
+
+
+def fill_closed_streams() -> None:
+    """Put the null device in the place of standard streams that are closed, which a file would get that is opened."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+
+
+def is_terminal(stream: Any) -> bool:
+    """Return whether a standard stream is a terminal; one that was closed before the start is `None`."""
+    return stream is not None and stream.isatty()
+
+
+def require_input(what: str) -> None:
+    """Raise a `ValueError` where standard input was closed before the start.
+
+    Args:
+        what (`str`): What is read from it: `"the text"`.
+    """
+    if sys.stdin is None:
+        raise ValueError(f"Standard input must be open to read {what}, got a closed one.")
 
 
 def report(message: str) -> None:
@@ -158,7 +206,7 @@ def print_table(table: "Table") -> None:
     """Print a table of rich: as wide as the terminal, or of a fixed width into a file or pipe."""
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+    Console(width=None if is_terminal(sys.stdout) else _PIPE_WIDTH).print(table)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import typer
 
 from .options import utf8
 from .playback import LivePlayer
-from .shared import report, writing_out
+from .shared import is_terminal, report, require_input, writing_out
 
 if TYPE_CHECKING:
     from ..modeling_josie.speech.pieces import SpeechPieces
@@ -61,7 +61,7 @@ def take_speech(pieces: "SpeechPieces", path: Path, play_it: bool, begin: float)
     from ..processing_josie import AudioWriter
 
     spoken, writer, player = SpokenStream(), None, None
-    with writing_out(), ExitStack() as opened, pieces:
+    with writing_out(path), ExitStack() as opened, pieces:
         for piece in pieces:
             spoken.token_ids += piece.sequences[0].tolist()
             length = int(piece.audio_lengths[0])
@@ -103,9 +103,10 @@ def read_text() -> Iterator[str]:
     """Give the text of standard input as it comes, in whatever pieces.
 
     Raises:
-        `ValueError`: It is no UTF-8.
+        `ValueError`: It is closed, or no UTF-8.
     """
-    if sys.stdin.isatty():
+    require_input("the text")
+    if is_terminal(sys.stdin):
         report("Reading the text from here; Ctrl-D ends it.")
     decoder: Any = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
     read: Any = getattr(sys.stdin.buffer, "read1", sys.stdin.buffer.read)  # what is there, without waiting for more

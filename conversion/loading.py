@@ -1,5 +1,7 @@
 """Loading of checkpoints whose files may be damaged or incomplete: errors that say which one, and of what."""
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +20,15 @@ def reading(folder: str | Path, what: str, argument: str = "DIR") -> Iterator[No
     try:
         yield
     except Exception as error:
-        raise ValueError(
-            f"`{argument}` must hold {what}, got {str(folder)!r}: {str(error) or type(error).__name__}"
-        ) from error
+        reason = _find_closed(Path(folder)) or str(error) or type(error).__name__
+        raise ValueError(f"`{argument}` must hold {what}, got {str(folder)!r}: {reason}") from error
+
+
+def _find_closed(folder: Path) -> str | None:
+    """Return that a file of a checkpoint may not be read, which its parser may take for one that is not there."""
+    files = sorted(folder.iterdir()) if folder.is_dir() and os.access(folder, os.R_OK) else []
+    closed = [file for file in files if file.suffix in (".safetensors", ".json") and not os.access(file, os.R_OK)]
+    return f"{str(closed[0])!r} is there and may not be read ({os.strerror(errno.EACCES)})." if closed else None
 
 
 def load_whole(

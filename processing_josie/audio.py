@@ -3,10 +3,11 @@
 Everything becomes a float32 array `(channels, num_samples)` in [-1, 1] before anything else happens to it.
 """
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -63,7 +64,7 @@ def load_audio(source: Source, sampling_rate: int | None = None) -> np.ndarray:
 
 
 def save_audio(path: str | Path, values: np.ndarray | torch.Tensor | Sequence[float], sampling_rate: int) -> None:
-    """Write an audio file. It appears under its name only when it is complete.
+    """Write an audio file. It appears under its name only when it is complete; a pipe or a device is written into.
 
     Args:
         path (`str` or `Path`): Where to; the suffix chooses the format (`.wav`, `.flac`, `.ogg`, `.mp3`...).
@@ -78,14 +79,25 @@ def save_audio(path: str | Path, values: np.ndarray | torch.Tensor | Sequence[fl
     channels = check_waveform(_to_channels(values, "values"), "values")
     sampling_rate = require_rate(sampling_rate)
     file_format = check_audio_file(path, sampling_rate)
-    partial = path.with_name(f".{uuid4().hex}.partial")  # a longer name may be too long
+    encoded = io.BytesIO()  # the system says why a disk takes no more; soundfile does not
     try:
-        soundfile.write(
-            cast(Any, os.fsencode(partial)), np.clip(channels, -1.0, 1.0).T, sampling_rate, format=file_format
-        )
-        os.replace(partial, path)
+        soundfile.write(encoded, np.clip(channels, -1.0, 1.0).T, sampling_rate, format=file_format)
+        _write_whole(path, encoded.getbuffer())
     except (soundfile.SoundFileError, OSError) as error:
         raise unwritable(path, file_format, sampling_rate, error) from error
+
+
+def _write_whole(path: Path, content: memoryview) -> None:
+    """Make or replace a file, which is complete when it appears; a link, a pipe or a device stays what it is."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        with target.open("wb") as stream:
+            stream.write(content)
+        return
+    partial = target.with_name(f".{uuid4().hex}.partial")  # a longer name may be too long
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
 

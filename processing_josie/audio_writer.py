@@ -1,7 +1,9 @@
 """Audio files that grow while their samples come."""
 
+import errno
 import io
 import os
+import struct
 import wave
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,7 +21,8 @@ class AudioWriter:
     """An audio file that is written piece by piece; it can be played at any time as far as it goes.
 
     What it holds at the end is what [`save_audio`] writes at once. Use it as a context manager, or `close` it. Where it
-    cannot be written any more, as on a full disk, it is removed.
+    cannot be written any more, as on a full disk, it is removed. A pipe or a device takes WAV, whose header then says
+    the largest length, as of streams whose end nobody knows.
 
     Args:
         path (`str` or `Path`): Where to; the suffix chooses the format (`.wav`, `.flac`, `.ogg`, `.mp3`...).
@@ -43,8 +46,14 @@ class AudioWriter:
             soundfile.SoundFile(io.BytesIO(), "w", **options).close()
         except soundfile.SoundFileError as error:
             raise unwritable(self.path, self._format, sampling_rate, error) from error
+        is_stream = self.path.exists() and not self.path.is_file()
         with self._told(keeps_file=self.path.exists()):
-            if self._format == "WAV":  # whose header has a length, which `wave` keeps right
+            if is_stream and self._format != "WAV":
+                raise OSError(errno.ESPIPE, "a pipe or a device takes WAV alone while it is made")
+            if is_stream:
+                self._file = self._opened.enter_context(self.path.open("wb"))
+                self._file.write(_endless_header(sampling_rate, num_channels))
+            elif self._format == "WAV":  # whose header has a length, which `wave` keeps right
                 self._file = self._opened.enter_context(self.path.open("wb"))
                 self._wave = self._opened.enter_context(wave.Wave_write(self._file))
                 self._wave.setparams((num_channels, 2, sampling_rate, 0, "NONE", "not compressed"))
@@ -78,6 +87,8 @@ class AudioWriter:
         with self._told():
             if self._wave is not None:
                 self._wave.writeframes(_to_int16(samples).tobytes())
+            elif self._format == "WAV":
+                self._file.write(_to_int16(samples).tobytes())
             else:
                 self._file.write(samples)
             self._file.flush()  # so that others see what is written
@@ -96,6 +107,14 @@ class AudioWriter:
 
     def __exit__(self, *args: object) -> None:
         self.close()
+
+
+def _endless_header(sampling_rate: int, num_channels: int) -> bytes:
+    """Return the header of a WAV of 16 bits whose length nobody knows; it has the largest."""
+    width = 2 * num_channels  # bytes of a sample of all channels
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, num_channels, sampling_rate, sampling_rate * width, width, 16)
+    longest = 2**32 - 1
+    return struct.pack("<4sI4s", b"RIFF", longest, b"WAVE") + form + struct.pack("<4sI", b"data", longest - 36)
 
 
 def _to_int16(samples: np.ndarray) -> np.ndarray:

@@ -41,7 +41,10 @@ def to_rows(modality: str, name: str, values: Any, counts: list[int], has_placeh
     if is_item(values):
         values = [values]
     elif not isinstance(values, (list, tuple)):
-        raise ValueError(f"`{name}` must be files, arrays, tensors or lists of them, got a {type(values).__name__}.")
+        in_place = ", and a `text` in their place a string or a list of strings" if modality == "image" else ""
+        raise ValueError(
+            f"`{name}` must be files, arrays, tensors or lists of them{in_place}, got a {type(values).__name__}."
+        )
     values = list(values)
     nested = [isinstance(value, (list, tuple)) and not is_item(value) for value in values]
     if values and any(nested):

@@ -254,6 +254,7 @@ def test_one_trainer_step_saves_a_folder_that_loads(trained_case, tmp_path):
     torch.testing.assert_close(run(trained_case, loaded, inputs), run(trained_case, model, inputs), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_hub_export_loads_without_the_package(exports, name):
     found, folder = exports[0][name], exports[1] / name

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -94,6 +95,52 @@ def test_the_command_line_names_its_option(speaking_folder, tmp_path, ending):
     path.symlink_to(FULL)
     message = fail("speak", speaking_folder, "Hi", "--stream", "--max-seconds", 0.3, "--out", path)
     assert message.startswith(f"`--out` must be writable as {ending.upper()} at ")
+
+
+def write_into_pipe(path, write):
+    """Return what the other end of a named pipe gets."""
+    os.mkfifo(path)
+    with ThreadPoolExecutor(1) as readers:
+        got = readers.submit(path.read_bytes)
+        write(path)
+        assert path.is_fifo()
+        return got.result(timeout=30)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_get_what_files_get(tmp_path):
+    values = tone(0.1)
+    expected = load_audio(write_into_pipe(tmp_path / "a.wav", lambda path: save_audio(path, values, 16000)))
+    assert expected.shape == values.shape
+    given = write_into_pipe(tmp_path / "b.wav", lambda path: write(path, values, 16000))
+    np.testing.assert_array_equal(load_audio(given), expected)
+    save_audio(tmp_path / "file.flac", values, 16000)
+    flac = write_into_pipe(tmp_path / "c.flac", lambda path: save_audio(path, values, 16000))
+    np.testing.assert_array_equal(load_audio(flac), load_audio(tmp_path / "file.flac"))
+    os.mkfifo(tmp_path / "d.flac")
+    with pytest.raises(ValueError, match="`path` must be writable as FLAC .* pipe or a device takes WAV alone while"):
+        AudioWriter(tmp_path / "d.flac", 16000)
+    assert contents(tmp_path) == ["a.wav", "b.wav", "c.flac", "d.flac", "file.flac"]
+
+
+@pytest.mark.parametrize("save", [save_audio, write])
+def test_links_stay_and_their_files_are_written(tmp_path, save):
+    (tmp_path / "other").mkdir()
+    link = tmp_path / "a.wav"
+    link.symlink_to(tmp_path / "other" / "b.wav")
+    for _ in range(2):  # a file that is not there, and one that is
+        save(link, tone(0.1), 16000)
+        assert link.is_symlink()
+        assert load_audio(tmp_path / "other" / "b.wav").shape == (1600,)
+    assert contents(tmp_path / "other") == ["b.wav"]
+
+
+@needs_full
+def test_a_full_disk_is_told_in_the_words_of_the_system(tmp_path):
+    path = tmp_path / "full.flac"
+    path.symlink_to(FULL)
+    with pytest.raises(ValueError, match="`path` must be writable as FLAC .*: No space left on device.$"):
+        save_audio(path, tone(0.1), 16000)
 
 
 def test_other_errors_stay_as_they_are():

@@ -101,6 +101,7 @@ def read_history(folder):
     return [line.replace("\\040", " ").strip() for line in kept if line != "_HiStOrY_V2_"]  # as libedit writes them
 
 
+@pytest.mark.slow
 def test_a_conversation(tiny_folder, tmp_path):
     command = ["-m", "josie", "chat", str(tiny_folder), "--max-new-tokens", "3", "--threads", "1"]
     with Terminal(command, tmp_path) as terminal:

@@ -189,6 +189,7 @@ def run_on_terminal(*arguments, folder):
     return process.returncode, printed.decode(), seen.decode()
 
 
+@pytest.mark.slow
 def test_progress_is_shown_on_a_terminal_only(tiny_folder, tmp_path):
     rows = tmp_path / "rows.jsonl"
     row = '{"task": "talk", "messages": [{"role": "user", "content": "Hi"}], "answer": "Hi", "scores": ["exact"]}\n'

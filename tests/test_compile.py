@@ -116,6 +116,7 @@ def test_speech_is_the_same_with_a_compiled_loop_over_quantizers(graphs):
     assert graphs.frame_count == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the inductor needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own modules, while they are imported
 @torch.no_grad()

@@ -177,6 +177,7 @@ def make_rows(num_rows: int):
         yield {"messages": [asked(), said("ha" * (7 * index % 11))], "index": index}
 
 
+@pytest.mark.slow
 def test_it_works_in_workers_and_on_streams(processor):
     stream = IterableDataset.from_generator(make_rows, gen_kwargs={"num_rows": 5})
     collate = JosieDataCollator(processor)

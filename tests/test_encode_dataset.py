@@ -65,6 +65,7 @@ def test_rows_have_the_codes_that_the_talker_learns(conversations, tiny_folder, 
     assert found.seconds == pytest.approx(seconds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_ranks_share_the_shards_and_what_is_there_is_left_alone(num_processes, conversations, tiny_folder, tmp_path):
     whole, shared = tmp_path / "whole", tmp_path / "shared"
@@ -103,6 +104,7 @@ def test_processes_share_the_threads():
     assert share_threads(EncodeArguments("rows.jsonl", "nano", num_threads=3), 2).num_threads == 3
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_leaves_none_behind_and_goes_on(tiny_folder, tmp_path):
     rows = write_conversations(tmp_path, number=24)
     command = [sys.executable, "-m", "josie", "encode", str(rows), "--model", str(tiny_folder)]

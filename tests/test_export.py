@@ -57,6 +57,7 @@ def stream(step, program, values, hop=1):
     return torch.cat(pieces, dim=-1), state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_programs_stream_what_the_codec_makes_of_the_whole(codec, encode_step, decode_step, batch_size):
     waveform = 0.3 * torch.randn(batch_size, 1, HOP * FRAMES)
@@ -143,6 +144,7 @@ def test_one_quantizer_needs_no_loop():
         josie.TalkerDepthLoop(josie.JosieTalkerForConditionalGeneration(config))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_transformers_exports_the_thinker():
     exporters = pytest.importorskip("transformers.exporters", reason="this transformers has no exporters")

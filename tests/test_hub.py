@@ -220,6 +220,7 @@ class TestFindProcessor:
         assert find_processor(CASES["backbone"].config()) is None
 
 
+@pytest.mark.slow
 class TestWithoutJosie:
     """In a process where josie cannot be imported."""
 
@@ -420,6 +421,7 @@ class TestExport:
             export_folder(tmp_path, tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.slow
     def test_command(self, tmp_path):
         CASES["text"].build().save_pretrained(tmp_path / "plain")
         command = [sys.executable, "-m", "josie", "export", str(tmp_path / "plain"), str(tmp_path / "out")]

@@ -73,6 +73,7 @@ def hub(tmp_path_factory, pytestconfig):
     return hub
 
 
+@pytest.mark.slow
 class TestPush:
     """Against a stand-in for the Hub."""
 

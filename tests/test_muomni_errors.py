@@ -192,6 +192,7 @@ class TestCommand:
         assert "audio_head.weight (audio_enc_tiny/audio_enc.pt)  [head of the encoder's own training" in result.stdout
         same(load_file(tmp_path / "new" / "out" / "model.safetensors"), convert_golden())
 
+    @pytest.mark.slow
     def test_notes_are_printed_once(self, tmp_path):
         command = [sys.executable, "-m", "josie", "convert", "muomni", str(GOLDEN), str(tmp_path / "out")]
         result = subprocess.run(command, capture_output=True, text=True, check=True)

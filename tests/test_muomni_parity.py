@@ -74,6 +74,7 @@ class TestParity:
         assert inputs["input_ids"].tolist() == [ids]
         assert num_audio == min(expected["audio.encoded"].shape[1], config.max_position_embeddings // 4)
 
+    @pytest.mark.slow
     @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="needs a torch with MKL, as the reference had")
     def test_mel_to_the_letter(self, tmp_path):
         """With the plain Fourier transform that made the reference, the mel meets it to 1e-4 like everything else."""

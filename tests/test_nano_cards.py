@@ -69,6 +69,7 @@ def copied(tmp_path_factory):
     return folders, dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*PARTS, "README"])
 def test_its_first_program_runs_and_warns_of_nothing(name, copied):
     folders, ends = copied

@@ -11,6 +11,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import on_gpu
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of CSM and Mimi, whose caches the peers make themselves
 def test_it_runs_on_a_cpu_and_writes_both_reports(tmp_path, monkeypatch):
     for name, value in (("PROMPT", 3), ("TOKENS", 2), ("FRAMES", 2), ("SECONDS", 1), ("WARMUP", 0)):

@@ -250,6 +250,7 @@ def test_import_is_silent_and_brings_neither_torch_nor_transformers():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "start",
     [

@@ -206,6 +206,10 @@ def test_a_long_clip_is_cut_to_its_share_and_said_so(processor):
             "`max_length` must be at least 3, for what goes in front of row 0, got 2",
         ),
         ({"text": "a", "images": 3}, "`images` must be files, arrays"),
+        (
+            {"images": {"text": "a"}},
+            "`images` must be .*, and a `text` in their place a string or a list of strings, got a dict",
+        ),
         ({"text": "a", "padding": "max_length"}, "`max_length` must be given"),
         ({"text": "a", "max_length": 4}, "`max_length` must come with `truncation=True` or .* got 4 with"),
         ({"text": "a", "max_length": 4, "truncation": "do_not_truncate"}, "got 4 with `truncation='do_not_truncate'`"),
@@ -382,6 +386,7 @@ def test_bad_outputs_are_refused(processor, codec_processor, tokenizer, tmp_path
         codec_processor.save_audio(tone(0.1), tmp_path / "a.wav")
 
 
+@pytest.mark.slow
 def test_everything_works_where_torchvision_is_missing(processor, tmp_path):
     processor.save_pretrained(tmp_path)
     code = (

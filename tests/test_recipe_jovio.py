@@ -167,6 +167,7 @@ def test_many_plain_patches_leave_fewer_codes_unused(config):
     assert used[1] > 1.15 * used[0]
 
 
+@pytest.mark.slow
 def test_a_signal_to_all_processes_ends_a_run_with_a_checkpoint(config, tmp_path):
     config["trainer"] |= {"max_steps": 10000, "save_steps": 10000, "dataloader_num_workers": 1}
     path, log = tmp_path / "config.json", tmp_path / "run" / LOG_FILE

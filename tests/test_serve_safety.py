@@ -267,6 +267,7 @@ def test_random_events_are_answered(engine):
     assert len(errors_of(engine, (draw_event(draw) for _ in range(1000)))) > 400
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it(tiny_folder):
     command = [sys.executable, "-m", "josie", "serve", str(tiny_folder), "--port", "0", "--device", "cpu"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT.parent) as process:

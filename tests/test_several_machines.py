@@ -48,6 +48,7 @@ def configure(folder: Path, model: Path, batch_size: int) -> dict:
     return {"data": data, "model": {"path": str(model)}, "answers": answers, "trainer": trainer, "freeze": ["talker"]}
 
 
+@pytest.mark.slow
 def test_the_thinkers_recipe_trains_sharded_in_two_processes(tiny_folder, tmp_path):
     alone = configure(tmp_path / "alone", tiny_folder, 4)
     run_recipe(train_thinker, alone)

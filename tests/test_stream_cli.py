@@ -53,6 +53,7 @@ class TestSpeak:
         assert result.exit_code == 0, (result.stderr, result.exception)
         assert np.array_equal(soundfile.read(tmp_path / "a.wav", dtype="int16")[0], expected)
 
+    @pytest.mark.slow
     def test_it_speaks_before_the_text_has_ended(self, speaking_folder, tmp_path):
         out = tmp_path / "a.wav"
         command = [sys.executable, "-m", "josie", "speak", speaking_folder, "-", "--out", out]

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from this_tree import ROOT
 
+pytestmark = pytest.mark.slow
+
 # What a wheel is made of besides the packages; a copy has no other files that a build could pick up.
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "LICENSES", "py.typed", "__init__.pyi")
 BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"

@@ -9,6 +9,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Audio, Dataset, Features, Json, Value, load_dataset, load_from_disk
+from datasets import Audio, Dataset, Features, Image, Json, LargeList, List, Value, Video, load_dataset, load_from_disk
 
 from ..processing_josie.part_forms import AUDIO_SUFFIXES
 from .conversations import normalize_row
@@ -152,18 +153,19 @@ class DatasetRows(Rows):
         names, own_fingerprint = dataset.column_names, dataset._fingerprint
         if "messages" not in names and "audio" not in names:
             raise ValueError(f"`DATASET` must have a column `messages` or `audio`, got {names}.")
-        if isinstance(dataset.features.get("audio"), Audio):
-            dataset = dataset.cast_column("audio", Audio(decode=False))
         self.dataset, self.own_fingerprint = dataset, own_fingerprint
-        kept = {name: kind for name, kind in dataset.features.items() if name not in ("audio", "messages")}
+        self._table: Any = dataset.with_format("arrow")  # whose files are left as they are
+        self._kinds = Features(_change_kinds(dict(dataset.features), _not_decoded))
+        others = {name: kind for name, kind in dataset.features.items() if name not in ("audio", "messages")}
+        kept = _change_kinds(others, _written_as_read)
         self.features = Features(**({"messages": Json()} if "messages" in names else {}), **kept)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def _read(self, index: int) -> dict[str, Any]:
-        """Return a row."""
-        row = self.dataset[index]
+        """Return a row; files in it are their bytes and names, whatever they hold."""
+        row = self._kinds.decode_example({name: cells[0] for name, cells in self._table[index].to_pydict().items()})
         columns = [name for name in row if name != "messages"]
         return normalize_row(row, self.root, columns) if "messages" in row else dict(row)
 
@@ -175,6 +177,48 @@ class DatasetRows(Rows):
             tables: Any = self.dataset.select_columns([column]).with_format("arrow").iter(batch_size=1000)
             for chunk in (chunk for table in tables for chunk in table.column(0).chunks):
                 yield from (date(root / name) for name in _list_arrow_names(chunk))
+
+
+class _AsRead:
+    """A column of files whose cells are written as they are read, to the byte, without a decoder."""
+
+    def encode_example(self, value: Any) -> Any:
+        """Return a dict of `bytes` and `path` as it is."""
+        return value
+
+
+class _AudioAsRead(_AsRead, Audio):
+    """Recordings, which tables call `Audio`."""
+
+
+class _ImageAsRead(_AsRead, Image):
+    """Images, which tables call `Image`."""
+
+
+class _VideoAsRead(_AsRead, Video):
+    """Videos, which tables call `Video`."""
+
+
+_AS_READ: dict[type, type] = {Audio: _AudioAsRead, Image: _ImageAsRead, Video: _VideoAsRead}
+
+
+def _change_kinds(kind: Any, change: Callable[[Any], Any]) -> Any:
+    """Return types of columns in which those of files are changed, nested ones too."""
+    if isinstance(kind, dict):
+        return {name: _change_kinds(value, change) for name, value in kind.items()}
+    if isinstance(kind, (List, LargeList)):
+        return replace(kind, feature=_change_kinds(kind.feature, change))
+    holds_files = hasattr(kind, "decode") and hasattr(kind, "decode_example") and not isinstance(kind, Json)
+    return change(kind) if holds_files else kind
+
+
+def _not_decoded(kind: Any) -> Any:
+    return replace(kind, decode=False)
+
+
+def _written_as_read(kind: Any) -> Any:
+    values = {field.name: getattr(kind, field.name) for field in fields(kind) if field.init}
+    return _AS_READ.get(type(kind), type(kind))(**values)
 
 
 def open_rows(name: str, split: str = "train") -> Rows:

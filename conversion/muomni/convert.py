@@ -92,7 +92,7 @@ def convert_muomni(
     report.notes += describe(josie_config, checkpoint, report)
     for note in report.notes:
         logger.warning(note)
-    with new_folder(destination) as folder:
+    with new_folder(destination, "destination") as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
         report.save(folder)
