@@ -28,6 +28,7 @@ def graphs():
     return CompileCounter()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [text_inputs, thinker_inputs], ids=["text", "images and clips"])
 def test_the_thinker_is_one_graph(given, graphs):
     # In double precision, whose bounds are tighter: sums of another order can cost float32 more than its own allow.

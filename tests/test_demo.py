@@ -106,6 +106,7 @@ def test_the_image_shows_the_scene_and_both_clips(tmp_path):
     assert not right[int(0.3 * width) :].any()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (NANO / "config.json").is_file(), reason="the trained model is not there: nano/josie")
 def test_the_trained_model_answers_and_speaks(tmp_path, monkeypatch, capsys):
     right = 0

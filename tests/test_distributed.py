@@ -25,6 +25,7 @@ def alone(tmp_path_factory):
     return read_losses(folder), {name: value.clone() for name, value in weights.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_two_processes_have_the_losses_of_one(kind, alone, tmp_path):
     """Sharded ones also where they go on after a kill; the others evaluate batches of other lengths, too."""

@@ -103,6 +103,7 @@ def warned():
 @pytest.mark.filterwarnings("ignore:.(is_)?gradient_checkpointing. is deprecated:FutureWarning")
 @pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
 class TestCode:
+    @pytest.mark.slow
     def test_it_runs_and_warns_of_nothing(self, page, folder, warned):
         if page != ROOT / "README.md":  # which needs no clone
             for name in ("benchmarks", "examples", "tests"):

@@ -73,6 +73,7 @@ def frames(seconds):
     return 20 * round(seconds * RATE / 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_session_replays_what_was_learned(trained, number):
     model, processor, timing, rows, collator = trained

@@ -311,6 +311,7 @@ def test_a_larger_vocabulary_is_saved_and_loads(tmp_path):
     assert loaded(torch.tensor([[20, 60]])).logits.shape == (1, 2, 61)
 
 
+@pytest.mark.slow
 def test_reading_images_and_clips_compiles_into_one_graph():
     model = CASES["josie"].build().thinker
     inputs = josie_inputs()

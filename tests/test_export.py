@@ -96,6 +96,7 @@ def test_a_codec_without_a_window_needs_one_for_its_steps(codec):
     torch.testing.assert_close(audio_values, model.decode(codes).audio_values, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 2])
 @torch.no_grad()
 def test_programs_speak_what_the_talker_speaks(talker_steps, batch_size):

@@ -112,6 +112,7 @@ def count_live_bytes() -> int:
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_ten_minutes_stream_in_bounded_memory():
     window, rate, seconds = 20, 1600, 600

@@ -177,6 +177,7 @@ def test_a_start_needs_the_same_words_and_parts_that_are_there(tiny_folder, tmp_
         start_from(tiny_folder, tmp_path, monkeypatch, "--new", "tower")
 
 
+@pytest.mark.slow
 def test_a_new_talker_reads_letters_and_speaks_by_the_codec_that_is_given(tiny_folder, tmp_path, monkeypatch):
     given = AutoModelForMultimodalLM.from_pretrained(tiny_folder)
     torch.nn.init.normal_(given.get_input_embeddings().weight, std=start.EMBEDDING_STD)

@@ -57,6 +57,7 @@ class TestErrors:
         }
         assert "with 10 faults" in message
 
+    @pytest.mark.slow
     def test_every_single_key_counts(self):
         """Without any one of its weights a checkpoint is refused, and the weight is named."""
         weights = merge(self.parts)

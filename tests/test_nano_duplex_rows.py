@@ -55,6 +55,7 @@ def rows():
     return [duplex_rows.draw_row(random.Random(seed), "train", heard, 2, 32) for seed in range(200)]
 
 
+@pytest.mark.slow
 def test_rows_fit_into_the_context_and_have_what_training_reads(rows):
     for row in rows:
         assert set(row) <= {"turns", "audio", "seconds", "text", "images", "messages", "forget_until", "past"}

@@ -200,6 +200,7 @@ def test_some_conversations_go_on_with_another_task(monkeypatch):
     assert {"image", "audio", "text"} == set(later)
 
 
+@pytest.mark.slow
 def test_batches_are_of_like_length():
     plain_rows, grouped = make(num_rows=270), make(num_rows=270, batch_size=16)
     assert sorted(map(repr, map(plain, grouped))) == sorted(map(repr, map(plain, plain_rows)))

@@ -103,6 +103,7 @@ def test_a_teacher_must_fit_the_model(config):
         run_recipe(train_jodio, config)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_the_same_losses(config, tmp_path, monkeypatch):
     metrics = interrupt_and_resume(train_jodio, config, "loss_mel", monkeypatch, tmp_path / "interrupted")
     assert metrics["num_clips"] == 2

@@ -106,6 +106,7 @@ def config(folder, tmp_path):
     return config
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_the_same_losses(config, tmp_path, monkeypatch):
     metrics = interrupt_and_resume(train_jovio, config, "loss_l2", monkeypatch, tmp_path / "interrupted")
     assert metrics["num_images"] == 3

@@ -72,6 +72,7 @@ def config(conversations, tiny_folder, tmp_path):
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_streaming", [False, True], ids=["in-memory", "streaming"])
 def test_an_interrupted_run_goes_on_with_the_same_losses(config, tmp_path, monkeypatch, is_streaming, tiny_folder):
     config["data"]["streaming"] = is_streaming

@@ -65,6 +65,7 @@ def stop_and_go_on(rank: int, folder: str) -> None:
     run_script(lambda: None)  # ends the group
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_with_a_checkpoint(tmp_path):
     first, second = run_two(stop_and_go_on, tmp_path)
     assert first == second
@@ -126,6 +127,7 @@ def codec_runs(tmp_path):
     return configure(tmp_path, "train_jodio", JODIO, speech), configure(tmp_path, "train_jovio", JOVIO, crops)
 
 
+@pytest.mark.slow
 def test_what_a_codecs_run_leaves_is_written_by_one_process(codec_runs, tmp_path):
     first, second = run_two(train_codecs, tmp_path)
     for folder in codec_runs:

@@ -104,6 +104,7 @@ def changed(before, after):
     return {name for name, value in ours.state_dict().items() if not torch.equal(value, weights[name])}, theirs
 
 
+@pytest.mark.slow
 def test_every_step_of_the_recipe(root, tmp_path, capsys):
     projector = "thinker.model.audio_front_end.projector."
     align = read_recipe("align", root)
@@ -181,6 +182,7 @@ def test_text_is_compared_with_adapters_and_without(root, capsys):
     assert capsys.readouterr().out == "text: 0\n"
 
 
+@pytest.mark.slow
 def test_an_aligned_run_goes_on_with_the_same_losses(root, tmp_path, monkeypatch):
     from recipe_runs import interrupt_and_resume
 

@@ -59,6 +59,7 @@ def config(conversations, folders, tmp_path):
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_streaming", [False, True], ids=["in-memory", "streaming"])
 @pytest.mark.parametrize("reads_states", [False, True], ids=["alone", "with-thinker"])
 def test_an_interrupted_run_goes_on_with_the_same_losses(

@@ -58,6 +58,7 @@ def config(texts, tmp_path):
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_streaming", [False, True], ids=["on-disk", "streaming"])
 def test_an_interrupted_run_goes_on_with_the_same_losses(config, tmp_path, monkeypatch, is_streaming):
     config["data"] |= {"streaming": is_streaming, "mask_documents": is_streaming}

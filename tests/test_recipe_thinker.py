@@ -83,6 +83,7 @@ def answers_from(folder):
     assert model.generate(**processor(text="What is 3?"), max_new_tokens=2).shape[0] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_streaming", [False, True], ids=["in-memory", "streaming"])
 @pytest.mark.parametrize("has_ctc", [False, True], ids=["alone", "ctc"])
 def test_an_interrupted_run_goes_on_with_the_same_losses(
@@ -113,6 +114,7 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(
         assert words in card
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_streaming", [False, True], ids=["in-memory", "streaming"])
 def test_an_interrupted_run_with_augmentation_goes_on_with_the_same_losses(config, tmp_path, monkeypatch, is_streaming):
     config["data"]["streaming"] = is_streaming

@@ -113,6 +113,7 @@ class TestLongText:
         ids += flowing.finish()
         assert ids == tokenizer(text, add_special_tokens=False)["input_ids"]
 
+    @pytest.mark.slow
     def test_minutes_in_bounded_memory(self):
         """No tensor is left of what was said: as many live after one minute as after three, but for times."""
         model, tokenizer = make_reader("embeddings, durations", end_of_speech=False)

@@ -171,6 +171,7 @@ class TestLongText:
             assert together.num_frames[number] == frames
             assert torch.equal(together.audio_codes[number, :, :frames], spoken.audio_codes[0])
 
+    @pytest.mark.slow
     def test_memory_is_bounded(self):
         """Ten minutes at 12.5 frames a second; two rows, so that no segment lets everything be forgotten."""
         small = dict(end_of_speech=False, depth_decoder_config=None, num_hidden_layers=1, frames_per_token=4)

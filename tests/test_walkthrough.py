@@ -120,6 +120,7 @@ def walk(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_micro_has_the_numbers_of_the_document(walk):
     printed, last = walk()
     assert {part: [tuple(cells[:2]) for cells in table] for part, table in printed.items()} == DOCUMENT
@@ -132,6 +133,7 @@ def test_micro_has_the_numbers_of_the_document(walk):
     assert last == "60 steps, 47 as in the document, 13 different"
 
 
+@pytest.mark.slow
 def test_a_converted_checkpoint_has_the_documents_numbers_for_its_sizes(walk, tmp_path):
     convert_muomni(MUOMNI, tmp_path / "josie")
     printed, last = walk(tmp_path / "josie")
