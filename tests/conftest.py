@@ -25,6 +25,9 @@ import josie
 sys.modules.setdefault(this_tree.ROOT.name, josie)
 
 
+gc.set_threshold(100_000, 50, 100)  # tests make many objects, and few of them hold each other
+
+
 # Files that take longest begin first, so that at the end no worker waits for one of them.
 SLOWEST = ("distributed", "compile", "several_machines", "docs", "encode_dataset", "serve_safety", "on_gpu", "wheel")
 

@@ -60,6 +60,7 @@ def test_a_loss_without_weight_is_absent_and_others_count_by_theirs(weight):
         config(**{weight: -1})
 
 
+@pytest.mark.slow
 def test_more_quantizers_give_a_better_image_after_training_with_dropout():
     # So few codes that each quantizer is needed: where one is nearly enough, the order of sums decides.
     jovio = model(initializer_range=0.1, quantizer_dropout=0.5, codebook_size=3, seed=3).train()

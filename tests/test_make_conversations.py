@@ -25,6 +25,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_every_file_is_there_and_every_answer_is_spoken(folder):
     rows = list(read_jsonl(folder / "runs" / "data" / "conversations" / "conversations.jsonl"))
     assert len(rows) == 10

@@ -99,6 +99,7 @@ def test_late_images_come_before_the_question(rows):
             assert not (heard > 0.2).any()
 
 
+@pytest.mark.slow
 def test_answers_are_right(monkeypatch):
     shown = []
     monkeypatch.setattr(duplex_rows, "render", lambda scene, size: shown.append(scene) or scene)

@@ -284,6 +284,7 @@ def test_tokens_are_timed_by_the_phones_of_their_words(tiny_folder):
     assert found[0] > 0.5  # with the pause
 
 
+@pytest.mark.slow
 def test_the_voice_has_codes_of_what_it_says(tiny_folder):
     tokenizer = AutoProcessor.from_pretrained(tiny_folder).tokenizer
     config = josie.JosieMelCodecConfig(
@@ -377,6 +378,7 @@ def test_stamps_are_drawn():
     assert all(row["messages"][1]["content"].startswith("It is a") for row in rows)
 
 
+@pytest.mark.slow
 def test_long_spoken_questions_come_as_often_as_they_were_said():
     spoken = make(tasks={"answer": 1.0}, num_rows=200)
     spoken.heard.questions = Recorded([one.text for _, pair in spoken.heard.pairs for one in pair])

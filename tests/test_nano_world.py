@@ -127,6 +127,7 @@ def test_scenes_survive_json():
         assert hash(again) == hash(scene)
 
 
+@pytest.mark.slow
 def test_a_varied_scene_shows_the_same_things_elsewhere():
     draw = random.Random(0)
     for number in range(200):

@@ -8,7 +8,10 @@ pytest.importorskip("uvicorn", reason="runs the server: josie[serve]")
 from chromium import EXECUTABLE, open_page
 from page_server import run_server
 
-pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="needs Chromium: apt-get install chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(EXECUTABLE is None, reason="needs Chromium: apt-get install chromium"),
+]
 STATE = "document.body.dataset.state"
 FOCUS = "document.activeElement.id"
 NOTICE = "document.querySelector('#notice:not([hidden])')?.innerText ?? ''"

@@ -11,7 +11,10 @@ pytest.importorskip("websockets", reason="drives Chromium: josie[serve]")
 
 from chromium import EXECUTABLE, open_page
 
-pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="needs Chromium: apt-get install chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(EXECUTABLE is None, reason="needs Chromium: apt-get install chromium"),
+]
 PAGE = Path(__file__).parents[1] / "serving" / "page"
 # Functions that the tests below call.
 PRELUDE = """

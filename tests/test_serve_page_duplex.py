@@ -12,7 +12,10 @@ from serving_clients import running
 from josie.serving.engine import Engine
 from josie.serving.realtime import duplex
 
-pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="needs Chromium: apt-get install chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(EXECUTABLE is None, reason="needs Chromium: apt-get install chromium"),
+]
 STATE = "document.body.dataset.state"
 LAST = "[...document.querySelectorAll('.turn.answer')].at(-1)"
 

@@ -17,7 +17,10 @@ from page_server import run_server
 
 import josie
 
-pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="needs Chromium: apt-get install chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(EXECUTABLE is None, reason="needs Chromium: apt-get install chromium"),
+]
 RECORDINGS = ROOT / "examples" / "nano_world" / "questions"
 RATE = 48000
 STATE = "document.body.dataset.state"

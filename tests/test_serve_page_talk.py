@@ -18,7 +18,10 @@ from chromium import EXECUTABLE, open_page
 from nano_world.scenes import draw_scene, render
 from page_server import run_server
 
-pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="needs Chromium: apt-get install chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(EXECUTABLE is None, reason="needs Chromium: apt-get install chromium"),
+]
 RECORDINGS = ROOT / "examples" / "nano_world" / "questions"
 ANSWERS = "document.querySelectorAll('.turn.answer[data-status={}]').length"
 LAST = "[...document.querySelectorAll('.turn.answer')].at(-1)"

@@ -161,6 +161,7 @@ class TestLongText:
         without.put(*inputs.values())
         assert len(without.rows[0].timeline.segments) < len(bounds)
 
+    @pytest.mark.slow
     def test_a_row_of_a_batch_is_said_as_alone(self):
         model, inputs, ends = self.long([90, 31, 60])
         together = model.generate(**inputs, ends_sentence=ends)

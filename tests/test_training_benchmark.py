@@ -42,6 +42,7 @@ def test_every_contestant_learns(name, tiny):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from Linux's /proc")
 def test_it_prints_both_tables_and_the_memory(tiny, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(training, "find_peak", training.measure_peak)
