@@ -86,6 +86,23 @@ def speaking_folder(save_checkpoint, tmp_path_factory):
     return save_checkpoint(folder, audio_codec_config=JODIO, talker_config=talker)
 
 
+@pytest.fixture(scope="module")
+def engine(speaking_folder):
+    """The engine of a server with such a model."""
+    from serving_clients import load_engine
+
+    return load_engine(speaking_folder)
+
+
+@pytest.fixture(scope="module")
+def port(engine):
+    """A server with the engine of a test file."""
+    from serving_clients import running
+
+    with running(engine) as port:
+        yield port
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory, save_checkpoint):
     """Such a folder; not to be changed."""

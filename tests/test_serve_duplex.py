@@ -39,12 +39,6 @@ def engine():
     return make_engine()
 
 
-@pytest.fixture(scope="module")
-def port(engine):
-    with running(engine) as port:
-        yield port
-
-
 @pytest.fixture
 def talk(port):
     with talking(port) as talk:

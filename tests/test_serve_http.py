@@ -8,13 +8,7 @@ import openai
 import pytest
 import soundfile
 from PIL import Image
-from serving_clients import load_engine, running, spoken_question
-
-
-@pytest.fixture(scope="module")
-def engine(speaking_folder):
-    """A tiny model that speaks while it writes."""
-    return load_engine(speaking_folder)
+from serving_clients import running, spoken_question
 
 
 @pytest.fixture(scope="module")

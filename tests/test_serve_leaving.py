@@ -76,19 +76,6 @@ def make_endless(engine, num_pieces):
     engine._say = engine._answer = work
 
 
-@pytest.fixture(scope="module")
-def engine(speaking_folder):
-    """A tiny model whose answers never end."""
-    return load_engine(speaking_folder)
-
-
-@pytest.fixture(scope="module")
-def port(engine):
-    """A server with it."""
-    with running(engine) as port:
-        yield port
-
-
 @contextlib.contextmanager
 def logged():
     """Give the list of what a server logs meanwhile."""

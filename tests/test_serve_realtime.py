@@ -11,19 +11,6 @@ from serving_clients import load_engine, running, spoken_question, talking
 from josie.modeling_josie.outputs import count_heard_tokens
 
 
-@pytest.fixture(scope="module")
-def engine(speaking_folder):
-    """A tiny model that speaks while it writes."""
-    return load_engine(speaking_folder)
-
-
-@pytest.fixture(scope="module")
-def port(engine):
-    """A server with it."""
-    with running(engine) as port:
-        yield port
-
-
 @pytest.fixture
 def talk(port):
     """A session."""

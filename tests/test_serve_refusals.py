@@ -8,21 +8,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 import soundfile
-from serving_clients import load_engine, running, spoken_question, talking
+from serving_clients import spoken_question, talking
 from websockets.sync.client import connect
-
-
-@pytest.fixture(scope="module")
-def engine(speaking_folder):
-    """A tiny model that speaks while it writes."""
-    return load_engine(speaking_folder)
-
-
-@pytest.fixture(scope="module")
-def port(engine):
-    """A server with it."""
-    with running(engine) as port:
-        yield port
 
 
 @pytest.fixture(scope="module")

@@ -36,13 +36,6 @@ def engine(speaking_folder):
     return load_engine(speaking_folder, max_sessions=3, max_jobs=6, max_body_bytes=1 << 20, idle_seconds=30)
 
 
-@pytest.fixture(scope="module")
-def port(engine):
-    """A server with it."""
-    with running(engine) as port:
-        yield port
-
-
 def ask(port, path="/health", body=None, **headers):
     """Return status, headers and JSON of a request."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}

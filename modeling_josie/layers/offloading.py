@@ -30,7 +30,7 @@ def loads_own_parameters(method: Callable) -> Callable:
 
 def is_offloaded(module: nn.Module) -> bool:
     """Return whether accelerate holds parameters or buffers of a module elsewhere, of its own and now."""
-    if getattr(module, "_hf_hook", None) is None:
+    if "_hf_hook" not in module.__dict__:  # asked in each step of a stream, where `getattr` of a module is slow
         return False
     own = chain(module.parameters(recurse=False), module.buffers(recurse=False))
     return any(tensor.is_meta for tensor in own)

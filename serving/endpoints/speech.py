@@ -44,11 +44,11 @@ async def speak(engine: Engine, request: Request) -> Response:
     media_type = MEDIA_TYPES[form]
     if container.can_stream:
         return AudioStream(_chunks(pieces, container), media_type=media_type)
-    content, last = b"", Piece()
+    chunks, last = [], Piece()
     with container:
         async for last in pieces:
-            content += container.push(last.samples, last.is_final)
-    return Response(content, media_type=media_type, headers={"x-finish-reason": last.finish_reason})
+            chunks.append(container.push(last.samples, last.is_final))
+    return Response(b"".join(chunks), media_type=media_type, headers={"x-finish-reason": last.finish_reason})
 
 
 async def _chunks(pieces: Pieces, container: Container) -> AsyncIterator[bytes]:
