@@ -25,6 +25,7 @@ from .codecs.streaming import ThinkerStreamingState
 from .duplex.session import SessionMixin
 from .freezing import FreezingMixin, Groups, nest
 from .generation import JosieGenerationMixin
+from .losses.dropped import warn_of_dropped_speech
 from .losses.targets import NumItems, code_loss_divisors
 from .losses.unused_parts import add_zero_gradients
 from .outputs import JosieOutput, JosieTalkerOutput, JosieThinkerStreamOutput
@@ -335,6 +336,8 @@ class JosieForConditionalGeneration(
         """
         if speech_codes is not None and self.talker is None:
             raise ValueError("`speech_codes` must be None for a model without a Talker, got codes.")
+        if speech_codes is not None and labels is None and self.training:
+            warn_of_dropped_speech(self)
         inputs = self.encode_inputs(**pop_inputs(kwargs))
         if skip_logits is None:
             skip_logits = self.training and (labels is not None or speech_codes is not None)

@@ -9,6 +9,7 @@ from test_training_losses import join, make_model, make_row
 from transformers import Trainer, TrainingArguments
 
 import josie
+from josie.modeling_josie.losses import dropped
 
 ROWS = [make_row(index, kind) for index, kind in enumerate(["speech", "text", "mute", "speech"])]
 PARTS = ("text_loss", "talker_loss", "depth_loss")
@@ -106,6 +107,20 @@ def test_an_attached_sft_trainer_learns_what_ours_does(trl, tmp_path, size, step
     metrics = [trainer.evaluate() for trainer in (theirs, ours)]
     for name in ("loss", *PARTS):
         assert metrics[0][f"eval_{name}"] == metrics[1][f"eval_{name}"]
+
+
+@pytest.mark.parametrize("is_attached", [True, False], ids=["attached", "alone"])
+@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "autocast"])  # accelerate's `forward` around TRL's
+def test_speech_that_is_dropped_is_told(trl, tmp_path, monkeypatch, is_attached, bf16):
+    told = []
+    monkeypatch.setattr(dropped.logger, "warning_once", told.append)
+    trainer = build(trl, make_model(), tmp_path, bf16=bf16, max_steps=1)
+    if is_attached:
+        josie.LossParts.attach(trainer)
+    trainer.train()
+    pairs = zip(trainer.model.talker.parameters(), make_model().talker.parameters(), strict=True)
+    assert any(not torch.equal(now, before) for now, before in pairs) == is_attached
+    assert any("`josie.LossParts.attach(trainer)`" in sentence for sentence in told) != is_attached
 
 
 @SPLITS

@@ -4,7 +4,9 @@ Its `SFTTrainer` runs a model for its states and makes the loss of the text by i
 dropped.
 """
 
+import functools
 from dataclasses import dataclass
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -30,6 +32,11 @@ class SFTTrainer(Trainer):
 
     aux_loss_enabled, router_aux_loss_coef = False, 0.0
 
+    def __init__(self, model, *args, **kwargs):
+        super().__init__(model, *args, **kwargs)
+        core = model.get_base_model() if hasattr(model, "get_base_model") else model
+        core.forward = MethodType(_around(core.forward), core)
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Return the loss of the text, as a share of the number of tokens in an update."""
         inputs["use_cache"] = False
@@ -48,6 +55,16 @@ class DPOTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Refuse to be called, as no test gets so far."""
         raise NotImplementedError
+
+
+def _around(forward: Any) -> Any:
+    """Return a function of TRL's module around a model's `forward`."""
+
+    def fused(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs)
+
+    own = FunctionType(fused.__code__, globals() | {"__name__": "trl.trainer"}, closure=fused.__closure__)
+    return functools.wraps(forward.__func__)(own)
 
 
 for method in (SFTTrainer.compute_loss, DPOTrainer.compute_loss):

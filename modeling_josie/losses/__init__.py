@@ -1,4 +1,4 @@
 """Losses.
 
-Reading order: `targets` (tokens and codes), `unused_parts`; `audio`, `images`.
+Reading order: `targets` (tokens and codes), `unused_parts`, `dropped`; `audio`, `images`.
 """
