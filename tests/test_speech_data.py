@@ -51,6 +51,26 @@ def test_a_folder_may_be_as_ljspeech_is(folder):
         prepare(folder)
 
 
+@pytest.mark.parametrize("name", ["84-121.trans.txt", "text"], ids=["librispeech", "kaldi"])
+def test_a_folder_may_have_tables_of_texts(folder, name):
+    (folder / "84" / "121").mkdir(parents=True)
+    (folder / "a.wav").rename(folder / "84" / "121" / "a.wav")
+    (folder / "84" / name).write_text("a AND I SAID I'M WELL\r\nb\nc NOTHING\n", encoding="utf-8")
+    assert [clip["text"] for clip in prepare(folder)] == ["AND I SAID I'M WELL", None]
+    clips = prepare(folder, sentence_case=True)
+    assert [clip["text"] for clip in clips] == ["And I said I'm well", None]
+    assert [clip["speaker"] for clip in clips] == ["121", "recordings"]
+
+
+def test_sentences_stay_as_they_are(tmp_path, rows):
+    rows = [row | {"text": row["text"].upper() if index % 2 else "At 9 PM"} for index, row in enumerate(rows)]
+    options = {"text_column": "text", "sentence_case": True}
+    splits = load(tmp_path, rows, options=options, validation_share=0, test_share=0)
+    assert {row["text"].rstrip("0123456789") for row in splits["train"]} == {"Sentence ", "At 9 PM"}
+    with pytest.raises(ValueError, match="`sentence_case` of a source must be true or false, got 'yes'"):
+        SpeechDataArguments([{"name": "asterisk", "sentence_case": "yes"}])
+
+
 def test_what_cannot_be_read_is_named(folder, caplog):
     (folder / "c.flac").write_bytes(b"no audio")
     assert len(prepare(folder)) == 2
@@ -123,7 +143,7 @@ def test_a_data_set_with_a_split_is_in_that_one(tmp_path, rows, is_saved):
 @pytest.mark.parametrize(
     ("is_saved", "options", "message"),
     [
-        (True, {"revison": "x"}, "`data.sources` must hold ['name', 'split', 'licence', 'path', 'audio_column', "),
+        (True, {"revison": "x"}, "`data.sources` must hold ['name', 'split', 'licence', 'sentence_case', 'path', "),
         (True, {"data_files": "x"}, ", got 'data_files'."),
         (True, {"split": "dev"}, "must be of ['train', 'validation', 'test'], got 'dev'."),
         (False, {"revison": "x"}, "unexpected keyword argument 'revison'."),

@@ -15,7 +15,7 @@
 | `audio_ctc.py` | connectionist temporal classification beside the Thinker's loss |
 | `answers.py` | written answers compared with the expected ones |
 | `text_data.py`, `debian_texts.py` | texts, and blocks of tokens |
-| `speech_data.py`, `audio_codec_report.py` | recordings for audio codecs, and the report of one |
+| `speech_data.py`, `speech_folders.py`, `audio_codec_report.py` | recordings for audio codecs, and the report of one |
 | `image_data.py`, `vision_codec_report.py` | images for vision codecs, and the report of one |
 | `debian.py` | downloads of Debian packages |
 """

@@ -23,7 +23,6 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,19 +33,17 @@ from datasets import Audio, Dataset, concatenate_datasets, load_from_disk
 
 from josie.conversion.files import write_file
 from josie.processing_josie import load_audio, save_audio
-from josie.processing_josie.audio_files import open_audio
-from josie.processing_josie.part_forms import AUDIO_SUFFIXES
-from josie.processing_josie.sources import describe_source
 from recipes.data_sets import load_source
 from recipes.debian import fetch_package
 from recipes.places import make_folder
 from recipes.progress import progress
+from recipes.speech_folders import as_sentence, find_folder, list_folder, measure
 from recipes.speech_sources import SOURCES, Clip, sentence_key
 
 logger = logging.getLogger("josie.examples.speech_data")
 
 SPLITS = ("train", "validation", "test")
-_OF_ALL = ("name", "split", "licence")  # options that every source has
+_OF_ALL = ("name", "split", "licence", "sentence_case")  # options that every source has
 _OF_FOLDERS = ("path", "language")
 _OF_SAVED = ("path", "audio_column", "text_column")  # data sets that `save_to_disk` left
 
@@ -56,10 +53,11 @@ class SpeechDataArguments:
     """The speech of a recipe.
 
     Args:
-        sources (`list[dict]`): Each with a `name`: one of the table above, `"folder"` (with `path`, where `x.txt` is
-            beside `x.wav`, or LJSpeech's `metadata.csv`) or `"datasets"` (with what `load_dataset` takes,
-            `audio_column` and `text_column`; `path` may be a folder of `save_to_disk`); `licence` is what the model
-            card says; all clips of one with a `split` of train, validation and test are in that one.
+        sources (`list[dict]`): Each with a `name`: one of the table above, `"folder"` (with `path`, texts as
+            [`recipes.speech_folders`] finds them) or `"datasets"` (with what `load_dataset` takes, `audio_column` and
+            `text_column`; `path` may be a folder of `save_to_disk`); `licence` is what the model card says; all clips
+            of one with a `split` of train, validation and test are in that one; with `sentence_case`, texts in
+            capitals alone become sentences.
         folder (`str`): Where audio and manifests are kept.
         sampling_rate (`int`, *optional*): Rate that the audio of Debian packages is brought to, so that it is not
             done again at each use; their own when `None`.
@@ -92,6 +90,8 @@ class SpeechDataArguments:
                     f"`data.sources` must hold dicts with a `name` of {sorted(SOURCES)}, 'folder' or 'datasets', "
                     f"got {source!r}."
                 )
+            if not isinstance(source.get("sentence_case", False), bool):
+                raise ValueError(f"`sentence_case` of a source must be true or false, got {source['sentence_case']!r}.")
             if is_own:
                 own = _OF_FOLDERS if source["name"] == "folder" else SOURCES[source["name"]].options
                 for option in source:
@@ -134,14 +134,16 @@ def prepare_speech(arguments: SpeechDataArguments) -> dict[str, Path]:
     """
     for source in arguments.sources:  # before anything that takes time
         if source["name"] == "folder":
-            _find_folder(source)
+            find_folder(source)
     folder = make_folder(arguments.folder, "data.folder")
     splits = {split: [] for split in SPLITS}
     for source in arguments.sources:
         if source["name"] == "datasets":
             continue
         is_folder = source["name"] == "folder"
-        for row in _list_folder(source) if is_folder else _make_source(source, folder, arguments):
+        for row in list_folder(source) if is_folder else _make_source(source, folder, arguments):
+            if source.get("sentence_case") and row["text"]:
+                row["text"] = as_sentence(row["text"])
             if arguments.min_seconds <= row["seconds"] <= arguments.max_seconds:
                 key = sentence_key(row["text"] or "") or f"{row['source']}/{row['path']}"
                 splits[source.get("split") or choose_split(key, arguments)].append(row)
@@ -267,69 +269,14 @@ def _make_clip(clip: Clip, folder: Path, sampling_rate: int | None) -> dict[str,
     return row | {"text": clip.text, "language": clip.language, "speaker": clip.speaker} | further
 
 
-def _list_folder(source: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    """Yield the clips of a folder of audio files.
-
-    What is said in `x.wav` is in `x.txt` beside it, or in the folder's `metadata.csv`, see [`_read_metadata`].
-    """
-    folder = _find_folder(source)
-    texts, found = _read_metadata(folder), False
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES):
-        seconds = _measure(path)
-        if seconds is None:
-            continue
-        found = True
-        text = path.with_suffix(".txt")
-        yield {
-            "path": str(path.resolve()),
-            "seconds": seconds,
-            "text": _read_text(text).strip() if text.exists() else texts.get(path.stem),
-            "language": source.get("language"),
-            "speaker": path.parent.parent.name if path.parent.name == "wavs" else path.parent.name,
-            "source": folder.name,
-            "licence": source.get("licence", "not stated"),
-        }
-    if not found:
-        raise ValueError(f"`data.sources` must give a folder with audio that can be read, got {str(folder)!r}.")
-
-
-def _read_metadata(folder: Path) -> dict[str, str]:
-    """Return what `metadata.csv` says of a folder's clips, as of LJSpeech: lines of `name|text`, or `name|text|text
-    without digits and abbreviations`, whose last one is taken."""
-    path = folder / "metadata.csv"
-    lines = [line for line in _read_text(path).split("\n") if line.strip()] if path.exists() else []
-    rows = [line.rstrip("\r").split("|") for line in lines]
-    for number, row in enumerate(rows, 1):
-        if len(row) < 2:
-            raise ValueError(
-                "`data.sources` must have `name|text` in the lines of a folder's metadata.csv ('datasets' reads other "
-                f"tables), got line {number} of {str(path)!r}: {lines[number - 1]!r}."
-            )
-    return {Path(row[0]).stem: row[2 if len(row) > 2 and row[2].strip() else 1].strip() for row in rows}
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"`data.sources` must have texts in UTF-8, got {str(path)!r}: {error}.") from error
-
-
 def _lines(path: Path) -> list[str]:
     """Return the lines of a file of JSON, whose texts may have line ends of Unicode."""
     return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
-def _find_folder(source: dict[str, Any]) -> Path:
-    folder = Path(source.get("path", ""))
-    if "path" not in source or not folder.is_dir():
-        raise ValueError(f"`data.sources` must give an existing folder as `path`, got {source.get('path')!r}.")
-    return folder
-
-
 def _load_hub(source: dict[str, Any], arguments: SpeechDataArguments) -> dict[str, Dataset]:
     """Return the splits of a data set of the Hub or of this disk, by the same rules as the others'."""
-    options = {key: value for key, value in source.items() if key != "name"}
+    options = {key: value for key, value in source.items() if key not in ("name", "sentence_case")}
     audio, text = options.pop("audio_column", "audio"), options.pop("text_column", None)
     licence, path, split = options.pop("licence", "see the data set"), options.get("path"), options.get("split")
     if path is None:
@@ -346,6 +293,8 @@ def _load_hub(source: dict[str, Any], arguments: SpeechDataArguments) -> dict[st
     other = next((value for value in texts if not isinstance(value, str | None)), None)
     if other is not None:
         raise ValueError(f"`text_column` of a source must be of texts, got {other!r} in {text!r} of {path!r}.")
+    if source.get("sentence_case"):
+        texts = [value and as_sentence(value) for value in texts]
     dataset = dataset.select_columns([audio])
     dataset = dataset if audio == "audio" else dataset.rename_column(audio, "audio")
     try:
@@ -353,7 +302,7 @@ def _load_hub(source: dict[str, Any], arguments: SpeechDataArguments) -> dict[st
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(f"`audio_column` of a source must be of audio, got {audio!r} of {path!r}: {error}.") from error
     cells = progress(dataset["audio"], f"Clips of {path}", unit="clips")
-    seconds = [_measure(cell["bytes"] or cell["path"] or b"") if cell else None for cell in cells]
+    seconds = [measure(cell["bytes"] or cell["path"] or b"") if cell else None for cell in cells]
     if not any(seconds):
         raise ValueError(f"`data.sources` must hold audio that can be read, got none from {path!r}.")
     columns = {"text": texts, "source": [path] * len(texts), "licence": [licence] * len(texts), "seconds": seconds}
@@ -379,13 +328,3 @@ def _require_saved(source: dict[str, Any]) -> None:
         raise ValueError(
             f"`split` of the saved data set {source['path']!r} must be of {list(SPLITS)}, got {source['split']!r}."
         )
-
-
-def _measure(audio: str | bytes | Path) -> float | None:
-    """Return the seconds of an audio file, or None if it cannot be read."""
-    try:
-        with open_audio(audio) as file:
-            return round(file.num_samples / file.sampling_rate, 4)
-    except (ValueError, ImportError) as error:
-        logger.warning(f"Skipped {describe_source(audio)}: {error}")
-        return None
