@@ -189,6 +189,25 @@ def test_the_loss_is_that_of_all_tokens(num_tokens, listener, tmp_path):
     )
 
 
+def test_drawn_tokens_stand_for_all_in_training(listener, tmp_path):
+    tokens = torch.arange(200) + 3
+    model = listener(tmp_path).model
+    learner = token_ctc.TokenCTCModel(model, token_ctc.TokenCTCArguments(num_others=50), tokens).train()
+    torch.manual_seed(0)
+    learner.bias.data.normal_()
+    rows, said = torch.randn(4, len(learner.blank)), torch.tensor([3, 8])
+    exact = learner.eval()._score_others(rows, said)
+    kept = torch.ones(200, dtype=torch.bool).index_fill(0, said, False)
+    torch.testing.assert_close(exact, learner.compute_logits(rows)[:, 1:][:, kept].logsumexp(dim=-1, keepdim=True))
+    draws = torch.stack([learner.train()._score_others(rows, said) for _ in range(400)])
+    assert draws.std(dim=0).min() > 0
+    torch.testing.assert_close(draws.exp().mean(dim=0), exact.exp(), rtol=0.1, atol=0)
+    learner.arguments.num_others = 198
+    assert torch.equal(learner._score_others(rows, said), exact)
+    with pytest.raises(ValueError, match="`token_ctc.num_others` must be null or at least 1, got 0"):
+        token_ctc.TokenCTCArguments(num_others=0)
+
+
 def test_the_loss_of_tokens_is_added_to_the_models(listener, rows, tmp_path):
     _, learner, batch = make_learner(listener, rows, tmp_path, weight=0.5)
     output = learner(**batch)

@@ -198,7 +198,7 @@ def test_the_talker_of_the_page_is_the_recipes():
     assert json.loads(block[1]) == json.loads((REAL_PARTS / "talker.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", ["speech", "common", "voice", "people"])
+@pytest.mark.parametrize("name", ["speech", "common", "voice", "people", "readers", "librispeech", "test_clean"])
 def test_the_data_of_the_recipe_is_known(name):
     config = configuration.read_config(REAL_PARTS / f"{name}.json", [])
     configuration.require_sections(config, "data")

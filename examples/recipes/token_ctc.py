@@ -5,6 +5,7 @@ language model would read of it, and something that is no token elsewhere. That 
 language model, which then has to learn from far better rows.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,17 +30,23 @@ class TokenCTCArguments:
         only (`bool`): Learn by this loss alone; the language model is not even run.
         scale (`float`): Of the scores. The larger it is, the smaller rows become; with 4 they are about as large as
             Gemma's embeddings.
+        num_others (`int`, *optional*): Of the tokens that a batch does not say, so many, drawn at each step, stand for
+            all in training (sampled softmax; Jean et al., 2015). Where many thousands are told apart, all of them are
+            most of a step's work. All when `None`.
     """
 
     weight: float = 1.0
     only: bool = False
     scale: float = 4.0
+    num_others: int | None = None
 
     def __post_init__(self):
         if not self.weight > 0:
             raise ValueError(f"`token_ctc.weight` must be above 0, got {self.weight}.")
         if not self.scale > 0:
             raise ValueError(f"`token_ctc.scale` must be above 0, got {self.scale}.")
+        if self.num_others is not None and self.num_others < 1:
+            raise ValueError(f"`token_ctc.num_others` must be null or at least 1, got {self.num_others}.")
 
 
 class TokenCTCModel(nn.Module):
@@ -142,11 +149,10 @@ class TokenCTCModel(nn.Module):
         places = places.clamp(max=len(self.token_ids) - 1)
         is_known = (self.token_ids[places] == transcripts) | ~is_target
         said, targets = torch.unique(places, return_inverse=True)
-        others = self.bias[1:].index_fill(0, said, torch.finfo(self.bias.dtype).min)
-        others = (joined @ self.token_embeds.to(joined.dtype).T).float() + others
+        others = self._score_others(joined, said)
         classes = torch.cat([self.blank[None], self.token_embeds[said]]).to(joined.dtype)
         logits = (joined @ classes.T).float() + torch.cat([self.bias[:1], self.bias[1:][said]])
-        logits = torch.cat([logits, others.logsumexp(dim=-1, keepdim=True)], dim=-1).log_softmax(dim=-1)
+        logits = torch.cat([logits, others], dim=-1).log_softmax(dim=-1)
         losses = nn.functional.ctc_loss(
             nn.utils.rnn.pad_sequence(list(logits.split(lengths.tolist()))),
             (targets + 1) * is_target,
@@ -156,6 +162,19 @@ class TokenCTCModel(nn.Module):
             zero_infinity=True,
         )
         return torch.where(is_target.any(dim=1) & is_known.all(dim=1), losses, 0.0)
+
+    def _score_others(self, rows: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
+        """Return the score of all tokens that a batch does not say as one, `(num_rows, 1)`, for rows `(num_rows,
+        width)`: exact, or of tokens drawn with `num_others`."""
+        is_other = torch.ones(len(self.token_ids), dtype=torch.bool, device=rows.device).index_fill(0, said, False)
+        limit = self.arguments.num_others if self.training else None
+        if limit is None or limit >= len(self.token_ids) - len(said):
+            bias = self.bias[1:].masked_fill(~is_other, torch.finfo(self.bias.dtype).min)
+            return ((rows @ self.token_embeds.to(rows.dtype).T).float() + bias).logsumexp(dim=-1, keepdim=True)
+        others = is_other.nonzero()[:, 0]
+        drawn = others[torch.randperm(len(others), device=rows.device)[:limit]]
+        scores = (rows @ self.token_embeds[drawn].to(rows.dtype).T).float() + self.bias[1:][drawn]
+        return scores.logsumexp(dim=-1, keepdim=True) + math.log(len(others) / limit)
 
     @torch.no_grad()
     def read_tokens(self, rows: torch.Tensor) -> list[int]:
