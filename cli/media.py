@@ -24,6 +24,9 @@ def find_modalities(path: Path) -> tuple[Modality, ...]:
     else:
         return ("audio",)
     try:
+        with path.open("rb") as file:
+            if file.read(3) == b"ID3":  # a tag of songs, which hides what is behind it
+                return ("audio",)
         with Image.open(path) as image:
             if image.format in ("GIF", "WEBP", "PNG", "AVIF") and (image.format == "GIF" or _moves(image)):
                 return ("video", "image") if _moves(image) else ("image", "video")

@@ -1,7 +1,8 @@
 """Configurations: every size of the system, and all geometry that follows. No torch in here.
 
 Reading order: `backbone`, `text`, `encoders`, `units`, `thinker`, `talker`; `codec`, `jodio`, `mel`, `mel_codec`,
-`jovio`, `discriminator`; `josie`; `geometry`, `logit_rule`, `constants`, `renamed`.
+`jovio`, `discriminator`; `josie`; `geometry`, `logit_rule`, `auto_map`, `constants`, `renamed`;
+`unicode_text`, `whole_files`.
 """
 
 from .backbone import JosieBackboneConfig

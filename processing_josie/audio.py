@@ -4,19 +4,18 @@ Everything becomes a float32 array `(channels, num_samples)` in [-1, 1] before a
 """
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import soundfile
 import torch
 from transformers.utils import logging
 
+from ..configuration_josie.whole_files import write_whole
 from .audio_files import open_audio
-from .nested_values import join_arrays
+from .nested_values import from_scalar, join_arrays, require_dense
 from .resampling import require_rate, resample
 from .sources import Source, describe_source, is_source, unwrap_source
 
@@ -82,24 +81,9 @@ def save_audio(path: str | Path, values: np.ndarray | torch.Tensor | Sequence[fl
     encoded = io.BytesIO()  # the system says why a disk takes no more; soundfile does not
     try:
         soundfile.write(encoded, np.clip(channels, -1.0, 1.0).T, sampling_rate, format=file_format)
-        _write_whole(path, encoded.getbuffer())
+        write_whole(path, encoded.getbuffer())
     except (soundfile.SoundFileError, OSError) as error:
         raise unwritable(path, file_format, sampling_rate, error) from error
-
-
-def _write_whole(path: Path, content: memoryview) -> None:
-    """Make or replace a file, which is complete when it appears; a link, a pipe or a device stays what it is."""
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        with target.open("wb") as stream:
-            stream.write(content)
-        return
-    partial = target.with_name(f".{uuid4().hex}.partial")  # a longer name may be too long
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def audio_formats() -> list[str]:
@@ -146,7 +130,7 @@ def as_waveform(audio: AudioInput, sampling_rate: int | None, target_rate: int, 
         audio: A path, URL, `bytes` or open file; an array, tensor or list, `(num_samples,)` or with one or two channels
             on either side, in [-1, 1] or integers of 8, 16 or 32 bits; such values with their rate, as a pair in either
             order or a dict `{"array": ..., "sampling_rate": ...}`; a dict with `bytes` or `path`, as in datasets; a
-            decoder of torchcodec, or its samples.
+            scalar of pyarrow with any of these; a decoder of torchcodec, or its samples.
         sampling_rate (`int`, *optional*): Rate of values that come without one, in Hz.
         target_rate (`int`): Rate of the result, in Hz.
         num_channels (`1` or `2`): Channels of the result: two are averaged to one, one is repeated to two.
@@ -192,10 +176,11 @@ def split_rate(audio: AudioInput) -> tuple[Any, int | None]:
     Raises:
         `ValueError`: A dict without either.
     """
+    audio = from_scalar(audio)
     if isinstance(audio, dict):
         values = audio.get("array")
         values = unwrap_source(audio) if values is None else values
-        if values is audio:
+        if isinstance(values, dict):
             raise ValueError(f"`audio` as a dict must have 'array', 'bytes', 'path' or 'url', got {sorted(audio)}.")
         return values, audio.get("sampling_rate")
     if isinstance(audio, (list, tuple)):
@@ -252,8 +237,8 @@ def _read_file(source: Source) -> tuple[np.ndarray, int]:
 def _to_channels(values: Any, name: str = "audio") -> np.ndarray:
     """Return float32 `(channels, num_samples)` of an array, tensor or list."""
     if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        values = (values.float() if values.is_floating_point() else values).numpy()
+        require_dense(values, name)
+        values = (values.float() if values.is_floating_point() else values).numpy(force=True)
     try:
         values = join_arrays(np.asarray(values))
     except (TypeError, ValueError) as error:

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 
 from .audio_sizes import fill_sizes, find_unfilled
-from .audio_streams import CutShortError, UnknownLengthError, split_streams
+from .audio_streams import CutShortError, UnknownLengthError, skip_tags, split_streams
 from .containers import NO_PROTOCOLS, choose_track, is_cut_short, is_intact_ogg, is_joined
 from .sources import Source, describe_source, open_source
 
@@ -95,7 +95,9 @@ def is_audio_file(source: Source) -> bool:
 
 
 def _open(opened: Path | BinaryIO, label: str, stack: ExitStack) -> AudioFile:
-    file = stack.enter_context(opened.open("rb")) if isinstance(opened, Path) else opened
+    given = stack.enter_context(opened.open("rb")) if isinstance(opened, Path) else opened
+    file = skip_tags(given)
+    opened = opened if file is given else file
     head = file.read(12)
     file.seek(0)
     if is_joined(file):
@@ -130,11 +132,13 @@ def _open(opened: Path | BinaryIO, label: str, stack: ExitStack) -> AudioFile:
 def _is_misread(part: soundfile.SoundFile) -> bool:
     """Return whether libsndfile opens a file that it cannot read rightly.
 
-    It takes the heads of the further blocks of a VOC file for samples, guesses the length of an MP3 inside a WAV, and
-    does not know where it is in GSM 06.10.
+    It takes the heads of the further blocks of a VOC file for samples, and floats and logarithms of an extensible W64
+    for integers, guesses the length of an MP3 inside a WAV, and does not know where it is in GSM 06.10.
     """
     if part.format == "VOC":
         return "multi-segment" in part.extra_info
+    if part.format == "W64" and "WAVE_FORMAT_EXTENSIBLE" in part.extra_info and "format : pcm" not in part.extra_info:
+        return True
     return not part.seekable() or part.format in ("WAV", "WAVEX") and part.subtype.startswith("MPEG")
 
 

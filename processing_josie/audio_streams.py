@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from .audio_sizes import find_unfilled
 
@@ -53,6 +54,20 @@ def split_streams(content: bytes) -> list[bytes]:
     if content[:4] in (b"RIFF", b"FORM"):
         return _cut(content, _chunk_starts(content))
     return _split_mp3(content) if _is_mp3(content) else [content]
+
+
+def skip_tags(file: BinaryIO) -> BinaryIO:
+    """Return an audio file without the tags in front of it; `file` itself, at its start, where there are none."""
+    place = 0
+    while tag := _tag_length(_bytes_at(file, place), 0):
+        place += tag
+    file.seek(place)
+    return io.BytesIO(file.read()) if place else file
+
+
+def _bytes_at(file: BinaryIO, place: int) -> bytes:
+    file.seek(place)
+    return file.read(32)
 
 
 def _cut(content: bytes, starts: list[int]) -> list[bytes]:
@@ -129,7 +144,8 @@ class _Mp3:
 
 
 def _is_mp3(content: bytes) -> bool:
-    return content[:3] == b"ID3" or _read_header(content, 0) is not None
+    num_zeros = len(content) - len(content.lstrip(b"\0"))  # behind a tag that is longer than it says
+    return _read_header(content, num_zeros) is not None
 
 
 def _read_header(content: bytes, place: int) -> _Header | None:
@@ -229,9 +245,10 @@ def _split_mp3(content: bytes) -> list[bytes]:
         stops = [*frames[1:], _end_of_frame(content, frames[-1])]
         if promised is not None and promised > len(frames) + 1:  # some writers count the table too
             raise CutShortError
-        if stream.header.layer != 3:  # without tables, and as a rule of one bit rate, where libsndfile's guess is right
-            if len({stop - start for start, stop in zip(frames, stops, strict=True)}) > 2:
+        if stream.header.layer != 3:  # without tables: libsndfile's guess is right where all frames are of one length
+            if len({stop - start for start, stop in zip(frames, stops, strict=True)}) > 1:
                 raise UnknownLengthError
+            is_whole = is_whole and (frames[0], stops[-1]) == (0, len(content))
             pieces.append(content[frames[0] : stops[-1]])
             continue
         if promised is not None and promised <= len(frames):

@@ -15,6 +15,8 @@ NO_PROTOCOLS = {"protocol_whitelist": ""}
 _DEFAULT = 1  # flag of a track (AV_DISPOSITION_DEFAULT)
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 _STREAMED_SIZES = (0, 0xFFFFFFFF)  # what RIFF files say whose writer could not go back
+_W64 = bytes.fromhex("726966662e91cf11a5d628db04c10000")
+_STREAMED_W64 = 1 << 62  # what W64 files say from here on is of writers that could not go back
 _OGG_HEAD = 27  # bytes of the head of a page, without the lengths of its segments
 _TS_PACKET = 188  # bytes of a packet of an MPEG transport stream
 _PACK = b"\x00\x00\x01\xba"  # begins a pack of an MPEG program stream
@@ -26,8 +28,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def is_cut_short(file: BinaryIO) -> bool:
-    """Return whether a file lacks its end, as far as its container says: MP4, RIFF (AVI, WebP, WAV), CAF, Matroska
-    (MKV, WebM), Ogg, FLV, ASF (WMA, WMV), or an MPEG transport or program stream (MPG, VOB).
+    """Return whether a file lacks its end, as far as its container says: MP4, RIFF (AVI, WebP, WAV), W64, CAF,
+    Matroska (MKV, WebM), Ogg, FLV, ASF (WMA, WMV), or an MPEG transport or program stream (MPG, VOB).
 
     A program stream that is cut between two packets is whole to this function, and so is raw video (H.264), which
     states no sizes.
@@ -42,6 +44,9 @@ def is_cut_short(file: BinaryIO) -> bool:
     if head[:4] == b"RIFF":
         size = int.from_bytes(head[4:8], "little")
         ends = [] if size in _STREAMED_SIZES else [8 + size]
+    elif head == _W64:
+        size = int.from_bytes(file.read(8), "little")
+        ends = [] if size >= _STREAMED_W64 else [size]
     elif head[:4] == b"OggS":
         ends = list(_page_ends(file, length))
     elif head[:3] == b"FLV":

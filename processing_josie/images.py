@@ -13,10 +13,14 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch.nn import functional
+from transformers.utils import logging
 
+from .nested_values import require_dense
 from .sources import Source, describe_source, is_source, open_source, unwrap_source
 
-_WHITE = 255  # of 8 bits
+logger = logging.get_logger(__name__)
+
+_WHITE, _DEEP_WHITE = 255, 65535  # of 8 and 16 bits
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's greys
 # The tag of EXIF that says how an image was held, and from which of its values on it lies on its side.
 _ORIENTATION, _TURNED = 0x0112, 5
@@ -110,6 +114,7 @@ def image_size(image: Any, name: str = "images") -> tuple[int, int]:
             raise ValueError(f"`{name}` must be readable images, got {describe_source(image)}: {error}.") from error
     if isinstance(image, Image.Image):
         return _upright_size(image)
+    require_dense(image, name)
     height, width = _channels_first(image[None], name).shape[-2:]
     return height, width
 
@@ -128,7 +133,8 @@ def image_to_pixels(
 
     Args:
         image: PIL, an array or tensor (see [`array_to_pixels`]), a file, or a dict with `bytes` or `path`, as in
-            datasets. Transparent parts become white.
+            datasets. Transparent parts become white. Integers of more than 8 bits, as of Pillow's mode `I`, are taken
+            as 16 bits.
         num_channels (`1` or `3`): Grey or colour.
         name (`str`): Argument that the caller knows it by, for messages.
         fit (callable, *optional*): Gives the height and width that an image of a height and width is needed in: where
@@ -149,12 +155,14 @@ def image_to_pixels(
             raise ValueError(
                 f"`{name}` must be images, arrays of 2 or 3 dimensions, or files, got a {type(image).__name__}."
             )
+        require_dense(image, name)
         return array_to_pixels(image[None], num_channels, name, fit, do_rescale)[0]
     if min(image.size) < 1:
         raise ValueError(f"`{name}` must have at least one pixel, got {image.width} x {image.height}.")
     keeps_floats = image.mode == "F" and not do_rescale
     fit = None if keeps_floats else fit
     try:
+        _check_depth(image, name)
         factor = shrink_factor(_upright_size(image), fit)
         if isinstance(fit, Resize) and image.width * image.height > _LARGE * factor**2:
             pixels = _resize_large(image, num_channels, name, fit, factor)
@@ -164,6 +172,18 @@ def image_to_pixels(
         raise ValueError(f"`{name}` must be readable images, got one that is not: {error}.") from error
     pixels = array_to_pixels(array[None], num_channels, name, do_rescale=not keeps_floats)[0]
     return pixels if do_rescale or keeps_floats else pixels * _WHITE
+
+
+def _check_depth(image: Image.Image, name: str) -> None:
+    """Raise a `ValueError` if integers of 32 bits, Pillow's mode `I`, are beyond 16, and warn if they look like 8."""
+    if image.mode != "I":
+        return
+    extremes: Any = image.getextrema()
+    low, high = extremes
+    if low < 0 or high > _DEEP_WHITE:
+        raise ValueError(f"integers of 32 bits must be in [0, {_DEEP_WHITE}], got values from {low} to {high}")
+    if 0 < high <= _WHITE:
+        logger.warning(f"`{name}` of mode 'I' are as dark as values of 8 bits would be; they are taken as 16 bits.")
 
 
 def _to_array(image: Image.Image, factor: int) -> np.ndarray:
@@ -177,7 +197,7 @@ def _to_array(image: Image.Image, factor: int) -> np.ndarray:
         image = image if image.mode == mode else image.convert(mode)
     image = ImageOps.exif_transpose(image.reduce(factor) if factor > 1 else image)
     if is_deep:
-        return np.asarray(image, dtype=np.float32) / 65535
+        return np.asarray(image, dtype=np.float32) / _DEEP_WHITE
     return np.array(image)
 
 

@@ -12,7 +12,7 @@ from urllib.request import url2pathname
 from huggingface_hub import is_offline_mode
 from huggingface_hub.utils import httpx  # whichever client the hub library runs on
 
-from .nested_values import join_arrays
+from .nested_values import from_scalar, join_arrays
 
 _TIMEOUT = 10.0  # seconds
 
@@ -43,8 +43,10 @@ def unwrap_source(value: Any) -> Any:
     array of arrays as one.
 
     Args:
-        value: A dict with `bytes`, `path` or `url`, of which the first that is not `None` is taken; or anything else.
+        value: A dict with `bytes`, `path` or `url`, of which the first that is not `None` is taken; or anything else. A
+            scalar of pyarrow is what it holds.
     """
+    value = from_scalar(value)
     if isinstance(value, dict):
         for key in ("bytes", "path", "url"):
             if value.get(key) is not None:

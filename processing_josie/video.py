@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .images import Fit, array_to_pixels, image_size, image_to_pixels, is_image, shrink_frame
-from .nested_values import to_list
+from .nested_values import require_dense, to_list
 from .sources import is_source, unwrap_source
 from .video_files import Timeline, probe_video, read_video_file
 from .vision_settings import is_finite, is_integer
@@ -69,7 +69,7 @@ def _choose(timeline: Timeline, options: dict[str, Any]) -> list[int]:
 
 
 def read_video(video: Any, options: dict[str, Any], fit: Fit | None = None) -> torch.Tensor:
-    """Return the chosen frames of a video as float pixels.
+    """Return the chosen frames of a video as float pixels; transparent parts become white.
 
     Args:
         video: A file, an array or tensor of 4 dimensions, a list of images or image files of one size, a decoder or
@@ -188,4 +188,5 @@ def _pick(video: Any, indices: list[int]) -> Any:
         return video.get_frames_at(indices=indices).data
     if _is_batch(video):
         return video.data[indices]
+    require_dense(video, "videos")
     return [video[index] for index in indices] if isinstance(video, (list, tuple)) else video[indices]

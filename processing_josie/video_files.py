@@ -24,6 +24,7 @@ from .sources import Source, describe_source, open_source
 
 _ANIMATIONS = (b"GIF8", b"\x89PNG")  # how images that may move begin; they need no PyAV
 _LAST_FRAME = Fraction(1, 25)  # seconds that a last frame is shown for, where nothing says it
+_OPACITY_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # of codecs whose usual decoder leaves opacity out
 
 ShrinkFrame = Callable[[np.ndarray], np.ndarray]
 
@@ -102,8 +103,8 @@ def probe_video(source: Source) -> VideoProbe:
                 return VideoProbe(_animation_timeline(animation), animation.height, animation.width)
         timeline, first_key = _container_timeline(file, label)
         with closing(_decode(file, label, first_key)) as frames:
-            for _, frame, aspect in frames:
-                return VideoProbe(timeline, *_show(frame, aspect, label).shape[:2])
+            for _, frame, stream in frames:
+                return VideoProbe(timeline, *_show(frame, stream, label).shape[:2])
         raise _without_frames(label)
 
 
@@ -119,7 +120,8 @@ def is_animation(source: Source) -> bool:
 def read_video_file(
     source: Source, choose: Callable[[Timeline], list[int]], shrink: ShrinkFrame
 ) -> list[np.ndarray | Image.Image]:
-    """Return the chosen frames of a video file: uint8 `(height, width, 3)`, or PIL images of an animation.
+    """Return the chosen frames of a video file: uint8 `(height, width, 3)`, or 4 with opacity, or PIL images of an
+    animation.
 
     Args:
         source (`str`, `Path`, `bytes` or file): As [`open_source`] takes it.
@@ -136,9 +138,9 @@ def read_video_file(
         timeline, first_key = _container_timeline(file, label)
         for _ in range(2):
             chosen, kept, times = choose(timeline), {}, []
-            for time, frame, aspect in _decode(file, label, first_key):
+            for time, frame, stream in _decode(file, label, first_key):
                 if len(times) in chosen:
-                    kept[len(times)] = shrink(_show(frame, aspect, label))
+                    kept[len(times)] = shrink(_show(frame, stream, label))
                 times.append(time)
             if len(times) == timeline.num_frames:
                 break
@@ -286,33 +288,51 @@ def _without_frames(label: str) -> ValueError:
     return ValueError(f"`videos` must have at least one frame, got {label} without any.")
 
 
-def _decode(
-    file: BinaryIO, label: str, first_key: int
-) -> Generator[tuple[Fraction | None, Any, Fraction | None], None, None]:
-    """Give the frames that are shown, in order, each with its time in seconds and the aspect ratio of its pixels."""
+def _decode(file: BinaryIO, label: str, first_key: int) -> Generator[tuple[Fraction | None, Any, Any], None, None]:
+    """Give the frames that are shown, in order, each with its time in seconds and its track."""
     with _container(file, label) as (container, stream):
-        index = 0
+        decoder, index = _decoder(stream), 0
         for packet in container.demux(stream):
             if packet.size:
                 index += 1
                 if index <= first_key:  # a recording may begin between two frames that can be decoded alone
                     continue
-            for frame in packet.decode():
+            for frame in decoder.decode(packet):
                 time = frame.pts * frame.time_base if frame.pts is not None and frame.time_base else None
-                yield time, frame, stream.sample_aspect_ratio
+                yield time, frame, stream
 
 
-def _show(frame: Any, aspect: Fraction | None, label: str) -> np.ndarray:
-    """Return a frame as it is shown, uint8 `(height, width, 3)`: with square pixels, and turned as the file says.
+def _decoder(stream: Any) -> Any:
+    """Return what decodes a track, with its opacity where it has some."""
+    av, _ = _require_av()
+    name = _OPACITY_DECODERS.get(stream.codec_context.name)
+    if name is None or stream.metadata.get("alpha_mode") != "1" or name not in av.codecs_available:
+        return stream.codec_context
+    decoder = av.CodecContext.create(name, "r")
+    decoder.extradata = stream.codec_context.extradata
+    return decoder
+
+
+def _has_opacity(frame: Any, stream: Any) -> bool:
+    codec = stream.codec_context
+    if codec.name == "rawvideo" and not codec.codec_tag.strip("\0"):
+        return False  # of AVI, where the fourth byte of a pixel means nothing
+    return frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
+
+
+def _show(frame: Any, stream: Any, label: str) -> np.ndarray:
+    """Return a frame as it is shown, uint8 `(height, width, 3)`, or 4 with opacity: with square pixels, and turned as
+    the file says.
 
     Raises:
         `ValueError`: It is to be turned by another angle than quarters of a turn.
     """
+    aspect, form = stream.sample_aspect_ratio, "rgba" if _has_opacity(frame, stream) else "rgb24"
     width = max(round(frame.width * aspect), 1) if aspect else frame.width
     if width == frame.width:
-        pixels = frame.to_ndarray(format="rgb24")
+        pixels = frame.to_ndarray(format=form)
     else:
-        pixels = frame.reformat(width, frame.height, "rgb24", interpolation="BICUBIC").to_ndarray()
+        pixels = frame.reformat(width, frame.height, form, interpolation="BICUBIC").to_ndarray()
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is not None:
         pixels = _turn(pixels, struct.unpack("=9i", bytes(matrix)), label)

@@ -13,9 +13,10 @@ import soundfile
 from media_files import encode_audio
 from samples import SPEECH
 
+from josie.cli.media import find_modalities
 from josie.processing_josie import JosieFeatureExtractor, load_audio
 from josie.processing_josie.audio_files import is_audio_file, open_audio
-from josie.processing_josie.audio_streams import split_streams
+from josie.processing_josie.audio_streams import _walk_mp3, split_streams
 from josie.processing_josie.containers import _ogg_checksum
 
 SAMPLES, RATE = soundfile.read(SPEECH, dtype="int16")
@@ -118,6 +119,61 @@ def test_flac_from_a_pipe_is_read_without_a_length():
     head = int.from_bytes(content[18:26], "big")
     content[18:26] = (head >> 36 << 36).to_bytes(8, "big")
     np.testing.assert_array_equal(load_audio(bytes(content)), SAMPLES / np.float32(2**15))
+
+
+@pytest.mark.parametrize("codec", ["pcm_f32le", "pcm_f64le"])
+def test_floats_of_an_extensible_w64_are_read(codec):
+    content = encode_audio(SAMPLES, RATE, "w64", codec)
+    np.testing.assert_array_equal(load_audio(content), SAMPLES / np.float32(2**15))
+    with pytest.raises(ValueError, match="must be a complete audio file"):
+        load_audio(content[: len(content) * 8 // 10])
+
+
+def test_logarithms_of_an_extensible_w64_are_read():
+    content = bytearray(encode_audio(SAMPLES, RATE, "w64", "pcm_u8"))
+    content += bytes(len(content) % 2)
+    start, end = content.index(b"fmt "), content.index(b"data")
+    subformat = (7).to_bytes(2, "little") + bytes.fromhex("000000001000800000aa00389b71")
+    extended = content[start + 24 : start + 38] + (8).to_bytes(2, "little")
+    extended += (22).to_bytes(2, "little") + (8).to_bytes(2, "little") + (4).to_bytes(4, "little") + subformat
+    chunk = content[start : start + 16] + (24 + len(extended)).to_bytes(8, "little") + (0xFFFE).to_bytes(2, "little")
+    content[start:end] = chunk + extended[2:]
+    content[16:24] = len(content).to_bytes(8, "little")
+    logarithms = encode_audio(SAMPLES, RATE, "mulaw", "pcm_mulaw")
+    place = content.index(b"data") + 24
+    content[place : place + len(logarithms)] = logarithms
+    assert np.abs(load_audio(bytes(content))[: len(SAMPLES)] - SAMPLES / 2**15).max() < 0.02
+
+
+@pytest.mark.parametrize("rate", [22050, 44100])
+@pytest.mark.parametrize("is_padded", [False, True])
+def test_mp2_with_frames_of_two_lengths_is_counted(rate, is_padded):
+    content = encode_audio(SAMPLES, rate, "mp2", "mp2")
+    (stream,) = _walk_mp3(content)
+    lengths = np.diff([*stream.frames, len(content)])
+    assert len(set(lengths)) == 2
+    first = int(np.argmax(lengths == (max if is_padded else min)(lengths)))
+    content = content[stream.frames[first] :]
+    assert len(load_audio(content)) == (len(lengths) - first) * 1152
+    with pytest.raises(ValueError, match="must be a complete audio file"):
+        load_audio(content[:-9])
+
+
+@pytest.mark.parametrize("name", ["wav", "aiff", "mp2", "mp3", "flac", "opus", "aac", "m4a", "ac3", "wavpack"])
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_tag_in_front_is_passed_over(name, copies, tmp_path):
+    others = {"ac3": ("ac3", "ac3"), "wavpack": ("wv", "wavpack")}
+    content = encode_audio(SAMPLES, 48000, *others[name]) if name in others else make(name)
+    expected = load_audio(content)
+    tag = b"ID3\x03\0\0\0\0\x01\0" + bytes(128)
+    np.testing.assert_array_equal(load_audio(tag * copies + content), expected)
+    path = tmp_path / "song"
+    path.write_bytes(tag * copies + content)
+    assert find_modalities(path) == ("audio",)
+    with open_audio(path) as file:
+        np.testing.assert_array_equal(file.read(1000, 3000).mean(axis=0), expected[1000:3000])
+    with pytest.raises(ValueError, match="`audio` must (be a complete|be a readable|have at least one sample)"):
+        load_audio(tag + content[: len(content) * 6 // 10])
 
 
 def test_what_needs_no_repair_is_left_alone():

@@ -5,6 +5,7 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow
 import pytest
 import soundfile
 import torch
@@ -34,6 +35,27 @@ def test_mel_is_the_reference():
     extractor = JosieFeatureExtractor.from_config(JosieAudioEncoderConfig())
     features = extractor(expected["audio.waveform"], sampling_rate=16000)["input_features"]
     torch.testing.assert_close(features.transpose(1, 2), expected["audio.mel"], rtol=1e-6, atol=1e-4)
+
+
+def test_scalars_of_pyarrow_are_what_they_hold():
+    extractor = JosieFeatureExtractor("values")
+    content = SPEECH.read_bytes()
+    expected = extractor(content)["input_values"]
+    values, rate = soundfile.read(SPEECH, dtype="float32")
+    for form in (
+        pyarrow.scalar(content),
+        pyarrow.scalar({"bytes": content, "path": None}),
+        pyarrow.scalar(str(SPEECH)),
+        pyarrow.scalar({"array": values, "sampling_rate": rate}),
+        {"bytes": pyarrow.scalar(content), "path": pyarrow.scalar(None)},
+    ):
+        torch.testing.assert_close(extractor([form])["input_values"], expected)
+
+
+@pytest.mark.parametrize(("kind", "change"), [("meta", lambda x: x.to("meta")), ("sparse_coo", torch.Tensor.to_sparse)])
+def test_tensors_that_do_not_store_their_values_are_refused(kind, change):
+    with pytest.raises(ValueError, match=f"`audio` must be a tensor that stores each of its values, got a {kind} one"):
+        JosieFeatureExtractor()(change(torch.zeros(4000)), sampling_rate=16000)
 
 
 def test_every_form_of_a_clip_gives_the_same_waveform():

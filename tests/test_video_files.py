@@ -5,6 +5,7 @@ import math
 from fractions import Fraction
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -102,6 +103,50 @@ def test_pixels_become_square(aspect, width):
     assert pixels.shape == (5, 3, 48, width)
     assert measure_video(content, OPTIONS | {"fps": None}) == (5, 48, width)
     assert float(pixels[0, :, 4, width // 8].mean()) == pytest.approx(250 / 255, abs=0.05)
+
+
+OPACITY = {  # container and form of the pixels, by codec
+    "qtrle": ("mov", "argb"),
+    "png": ("mov", "rgba"),
+    "prores_ks": ("mov", "yuva444p10le"),
+    "ffv1": ("matroska", "bgra"),
+    "libvpx": ("webm", "yuva420p"),
+    "libvpx-vp9": ("webm", "yuva420p"),
+}
+
+
+def _translucent(codec: str, container: str, form: str, opacity: tuple[int, int] = (255, 0)) -> bytes:
+    """Return two red frames, whose left and right half are of an opacity."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        options = {"auto-alt-ref": "0", "crf": "4"} if codec.startswith("libvpx") else {}
+        stream = output.add_stream(codec, rate=5, options=options)
+        stream.height, stream.width, stream.pix_fmt = 48, 80, form
+        pixels = np.zeros((48, 80, 4), np.uint8)
+        pixels[..., 0], pixels[:, :40, 3], pixels[:, 40:, 3] = 200, *opacity
+        for index in range(2):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format=form)
+            frame.pts, frame.time_base = index, Fraction(1, 5)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("codec", OPACITY)
+def test_transparent_parts_become_white(codec):
+    content = _translucent(codec, *OPACITY[codec])
+    assert measure_video(content, OPTIONS) == (2, 48, 80)
+    pixels = read_video(content, OPTIONS)
+    assert pixels.shape == (2, 3, 48, 80)
+    np.testing.assert_allclose(pixels[:, :, 24, 70], np.ones((2, 3)), atol=0.02)
+    np.testing.assert_allclose(pixels[:, :, 24, 10], [[200 / 255, 0, 0]] * 2, atol=0.04)
+    small = read_video(content, OPTIONS, lambda height, width: (6, 10))
+    assert float(small[:, 1, :, -1].min()) > 0.95
+
+
+def test_the_fourth_byte_of_a_raw_avi_is_no_opacity():
+    pixels = read_video(_translucent("rawvideo", "avi", "bgra", (0, 0)), OPTIONS)
+    np.testing.assert_allclose(pixels[0, :, 24, 70], [200 / 255, 0, 0], atol=0.01)
 
 
 @pytest.mark.parametrize("name", ["mp4", "fast", "fragments", "mkv", "webm", "avi", "avi-h264", "gif", "webp", "png"])

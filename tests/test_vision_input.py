@@ -4,6 +4,7 @@ import sys
 
 import av
 import numpy as np
+import pyarrow
 import pytest
 import torch
 from PIL import Image
@@ -43,6 +44,44 @@ def test_pixels_are_pillows_up_to_its_rounding():
         pillow = np.asarray(image.resize((224, 224), resample_filter)).transpose(2, 0, 1) / 255
         pixels = JosieImageProcessor(resample=resample_filter)(image)["pixel_values"][0]
         np.testing.assert_allclose(pixels, pillow, atol=2.5 / 255)
+
+
+def test_scalars_of_pyarrow_are_what_they_hold():
+    image_processor = JosieImageProcessor()
+    content = IMAGE.read_bytes()
+    expected = image_processor(content)["pixel_values"]
+    for form in (pyarrow.scalar(content), pyarrow.scalar({"bytes": content, "path": None}), pyarrow.scalar(str(IMAGE))):
+        torch.testing.assert_close(image_processor([form])["pixel_values"], expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("kind", "change"), [("meta", lambda x: x.to("meta")), ("sparse_coo", torch.Tensor.to_sparse)])
+def test_tensors_that_do_not_store_their_values_are_refused(kind, change):
+    frames = change(torch.zeros(4, 3, 8, 8))
+    for processor, values, name in (
+        (JosieImageProcessor(), frames[0], "images"),
+        (JosieImageProcessor(), frames, "images"),
+        (JosieVideoProcessor(), frames, "videos"),
+    ):
+        with pytest.raises(ValueError, match=f"`{name}` must be a tensor that stores each of its values, got a {kind}"):
+            processor(values)
+
+
+def test_integers_of_32_bits_are_16(caplog):
+    from josie.processing_josie import images
+
+    image_processor = JosieImageProcessor(size={"height": 2, "width": 2})
+    for value in (-1, 65536):
+        with pytest.raises(ValueError, match=rf"integers of 32 bits must be in \[0, 65535\], got values .*{value}"):
+            image_processor(Image.fromarray(np.full((2, 2), value, np.int32)))
+    images.logger.addHandler(caplog.handler)
+    try:
+        image_processor(Image.fromarray(np.full((2, 2), 256, np.int32)))
+        assert caplog.text == ""
+        pixels = image_processor(Image.fromarray(np.full((2, 2), 255, np.int32)))["pixel_values"]
+    finally:
+        images.logger.removeHandler(caplog.handler)
+    assert "`images` of mode 'I' are as dark as values of 8 bits" in caplog.text
+    assert float(pixels.max()) == pytest.approx(255 / 65535)
 
 
 def test_grey_transparent_and_deep_images_become_colours():
