@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from ..configuration_josie.unicode_text import is_unicode
 from . import judge, words
 from .answers import prepare_inputs, sampling_options, tokenize_speech
 
@@ -160,7 +161,7 @@ def _read_row(line: str, number: int, path: Path) -> Row:
     if unknown:
         raise fail("only `task`, `kind`, `messages`, `speak`, `answer`, `scores` and `word_times`", sorted(unknown))
     for name in ("task", "answer", *(["kind"] if "kind" in values else [])):
-        if not isinstance(values.get(name), str) or not values[name].strip():
+        if not isinstance(values.get(name), str) or not values[name].strip() or not is_unicode(values[name]):
             raise fail(f"a text as `{name}`", values.get(name))
     scores, messages, speaks = values.get("scores"), values.get("messages"), values.get("speak", False)
     if not isinstance(scores, list) or not scores or not set(map(str, scores)) <= set(SCORES):

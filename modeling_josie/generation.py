@@ -162,7 +162,8 @@ class JosieGenerationMixin(StreamedSpeechMixin, GenerationMixin):
                 its `end`, as [`AudioIteratorStreamer`]. Nothing is kept of the speech then.
             talker_max_new_frames (`int`): Most frames of speech; as many as the text takes where the Talker learns
                 durations, else 512.
-            talker_min_new_frames (`int`): Frames before which speech does not end, 1 by default.
+            talker_min_new_frames (`int`): Frames before which speech does not end, as far as the Talker's positions
+                reach; 1 by default.
             talker_do_sample, talker_temperature, talker_top_k, talker_top_p, talker_min_p: How codes are chosen, as in
                 [`CodeSampler`]; the likeliest by default, where an argument among the others is refused.
             talker_speed (`float`): How many times as fast it speaks, in [0.5, 2], where the Talker learns durations.

@@ -5,6 +5,11 @@ from math import isfinite
 from numbers import Integral, Real
 from typing import Any
 
+from ..configuration_josie.unicode_text import require_unicode
+
+_SMALLEST_SEED, _LARGEST_SEED = -(2**63), 2**64 - 1  # of torch's generators
+_SMALLEST_FACTOR, _LARGEST_FACTOR = 1e-30, 1e30  # beyond, logits and what float32 holds of them are 0 or infinite
+
 
 def is_integer(value: Any) -> bool:
     """Return whether a value is an integer, which a `bool` is not here."""
@@ -56,6 +61,20 @@ def check_penalty(name: str, value: Any) -> None:
     """Raise a `ValueError` that names an option whose value is no float above 0, which transformers asks for."""
     if not is_number(value) or not value > 0 or not (isinstance(value, float) or value == 1):
         raise ValueError(f"`{name}` must be a float above 0, got {describe(value)}.")
+    check_factor(name, value)
+
+
+def check_temperature(name: str, value: Any) -> None:
+    """Raise a `ValueError` that names a temperature that is not finite, or that logits cannot be divided by."""
+    check_finite(name, value)
+    if value > 0:  # transformers says what others are for
+        check_factor(name, value)
+
+
+def check_factor(name: str, value: Any) -> None:
+    """Raise a `ValueError` that names a number above 0 which logits cannot be multiplied with and divided by."""
+    if not _SMALLEST_FACTOR <= value <= _LARGEST_FACTOR:
+        raise ValueError(f"`{name}` must be in [{_SMALLEST_FACTOR}, {_LARGEST_FACTOR}], got {value}.")
 
 
 def check_decay(name: str, value: Any) -> None:
@@ -78,6 +97,8 @@ def check_strings(name: str, value: Any) -> None:
         raise ValueError(
             f"`{name}` must be a string or a list of at least one, none of them empty, got {describe(value)}."
         )
+    for string in strings:
+        require_unicode(name, string)
 
 
 def check_methods(name: str, value: Any, methods: Iterable[str]) -> None:
@@ -114,6 +135,13 @@ def check_seeds(name: str, seed: Any) -> None:
     is_list = isinstance(seed, Collection) and not isinstance(seed, str)
     if not is_integer(seed) and not (is_list and all(map(is_integer, seed))):
         raise ValueError(f"`{name}` must be an integer or one for each row, got {seed!r}.")
+    _check_range(name, [seed] if is_integer(seed) else seed)
+
+
+def _check_range(name: str, seeds: Iterable[int]) -> None:
+    for seed in seeds:
+        if not _SMALLEST_SEED <= seed <= _LARGEST_SEED:
+            raise ValueError(f"`{name}` must be in [-2**63, 2**64 - 1] for every row, got {seed}.")
 
 
 def list_seeds(name: str, seed: Any, num_rows: int) -> list[int]:
@@ -131,4 +159,5 @@ def list_seeds(name: str, seed: Any, num_rows: int) -> list[int]:
     seeds = [int(number) for number in (range(seed, seed + num_rows) if is_integer(seed) else seed)]
     if len(seeds) != num_rows:
         raise ValueError(f"`{name}` must be one number for each of {num_rows} rows, got {len(seeds)}.")
+    _check_range(name, seeds)
     return seeds

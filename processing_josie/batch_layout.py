@@ -38,6 +38,8 @@ def to_rows(modality: str, name: str, values: Any, counts: list[int], has_placeh
         return [[] for _ in counts]
     if isinstance(values, (np.ndarray, torch.Tensor)) and values.ndim == _BATCH_DIMENSIONS.get(modality):
         values = list(values)
+    if modality == "image" and _is_waveform(values):
+        raise ValueError(f"`audio` must be given by its name, as `audio=...`, got {len(values)} values as `{name}`.")
     if is_item(values):
         values = [values]
     elif not isinstance(values, (list, tuple)):
@@ -60,6 +62,12 @@ def to_rows(modality: str, name: str, values: Any, counts: list[int], has_placeh
     if len(values) != num_rows:
         raise ValueError(f"`{name}` must be {num_rows}, one for each text, or a list for each, got {len(values)}.")
     return [[value] for value in values]
+
+
+def _is_waveform(values: Any) -> bool:
+    """Return whether values can be nothing but samples: `transformers serve` gives a clip without its name."""
+    is_numbers = isinstance(values, np.ndarray) and values.dtype.kind in "iuf"
+    return (is_numbers or isinstance(values, torch.Tensor)) and values.ndim == 1
 
 
 def split_rows(values: list[T], counts: list[int]) -> list[list[T]]:

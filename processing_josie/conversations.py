@@ -10,7 +10,9 @@ again, labels and speech are made of these turns.
 
 import inspect
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from traceback import extract_tb
 from typing import Any
 
 import numpy as np
@@ -23,10 +25,11 @@ from transformers.utils.chat_template_utils import _get_template_variables
 from ..configuration_josie.constants import IGNORE_INDEX
 from .lengths import count_media_tokens
 from .message_forms import read_conversations, require_rendered
-from .messages import MODALITIES, Conversation, collect_parts
+from .messages import ARGUMENTS, MODALITIES, Conversation, collect_parts, list_parts
 from .spoken_turns import SpokenTurn, join_codes, join_waveforms, split_speech
 
 TURNS = "assistant_turns"
+HAS_PLACES = "inputs_have_places"  # of a call of the processor: its texts were rendered of messages
 _ARGUMENTS = tuple(inspect.signature(ProcessorMixin.apply_chat_template).parameters)[2:]  # behind the conversation
 
 
@@ -86,14 +89,14 @@ class ConversationMixin(ProcessorMixin):
         named = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
         template = self._resolve_chat_template(named.get("chat_template"))
         require_rendered(list(heard), template, named)
-        if not named.get("tokenize"):  # with it, the call of the processor looks at what no one else takes
-            known = {*_ARGUMENTS, *_get_template_variables(template)}
-            self._read_options(processor_kwargs | {name: kwargs[name] for name in kwargs.keys() - known})
         given = list(heard) if is_batched else heard[0]
-        try:
-            output = super().apply_chat_template(given, *args, processor_kwargs=processor_kwargs, **kwargs)
-        except TemplateError as error:
-            raise ValueError(str(error)) from error
+        with _template_errors():
+            if not named.get("tokenize"):  # with it, the call of the processor looks at what no one else takes
+                known = {*_ARGUMENTS, *_get_template_variables(template)}
+                self._read_options(processor_kwargs | {name: kwargs[name] for name in kwargs.keys() - known})
+            output: Any = super().apply_chat_template(given, *args, processor_kwargs=processor_kwargs, **kwargs)
+        if not named.get("tokenize"):
+            self._require_places(output if is_batched else [output], list(heard))
         if not isinstance(output, BatchFeature) or TURNS not in output:
             return output
         turns = output.pop(TURNS)
@@ -124,6 +127,16 @@ class ConversationMixin(ProcessorMixin):
         for modality, (items,) in collect_parts([heard]).items():
             length += sum(count_media_tokens(self, modality, item) - 1 for item in items)
         return length
+
+    def _require_places(self, texts: list[str], conversations: list[Conversation]) -> None:
+        """Raise a `ValueError` if rendered texts have fewer placeholders than parts, which need not have inputs."""
+        for row, (text, conversation) in enumerate(zip(texts, conversations, strict=True)):
+            parts = [part for message in conversation for part in list_parts(message) if isinstance(part, dict)]
+            for modality in MODALITIES:
+                token = getattr(self, f"{modality}_token")
+                count = sum(part.get("type") == modality for part in parts)
+                if token is not None and text.count(token) < count:
+                    raise ValueError(without_place(modality, token, text.count(token), count, row))
 
     def _placeholder_ids(self) -> set[int]:
         ids = (getattr(self, f"{modality}_token_id") for modality in MODALITIES)
@@ -180,7 +193,7 @@ class ConversationMixin(ProcessorMixin):
             raise ValueError("`load_audio_from_video` must be False: give the audio as a part of its own, got True.")
         found = collect_parts(conversations)
         audio = found["audio"] if any(found["audio"]) else []
-        return found["image"], found["video"], audio, {}
+        return found["image"], found["video"], audio, {HAS_PLACES: True}
 
     def _resolve_audio_loading_params(self, processor_kwargs: dict) -> dict:
         """Keep the caller's sampling rate, or none: clips without one are refused and not guessed at."""
@@ -196,6 +209,33 @@ class ConversationMixin(ProcessorMixin):
         masks = [(row > 0).astype(np.int64) for row in turns]
         processed_dict["assistant_masks"] = in_form_of(processed_dict["input_ids"], masks)
         return processed_dict
+
+
+@contextmanager
+def _template_errors() -> Iterator[None]:
+    """Tell errors of a chat template, and of what it computes, in a sentence."""
+    try:
+        yield
+    except TemplateError as error:
+        raise ValueError(str(error)) from error
+    except Exception as error:
+        if not any(frame.filename == "<template>" for frame in extract_tb(error.__traceback__)):
+            raise
+        raise ValueError(f"`chat_template` must render these messages, got {type(error).__name__}: {error}.") from error
+
+
+def without_place(modality: str, token: str, num_places: int, num_inputs: int, row: int) -> str:
+    """Return the sentence of messages whose inputs have no places in what the chat template renders.
+
+    Args:
+        modality (`"image"`, `"video"` or `"audio"`), token (`str`): Of the inputs.
+        num_places (`int`), num_inputs (`int`): How many there are.
+        row (`int`): Of the batch.
+    """
+    return (
+        f"`{ARGUMENTS[modality]}` of messages must be as many as the {token} that the chat template renders "
+        f"({num_places}), got {num_inputs} in row {row}: with `continue_final_message`, none behind the last text."
+    )
 
 
 def _number_spoken(turns: np.ndarray, spoken: list[SpokenTurn]) -> np.ndarray:

@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..configuration_josie.unicode_text import require_unicode
 from .messages import Conversation
-from .nested_values import is_empty, to_dict, to_list
+from .nested_values import is_empty, to_dict, to_list, to_plain
 from .part_forms import modality_of, read_file, read_part
 
 _SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -162,8 +163,8 @@ def _read_message(message: Any) -> dict[str, Any]:
         raise ValueError(f"`role` must be 'system', 'user' or 'assistant', got {role!r}.")
     if content is None and isinstance(values.get("refusal"), str):
         content = values.pop("refusal")  # OpenAI's place for what the assistant says in place of an answer
-    kept = {name: value for name, value in values.items() if name not in _BOOKKEEPING}
-    return {"role": str(role), **({} if content is None else {"content": _read_content(content)}), **kept}
+    kept = {name: to_plain(value) for name, value in values.items() if name not in _BOOKKEEPING}
+    return {"role": role, **({} if content is None else {"content": _read_content(content)}), **kept}
 
 
 def _read_sharegpt(values: dict[str, Any]) -> dict[str, Any]:
@@ -180,7 +181,8 @@ def _read_sharegpt(values: dict[str, Any]) -> dict[str, Any]:
 
 def _read_content(content: Any) -> Any:
     if isinstance(content, str):
-        return str(content)
+        require_unicode("content", content)
+        return content
     pair: list[Any] = list(content) if isinstance(content, tuple) else []
     if pair and all(isinstance(item, str) or item is None for item in pair):  # Gradio's path and description
         if len(pair) > 2 or modality_of(pair[0]) is None:

@@ -11,12 +11,14 @@ from types import NoneType
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..configuration_josie.unicode_text import require_unicode
 from .messages import MODALITIES, PART_OPTIONS
 from .nested_values import is_empty, to_dict
 
 _TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 _LINKS = {"image_url": "image", "input_image": "image", "audio_url": "audio", "video_url": "video"}
 _FILES = ("file", "input_file")
+_OF_COMPONENTS = ("type", "component", "value", "constructor_args", "props", "instance")
 _PLACES = ("path", "url", "file_data", "file_url")
 # What Gradio and OpenAI say of a file beside where it is.
 _OF_FILES = ("type", "mime_type", "filename", "orig_name", "size", "meta", "is_stream", "alt_text")
@@ -42,7 +44,8 @@ def read_part(part: Any) -> Any:
         `ValueError`: It has another form, two inputs, or something that would be left out.
     """
     if isinstance(part, str):
-        return str(part)
+        require_unicode("content", part)
+        return part
     values = to_dict(part)
     if values is None:
         raise ValueError(
@@ -55,7 +58,7 @@ def read_part(part: Any) -> Any:
     }
     kind = values.get("type")
     if kind is None:
-        kinds = [name for name in ("text", *MODALITIES) if name in values]
+        kinds = [name for name in ("text", *MODALITIES, "component") if name in values]
         kind = kinds[0] if len(kinds) == 1 else None
     if not isinstance(kind, str):
         raise ValueError(f"The `type` of a content part must be 'text', 'image', 'video' or 'audio', got {kind}.")
@@ -69,6 +72,8 @@ def read_part(part: Any) -> Any:
         return _read_input_audio(values)
     if kind in _FILES:
         return read_file(_payload(values, kind) if kind in values else values)
+    if kind == "component":
+        return _read_component(values)
     raise ValueError(f"The `type` of a content part must be 'text', 'image', 'video' or 'audio', got {kind}.")
 
 
@@ -79,7 +84,8 @@ def _read_text(values: dict[str, Any], name: str) -> dict[str, Any]:
             f"A content part of type {values.get('type', name)!r} must have a text as {name!r}, got {text!r}."
         )
     _refuse_others(values, (name,), "text", ("annotations", "logprobs"))
-    return {"type": "text", "text": str(text)}
+    require_unicode(name, text)
+    return {"type": "text", "text": text}
 
 
 def _read_media(values: dict[str, Any], modality: str) -> dict[str, Any]:
@@ -143,6 +149,18 @@ def _read_input_audio(values: dict[str, Any]) -> dict[str, Any]:
         )
     rest = {key: value for key, value in part.items() if key not in ("data", "format")}  # the file says its format
     return _read_media(rest | {"type": "audio", "base64": part["data"]}, "audio")
+
+
+def _read_component(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of what Gradio shows in a chat: `{"component": "audio", "value": {"path": ...}, ...}`."""
+    modality, file = values.get("component"), to_dict(values.get("value"))
+    if modality not in MODALITIES or file is None:
+        raise ValueError(
+            "A component of a message must be 'image', 'video' or 'audio' and have a file as 'value', got "
+            f"{modality!r} with {values.get('value')!r:.200}."
+        )
+    rest = {name: value for name, value in values.items() if name not in _OF_COMPONENTS}
+    return read_file(rest | file | {"mime_type": f"{modality}/*"})  # a suffix may be of several: WebM from a microphone
 
 
 def read_file(file: Any) -> dict[str, Any]:

@@ -18,10 +18,11 @@ from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from ..configuration_josie import JosieConfig, JosieThinkerConfig, audio_codec_geometry, is_codec
+from ..configuration_josie.unicode_text import require_unicode
 from .audio import AudioInput, is_clip, save_audio
 from .batch_layout import RowItems, split_rows, to_rows
 from .clip_inputs import process_clips
-from .conversations import ConversationMixin, make_labels
+from .conversations import HAS_PLACES, ConversationMixin, make_labels, without_place
 from .feature_extraction import JosieFeatureExtractor
 from .image_processing import ImageInput, JosieImageProcessor
 from .lengths import (
@@ -194,7 +195,7 @@ class JosieProcessor(ConversationMixin, UnitsMixin, TextInputsMixin):
         values = {"image": images, "video": videos, "audio": audio}
         if text is None and all(value is None for value in values.values()):
             raise ValueError("`text`, `images`, `videos` or `audio` must be given, got none of them.")
-        return_tensors = kwargs.pop("return_tensors", "pt")
+        return_tensors, has_places = kwargs.pop("return_tensors", "pt"), kwargs.pop(HAS_PLACES, False)
         options = self._read_options(kwargs)
         texts = self._to_texts(text, values)
         found = [self._count_placeholders(row) for row in texts]
@@ -203,7 +204,7 @@ class JosieProcessor(ConversationMixin, UnitsMixin, TextInputsMixin):
         for modality, value in values.items():
             counts = [count[modality] for count in found]
             rows[modality] = to_rows(modality, ARGUMENTS[modality], value, counts, has_placeholders)
-            self._check_counts(modality, rows[modality], found)
+            self._check_counts(modality, rows[modality], found, has_places)
         data: dict[str, Any] = {}
         replacements: dict[str, list[list[str]]] = {}
         for modality, items in rows.items():
@@ -276,13 +277,19 @@ class JosieProcessor(ConversationMixin, UnitsMixin, TextInputsMixin):
         texts = [text] if isinstance(text, str) else list(text) if isinstance(text, (list, tuple)) else []
         if not texts or not all(isinstance(row, str) for row in texts):
             raise ValueError(f"`text` must be a string or a list of strings, got {text!r}.")
+        for row in texts:
+            require_unicode("text", row)
         return texts
 
-    def _check_counts(self, modality: str, items: RowItems, found: list[dict[str, int]]) -> None:
+    def _check_counts(
+        self, modality: str, items: RowItems, found: list[dict[str, int]], has_places: bool = False
+    ) -> None:
         name, token = ARGUMENTS[modality], getattr(self, f"{modality}_token")
         if token is None and any(items):
             raise ValueError(f"`{name}` must be None, as this model takes no {modality}, got {sum(map(len, items))}.")
         for row, (given, count) in enumerate(zip(items, found, strict=True)):
+            if has_places and token is not None and count[modality] < len(given):
+                raise ValueError(without_place(modality, token, count[modality], len(given), row))
             if any(count.values()) and count[modality] != len(given):
                 raise ValueError(
                     f"`{name}` must be as many as the {token} of their text ({count[modality]}), "

@@ -182,7 +182,7 @@ def as_codes(codes: Any) -> torch.Tensor | None:
             )
         codes = np.stack(rows)
     try:
-        codes = torch.as_tensor(codes)
+        codes = torch.as_tensor(codes.copy() if isinstance(codes, np.ndarray) else codes)  # some are read-only
     except (TypeError, RuntimeError) as error:  # values of which torch makes no tensor
         raise ValueError(
             f"`speech_codes` must be integers of shape (num_quantizers, num_frames), got {codes.tolist()!r:.200}."
@@ -235,7 +235,8 @@ def join_waveforms(waveforms: list[np.ndarray | None]) -> tuple[torch.Tensor, to
         waveforms (`list`): Each `(channels, num_samples)`, or `None`; some are there.
     """
     given = [value for value in waveforms if value is not None]
-    values = torch.zeros(len(waveforms), len(given[0]), max(value.shape[1] for value in given))
+    shape = (len(waveforms), len(given[0]), max(value.shape[1] for value in given))
+    values = torch.zeros(shape, dtype=torch.float32)
     mask = torch.zeros(len(waveforms), values.shape[-1], dtype=torch.long)
     for row, value in enumerate(waveforms):
         if value is not None:

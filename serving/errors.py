@@ -1,10 +1,29 @@
 """Errors that a client is told of, in the form of OpenAI's."""
 
+import asyncio
+import contextlib
 from typing import Any
 
 from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 503: "server_error"}
+_LINGERING_SECONDS = 5.0  # in which a client that was refused early may go on sending
+
+
+class _EarlyResponse(JSONResponse):
+    """A response to a request that is not there yet: reads on for a while, or a client that sends may not see it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response, and end it when the request has ended too."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGERING_SECONDS):
+                has_more = True
+                while has_more:
+                    has_more = (await receive()).get("more_body", False)
+        await send({"type": "http.response.body"})
 
 
 class ClientError(ValueError):
@@ -29,7 +48,8 @@ class ClientError(ValueError):
     def to_response(self) -> JSONResponse:
         """Return the response of HTTP."""
         headers = {"retry-after": "5"} if self.status == 503 else None
-        return JSONResponse({"error": self.to_dict()}, status_code=self.status, headers=headers)
+        kind = _EarlyResponse if self.status == 413 else JSONResponse
+        return kind({"error": self.to_dict()}, status_code=self.status, headers=headers)
 
 
 def server_failure() -> ClientError:

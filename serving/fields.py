@@ -4,6 +4,7 @@ import json
 import math
 from typing import Any, NoReturn
 
+from ..configuration_josie.unicode_text import is_unicode
 from .errors import ClientError
 
 _SHOWN = 60  # characters of a value in a message
@@ -118,7 +119,7 @@ class Fields:
             self.fail(field, "be a string", value)
         if len(value) > max_length:
             self.fail(field, f"have at most {max_length} characters", f"{value[:20]}... of {len(value)}")
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
+        if not is_unicode(value):
             self.fail(field, "be text, without halves of surrogate pairs", "one with such")
         return value
 

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -12,6 +13,7 @@ from uvicorn import Config, Server as UvicornServer
 from .app import make_app
 from .engine import Engine
 from .limits import Limits
+from .timed_http import TimedHTTPProtocol
 
 _ENDING_SECONDS = 0.1  # in which answers tell that they are cut
 _LEAVING_SECONDS = 1.0  # after which connections are broken off whose clients did not take that
@@ -43,6 +45,21 @@ class Server(UvicornServer):
         await super().startup(sockets=sockets)
         if self.started:
             self.on_start(self.servers[0].sockets[0].getsockname()[1])
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Begin to end at a SIGHUP too, of a terminal that was closed, where it would end the process."""
+        with super().capture_signals():
+            number = getattr(signal, "SIGHUP", None)
+            is_main = threading.current_thread() is threading.main_thread()
+            if number is None or not is_main or signal.getsignal(number) is signal.SIG_IGN:
+                yield
+                return
+            before = signal.signal(number, self.handle_exit)
+            try:
+                yield
+            finally:
+                signal.signal(number, before)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end at a signal."""
@@ -84,6 +101,7 @@ def make_server(
         host=host,
         port=port,
         log_level="warning",
+        http=TimedHTTPProtocol,
         ws="websockets-sansio",
         ws_max_size=engine.limits.max_body_bytes,
         ws_per_message_deflate=False,  # a client could send a little that becomes much

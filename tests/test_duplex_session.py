@@ -1,7 +1,10 @@
 """Sessions: any pieces give the same, as long as what came in; and what goes wrong says so."""
 
+import copy
+import pickle
 import random
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -112,11 +115,11 @@ def test_copies_and_saved_sessions_go_on(pair, tmp_path):
     session = start(pair, talker_do_sample=True)
     samples = make_samples(session, 8)
     session.push(samples[:331])
-    copy = session.copy()
+    copies = [session.copy(), copy.copy(session), copy.deepcopy({"session": session})["session"]]
     session.save(tmp_path / "session.safetensors")
     rest = session.push(samples[331:])
     loaded = model.start_session(processor, path=tmp_path / "session.safetensors")
-    for other in (copy, loaded):
+    for other in (*copies, loaded):
         piece = other.push(samples[331:])
         assert np.array_equal(piece.audio_values, rest.audio_values)
         assert piece.text == rest.text
@@ -164,6 +167,11 @@ class TestRefusals:
             (np.zeros(5, np.int16), None, r"`samples` must be floats in \[-1, 1\], got int16."),
             (np.full(5, np.nan, np.float32), None, "`samples` must be finite, got NaN or infinity."),
             (np.full(5, np.inf, np.float32), 1600, "`samples` must be finite, got NaN or infinity."),
+            ((np.zeros(5, np.float32), 1600), None, "floats, and their rate `sampling_rate`, got a tuple of 2."),
+            ({"array": np.zeros(5, np.float32)}, None, "floats, and their rate `sampling_rate`, got a dict."),
+            (np.zeros(5, object), None, r"`samples` must be floats in \[-1, 1\], got object."),
+            (torch.zeros(5, device="meta"), None, "`samples` must be a tensor that stores each of its values"),
+            (torch.zeros(5).to_sparse(), None, "`samples` must be a tensor that stores each of its values"),
         ],
     )
     def test_samples_that_cannot_be_heard_change_nothing(self, pair, samples, rate, message):
@@ -173,6 +181,40 @@ class TestRefusals:
         assert session.seconds == 0
         assert len(session.push(np.zeros(7, np.float32), 1600).audio_values) == 7
         assert len(session.push([]).audio_values) == 0
+
+    def test_arrays_of_every_layout_are_heard(self, pair):
+        values = np.linspace(-0.5, 0.5, 9, dtype=np.float32)
+        session = start(pair)
+        with warnings.catch_warnings(action="error"):
+            for samples in (values[::-1], np.frombuffer(values.tobytes(), np.float32), values.astype(">f4")):
+                session.push(samples)
+        expected = np.concatenate([values[::-1], values, values])
+        assert np.array_equal(session._progress.waiting.numpy(), expected)
+
+    def test_a_session_is_not_pickled(self, pair):
+        with pytest.raises(TypeError, match="`session` must be written by its `save`"):
+            pickle.dumps(start(pair))
+        with pytest.raises(TypeError, match="`state` must be copied by its `copy`"):
+            copy.copy(start(pair).state)
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("none/x", "`path` must be a file to write, got .*none/x': No such file or directory"),
+            ("", "`path` must be a file to write, got .*: Is a directory"),
+            ("a\0b", "`path` must be the name of a file"),
+            (None, "`path` must be the name of a file, got None"),
+        ],
+    )
+    def test_places_that_cannot_be_written(self, pair, tmp_path, name, message):
+        session = start(pair)
+        path = name if name is None else tmp_path / name
+        with pytest.raises(ValueError, match=message):
+            session.save(path)
+        assert not list(tmp_path.iterdir())
+        if name != "none/x" and name != "":
+            with pytest.raises(ValueError, match=message):
+                session.load(path)
 
     def test_a_closed_session_is_not_used(self, pair):
         with start(pair) as session:

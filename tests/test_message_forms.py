@@ -76,6 +76,7 @@ IMAGE_FORMS = [
     {"type": "input_image", "image_url": IMAGE_URI},
     {"type": "file", "file": {"path": str(IMAGE), "mime_type": "image/png", "meta": {"_type": "gradio.FileData"}}},
     {"type": "file", "file": {"path": str(IMAGE)}},
+    {"type": "component", "component": "image", "value": {"path": str(IMAGE), "url": "/x.png"}, "instance": object()},
     {"type": "file", "file": {"file_data": IMAGE_URI, "filename": "a.png"}},
     {"type": "input_file", "file_data": IMAGE_URI},
 ]
@@ -86,6 +87,7 @@ AUDIO_FORMS = [
     {"type": "audio_url", "audio_url": {"url": str(SPEECH)}},
     {"type": "input_audio", "input_audio": {"data": SPEECH_64, "format": "wav"}},
     {"type": "file", "file": {"url": str(SPEECH), "mime_type": "audio/wav"}},
+    {"component": "audio", "value": {"path": str(SPEECH), "mime_type": None, "meta": {}}, "props": {"label": "Said"}},
     {"type": "audio", "audio": soundfile.read(SPEECH, dtype="float32")[0], "sample_rate": 16000},
 ]
 
@@ -345,6 +347,10 @@ def test_what_has_josies_form_stays_as_it_is():
         (
             user({"type": "thing"}),
             "The `type` of a content part must be 'text', 'image', 'video' or 'audio', got thing",
+        ),
+        (
+            user({"component": "gallery", "value": [IMAGE]}),
+            "A component of a message must be .* got 'gallery'",
         ),
         (user({"text": "a", "image": IMAGE}), "The `type` of a content part must be .* got None"),
         (user({"type": "text"}), "of type 'text' must have a text as 'text', got None"),

@@ -206,6 +206,7 @@ def test_a_long_clip_is_cut_to_its_share_and_said_so(processor):
             "`max_length` must be at least 3, for what goes in front of row 0, got 2",
         ),
         ({"text": "a", "images": 3}, "`images` must be files, arrays"),
+        ({"images": np.zeros(800), "sampling_rate": 16000}, "`audio` must be given by its name, as `audio=...`"),
         ({"images": {"text": "a"}}, "and a `text` in their place a string or a list of strings, got a dict"),
         ({"text": "a", "padding": "max_length"}, "`max_length` must be given"),
         ({"text": "a", "max_length": 4}, "`max_length` must come with `truncation=True` or .* got 4 with"),

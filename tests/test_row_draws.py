@@ -82,6 +82,12 @@ def test_spoken_answers_draw_their_text_likewise(model):
         (dict(seed=1.5), "`seed` must be an integer or one for each row, got 1.5"),
         (dict(seed="x"), "`seed` must be an integer or one for each row, got 'x'"),
         (dict(seed=[1.5, 2, 3]), "`seed` must be an integer or one for each row"),
+        (dict(seed=2**64), "`seed` must be in .* for every row, got 18446744073709551616"),
+        (dict(seed=2**64 - 1), "`seed` must be in .* for every row, got 18446744073709551616"),
+        (dict(seed=[1, 2, -(2**63) - 1]), "`seed` must be in .* for every row, got -9223372036854775809"),
+        (dict(temperature=1e-45), r"`temperature` must be in \[1e-30, 1e\+30\], got 1e-45"),
+        (dict(temperature=1e300), r"`temperature` must be in \[1e-30, 1e\+30\], got 1e\+300"),
+        (dict(repetition_penalty=1e-45), r"`repetition_penalty` must be in \[1e-30, 1e\+30\], got 1e-45"),
     ],
 )
 def test_refusals(model, options, message):

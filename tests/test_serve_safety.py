@@ -7,6 +7,7 @@ import json
 import random
 import re
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from josie.cli.app import app
+from josie.serving import timed_http
 from josie.serving.guard import Guard
 from josie.serving.limits import Limits
 from josie.serving.pace import Pace
@@ -143,6 +145,26 @@ class TestHttp:
         status, _, answer = ask(port, "/v1/audio/speech", b'{"input": "' + bytes(2 << 20))
         assert status == 413
         assert json.loads(answer)["error"]["code"] == "too_large"
+
+    def test_large_requests_are_refused_by_their_header(self, port):
+        head = b"POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n{"
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(head)
+            assert client.recv(1000).startswith(b"HTTP/1.1 413 ")
+
+    @pytest.mark.parametrize("before", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+    @pytest.mark.parametrize("head", [b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-", b""])
+    def test_headers_must_end(self, port, monkeypatch, before, head):
+        monkeypatch.setattr(timed_http, "HEADERS_SECONDS", 0.2)
+        answer = b""
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            if before:
+                client.sendall(before)
+                assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+            client.sendall(head)
+            while part := client.recv(1000):
+                answer += part
+        assert answer.startswith(b"HTTP/1.1 408 ") == bool(head and not before)
 
     def test_large_images_are_refused_unread(self, port):
         content = [{"type": "image_url", "image_url": {"url": png(60_000, 60_000)}}]

@@ -45,6 +45,7 @@ class TestFlowingText:
             ([], "`text` must have at least one word to say, got none"),
             (["", " ", "\n"], "`text` must have at least one word to say, got none"),
             (["Hello ", 3], "`text` must give strings, got int"),
+            (["a\ud83d", "\ude00 b"], "`text` must be text without halves of surrogate pairs"),
             (3, "`text` must be a string, or give strings, got int"),
         ],
     )

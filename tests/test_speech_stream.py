@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from tiny import CASES, DEPTH, TALKER, build, lengths_to_mask
+from transformers.modeling_utils import local_torch_dtype
 
 import josie
 from josie.modeling_josie.talker.decoding import CodeSampler
@@ -125,6 +126,14 @@ def test_drawing_does_not_depend_on_what_else_was_drawn():
     assert torch.equal(torch.stack(rows[0], dim=1), whole[0])
 
 
+def test_the_default_dtype_draws_no_other_codes():
+    model = make("durations")
+    inputs, options = text(model, [9] * 64), dict(max_new_frames=40, seed=3, speed=0.7, do_sample=True)
+    expected = model.generate(**inputs, **options).audio_codes
+    with local_torch_dtype(torch.bfloat16):
+        assert torch.equal(model.generate(**inputs, **options).audio_codes, expected)
+
+
 class TestLongText:
     """Texts beyond the positions are said in segments, each from a new start."""
 
@@ -225,6 +234,14 @@ def test_speech_that_runs_away_is_ended_with_a_warning(caplog):
     end = stream.rows[0].timeline.current.end
     assert 2 * end + 12 <= int(spoken.num_frames[0]) < 2 * end + 14
     assert "took more than twice as long as its text" in caplog.text
+
+
+@pytest.mark.parametrize("end_of_speech", [True, False])
+def test_speech_is_as_long_as_is_asked_for(end_of_speech):
+    model = make("durations", end_of_speech=end_of_speech)
+    inputs = text(model, [3])
+    num_frames = int(model.generate(**inputs).num_frames[0]) + 30
+    assert int(model.generate(**inputs, min_new_frames=num_frames).num_frames[0]) >= num_frames
 
 
 def test_without_a_class_that_ends_speech_it_ends_with_its_text(caplog):

@@ -264,6 +264,8 @@ def test_sampling_reproduces_and_varies():
         ),
         (lambda m: m.generate(do_sample=True, temperature=0.0), "`talker_temperature` must be above 0, got 0.0"),
         (lambda m: m.generate(temperature=-1.0), "`talker_temperature` must be above 0, got -1.0"),
+        (lambda m: m.generate(do_sample=True, temperature=1e-45), "`talker_temperature` must be in .*, got 1e-45"),
+        (lambda m: m.generate(do_sample=True, seed=2**64), "`talker_seed` must be in .* for every row, got 184467"),
         (lambda m: m.generate(temperature="hot"), "`talker_temperature` must be a number, got 'hot'"),
         (lambda m: m.generate(do_sample=True, top_k="5"), "`talker_top_k` must be an integer, got '5'"),
         (lambda m: m.generate(top_k=2.5), "`talker_top_k` must be an integer, got 2.5"),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
+import numpy as np
 import torch
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
@@ -200,7 +201,8 @@ def _as_tensors(name: str, value: Any) -> torch.Tensor | Items:
     if isinstance(value, Items):
         return value
     try:
-        tensor = torch.as_tensor(join_arrays(value))
+        joined = join_arrays(value)
+        tensor = torch.as_tensor(joined.copy() if isinstance(joined, np.ndarray) else joined)  # some are read-only
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"`{name}` of an example with `input_ids` must be numbers, in rows of one length, got {value!r:.200}: "

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Audio, Dataset, Features, Image, Json, LargeList, List, Value, Video, load_dataset, load_from_disk
 
+from ..configuration_josie.unicode_text import is_unicode
 from ..processing_josie.part_forms import AUDIO_SUFFIXES
 from .conversations import normalize_row
 
@@ -294,12 +295,7 @@ def _parse_or_none(line: bytes) -> Any:
 
 def _keys_of(line: bytes) -> set[str]:
     row = _parse_or_none(line)
-    return {name for name in row if _is_unicode(name)} if isinstance(row, dict) else set()
-
-
-def _is_unicode(text: str) -> bool:
-    """Return whether a string has no lone surrogates, as JSON may."""
-    return text.isascii() or text.encode(errors="ignore").decode() == text
+    return {name for name in row if is_unicode(name)} if isinstance(row, dict) else set()
 
 
 def _require_unicode(row: Any) -> None:
@@ -311,7 +307,7 @@ def _require_unicode(row: Any) -> None:
             waiting += [*value, *value.values()]
         elif isinstance(value, (list, tuple)):
             waiting += [item for item in value if isinstance(item, (str, dict, list, tuple))]
-        elif isinstance(value, str) and not _is_unicode(value):
+        elif isinstance(value, str) and not is_unicode(value):
             raise ValueError(f"A row must have strings in Unicode, got a lone surrogate in {value!r:.200}.")
 
 

@@ -4,6 +4,7 @@ import math
 from numbers import Real
 from typing import Any
 
+from ..configuration_josie.unicode_text import require_unicode
 from ..processing_josie.nested_values import is_empty, to_dict, to_list
 
 _KEYS = ("begin", "text", "cut_at", "durations", "words")
@@ -33,7 +34,9 @@ def read_past(value: Any) -> list[str]:
     texts = [] if value is None else to_list(value)
     if texts is None or not all(isinstance(text, str) and text for text in texts):
         raise ValueError(f"`past` must be a list of texts of turns, got {value!r}.")
-    return [str(text) for text in texts]
+    for text in texts:
+        require_unicode("past", text)
+    return texts
 
 
 def read_turns(value: Any) -> list[dict[str, Any]]:
@@ -60,7 +63,8 @@ def _read_turn(turn: dict[str, Any]) -> dict[str, Any]:
     if given == ["text"]:
         if not isinstance(turn["text"], str):
             raise ValueError(f"`text` of a turn must be a string, got {turn['text']!r}.")
-        read["text"] = str(turn["text"])
+        require_unicode("text", turn["text"])
+        read["text"] = turn["text"]
     else:
         read["words"] = _read_words(turn["words"], read["begin"])
     if "cut_at" in turn:
@@ -87,6 +91,7 @@ def _read_words(value: Any, begin: float) -> list[dict[str, Any]]:
         word = to_dict(given)
         if word is None or set(word) != set(_WORD_KEYS) or not isinstance(word["text"], str):
             raise ValueError(f"`words` must be dicts with `text`, `begin` and `end`, got {given!r:.200}.")
+        require_unicode("text", word["text"])
         word |= {name: read_time(word[name], f"{name} of a word") for name in ("begin", "end")}
         if not last <= word["begin"] <= word["end"]:
             raise ValueError(

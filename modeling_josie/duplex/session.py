@@ -17,11 +17,10 @@ import torch
 
 from ..layers.offloading import find_device
 from ..outputs import HeardToken
+from .samples import read_samples
 from .state import JosieSessionOutput, JosieSessionState
 from .state_files import load_state, save_state
 from .steps import SessionStepsMixin
-
-_LOUDEST = 2.0  # as in processing: resampling overshoots full scale by less, integers that became floats do not
 
 
 @dataclass
@@ -102,7 +101,9 @@ class JosieSession:
         self.sampling_rate: int = model.sampling_rate
         num_output = self.unit_samples * self.sampling_rate // self.input_sampling_rate
         channels = getattr(model.config.audio_codec_config, "audio_channels", 1)
-        self._progress = _Progress(torch.zeros(0), torch.zeros(channels, num_output))
+        self._progress = _Progress(
+            torch.zeros(0, dtype=torch.float32), torch.zeros(channels, num_output, dtype=torch.float32)
+        )
         self._lock, self._is_closed = threading.Lock(), False
 
     @property
@@ -137,7 +138,7 @@ class JosieSession:
             `ValueError`: Samples of another rate, shape or type, or not finite; then nothing was heard. Or the session
                 is closed, or used by another thread.
         """
-        values = self._check(samples, sampling_rate)
+        values = read_samples(samples, sampling_rate, self.input_sampling_rate)
         with self._use():
             progress = self._progress
             progress.num_pushed += len(values)
@@ -223,14 +224,30 @@ class JosieSession:
     def copy(self) -> "JosieSession":
         """Return a session that goes on from here by itself; model and processor are shared."""
         with self._use(closes=False):
-            session = copy.copy(self)
+            session = object.__new__(type(self))
+            session.__dict__.update(self.__dict__)
             session.state = self.state.copy(self.model)
             session._progress = copy.deepcopy(self._progress)
             session._lock = threading.Lock()
             return session
 
+    def __copy__(self) -> "JosieSession":
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict) -> "JosieSession":
+        return self.copy()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("`session` must be written by its `save`, without the model, and cannot be pickled.")
+
     def save(self, path: str | Path) -> None:
-        """Write the session to a file, safetensors, from which `start_session(..., path=...)` goes on."""
+        """Write the session to a file, safetensors, from which `start_session(..., path=...)` goes on.
+
+        The file appears under its name only when it is complete; a link, a pipe or a device stays what it is.
+
+        Raises:
+            `ValueError`: The file cannot be written, or the session is closed or used by another thread.
+        """
         with self._use(closes=False):
             state = self.state, self._progress, self.speak_bias
             save_state(self.model, state, path, (_Progress, SessionTurn))
@@ -272,24 +289,6 @@ class JosieSession:
 
     def _use(self, closes: bool = True) -> "_Use":
         return _Use(self, closes)
-
-    def _check(self, samples: Any, sampling_rate: int | None) -> torch.Tensor:
-        if sampling_rate is not None and sampling_rate != self.input_sampling_rate:
-            raise ValueError(f"`sampling_rate` must be {self.input_sampling_rate} in a session, got {sampling_rate}.")
-        if samples is None or isinstance(samples, (str, bytes)):
-            raise ValueError(f"`samples` must be an array or tensor of floats, got {samples!r:.60}.")
-        values = torch.as_tensor(samples)
-        if values.ndim != 1:
-            raise ValueError(
-                f"`samples` must be of shape (num_samples,), one channel alone, got {tuple(values.shape)}."
-            )
-        if not values.is_floating_point() and len(values):
-            raise ValueError(f"`samples` must be floats in [-1, 1], got {str(values.dtype).removeprefix('torch.')}.")
-        if not values.isfinite().all():
-            raise ValueError("`samples` must be finite, got NaN or infinity.")
-        if len(values) and values.abs().max() > _LOUDEST:
-            raise ValueError(f"`samples` must be in [-1, 1], got values up to {values.abs().max():g}.")
-        return values.detach().float().cpu()
 
     def _step(self, unit: torch.Tensor) -> JosieSessionOutput:
         """Hear a unit, and note what was said."""

@@ -73,6 +73,9 @@ class JosieSessionState:
         """
         return copy.deepcopy(self, share_model(model))
 
+    def __copy__(self) -> "JosieSessionState":
+        raise TypeError("`state` must be copied by its `copy`, as a shallow copy would share its rows.")
+
     def reset_rows(self, rows: torch.Tensor) -> None:
         """Begin some sessions anew, with their prompts, while the others go on.
 

@@ -8,12 +8,13 @@ nothing but tensors, plain values, and these classes.
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.generation import (
@@ -23,8 +24,8 @@ from transformers.generation import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
-from transformers.models.mimi.modeling_mimi import MimiConv1dPaddingCache
 
+from ...configuration_josie.whole_files import write_whole
 from ..codecs.decoder_stream import JodioDecoderStream, MimiDecoderStream
 from ..codecs.streaming import AudioStreamingState, JodioStreamingState
 from ..layers.fast import step_attention
@@ -40,7 +41,7 @@ from .state import JosieSessionState, SessionRow
 from .voice import VoiceTurn
 
 _CLASSES: tuple[type, ...] = (
-    *(DynamicCache, DynamicLayer, DynamicSlidingWindowLayer, MimiConv1dPaddingCache),
+    *(DynamicCache, DynamicLayer, DynamicSlidingWindowLayer),
     *(LogitsProcessorList, MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper),
     *(JodioDecoderStream, MimiDecoderStream, JodioStreamingState, AudioStreamingState, MimiState, HeardToken),
     *(CodeSampler, LoopCache, StepLoop, SpeechStream, DurationStream, _Row, Segment, Timeline),
@@ -48,6 +49,12 @@ _CLASSES: tuple[type, ...] = (
 )
 _KEY, _VERSION = "josie_session", 3
 _CONTAINERS: dict[str, type] = {"list": list, "tuple": tuple, "set": set}
+
+
+def _list_classes(others: tuple[type, ...]) -> tuple[type, ...]:
+    from transformers.models.mimi.modeling_mimi import MimiConv1dPaddingCache  # takes long, and few sessions need it
+
+    return (*_CLASSES, MimiConv1dPaddingCache, *others)
 
 
 def _name_parts(model: nn.Module) -> dict[int, list[str]]:
@@ -202,10 +209,24 @@ def save_state(model: Any, state: Any, path: str | Path, classes: tuple[type, ..
         state: A [`JosieSessionState`], or something that holds one.
         path (`str` or `Path`): The file.
         classes (`tuple[type]`): Classes beside those of a state that it has.
+
+    Raises:
+        `ValueError`: The file cannot be written.
     """
-    encoder = _Encoder(model, (*_CLASSES, *classes))
+    _require_name(path)
+    encoder = _Encoder(model, _list_classes(classes))
     tree = {"version": _VERSION, "model": _identify(model), "state": encoder.encode(state)}
-    save_file(encoder.tensors, path, {_KEY: json.dumps(tree)})
+    content = save(encoder.tensors, {_KEY: json.dumps(tree)})
+    try:
+        write_whole(Path(path), content)
+    except OSError as error:
+        raise ValueError(f"`path` must be a file to write, got {str(path)!r}: {error.strerror}.") from error
+
+
+def _require_name(path: Any) -> None:
+    """Raise a `ValueError` if a path is no name that a file can have."""
+    if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
+        raise ValueError(f"`path` must be the name of a file, got {path!r}.")
 
 
 def load_state(model: Any, path: str | Path, classes: tuple[type, ...] = ()) -> Any:
@@ -219,6 +240,7 @@ def load_state(model: Any, path: str | Path, classes: tuple[type, ...] = ()) -> 
     Raises:
         `ValueError`: There is no such file, it holds something else, or a session of another model.
     """
+    _require_name(path)
     if not Path(path).is_file():
         raise ValueError(f"`path` must be a file of a session, got {str(path)!r}, which does not exist.")
     required = f"`path` must be a file of a session of this model, got {str(path)!r}"
@@ -232,6 +254,6 @@ def load_state(model: Any, path: str | Path, classes: tuple[type, ...] = ()) -> 
     if version != _VERSION or kind != _identify(model):
         raise ValueError(f"{required}, which another model or release wrote.")
     try:
-        return _Decoder(model, (*_CLASSES, *classes), tensors).decode(tree["state"])
+        return _Decoder(model, _list_classes(classes), tensors).decode(tree["state"])
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, StopIteration) as error:
         raise ValueError(f"{required}, which is damaged.") from error

@@ -253,7 +253,7 @@ class _Unit:
         logits = self.model.thinker.compute_logits(hidden)[:, 0]
         thinker = self.model.config.thinker_config
         starts = [0.0 if row.is_speaking else thinker.start_bias for row in self.state.rows]
-        bias = torch.tensor(starts, device=logits.device) + speak_bias
+        bias = torch.tensor(starts, dtype=torch.float32, device=logits.device) + speak_bias
         speaks = (logits[:, self.speak_id] + bias > logits[:, self.listen_id]).tolist()
         for number, (row, is_speaking) in enumerate(zip(self.state.rows, speaks, strict=True)):
             self._write(number, self.speak_id if is_speaking else self.listen_id, logits[number])
@@ -293,7 +293,7 @@ class _Unit:
         rows, num_samples = self.state.rows, self.num_frames * self.geometry.hop_length
         samples = [None if row.turn is None else row.turn.take_samples() for row in rows]
         channels = next((len(values) for values in samples if values is not None), 1)
-        joined = torch.zeros(len(rows), channels, num_samples, device=find_device(self.model))
+        joined = torch.zeros(len(rows), channels, num_samples, dtype=torch.float32, device=find_device(self.model))
         heard: list[list[HeardToken]] = []
         for number, (row, values) in enumerate(zip(rows, samples, strict=True)):
             if values is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers.utils import logging
 
+from ...configuration_josie.unicode_text import require_unicode
 from .streamers import StreamClosedError
 
 logger = logging.get_logger(__name__)
@@ -134,9 +135,10 @@ def iterate_text(text: Any) -> Iterator[str]:
     """Give the strings of an iterable; a string is one of them.
 
     Raises:
-        `ValueError`: It gives something else.
+        `ValueError`: It gives something else, or halves of surrogate pairs, also where a pair is cut in two.
     """
     for piece in [text] if isinstance(text, str) else text:
         if not isinstance(piece, str):
             raise ValueError(f"`text` must give strings, got {type(piece).__name__}.")
+        require_unicode("text", piece)
         yield piece

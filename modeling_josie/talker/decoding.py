@@ -20,7 +20,7 @@ from ..layers.fast import step_attention
 from ..layers.fast_steps import StepLayer, fast_step, list_step_layers
 from ..layers.row_caches import RowCaches, attend_by_rows, join_positions
 from ..layers.transformer import attend_with_mask, get_attention_function
-from ..option_values import check_integer, check_number
+from ..option_values import check_factor, check_integer, check_number
 
 
 class LoopCache(Cache):
@@ -266,6 +266,7 @@ class CodeSampler:
                 check_number(f"talker_{name}", value)
         if not temperature > 0:
             raise ValueError(f"`talker_temperature` must be above 0, got {temperature}.")
+        check_factor("talker_temperature", temperature)
         if top_k is not None and top_k < 0:
             raise ValueError(f"`talker_top_k` must be at least 0, got {top_k}.")
         for name, value in (("top_p", top_p), ("min_p", min_p)):

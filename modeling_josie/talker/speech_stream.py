@@ -22,7 +22,7 @@ from ..outputs import JosieTalkerGenerateOutput
 from .decoding import CodeSampler, StepLoop
 from .duration_predictor import DurationStream
 from .shared_steps import StreamStep, make_steps
-from .timeline import Timeline
+from .timeline import Segment, Timeline
 
 logger = logging.get_logger(__name__)
 
@@ -256,6 +256,8 @@ class SpeechStream:
         segment = row.timeline.current
         if row.is_done or self.config.end_of_speech or self.max_new_frames is not None or not segment.times:
             return False
+        if self._is_early(row):
+            return False
         is_whole = segment.is_closed or row.timeline.is_closed
         return self.config.learns_durations and is_whole and row.num_frames - row.first_frames[-1] >= segment.end
 
@@ -327,12 +329,20 @@ class SpeechStream:
         elif row.step == self._num_steps - 1:
             row.is_waiting = row.is_limited = True
             logger.warning(f"The speech of row {number} was cut at the Talker's last position, frame {row.num_frames}.")
-        elif self.config.learns_durations and segment.times and num_frames >= 2 * segment.end + _RUNAWAY_FRAMES:
+        elif self._runs_away(segment, num_frames) and not self._is_early(row):
             row.is_waiting = row.is_limited = True
             logger.warning(
                 f"The speech of row {number} was ended at frame {row.num_frames}: it took more than twice as long as "
                 f"its text."
             )
+
+    def _runs_away(self, segment: Segment, num_frames: int) -> bool:
+        is_timed = self.config.learns_durations and segment.times
+        return bool(is_timed) and num_frames >= 2 * segment.end + _RUNAWAY_FRAMES
+
+    def _is_early(self, row: _Row) -> bool:
+        """Whether a row may not end yet; a text that is not said has no frame, unless more than one is asked for."""
+        return self.min_new_frames > 1 and row.num_frames < self.min_new_frames
 
     @property
     def cut_rows(self) -> list[bool]:
@@ -365,7 +375,8 @@ class SpeechStream:
             places.append((0.0, 0.0) if reading is None else (reading.since, reading.until))
         text = torch.stack(texts)
         if self.config.learns_durations:
-            text = text + talker.durations.embed_place(torch.tensor(places, device=text.device).to(text.dtype))
+            times = torch.tensor(places, dtype=torch.float32, device=text.device)
+            text = text + talker.durations.embed_place(times.to(text.dtype))
         embeds = text + talker.code_embedding(self._codes[:, :, None])[:, 0]
         if not any(start):
             return embeds

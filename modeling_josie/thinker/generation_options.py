@@ -22,6 +22,7 @@ from ..option_values import (
     check_positive,
     check_share,
     check_strings,
+    check_temperature,
     describe,
     is_integer,
 )
@@ -93,7 +94,8 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(("top_p", "min_p", "top_h", "typical_p", "assistant_ensemble_weight"), check_share),
     **dict.fromkeys(("epsilon_cutoff", "eta_cutoff"), partial(check_share, may_be_one=False)),
     **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty"), check_penalty),
-    **dict.fromkeys(("guidance_scale", "temperature", "length_penalty"), check_finite),
+    **dict.fromkeys(("guidance_scale", "length_penalty"), check_finite),
+    "temperature": check_temperature,
     "exponential_decay_length_penalty": check_decay,
     "stop_strings": check_strings,
     "streamer": partial(check_methods, methods=("put", "end")),

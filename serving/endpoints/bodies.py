@@ -60,15 +60,22 @@ async def _wait_for_end(request: Request) -> None:
 
 
 def _limit_body(request: Request, max_bytes: int) -> Request:
-    """Return the request, which raises a [`ClientError`] when more than `max_bytes` of it were read."""
+    """Return the request, which raises a [`ClientError`] when more than `max_bytes` of it were read.
+
+    Raises:
+        [`ClientError`]: Its header says that it has more.
+    """
     receive, num_read = request.receive, 0
+    too_large = ClientError(f"The request must have at most {max_bytes} bytes.", code="too_large", status=413)
+    if int(request.headers.get("content-length", 0)) > max_bytes:
+        raise too_large
 
     async def counted() -> Any:
         nonlocal num_read
         message = await receive()
         num_read += len(message.get("body", b""))
         if num_read > max_bytes:
-            raise ClientError(f"The request must have at most {max_bytes} bytes.", code="too_large", status=413)
+            raise too_large
         return message
 
     return Request(request.scope, counted)
