@@ -9,6 +9,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
+from .auto_map import NoAutoMap
 from .backbone import SubConfig
 from .constants import STREAMING_CODECS
 from .geometry import audio_codec_geometry, decodes_in_stream, is_codec, same_codec
@@ -47,6 +48,7 @@ class JosieConfig(PreTrainedConfig):
     """
 
     model_type = "josie"
+    auto_map = NoAutoMap()
     # `Trainer` keeps the rest of an output as predictions: the logits of text.
     keys_to_ignore_at_inference = [
         *("text_loss", "talker_loss", "depth_loss", "duration_loss", "talker_logits", "depth_logits"),

@@ -8,6 +8,7 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from . import encoders, jodio, jovio, mel_codec, text  # noqa: F401  (registers what the sub-configs name)
+from .auto_map import NoAutoMap
 from .backbone import SubConfig, require_positive
 from .geometry import has_cls_row, is_codec, longest_sequence, num_audio_tokens, num_image_tokens
 from .units import require_stream, token_samples
@@ -43,6 +44,7 @@ class JosieThinkerConfig(PreTrainedConfig):
 
     model_type = "josie_thinker"
     base_config_key = "thinker_config"
+    auto_map = NoAutoMap()
     # `Trainer` keeps the rest of an output as predictions: the logits.
     keys_to_ignore_at_inference = [
         *("cache", "last_hidden_state", "inputs_embeds", "hidden_states", "attentions"),

@@ -417,7 +417,7 @@ class JosieForConditionalGeneration(
         """Give parts that this batch does not train a gradient of zero."""
         if speech is None:
             loss = add_zero_gradients(loss, self.talker, lambda: self.talker.dummy_forward())
-        if labels is None and self.training:
+        if labels is None:
             loss = loss + states.flatten()[:0].sum()  # all below the head, and the head
             head = self.thinker.lm_head
             loss = add_zero_gradients(loss, head, lambda: head(states[:1, :1]))

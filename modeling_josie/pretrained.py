@@ -164,7 +164,7 @@ class JosiePreTrainedModel(PreTrainedModel):
         if processor is not None:
             raise ValueError("`processor` must be None without `with_code`: call `processor.save_pretrained`.")
         with unwrapped_to_save(self, state_dict) as weights:
-            if not self.is_remote_code() and getattr(self.config, "auto_map", None) is not None:
+            if not self.is_remote_code() and getattr(self.config, "auto_map", None):
                 logger.warning_once("Saved without the code it came with: `josie.save_with_code` writes that too.")
                 del self.config.auto_map  # it names files that are not written
             return super().save_pretrained(save_directory, is_main_process, weights, *args, **kwargs)

@@ -34,6 +34,26 @@ def _pop_mode(kwargs: dict[str, Any], mode: str) -> None:
         raise ValueError(f"`generation_mode` must be {mode!r} in this pipeline, got {given!r}.")
 
 
+def _shape_clips(name: str, values: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return clips `(batch, num_bins or num_channels, num_steps)` of rows of numbers, with padding behind, and masks.
+
+    Raises:
+        `ValueError`: The mask, `(batch, num_steps)`, does not divide the numbers.
+    """
+    if mask is None or mask.ndim != 2 or len(mask) != len(values) or values.shape[1] % max(mask.shape[1], 1):
+        shape = None if mask is None else tuple(mask.shape)
+        raise ValueError(
+            f"`attention_mask` must be of shape (batch, steps of a clip) where `{name}` has a row of numbers for each "
+            f"clip, {tuple(values.shape)}, got {shape}."
+        )
+    num_steps = mask.shape[1]
+    first = mask.ne(0).int().argmax(dim=1)  # pipelines pad on the side of text
+    order = (torch.arange(num_steps, device=mask.device) + first[:, None]) % num_steps
+    steps = values.unflatten(1, (num_steps, -1))
+    steps = steps.gather(1, order[..., None].expand_as(steps))
+    return steps.transpose(1, 2), mask.gather(1, order)
+
+
 class JosieForTextToWaveform(JosieForConditionalGeneration):
     """JOSIE for the pipeline `"text-to-speech"`: it says a text, and answers a conversation."""
 
@@ -134,7 +154,8 @@ class JosieForSpeechSeq2Seq(JosieForConditionalGeneration):
 
         Args:
             input_features, input_values (`torch.FloatTensor`, *optional*): `(batch, ...)`, clips as [`AudioInputs`] has
-                them.
+                them; or one row of numbers each, `(batch, num_frames * num_mel_bins)` or
+                `(batch, num_samples * num_channels)`, as pipelines pad them.
             attention_mask (`torch.Tensor`, *optional*): `(batch, num_frames)` or `(batch, num_samples)`, 1 for what is
                 real; all is when `None`.
             kwargs: Of [`JosieForConditionalGeneration.generate`], in mode `"text"`.
@@ -165,6 +186,8 @@ class JosieForSpeechSeq2Seq(JosieForConditionalGeneration):
         )
         if values is None:
             raise ValueError(f"`{self.main_input_name}` must be given, got None.")
+        if values.ndim == 2:
+            values, attention_mask = _shape_clips(self.main_input_name, values, attention_mask)
         inputs: Any = {self.main_input_name: values, mask_name: attention_mask}
         heard = self.get_audio_features(**inputs, return_dict=True)
         counts = [len(rows) for rows in heard.pooler_output]  # type: ignore[arg-type]

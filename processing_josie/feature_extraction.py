@@ -191,12 +191,14 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
             audio: A clip in any form that [`as_waveform`] takes, or a list of clips.
             sampling_rate (`int`, *optional*): Rate of clips that come without one, in Hz.
             return_tensors (`"pt"` or `"np"`, *optional*): Form of the result; NumPy when `None`.
-            return_attention_mask (`bool`, *optional*): Call the mask `attention_mask`, for pipelines.
+            return_attention_mask (`bool`, *optional*): For pipelines, which pad the second axis: give each clip as one
+                row of numbers, frame by frame, and call the mask `attention_mask`.
 
         Returns:
             [`BatchFeature`] with `input_features` of shape `(num_clips, num_mel_bins, num_frames)` and
             `input_features_mask` of shape `(num_clips, num_frames)`; or with `input_values` of shape
-            `(num_clips, num_channels, num_samples)` and `padding_mask` of shape `(num_clips, num_samples)`.
+            `(num_clips, num_channels, num_samples)` and `padding_mask` of shape `(num_clips, num_samples)`. For
+            pipelines `(num_clips, num_frames * num_mel_bins)` or `(num_clips, num_samples * num_channels)`.
 
         Raises:
             `ValueError`: As [`as_waveform`], or there is no clip.
@@ -207,7 +209,9 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
         waveforms = [as_waveform(clip, sampling_rate, self.sampling_rate, self.num_channels) for clip in clips]
         features = self.extract(waveforms, return_tensors)
         if return_attention_mask:
-            features["attention_mask"] = features.data.pop(self.model_input_names[1])
+            name, mask_name = self.model_input_names
+            features["attention_mask"] = features.data.pop(mask_name)
+            features[name] = features[name].swapaxes(1, 2).reshape(len(clips), -1)
         return features
 
     def extract(self, waveforms: list[np.ndarray], return_tensors: Literal["pt", "np"] | None = "pt") -> BatchFeature:
@@ -287,7 +291,9 @@ class JosieFeatureExtractor(SequenceFeatureExtractor):
 def _mel_transform(
     sampling_rate: int, n_fft: int, win_length: int, hop_length: int, num_mel_bins: int, power: float
 ) -> torchaudio.transforms.MelSpectrogram:
-    with warnings.catch_warnings():
+    from transformers.modeling_utils import local_torch_dtype  # takes long to import
+
+    with local_torch_dtype(torch.float32), warnings.catch_warnings():
         # With many bands the lowest lie between two bins and stay empty; the models were trained with them.
         warnings.filterwarnings("ignore", message="At least one mel filterbank has all zero values")
         return torchaudio.transforms.MelSpectrogram(

@@ -6,8 +6,12 @@ import pytest
 import torch
 from tiny import CASES, Case
 from transformers import AutoConfig, Trainer, TrainingArguments
+from transformers.modeling_utils import local_torch_dtype
 
 import josie
+from josie.modeling_josie.codecs.spectral import _create_cosine_basis
+from josie.modeling_josie.layers.fast import _rms_constants
+from josie.modeling_josie.mel import _invert_mel_filterbank, create_mel_filterbank
 
 ALL = list(CASES)
 TRAINED = [name for name, case in CASES.items() if case.trains]
@@ -200,6 +204,15 @@ def test_bfloat16_is_finite(case):
         name: value.to(torch.bfloat16) if value.is_floating_point() else value for name, value in case.inputs().items()
     }
     assert torch.isfinite(run(case, model, inputs)).all()
+
+
+def test_the_default_dtype_does_not_matter(case):
+    model, inputs = case.build(), case.inputs()
+    for constants in (create_mel_filterbank, _invert_mel_filterbank, _create_cosine_basis, _rms_constants):
+        constants.cache_clear()
+    with local_torch_dtype(torch.bfloat16):
+        actual = run(case, model, inputs)
+    torch.testing.assert_close(actual, run(case, model, inputs), rtol=0, atol=0)
 
 
 def test_meta_device_builds_without_memory(case):

@@ -237,3 +237,22 @@ def test_rows_that_trl_reads_are_told_of(only, tmp_path, caplog):
     with caplog.at_level("WARNING", logger="josie"):
         josie.LossParts.attach(trainer)
     assert ("`data_collator` must be a `josie.JosieDataCollator`" in caplog.text) == (only is None)
+
+
+def test_configurations_have_an_auto_map_that_is_not_saved(tmp_path):
+    """Trainers of preferences read it where they load the model that they compare with."""
+    model = make_model()
+    for config in (model.config, model.config.thinker_config):
+        assert config.auto_map == {}
+        assert "auto_map" not in config.to_dict()
+        config.save_pretrained(tmp_path)
+        assert "auto_map" not in (tmp_path / "config.json").read_text()
+    model.config.auto_map = {"AutoModel": "code.Model"}
+    assert model.config.to_dict()["auto_map"] == {"AutoModel": "code.Model"}
+    model.save_pretrained(tmp_path)
+    assert "auto_map" not in (tmp_path / "config.json").read_text()
+
+
+def test_code_of_a_checkpoint_has_its_own_auto_map(monkeypatch):
+    monkeypatch.setattr(josie.JosieConfig, "_auto_class", "AutoConfig")
+    assert not hasattr(make_model().config, "auto_map")

@@ -156,6 +156,15 @@ class TestSpeechRecognition:
         assert both[0] == {"text": expected}
         assert len(both) == 2
 
+    @pytest.mark.parametrize("side", ["left", "right"])
+    def test_clips_of_other_lengths_are_one_batch(self, hear, side, monkeypatch):
+        monkeypatch.setattr(hear.tokenizer, "padding_side", side)
+        waveform = josie.load_audio(SPEECH, hear.feature_extractor.sampling_rate)
+        clips = [waveform[:7000], waveform, waveform[-9000:]]
+        alone = [hear(clip, **self.OPTIONS) for clip in clips]
+        assert hear(clips, batch_size=3, **self.OPTIONS) == alone
+        assert len({answer["text"] for answer in alone}) > 1
+
     def test_beams_are_searched_for_each_clip(self, hear):
         waveform = josie.load_audio(SPEECH, hear.feature_extractor.sampling_rate)
         assert isinstance(hear(waveform, generate_kwargs=dict(max_new_tokens=4, num_beams=3))["text"], str)
@@ -197,6 +206,14 @@ class TestSpeechRecognition:
         hear = pipeline("automatic-speech-recognition", model=folder)
         waveform = josie.load_audio(SPEECH, hear.feature_extractor.sampling_rate)
         assert hear(waveform, **self.OPTIONS) == {"text": expected}
+        half = waveform[: len(waveform) // 2]
+        assert hear([half, waveform], batch_size=2, **self.OPTIONS) == [hear(half, **self.OPTIONS), {"text": expected}]
+
+    def test_a_row_of_numbers_has_a_mask(self, tiny_folder):
+        model = AutoModelForSpeechSeq2Seq.from_pretrained(tiny_folder)
+        for mask in (None, torch.ones(1, 7)):
+            with pytest.raises(ValueError, match="`attention_mask` must be of shape .* got"):
+                model.generate(torch.rand(1, 9 * 40), attention_mask=mask)
 
     def test_the_question_may_be_another(self, tiny_folder):
         model = JosieForSpeechSeq2Seq.from_pretrained(pretrained_model_name_or_path=tiny_folder)

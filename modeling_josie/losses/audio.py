@@ -93,7 +93,7 @@ def _power_spectrogram(waveforms: torch.Tensor, window_length: int, hop_length: 
         waveforms.float().flatten(0, 1),
         window_length,
         hop_length=hop_length,
-        window=torch.hann_window(window_length, device=waveforms.device),
+        window=torch.hann_window(window_length, dtype=torch.float32, device=waveforms.device),
         pad_mode="constant",
         return_complex=True,
     )

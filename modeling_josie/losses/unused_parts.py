@@ -13,7 +13,7 @@ from torch import nn
 
 def is_sharded(module: nn.Module) -> bool:
     """Whether parts of the parameters of `module` are in other processes: the marks of FSDP 2, ZeRO-3 and FSDP 1."""
-    if torch.compiler.is_compiling() or not torch.distributed.is_available() or not torch.distributed.is_initialized():
+    if torch.compiler.is_compiling() or not _is_distributed():
         return False
     if getattr(module, "_is_fsdp_managed_module", False):
         return True
@@ -21,6 +21,11 @@ def is_sharded(module: nn.Module) -> bool:
     from torch.distributed.tensor import DTensor  # not in every build of torch
 
     return any(isinstance(parameter, DTensor) or hasattr(parameter, "ds_id") for parameter in module.parameters())
+
+
+def _is_distributed() -> bool:
+    """Whether other processes may wait for gradients; some trainers learn in evaluation mode, as Lightning does."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def add_zero_gradients(
@@ -39,7 +44,7 @@ def add_zero_gradients(
     if is_sharded(module):
         unused = dummy_forward()
     else:
-        learning = module.training and torch.is_grad_enabled()
+        learning = torch.is_grad_enabled() and (module.training or _is_distributed())
         parameters = [parameter for parameter in module.parameters() if learning and parameter.requires_grad]
         if not parameters:
             return states

@@ -117,7 +117,7 @@ class TextReadingMixin:
     ) -> torch.Tensor | None:
         """Return what is read of each token, `(batch, num_tokens, width)`; `None` without text."""
         if hidden_states is None and embeds is None:
-            if not self.training:
+            if not self.training and not torch.is_grad_enabled():
                 return None
             # No tokens are projected too, so that the projection takes part in every step.
             hidden_states = embeds = self.start.new_zeros(batch_size, 0, self.config.thinker_hidden_size)
