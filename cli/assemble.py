@@ -9,7 +9,7 @@ import typer
 from ..nano import NANO_NAMES, find_model
 from .checkpoints import complete_model
 from .make import preset_names
-from .options import SOURCE, NewFolder, Seed, at_least_one, checked, dtype_option, model_source, words
+from .options import SOURCE, NewFolder, Seed, at_least_one, checked, checked_text, dtype_option, model_source, words
 from .progress import waiting
 from .shared import print_table, quieten
 
@@ -94,7 +94,7 @@ def assemble_command(
     talker_layers: Annotated[int | None, _count("Its layers, in place of the fitting number.")] = None,
     talker_quantizers: Annotated[int | None, _count("Codes of a frame that it predicts.")] = None,
     speaker: Annotated[
-        list[str] | None, typer.Option(help="Name of a voice; may be repeated.", callback=checked(words))
+        list[str] | None, typer.Option(help="Name of a voice; may be repeated.", callback=checked_text(words))
     ] = None,
     projector_hidden_act: Annotated[
         str,

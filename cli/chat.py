@@ -47,9 +47,11 @@ from .options import (
     check_out,
     check_seconds,
     checked,
+    decode_bytes,
     refuse_given,
     utf8,
 )
+from .output import require_output
 from .playback import Play, can_play_live
 from .progress import waiting
 from .shared import is_terminal, report, require_input, stop_on_interrupt
@@ -262,6 +264,7 @@ def chat_command(
                 report(f"Error: {error}")
             except KeyboardInterrupt:
                 report("\nStopped.")
+            require_output()
 
 
 def _refuse_beside_live(context: typer.Context) -> None:
@@ -296,6 +299,7 @@ def _take(line: str, chat: Chat, mic: bool, seconds: float | None) -> str | None
         raise typer.Exit
     if line.startswith("/"):
         raise ValueError(f"A line that begins with '/' must be one of {list(_COMMANDS)}, got {line!r}.")
+    line = decode_bytes(line)
     required = utf8(line)
     if required:
         raise ValueError(f"A line must {required}, got {line!r}.")

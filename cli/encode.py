@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from .devices import choose_device
-from .options import Device, Threads, at_least_one, checked, dataset_source, folder_name, model_source, words
+from .options import (
+    Device,
+    Threads,
+    at_least_one,
+    checked,
+    checked_text,
+    dataset_source,
+    folder_name,
+    model_source,
+    words,
+)
 from .progress import waiting
 from .shared import is_terminal, quieten, report, writing_out
 
@@ -37,7 +47,7 @@ def encode_command(
             metavar="FOLDER", help="The folder of the shards; one that is begun goes on.", callback=checked(folder_name)
         ),
     ],
-    split: Annotated[str, typer.Option(help="The split of the data set.", callback=checked(words))] = "train",
+    split: Annotated[str, typer.Option(help="The split of the data set.", callback=checked_text(words))] = "train",
     features: Annotated[bool, typer.Option("--features", help="Keep the audio encoder's states too.")] = False,
     num_quantizers: Annotated[
         int | None,

@@ -27,6 +27,7 @@ from .options import (
     audio_file_to_write,
     check_out,
     checked,
+    checked_text,
     refuse_given,
     words,
 )
@@ -48,7 +49,7 @@ def files_option(what: str, requirement: Callable[[Path], str | None]) -> Any:
 
 def generate_command(
     folder: Folder,
-    text: Annotated[str | None, typer.Option(help="What to say to it.", callback=checked(words))] = None,
+    text: Annotated[str | None, typer.Option(help="What to say to it.", callback=checked_text(words))] = None,
     image: Annotated[list[Path] | None, files_option("An image", image_file)] = None,
     audio: Annotated[list[Path] | None, files_option("A recording", audio_file)] = None,
     video: Annotated[list[Path] | None, files_option("A video", video_file)] = None,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..nano import find_model
-from .options import AnyFolder, NewFolder, Seed, checked, existing_file, new_folder_name, words
+from .options import AnyFolder, NewFolder, Seed, checked, checked_text, existing_file, new_folder_name, words
 from .progress import waiting
 from .shared import CommandLine, is_terminal, quieten, report, show_help
 
@@ -99,10 +99,10 @@ def export_command(
     folder: AnyFolder,
     out: NewFolder,
     license: Annotated[
-        str | None, typer.Option(help="Of the weights, as the Hub calls it: apache-2.0.", callback=checked(words))
+        str | None, typer.Option(help="Of the weights, as the Hub calls it: apache-2.0.", callback=checked_text(words))
     ] = None,
     language: Annotated[
-        list[str] | None, typer.Option(help="A language it knows: en; may be repeated.", callback=checked(words))
+        list[str] | None, typer.Option(help="A language it knows: en; may be repeated.", callback=checked_text(words))
     ] = None,
     max_shard_size: Annotated[
         str, typer.Option(help="Largest file of weights.", callback=checked(_shard_size))

@@ -46,6 +46,33 @@ def checked(requirement: Callable[[Any], str | None]) -> Callable[..., Any]:
     return check
 
 
+def checked_text(requirement: Callable[[Any], str | None]) -> Callable[..., Any]:
+    """Return a callback as [`checked`] does, of text, whose bytes are UTF-8 in every locale.
+
+    Args:
+        requirement: As in [`checked`].
+    """
+    check = checked(requirement)
+
+    def decode(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
+        decoded = [decode_bytes(single) for single in value] if isinstance(value, (list, tuple)) else value
+        return check(context, parameter, decode_bytes(value) if isinstance(value, str) else decoded)
+
+    return decode
+
+
+def decode_bytes(text: str) -> str:
+    """Return a text with the characters that its bytes are in UTF-8, if they are; Python kept them one by one.
+
+    Args:
+        text (`str`): With a surrogate in place of each byte that the locale has no character for.
+    """
+    try:
+        return text.encode(errors="surrogateescape").decode()
+    except UnicodeError:
+        return text
+
+
 def apply_requirement(requirement: Callable[[Any], str | None], value: Any) -> str | None:
     """Return what is required of a wrong value, also of a name that the system does not look up, as one too long.
 
@@ -309,10 +336,12 @@ Out = Annotated[
     ),
 ]
 Text = Annotated[
-    str, typer.Argument(help="What to say aloud; - is the text on standard input.", callback=checked(words))
+    str, typer.Argument(help="What to say aloud; - is the text on standard input.", callback=checked_text(words))
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", callback=checked(_seed))]
-Speaker = Annotated[str | None, typer.Option(help="The voice, where the checkpoint has several.")]
+Speaker = Annotated[
+    str | None, typer.Option(help="The voice, where the checkpoint has several.", callback=checked_text(utf8))
+]
 Temperature = Annotated[
     float | None,
     typer.Option(help="Sample at this temperature instead of taking the likeliest.", callback=checked(_temperature)),

@@ -9,10 +9,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from .output import lasting_output, require_output
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,9 +30,10 @@ class OneLineErrors(TyperGroup):
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **kwargs)
         fill_closed_streams()
-        keep_bytes(sys.stdout)
         try:
-            code = super().main(*args, standalone_mode=False, **kwargs)
+            with _exiting_on_signals(), lasting_output():
+                code = super().main(*args, standalone_mode=False, **kwargs)
+                require_output()
         except typer.Abort:
             code = 1
         except Exception as error:
@@ -120,7 +123,7 @@ def show_help(context: typer.Context) -> None:
 
 
 def keep_bytes(stream: Any) -> None:
-    """Make a standard stream pass bytes that are not UTF-8 as they are, as Python does with the names of files."""
+    """Make standard input pass bytes that are not UTF-8 as they are, as Python does with the names of files."""
     if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
         stream.reconfigure(errors="surrogateescape")
 
@@ -207,6 +210,27 @@ def print_table(table: "Table") -> None:
     from rich.console import Console
 
     Console(width=None if is_terminal(sys.stdout) else _PIPE_WIDTH).print(table)
+
+
+@contextmanager
+def _exiting_on_signals() -> Iterator[None]:
+    """Turn signals that would kill the process into `SystemExit`, so that unfinished files disappear as on Ctrl-C."""
+    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+
+    def end(number: int, _: object) -> NoReturn:
+        for other in numbers:  # a process group is often told twice, which must not stop the cleaning up
+            signal.signal(other, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager

@@ -127,7 +127,7 @@ def count_most_tokens(config: Any) -> int:
 
 def main() -> None:
     """Compare and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__ and __doc__.splitlines()[0])
     parser.add_argument("folder", help="a folder with a JOSIE, or its Thinker alone; or nano")
     parser.add_argument("--method", choices=METHODS, default="int8-weights")
     parser.add_argument("--tokens", type=int, default=64, help="tokens and frames to measure with")

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torchaudio.functional import griffinlim, melscale_fbanks
+from transformers.modeling_utils import local_torch_dtype
 
 from ..configuration_josie import JosieMelCodecConfig, JosieMelConfig
 
@@ -31,7 +32,12 @@ def create_mel_filterbank(
         f_min, f_max (`float`): Range of the filters, in Hz.
         norm (`"slaney"`, *optional*): Whether each filter has an area of 1.
     """
-    with torch.inference_mode(False), torch.device("cpu"), warnings.catch_warnings():
+    with (
+        torch.inference_mode(False),
+        torch.device("cpu"),
+        local_torch_dtype(torch.float32),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")  # about bands narrower than the transform resolves: they stay empty
         return melscale_fbanks(num_frequencies, f_min, f_max, num_mel_bins, sampling_rate, norm=norm)
 
@@ -137,13 +143,13 @@ def mel_to_waveform(config: JosieMelCodecConfig, mel: torch.Tensor, num_samples:
     # The transform inside reflects half a window, which takes that many samples.
     work_length = max(num_samples, config.n_fft // 2 + 1)
     num_frames = min(mel.shape[-1], num_samples // hop + 1)
-    positions = torch.arange(work_length // fine_hop + 1, device=mel.device) * (fine_hop / hop)
+    positions = torch.arange(work_length // fine_hop + 1, dtype=mel.dtype, device=mel.device) * (fine_hop / hop)
     positions = positions.clamp(max=num_frames - 1)
     before, after = positions.floor().long(), positions.ceil().long()
     mel = mel[..., before].lerp(mel[..., after], positions - before)
     waveforms = griffinlim(
         mel_to_spectrogram(config, mel),
-        torch.hann_window(config.win_length, device=mel.device),
+        torch.hann_window(config.win_length, dtype=mel.dtype, device=mel.device),
         config.n_fft,
         fine_hop,
         config.win_length,

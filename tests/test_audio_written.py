@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 from samples import tone
-from test_cli import contents, fail
+from test_cli import contents, fail, run
 
 from josie.cli import options, shared
 from josie.cli.media import find_modalities
@@ -156,6 +156,12 @@ def test_names_that_are_not_utf8(tmp_path, ending):
         save(path, tone(0.1), 16000)
         assert soundfile.info(os.fsencode(path)).frames == 1600
     assert find_modalities(path) == ("audio",)
+
+
+def test_text_in_a_locale_without_utf8(tiny_folder):
+    texts = "Grüße", "Gr\udcc3\udcbc\udcc3\udc9fe"  # as Python reads the same bytes
+    one, other = (run("generate", tiny_folder, "--text-only", "--text", text) for text in texts)
+    assert one == other
 
 
 @pytest.mark.parametrize("command", [("generate", "--text-only", "--text"), ("speak",)])

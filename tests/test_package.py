@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -172,6 +173,11 @@ class TestEveryModule:
     def test_configuration_and_tokenization_import_no_torch(self, path):
         torches = {name for level, name in imports(path) if level == 0 and name.startswith("torch")}
         assert owner(path) not in TORCH_FREE or not torches
+
+    def test_imports_no_model_of_transformers_before_it_is_needed(self, path):
+        first = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)]
+        models = [node.module for node in first if re.match(r"transformers\.models\.(?!auto\.)", node.module or "")]
+        assert owner(path) != MODELING or not models
 
     def test_has_no_print_and_no_assert_but_a_docstring(self, path):
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -168,6 +168,19 @@ class TestServers:
                 response.read()
         assert not records
 
+    @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs terminals that hang up")
+    def test_a_closed_terminal_ends_it(self, engine):
+        server, raised = make_server(engine, "127.0.0.1", 0), []
+        before = signal.signal(signal.SIGHUP, lambda number, _: raised.append(number))
+        try:
+            with server.capture_signals():
+                signal.raise_signal(signal.SIGHUP)
+                assert server.should_exit
+                assert not raised
+            assert raised == [signal.SIGHUP]  # again, for whoever has begun the server
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
     def test_a_second_ctrl_c_ends_it_at_once(self, engine):
         left = []
         server = make_server(engine, "127.0.0.1", 0, on_leave=lambda: left.append(True))

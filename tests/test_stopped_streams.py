@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import subprocess
+import sys
 import threading
 import time
 
@@ -186,6 +188,31 @@ class TestStopping:
         thread.join()
         assert len(raised) == 1
         assert list(streamer) == []
+
+
+LEFT = """
+import sys, threading
+sys.path[:0] = {path}
+import josie, torch
+from speech_pieces import make_josie, make_reader
+options = dict(max_new_tokens=60, min_new_tokens=60)
+prompt = torch.tensor([[1, 20, 21]])
+made = josie.AudioIteratorStreamer(1)
+by_hand = options | dict(inputs=prompt, generation_mode="audio", audio_streamer=made)
+threading.excepthook = lambda failed: print(failed.exc_type.__name__)
+threading.Thread(target=make_josie().generate, kwargs=by_hand, daemon=True).start()
+reader, tokenizer = make_reader("embeddings, durations")
+said = reader.speak_stream(["The heart is blue ", "and it looks "], tokenizer)
+held = make_josie().generate_stream(prompt, **options)
+next(made), next(said), next(held)
+for piece in make_josie().generate_stream(prompt, **options):
+    sys.exit(3)
+"""
+
+
+def test_a_script_that_leaves_streams_ends_with_its_own_exit_code():
+    done = subprocess.run([sys.executable, "-c", LEFT.format(path=sys.path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "StreamClosedError\n", "")
 
 
 class TestFailures:

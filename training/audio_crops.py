@@ -112,7 +112,7 @@ def read_crop(source: Source, settings: CropSettings, draw: random.Random) -> di
     if gain:
         peak = float(np.abs(values).max())
         values = values * min(10 ** (gain / 20), max(1 / peak, 1.0) if peak else 1.0)
-    crop = torch.zeros(settings.num_channels, settings.crop_length)
+    crop = torch.zeros(settings.num_channels, settings.crop_length, dtype=torch.float32)
     crop[:, : stop - start] = torch.from_numpy(np.ascontiguousarray(values))
     mask = torch.zeros(settings.crop_length, dtype=torch.long)
     mask[: stop - start] = 1

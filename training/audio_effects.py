@@ -80,8 +80,8 @@ def add_noise(samples: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
     """
     if not samples.any() or not noise.any():
         return samples
-    mixed = functional.add_noise(torch.from_numpy(samples), torch.from_numpy(noise), torch.tensor(float(snr)))
-    return mixed.numpy()
+    ratio = torch.tensor(snr, dtype=torch.float32)
+    return functional.add_noise(torch.from_numpy(samples), torch.from_numpy(noise), ratio).numpy()
 
 
 def limit_band(samples: np.ndarray, sampling_rate: int, low: float, high: float) -> np.ndarray:
@@ -120,11 +120,11 @@ def change_speed(samples: np.ndarray, sampling_rate: int, factor: float) -> np.n
 
 def change_tempo(samples: np.ndarray, factor: float) -> np.ndarray:
     """Say faster or slower at the same pitch, by a phase vocoder."""
-    hop, window = _FRAME // 4, torch.hann_window(_FRAME)
+    hop, window = _FRAME // 4, torch.hann_window(_FRAME, dtype=torch.float32)
     length = round(len(samples) / factor)
     padded = torch.nn.functional.pad(torch.from_numpy(samples), (0, max(_FRAME - len(samples), 0)))
     spectrum = torch.stft(padded, _FRAME, hop, window=window, return_complex=True)
-    advance = torch.linspace(0, torch.pi * hop, _FRAME // 2 + 1)[:, None]
+    advance = torch.linspace(0, torch.pi * hop, _FRAME // 2 + 1, dtype=torch.float32)[:, None]
     stretched = functional.phase_vocoder(spectrum, factor, advance)
     whole = round(len(padded) / factor)
     return torch.istft(stretched, _FRAME, hop, window=window, length=whole)[:length].numpy()

@@ -174,7 +174,9 @@ _PROCESS: dict[str, Any] = {}  # of a process of the pool
 
 
 def _start_process(arguments: EncodeArguments, folder: Path, counts: Any, is_over: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's, which ends all
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the parent's, which ends all
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     disable_progress_bars()  # of loading and writing: the parent's is for all
     logging.disable_progress_bar()

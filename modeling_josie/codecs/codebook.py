@@ -160,7 +160,7 @@ class VectorQuantizer(HasInferenceForm[torch.Tensor]):
         self.drop_form()
         counts, sums = self._gather_statistics(vectors, codes, weights)
         total = counts.sum()
-        step = (1 - self.config.ema_decay) * (total > 0)
+        step = (1 - self.config.ema_decay) * (total > 0).float()
         codebook, last_use = self.codebook.detach().float(), self.cluster_size.float()
         use = last_use.lerp(counts, step)
         if self.config.codebook_update == "ema":

@@ -100,7 +100,7 @@ class StftDiscriminator(nn.Module):
                 waveforms.float().flatten(0, 1),
                 self.n_fft,
                 hop_length=self.hop_length,
-                window=torch.hann_window(self.n_fft, device=waveforms.device),
+                window=torch.hann_window(self.n_fft, dtype=torch.float32, device=waveforms.device),
                 pad_mode="constant",
                 normalized=True,
                 return_complex=True,

@@ -305,7 +305,7 @@ class JosieMelCodecModel(
                 config.n_fft,
                 hop_length=config.mel_hop_length,
                 win_length=config.win_length,
-                window=torch.hann_window(config.win_length, device=padded.device),
+                window=torch.hann_window(config.win_length, dtype=padded.dtype, device=padded.device),
                 center=False,
                 return_complex=True,
             )

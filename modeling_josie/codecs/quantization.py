@@ -29,7 +29,8 @@ def sample_row_quantizers(num_rows: int, num_quantizers: int, probability: float
         device (`torch.device`): Of the result.
     """
     prefixes = torch.randint(1, num_quantizers + 1, (num_rows,), device=device)
-    return prefixes.where(torch.rand(num_rows, device=device) < probability, num_quantizers)
+    is_prefix = torch.rand(num_rows, dtype=torch.float32, device=device) < probability
+    return prefixes.where(is_prefix, num_quantizers)
 
 
 def sample_bypassed_rows(num_rows: int, probability: float, device: torch.device) -> torch.Tensor | None:
@@ -40,7 +41,9 @@ def sample_bypassed_rows(num_rows: int, probability: float, device: torch.device
         probability (`float`): Of a row to go on as it is.
         device (`torch.device`): Of the result.
     """
-    return torch.rand(num_rows, device=device) < probability if probability > 0 else None
+    if probability <= 0:
+        return None
+    return torch.rand(num_rows, dtype=torch.float32, device=device) < probability
 
 
 class VarianceKeepingLinear(nn.Linear):

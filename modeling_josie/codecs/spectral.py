@@ -11,6 +11,7 @@ from functools import lru_cache
 import torch
 from torch import nn
 from torchaudio.functional import create_dct
+from transformers.modeling_utils import local_torch_dtype
 
 from ...configuration_josie import JodioConfig
 from .mel_transform import MelAnalysis, MelSynthesis
@@ -29,7 +30,7 @@ def _create_cosine_basis(num_frames: int, num_mel_bins: int, size: int) -> torch
     They are products of cosines over the bands and over the frames, all of the latter for each of the former; columns
     for which there are none are 0.
     """
-    with torch.inference_mode(False), torch.device("cpu"):
+    with torch.inference_mode(False), torch.device("cpu"), local_torch_dtype(torch.float32):
         frames, bands = create_dct(num_frames, num_frames, "ortho"), create_dct(num_mel_bins, num_mel_bins, "ortho")
         # (frames, bands, over bands, over frames)
         patches = (frames[:, None, None, :] * bands[None, :, :, None]).flatten(2).flatten(0, 1)

@@ -25,7 +25,8 @@ def naive_rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.T
 @lru_cache
 def _rms_constants(size: int, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
     with torch.inference_mode(False):
-        return torch.tensor((size * eps) ** 0.5, device="cpu"), torch.tensor(size**-0.5, device="cpu")
+        constants = torch.tensor([(size * eps) ** 0.5, size**-0.5], dtype=torch.float32, device="cpu")
+        return constants[0], constants[1]
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

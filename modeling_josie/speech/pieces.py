@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from ..outputs import SpeechPiece, WordTime, count_heard_tokens
-from .streamers import AudioIteratorStreamer, CallbackStreamer, PieceIterator, StreamClosedError
+from .streamers import AudioIteratorStreamer, CallbackStreamer, PieceIterator, StreamClosedError, close_at_exit
 
 _THREAD_NAME = "josie-speech"
 
@@ -77,7 +77,9 @@ class SpeechPieces(PieceIterator):
 
     def __del__(self) -> None:
         # A loop that was left by `break` must not keep a model busy. What makes pieces holds the source, not this.
-        self._source.close()
+        source = getattr(self, "_source", None)  # none where `__init__` was not run
+        if source is not None:
+            source.close()
 
 
 def make_in_thread(make: Callable[[CallbackStreamer], Any], max_waiting: int = 16) -> SpeechPieces:
@@ -90,6 +92,7 @@ def make_in_thread(make: Callable[[CallbackStreamer], Any], max_waiting: int = 1
     streamer = AudioIteratorStreamer(max_waiting)
     thread = threading.Thread(target=_run, args=(make, streamer), daemon=True, name=_THREAD_NAME)
     thread.start()
+    streamer.maker = thread
     return SpeechPieces(streamer, thread.join)
 
 
@@ -114,6 +117,7 @@ class _LockedIterator:
     def __init__(self, pieces: Any, source: Any = None):
         self._pieces, self._lock, self._is_closed = pieces, threading.Lock(), False
         self._close_source = getattr(source, "close", None)
+        close_at_exit(self)
 
     def __next__(self) -> SpeechPiece:
         with self._lock:
@@ -127,6 +131,11 @@ class _LockedIterator:
             self._close_source()
         with self._lock:
             self._pieces.close()
+
+    def close_at_exit(self) -> None:
+        """Close, unless a thread is in the generator, which may wait for its text for ever."""
+        if not self._lock.locked():
+            self.close()
 
 
 def take_from(pieces: Generator[SpeechPiece, None, None], source: Any = None) -> SpeechPieces:

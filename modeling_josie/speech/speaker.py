@@ -205,7 +205,7 @@ class Speaker(BaseStreamer):
 
     def _pad(self, rows: list[list[torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
         lengths = [sum(samples.shape[-1] for samples in row) for row in rows]
-        like = next((samples for row in rows for samples in row), torch.zeros(1, 0))
+        like = next((samples for row in rows for samples in row), torch.zeros(1, 0, dtype=torch.float32))
         values = like.new_zeros(len(rows), like.shape[0], max(lengths))
         for number, row in enumerate(rows):
             if row:

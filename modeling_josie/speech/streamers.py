@@ -4,12 +4,30 @@ A streamer has `put`, which takes a [`SpeechPiece`], and `end`, as the streamers
 """
 
 import asyncio
+import atexit
+import contextlib
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from ..outputs import SpeechPiece
+
+_LEAVING_SECONDS, _ENDED_SECONDS = 10.0, 0.2  # for which the end of the interpreter waits for a thread
+_SOURCES: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def close_at_exit(source: Any) -> None:
+    """Make the end of the interpreter call `close_at_exit` of a source; with a thread still in torch it would abort."""
+    _SOURCES.add(source)
+
+
+@atexit.register
+def _close_sources() -> None:
+    with contextlib.ExitStack() as closing:
+        for source in list(_SOURCES):
+            closing.callback(source.close_at_exit)
 
 
 class StreamClosedError(RuntimeError):
@@ -18,6 +36,9 @@ class StreamClosedError(RuntimeError):
 
 class PieceIterator(Iterator[SpeechPiece]):
     """An iterator over pieces that `async for` takes too, which waits for each in another thread."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("Pieces of speech are made once, and cannot be copied or pickled.")
 
     def __aiter__(self) -> Self:
         return self
@@ -39,6 +60,8 @@ class AudioIteratorStreamer(PieceIterator):
     for piece in streamer: ...  # or `async for`
     ```
 
+    Who stops taking before the end calls `close`: the other thread waits for room otherwise.
+
     Args:
         max_waiting (`int`): Pieces that wait to be taken before `put` waits too.
 
@@ -54,6 +77,8 @@ class AudioIteratorStreamer(PieceIterator):
         self._changed = threading.Condition()
         self._error: BaseException | None = None
         self._is_ended = self._is_closed = False
+        self.maker: threading.Thread | None = None  # that puts
+        close_at_exit(self)
 
     def put(self, piece: SpeechPiece) -> None:
         """Append a piece, when there is room.
@@ -61,6 +86,7 @@ class AudioIteratorStreamer(PieceIterator):
         Raises:
             `StreamClosedError`: Nobody takes pieces any more.
         """
+        self.maker = threading.current_thread()
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed or len(self._pieces) < self.max_waiting)
             if self._is_closed:
@@ -80,6 +106,12 @@ class AudioIteratorStreamer(PieceIterator):
             self._is_closed = True
             self._pieces.clear()
             self._changed.notify_all()
+
+    def close_at_exit(self) -> None:
+        """Close, and wait for the thread that puts, which ends with its step of generation; a user's may never end."""
+        self.close()
+        if self.maker is not None and self.maker is not threading.current_thread():
+            self.maker.join(_ENDED_SECONDS if self._is_ended else _LEAVING_SECONDS)
 
     def __next__(self) -> SpeechPiece:
         with self._changed:

@@ -236,7 +236,7 @@ class JosieTalkerForConditionalGeneration(TalkerGenerationMixin, FreezingMixin, 
         A Talker that reads true codes alone meets its own errors for the first time when it speaks (exposure bias).
         """
         others = torch.randint_like(previous, self.config.codebook_size)
-        is_wrong = torch.rand(previous.shape, device=previous.device) < self.config.code_noise
+        is_wrong = torch.rand(previous.shape, dtype=torch.float32, device=previous.device) < self.config.code_noise
         return torch.where(is_wrong & (previous < self.config.codebook_size), others, previous)
 
     def _check_codes(self, codes: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,6 @@ from transformers import AutoModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import PreTrainedModel
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from ...configuration_josie import JosieThinkerConfig
 from ..codecs.checks import check_codes
@@ -119,6 +118,8 @@ def build_part(config: PreTrainedConfig) -> PreTrainedModel:
     """
     dtype = torch.get_default_dtype()
     if config.model_type == "whisper":
+        from transformers.models.whisper.modeling_whisper import WhisperEncoder  # takes long, and few models have it
+
         return WhisperEncoder._from_config(config, dtype=dtype)
     return AutoModel.from_config(config, dtype=dtype)
 
