@@ -77,10 +77,17 @@ def lasting_output() -> Iterator[None]:
 
 
 def require_output() -> None:
-    """Raise a `ValueError` where something that was printed on standard output could not be written."""
+    """Raise an error where something that was printed on standard output could not be written.
+
+    Raises:
+        `ValueError`: The reason.
+        `SystemExit`: Its reader has left, as `head` does, and expects no word of it; with 1.
+    """
     if sys.stdout is None:
         return
     sys.stdout.flush()
     output = getattr(sys.stdout, "buffer", None)
     if isinstance(output, _Output) and output.error is not None:
+        if isinstance(output.error, BrokenPipeError):
+            raise SystemExit(1) from output.error
         raise ValueError(f"Standard output must be writable: {output.error.strerror}.") from output.error

@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 
-from ..configuration_josie.unicode_text import is_unicode
 from . import judge, words
 from .answers import prepare_inputs, sampling_options, tokenize_speech
 
@@ -146,6 +145,13 @@ def _require_words(row: Row) -> None:
         )
 
 
+def _is_text(value: Any) -> bool:
+    """Return whether a value is a text that says something, in Unicode; without the imports of other rooms."""
+    return (
+        isinstance(value, str) and bool(value.strip()) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    )
+
+
 def _read_row(line: str, number: int, path: Path) -> Row:
     def fail(required: str, got: Any) -> ValueError:
         return ValueError(f"`--data` must have {required}, got {got!r} in line {number}.")
@@ -161,7 +167,7 @@ def _read_row(line: str, number: int, path: Path) -> Row:
     if unknown:
         raise fail("only `task`, `kind`, `messages`, `speak`, `answer`, `scores` and `word_times`", sorted(unknown))
     for name in ("task", "answer", *(["kind"] if "kind" in values else [])):
-        if not isinstance(values.get(name), str) or not values[name].strip() or not is_unicode(values[name]):
+        if not _is_text(values.get(name)):
             raise fail(f"a text as `{name}`", values.get(name))
     scores, messages, speaks = values.get("scores"), values.get("messages"), values.get("speak", False)
     if not isinstance(scores, list) or not scores or not set(map(str, scores)) <= set(SCORES):

@@ -90,12 +90,15 @@ class ConversationMixin(ProcessorMixin):
         template = self._resolve_chat_template(named.get("chat_template"))
         require_rendered(list(heard), template, named)
         given = list(heard) if is_batched else heard[0]
+        has_places = named.get("chat_template") is not None or self._renders_media(template)
         with _template_errors():
-            if not named.get("tokenize"):  # with it, the call of the processor looks at what no one else takes
+            if named.get("tokenize"):
+                processor_kwargs |= {HAS_PLACES: True} if has_places else {}
+            else:  # with `tokenize`, the call of the processor looks at what no one else takes
                 known = {*_ARGUMENTS, *_get_template_variables(template)}
                 self._read_options(processor_kwargs | {name: kwargs[name] for name in kwargs.keys() - known})
             output: Any = super().apply_chat_template(given, *args, processor_kwargs=processor_kwargs, **kwargs)
-        if not named.get("tokenize"):
+        if has_places and not named.get("tokenize"):
             self._require_places(output if is_batched else [output], list(heard))
         if not isinstance(output, BatchFeature) or TURNS not in output:
             return output
@@ -127,6 +130,16 @@ class ConversationMixin(ProcessorMixin):
         for modality, (items,) in collect_parts([heard]).items():
             length += sum(count_media_tokens(self, modality, item) - 1 for item in items)
         return length
+
+    def _renders_media(self, template: str) -> bool:
+        """Return whether a chat template has placeholders; that of μOmni has none, and media stand in front of text."""
+        tokens = {modality: getattr(self, f"{modality}_token") for modality in MODALITIES}
+        parts = [{"type": modality} for modality, token in tokens.items() if token is not None]
+        try:
+            text: Any = super().apply_chat_template([{"role": "user", "content": parts}], chat_template=template)
+        except Exception:  # a template that needs other messages says so of those that are given
+            return True
+        return any(token in text for token in tokens.values() if token is not None)
 
     def _require_places(self, texts: list[str], conversations: list[Conversation]) -> None:
         """Raise a `ValueError` if rendered texts have fewer placeholders than parts, which need not have inputs."""
@@ -193,7 +206,7 @@ class ConversationMixin(ProcessorMixin):
             raise ValueError("`load_audio_from_video` must be False: give the audio as a part of its own, got True.")
         found = collect_parts(conversations)
         audio = found["audio"] if any(found["audio"]) else []
-        return found["image"], found["video"], audio, {HAS_PLACES: True}
+        return found["image"], found["video"], audio, {}
 
     def _resolve_audio_loading_params(self, processor_kwargs: dict) -> dict:
         """Keep the caller's sampling rate, or none: clips without one are refused and not guessed at."""

@@ -33,6 +33,8 @@ def make_app(work):
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_leaves_no_unfinished_files(tmp_path, number):
+    before = signal.signal(number, signal.SIG_DFL)  # the terminal of the tests may have closed, and be passed over
+
     def work() -> None:
         with new_folder(tmp_path / "made") as unfinished:
             (unfinished / "weights").write_text("half")
@@ -41,9 +43,12 @@ def test_a_signal_leaves_no_unfinished_files(tmp_path, number):
             finally:
                 signal.raise_signal(signal.SIGTERM)  # as groups of processes are told twice
 
-    assert CliRunner().invoke(make_app(work), ["work"]).exit_code == 128 + number
+    try:
+        assert CliRunner().invoke(make_app(work), ["work"]).exit_code == 128 + number
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
     assert contents(tmp_path) == []
-    assert signal.getsignal(number) is signal.SIG_DFL
 
 
 def test_signals_that_somebody_else_handles_are_left_alone():
@@ -74,13 +79,13 @@ def test_output_takes_every_character(monkeypatch, encoding, errors, written):
     assert binary.getvalue() == written
 
 
-def test_output_that_cannot_be_written_is_told_at_the_end(monkeypatch, tmp_path):
+def test_a_reader_that_has_left_ends_nothing_but_the_output(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(Pipe(), "utf-8"))
     with lasting_output():
         typer.echo("nobody reads it")
         (tmp_path / "reply.wav").write_text("all the same")
         typer.echo("nor this")
-        with pytest.raises(ValueError, match=r"^Standard output must be writable: Broken pipe\.$"):
+        with pytest.raises(SystemExit, match="1"):
             require_output()
     require_output()
 

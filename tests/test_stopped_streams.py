@@ -1,7 +1,9 @@
 """Streams of speech that cannot be, that fail, or that nobody takes to their end: one sentence, or a clean end."""
 
 import asyncio
+import copy
 import gc
+import pickle
 import subprocess
 import sys
 import threading
@@ -13,6 +15,7 @@ from speech_pieces import LIMITS, make_josie, make_reader, threads
 from tiny import build, josie_config
 
 import josie
+from josie.modeling_josie.speech.pieces import SpeechPieces, take_from
 
 PROMPT = torch.tensor([[1, 20, 21]])
 LONG = dict(max_new_tokens=60, min_new_tokens=60)
@@ -127,6 +130,16 @@ class TestStopping:
     def test_an_iterator_that_is_forgotten_before_its_first_piece(self):
         make_josie().generate_stream(PROMPT, **LONG)
         assert has_no_thread()
+
+    def test_pieces_that_were_never_made_end_without_a_word(self, monkeypatch):
+        failed = []
+        monkeypatch.setattr(sys, "unraisablehook", failed.append)
+        for double in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="Pieces of speech are made once, and cannot be copied or pickled"):
+                double(take_from(piece for piece in ()))
+        SpeechPieces.__new__(SpeechPieces)
+        gc.collect()
+        assert failed == []
 
     def test_a_model_that_was_stopped_answers_again(self):
         model = make_josie()
