@@ -135,8 +135,9 @@ class ConversationMixin(ProcessorMixin):
         """Return whether a chat template has placeholders; that of μOmni has none, and media stand in front of text."""
         tokens = {modality: getattr(self, f"{modality}_token") for modality in MODALITIES}
         parts = [{"type": modality} for modality, token in tokens.items() if token is not None]
+        probe: Any = [{"role": "user", "content": parts}]
         try:
-            text: Any = super().apply_chat_template([{"role": "user", "content": parts}], chat_template=template)
+            text: Any = super().apply_chat_template(probe, chat_template=template)
         except Exception:  # a template that needs other messages says so of those that are given
             return True
         return any(token in text for token in tokens.values() if token is not None)
