@@ -53,8 +53,8 @@ class _Output(io.RawIOBase):
             except OSError as error:
                 self.error = error
                 # What waits in the stream would fail once more at the end of the process.
-                with contextlib.suppress(OSError):
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+                with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+                    os.dup2(nowhere.fileno(), self.fileno())
         return len(data)
 
 

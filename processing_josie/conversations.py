@@ -90,8 +90,8 @@ class ConversationMixin(ProcessorMixin):
         template = self._resolve_chat_template(named.get("chat_template"))
         require_rendered(list(heard), template, named)
         given = list(heard) if is_batched else heard[0]
-        has_places = named.get("chat_template") is not None or self._renders_media(template)
         with _template_errors():
+            has_places = named.get("chat_template") is not None or self._loses_places(list(heard), template, named)
             if named.get("tokenize"):
                 processor_kwargs |= {HAS_PLACES: True} if has_places else {}
             else:  # with `tokenize`, the call of the processor looks at what no one else takes
@@ -131,16 +131,18 @@ class ConversationMixin(ProcessorMixin):
             length += sum(count_media_tokens(self, modality, item) - 1 for item in items)
         return length
 
-    def _renders_media(self, template: str) -> bool:
-        """Return whether a chat template has placeholders; that of μOmni has none, and media stand in front of text."""
-        tokens = {modality: getattr(self, f"{modality}_token") for modality in MODALITIES}
-        parts = [{"type": modality} for modality, token in tokens.items() if token is not None]
-        probe: Any = [{"role": "user", "content": parts}]
-        try:
-            text: Any = super().apply_chat_template(probe, chat_template=template)
-        except Exception:  # a template that needs other messages says so of those that are given
-            return True
-        return any(token in text for token in tokens.values() if token is not None)
+    def _loses_places(self, conversations: list[Any], template: str, options: dict[str, Any]) -> bool:
+        """Return whether transformers may cut placeholders that a template renders off, behind the last text.
+
+        A processor's own template that has none, such as μOmni's, puts media in front of the text.
+        """
+        if not options.get("continue_final_message"):
+            return False
+        whole = {"chat_template": template, "continue_final_message": False, "tokenize": False, "return_dict": False}
+        whole |= {"return_assistant_tokens_mask": False}
+        texts: Any = super().apply_chat_template(conversations, **(options | whole))
+        tokens = [getattr(self, f"{modality}_token") for modality in MODALITIES]
+        return any(token in text for text in texts for token in tokens if token is not None)
 
     def _require_places(self, texts: list[str], conversations: list[Conversation]) -> None:
         """Raise a `ValueError` if rendered texts have fewer placeholders than parts, which need not have inputs."""

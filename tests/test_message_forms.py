@@ -348,10 +348,7 @@ def test_what_has_josies_form_stays_as_it_is():
             user({"type": "thing"}),
             "The `type` of a content part must be 'text', 'image', 'video' or 'audio', got thing",
         ),
-        (
-            user({"component": "gallery", "value": [IMAGE]}),
-            "A component of a message must be .* got 'gallery'",
-        ),
+        (user({"component": "gallery", "value": [IMAGE]}), "A component of a message must be .* got 'gallery'"),
         (user({"text": "a", "image": IMAGE}), "The `type` of a content part must be .* got None"),
         (user({"type": "text"}), "of type 'text' must have a text as 'text', got None"),
         (user({"type": "text", "text": 3}), "of type 'text' must have a text as 'text', got 3"),

@@ -86,6 +86,19 @@ def test_inputs_without_a_place_are_refused(processor, content, options):
                 processor.apply_chat_template(conversation, **options, **more)
 
 
+@pytest.mark.parametrize("continues", [False, True])
+def test_a_processor_without_placeholders_puts_inputs_in_front(processor, monkeypatch, continues):
+    monkeypatch.setattr(processor, "chat_template", OWN)
+    messages = [{"role": "user", "content": [HI, IMAGE_PART]}]
+    options = {"continue_final_message": continues}
+    text = processor.apply_chat_template(messages, **options)
+    inputs = processor.apply_chat_template(messages, tokenize=True, return_dict=True, **options)
+    decoded = processor.tokenizer.decode(inputs["input_ids"][0])
+    assert "<|image|>" not in text
+    assert decoded.startswith("<|image|>")
+    assert decoded.replace("<|image|>", "") == "<|begin|>" + text
+
+
 def test_inputs_before_the_last_text_are_continued(processor):
     clip = {"type": "audio", "path": SPEECH}
     messages = [{"role": "user", "content": [IMAGE_PART, clip, HI]}]

@@ -32,7 +32,7 @@ def list_folder(source: dict[str, Any]) -> Iterable[dict[str, Any]]:
         `ValueError`: There is no such folder, no audio in it, or a text that cannot be read.
     """
     folder = find_folder(source)
-    texts, found = read_metadata(folder) | read_tables(folder), False
+    texts, found = _read_metadata(folder) | _read_tables(folder), False
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES):
         seconds = measure(path)
         if seconds is None:
@@ -52,7 +52,7 @@ def list_folder(source: dict[str, Any]) -> Iterable[dict[str, Any]]:
         raise ValueError(f"`data.sources` must give a folder with audio that can be read, got {str(folder)!r}.")
 
 
-def read_metadata(folder: Path) -> dict[str, str]:
+def _read_metadata(folder: Path) -> dict[str, str]:
     """Return the texts of a folder's `metadata.csv`, of the last column that has one, by the names of clips."""
     path = folder / "metadata.csv"
     lines = [line for line in _read_text(path).split("\n") if line.strip()] if path.exists() else []
@@ -66,7 +66,7 @@ def read_metadata(folder: Path) -> dict[str, str]:
     return {Path(row[0]).stem: row[2 if len(row) > 2 and row[2].strip() else 1].strip() for row in rows}
 
 
-def read_tables(folder: Path) -> dict[str, str]:
+def _read_tables(folder: Path) -> dict[str, str]:
     """Return the texts of all tables of a folder, and of folders in it, by the names of clips."""
     paths = sorted(path for name in _TABLES for path in folder.rglob(name) if path.is_file())
     lines = [line.split(maxsplit=1) for path in paths for line in _read_text(path).split("\n")]
